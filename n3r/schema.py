@@ -1,0 +1,290 @@
+"""What the columns of a table mean, whether a table fits that meaning, and how to show text safely.
+
+Decisions:
+- The code knows roles (id, text, label, time, ...), never names: a user with other columns writes a
+  JSON column map, not code.
+- A feature is numeric because the map lists it, or because "*" stands for every other numeric or
+  boolean column. Roles, text, categorical, `ignore` and `oracle` columns never hide behind "*".
+- Features are an ordered list, never a set: set order changes from process to process (defect 39).
+- `check` names every misfit at once, and no column of the table that is not like a wanted one: the
+  header of a file without a header row is a person's name and e-mail.
+- `mask` maps each character to one stand-in for its class, so that its output says nothing about
+  which letter or digit stood there.
+"""
+
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, Self
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+MISSING = "[MISSING]"  # stands for a null text field
+SEPARATOR = "|"  # stands between two text fields
+TIME, SEGMENT, LABEL, TEXT, ORACLE = "time", "segment", "label", "text", "oracle_p"
+FILE_COLUMN = "__file__"  # name of the file a row came from, where the map has split_files
+SPLITS = ("train", "val", "test")
+EVERY_OTHER = "*"  # in `numeric`: every other numeric or boolean column
+
+
+class ColumnMap(BaseModel):
+    """Which column plays which role.
+
+    Raises pydantic's ValidationError (a ValueError) on an unknown key or on roles that contradict
+    each other; `from_file` turns it into one plain message.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str  # one value an order; of two rows with one id the earlier is kept
+    text: list[str]  # identity strings, in the order they are joined
+    label: str  # raw label column
+    label_values: dict[str, int]  # raw label, as text -> class 0, 1, ...
+    other_labels: Literal["error", "drop"] = "error"  # rows whose label is not in label_values
+    time: str | None = None  # the time the split is made by
+    time_format: str | None = None  # strptime format, "epoch" (seconds), None: a date or ISO text
+    entity: str | None = None  # whose first order is kept, the customer
+    entity_time: str | None = None  # tells an entity's first order; None: `time`
+    entity_time_format: str | None = None  # as time_format
+    segment: str | None = None  # counts and metrics are also given by its values
+    email_domain: str | None = None  # where internal_domains are looked for
+    internal_domains: list[str] = []  # names such as "amazon": x.amazon.com and amazon.co.uk match
+    numeric: list[str] = []  # ordered features; "*": every other numeric or boolean column
+    categorical: list[str] = []  # kept as text, for risk tables
+    ignore: list[str] = []  # never a feature, need not be present
+    oracle: str | None = None  # true probability of synthetic data, never a feature
+    split_files: dict[str, str] = {}  # file-name pattern -> split, for data with a split of its own
+    split_by: Literal["time", "random"] = "time"  # how the rest is split
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = [*self._label_problems(), *self._name_problems(), *self._role_problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _label_problems(self) -> list[str]:
+        classes = sorted(set(self.label_values.values()))
+        if len(classes) < 2 or classes != list(range(len(classes))):
+            return [f"label_values must use the classes 0, 1, ... (two or more), found {classes}"]
+        return []
+
+    def _name_problems(self) -> list[str]:
+        problems = [] if self.text else ["text must name at least one column"]
+        for key in ("text", "numeric", "categorical"):
+            names = getattr(self, key)
+            twice = sorted({name for name in names if names.count(name) > 1})
+            problems += [f"{key} names {name!r} twice" for name in twice]
+        taken = [*self.roles.values(), *self.text, *self.categorical, *self.ignore, self.oracle]
+        problems += [
+            f"{name!r} is listed as numeric and also has another role"
+            for name in self.numeric
+            if name in taken
+        ]
+        return problems
+
+    def _role_problems(self) -> list[str]:
+        problems = []
+        if self.split_by == "time" and self.time is None:
+            problems.append('split_by "time" needs `time`; name that column or use "random"')
+        if self.internal_domains and self.email_domain is None:
+            problems.append("internal_domains needs `email_domain`")
+        if any(not name.strip(". ") for name in self.internal_domains):
+            problems.append("internal_domains holds an empty name")
+        if self.entity_time is not None and self.entity is None:
+            problems.append("entity_time needs `entity`")
+        wrong = [split for split in self.split_files.values() if split not in SPLITS]
+        problems += [f"split_files names the split {name!r}, not one of {SPLITS}" for name in wrong]
+        return problems
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Column map of a JSON file.
+
+        Raises FileNotFoundError, or ValueError naming the file and every key at fault.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"no column map at {path}; write one, see configs/") from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} must hold one JSON object, found {type(content).__name__}")
+        try:
+            return cls(**content)
+        except ValidationError as error:
+            raise ValueError(f"{path}: {explain(error, cls.model_fields)}") from None
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Role -> column, for the single-column roles that are set and must be present."""
+        keys = ("id", "label", "time", "entity", "entity_time", "segment", "email_domain")
+        return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+
+    @property
+    def declared_numeric(self) -> list[str]:
+        """The numeric columns named one by one, in order, without "*"."""
+        return [name for name in self.numeric if name != EVERY_OTHER]
+
+    def may_be_feature(self, name: str) -> bool:
+        """Whether "*" may stand for this column, its type apart."""
+        other = [*self.text, *self.categorical, *self.ignore, *self.numeric]
+        return name not in (*self.roles.values(), *other, self.oracle, FILE_COLUMN)
+
+    def resolve_numeric(self, schema: Mapping[str, pl.DataType]) -> Self:
+        """The same map with "*" written out, in the order of `schema`."""
+        if EVERY_OTHER not in self.numeric:
+            return self
+        others = [
+            name for name, kind in schema.items() if _is_number(kind) and self.may_be_feature(name)
+        ]
+        at = self.numeric.index(EVERY_OTHER)
+        numeric = [*self.numeric[:at], *others, *self.numeric[at + 1 :]]
+        return self.model_copy(update={"numeric": numeric})
+
+    def missing_from(self, names: Iterable[str]) -> list[str]:
+        """One phrase for each required column that `names` lacks, with the nearest names there."""
+        names = list(names)
+        lacking = [(n, r) for n, r, _ in _wanted(self) if n not in names]
+        return [f"{name!r} ({role}) is missing{_near(name, names)}" for name, role in lacking]
+
+
+def explain(error: ValidationError, known: Iterable[str]) -> str:
+    """Everything wrong with a pydantic model's keys, in one line and without the values."""
+    parts = []
+    for item in error.errors(include_url=False, include_input=False):
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            parts.append(f"unknown key {key!r}{_near(key, known)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            parts.append(f"key {key!r}: {message}" if key else message)
+    return "; ".join(parts)
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    by_lower = {other.lower(): other for other in names}
+    near = get_close_matches(name.lower(), by_lower, n=2, cutoff=0.7)
+    return f" (did you mean {' or '.join(repr(by_lower[n]) for n in near)}?)" if near else ""
+
+
+def _is_number(kind: pl.DataType) -> bool:
+    return kind.is_numeric() or kind == pl.Boolean
+
+
+def _is_text(kind: pl.DataType) -> bool:
+    return kind in (pl.String, pl.Categorical, pl.Enum)
+
+
+def _is_date(kind: pl.DataType) -> bool:
+    return kind == pl.Date or kind == pl.Datetime
+
+
+# kind of column -> (whether a type fits, in words). A column of type Null is all missing: it fits.
+_KINDS = {
+    "text": (_is_text, "text"),
+    "number": (_is_number, "a number or boolean"),
+    "key": (lambda kind: _is_text(kind) or kind.is_integer(), "text or an integer"),
+    "value": (lambda kind: _is_text(kind) or _is_number(kind), "text, a number or boolean"),
+    "epoch": (
+        lambda kind: _is_date(kind) or _is_text(kind) or kind.is_numeric(),
+        "epoch seconds as a number or text, or a date",
+    ),
+    "time": (lambda kind: _is_date(kind) or _is_text(kind), "a date, or text in the map's format"),
+}
+
+
+def _wanted(column_map: ColumnMap) -> list[tuple[str, str, str]]:
+    """(column, role, kind) of every column that must be there."""
+    kinds = {"id": "key", "entity": "key", "email_domain": "text"}
+    for role in ("time", "entity_time"):
+        kinds[role] = "epoch" if getattr(column_map, f"{role}_format") == "epoch" else "time"
+    wanted = [(name, role, kinds.get(role, "value")) for role, name in column_map.roles.items()]
+    wanted += [(name, "text", "text") for name in column_map.text]
+    wanted += [(name, "numeric", "number") for name in column_map.declared_numeric]
+    wanted += [(name, "categorical", "value") for name in column_map.categorical]
+    if column_map.split_files:
+        wanted.append((FILE_COLUMN, "split_files, made by tables.scan", "text"))
+    return wanted
+
+
+def check(frame: pl.LazyFrame | pl.DataFrame, column_map: ColumnMap) -> None:
+    """Whether a table has the columns the map names, with fitting types.
+
+    Raises ValueError naming every missing, mistyped and clashing column at once.
+    """
+    schema = frame.collect_schema()
+    problems = column_map.missing_from(schema)
+    wanted = _wanted(column_map)
+    if column_map.oracle in schema:
+        wanted.append((column_map.oracle, "oracle", "number"))
+    for name, role, kind in wanted:
+        fits, words = _KINDS[kind]
+        if name in schema and schema[name] != pl.Null and not fits(schema[name]):
+            problems.append(f"{name!r} ({role}) is {schema[name]}, expected {words}")
+    problems += _clashes(column_map.resolve_numeric(schema))
+    if problems:
+        listed = "".join(f"\n- {problem}" for problem in problems)
+        raise ValueError(
+            f"the table ({len(schema)} columns) does not fit the column map:{listed}\n"
+            "Give a column map with this table's names (configs/ has examples); a CSV needs a "
+            "header row."
+        )
+
+
+def _clashes(column_map: ColumnMap) -> list[str]:
+    """Columns that would fight with a name every prepared table has."""
+    reserved = [TIME, SEGMENT, LABEL, TEXT, FILE_COLUMN]
+    reserved += [ORACLE] if column_map.oracle else []
+    fields = {
+        "id": [column_map.id],
+        "text": column_map.text,
+        "numeric": column_map.numeric,
+        "categorical": column_map.categorical,
+    }
+    return [
+        f"{name!r} ({role}) has a name that prepared tables use; rename it or put it in `ignore`"
+        for role, names in fields.items()
+        for name in names
+        if name in reserved
+    ]
+
+
+# Stand-ins (upper, lower or caseless) by the first word of a character's Unicode name.
+_SCRIPTS = {
+    "LATIN": "Aa", "FULLWIDTH": "Aa", "CYRILLIC": "Яя", "GREEK": "Ωω", "CJK": "漢漢",
+    "HIRAGANA": "ああ", "KATAKANA": "アア", "HALFWIDTH": "アア", "HANGUL": "한한",
+    "ARABIC": "عع", "HEBREW": "אא", "DEVANAGARI": "अअ", "THAI": "กก",
+}  # fmt: skip
+_KEPT = frozenset("@.-|:/_+,' ")
+
+
+def mask(text: str) -> str:
+    """The shape of a text: "Ana Smith 7" -> "Aaa Aaaaa 9".
+
+    Letters become one stand-in for their script and case, digits 9, white space a blank; the
+    characters @ . - | : / _ + , ' and the marker [MISSING] stay, combining marks go, the rest is *.
+    """
+    return MISSING.join(
+        "".join(_stand_in(character) for character in part) for part in text.split(MISSING)
+    )
+
+
+def _stand_in(character: str) -> str:
+    if character in _KEPT:
+        return character
+    category = unicodedata.category(character)
+    if category[0] == "L":
+        script = unicodedata.name(character, "").split(" ")[0].split("-")[0]
+        upper, lower = _SCRIPTS.get(script, "Xx")
+        return upper if category in ("Lu", "Lt") else lower
+    if category[0] == "N":
+        return "9"
+    if category[0] == "M":
+        return ""
+    return " " if character.isspace() else "*"

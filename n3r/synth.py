@@ -1,0 +1,498 @@
+"""Seeded shop orders with a planted fraud process whose exact posterior is known.
+
+`generate_orders` makes raw orders in the layout of configs/orders.json; `posterior` says how likely
+each is to be fraud, and labels are drawn from exactly that, so the AUC of `oracle_p` is the best any
+model can reach. Decisions:
+
+- The posterior reads the row's own columns and nothing else (`risk_terms`): logit = intercept +
+  sum of weight_m(time) * signal_m(strings) + tabular terms + two interactions. Hidden causes (the
+  scheme a customer follows) only make signals appear together; they never enter the posterior.
+- Relations between names are decided on romanised strings (`romanise`), by the same function that
+  makes e-mail user names out of names, so "IVAN PETROV" fits its Cyrillic original. A romanisation
+  need not be the official one (Arabic is a consonant skeleton), it only has to be one function.
+- Everything random is numpy, everything about strings polars; no Python runs per row.
+- Names come from Faker's locale lists, read once; Faker itself is never called.
+- Missing cells, other statuses and missing labels are drawn independently of risk.
+"""
+
+import importlib
+import unicodedata
+from datetime import UTC, datetime
+from functools import cache
+from re import sub
+
+import numpy as np
+import polars as pl
+from scipy.special import expit
+
+START = int(datetime(2025, 2, 15, tzinfo=UTC).timestamp())
+SPAN = 90 * 86_400  # seconds; the last order falls on 2025-05-15
+DATE_FORMAT = "%a %b %d %H:%M:%S UTC %Y"
+RING = 12  # identities in one run of near-copies
+ORDERS_PER_CUSTOMER = 1.3
+
+REGIONS: dict[str, list[str]] = {
+    "NA": ["US", "CA", "MX", "BR"],
+    "EU": ["GB", "DE", "FR", "IT", "ES", "NL", "SE", "PL", "TR", "AE"],
+    "FE": ["JP", "IN", "AU", "SG"],
+}
+# marketplace -> share of customers, and the locales they come from (relative shares)
+MARKETS: dict[str, tuple[float, dict[str, float]]] = {
+    "US": (22, {"en_US": 70, "es_MX": 15, "zh_CN": 6, "en_IN": 4, "ko_KR": 3, "ru_RU": 2}),
+    "CA": (6, {"en_US": 60, "fr_FR": 25, "zh_CN": 8, "en_IN": 7}),
+    "MX": (5, {"es_MX": 95, "en_US": 5}),
+    "BR": (4, {"pt_BR": 95, "ja_JP": 5}),
+    "GB": (10, {"en_GB": 80, "en_IN": 10, "pl_PL": 6, "ar_AA": 4}),
+    "DE": (9, {"de_DE": 78, "tr_TR": 8, "ru_RU": 6, "uk_UA": 5, "pl_PL": 3}),
+    "FR": (6, {"fr_FR": 88, "ar_AA": 8, "es_ES": 4}),
+    "IT": (5, {"it_IT": 94, "uk_UA": 3, "zh_CN": 3}),
+    "ES": (5, {"es_ES": 92, "ar_AA": 4, "en_GB": 4}),
+    "NL": (3, {"nl_NL": 90, "tr_TR": 10}),
+    "SE": (2, {"sv_SE": 90, "ar_AA": 10}),
+    "PL": (2, {"pl_PL": 85, "uk_UA": 15}),
+    "TR": (2, {"tr_TR": 95, "ar_AA": 5}),
+    "AE": (2, {"ar_AA": 60, "en_IN": 25, "hi_IN": 15}),
+    "JP": (8, {"ja_JP": 95, "zh_CN": 3, "ko_KR": 2}),
+    "IN": (6, {"en_IN": 55, "hi_IN": 30, "ta_IN": 15}),
+    "AU": (3, {"en_GB": 80, "zh_CN": 12, "en_IN": 8}),
+    "SG": (2, {"zh_CN": 60, "ta_IN": 15, "en_GB": 25}),
+}
+LOCALES = list(dict.fromkeys(name for _, mix in MARKETS.values() for name in mix))
+FREE_MAIL = {
+    "NA": "gmail.com yahoo.com outlook.com hotmail.com icloud.com aol.com comcast.net uol.com.br",
+    "EU": "gmail.com hotmail.com outlook.com gmx.de web.de orange.fr libero.it yahoo.co.uk wp.pl",
+    "FE": "gmail.com yahoo.co.jp docomo.ne.jp qq.com 163.com rediffmail.com bigpond.com naver.com",
+}
+COMPANY_MAIL = (
+    "northwindfreight.com brightwater.co alderandsons.co.uk kestrelsystems.io baumgart-technik.de "
+    "lacosta-diseno.es sakurabuild.co.jp tanglinpartners.sg amazonia-travel.org myamazonx.net"
+)  # the last two look internal and are not
+INTERNAL_MAIL = "amazon.com amazon.co.uk"
+DISPOSABLE_MAIL = (
+    "mailinator.com guerrillamail.com 10minutemail.com yopmail.com trashmail.com "
+    "sharklasers.com maildrop.cc getnada.com dispostable.com mohmal.com"
+)
+HANDLE_WORDS = (
+    "sunny lucky happy blue night star gamer tiger music dream coffee rider ocean fox pixel moon"
+).split()
+
+# Hidden schemes: share of customers in per cent at the start and the end of the window, then the
+# chances of (user name that fits, handle, other person's, random, serial), of a foreign holder,
+# of a disposable domain and of a velocity burst.
+SCHEMES: dict[str, tuple[float, float, tuple[float, ...], float, float, float]] = {
+    "none": (86, 86, (0.87, 0.08, 0.035, 0.008, 0.007), 0.035, 0.010, 0.02),
+    "stolen card": (5, 2, (0.50, 0.10, 0.25, 0.12, 0.03), 0.90, 0.10, 0.15),
+    "bots": (1, 4, (0.05, 0.05, 0.00, 0.90, 0.00), 0.20, 0.30, 0.40),
+    "ring": (3, 1, (0.05, 0.00, 0.05, 0.00, 0.90), 0.25, 0.25, 0.30),
+    "throwaway": (1, 4, (0.40, 0.10, 0.20, 0.25, 0.05), 0.30, 0.95, 0.15),
+    "impostor": (2, 2, (0.05, 0.05, 0.90, 0.00, 0.00), 0.35, 0.10, 0.10),
+    "burst": (2, 1, (0.70, 0.10, 0.10, 0.05, 0.05), 0.10, 0.10, 0.95),
+}
+# Weight in the logit at the start and at the end of the window.
+MECHANISM_WEIGHTS: dict[str, tuple[float, float]] = {
+    "holderMismatch": (2.6, 1.7),
+    "randomUser": (1.5, 2.5),
+    "serialUser": (2.6, 1.8),
+    "disposableDomain": (1.7, 2.7),
+    "emailMismatch": (1.0, 0.8),
+    "velocityBurst": (1.6, 1.0),
+}
+MECHANISMS: tuple[str, ...] = tuple(MECHANISM_WEIGHTS)
+TEXT_MECHANISMS: tuple[str, ...] = MECHANISMS[:5]
+# Tabular terms: weight * (log1p(feature) - centre); a missing feature adds nothing.
+TABULAR_TERMS: dict[str, tuple[float, float]] = {
+    "ordersPerEmail24h": (0.45, 0.5),
+    "ordersPerDevice24h": (0.45, 0.6),
+    "ordersPerCard7d": (0.35, 1.0),
+    "failedPayments24h": (0.60, 0.2),
+    "nearDuplicateIdentities7d": (0.50, 0.2),
+    "accountAgeDays": (-0.40, 5.0),
+    "cardAgeDays": (-0.35, 5.5),
+    "emailAgeDays": (-0.25, 6.0),
+    "orderAmount": (0.40, 4.0),
+    "giftCardAmount": (0.35, 1.5),
+    "ipBillingDistanceKm": (0.30, 3.5),
+    "sessionSeconds": (-0.35, 6.0),
+}
+INTERACTIONS: dict[str, float] = {"foreignHolderNewCard": 1.0, "randomUserBurst": 0.8}
+
+# Features that are exp(normal): median, spread, hidden factor they share (None: alone), missing share.
+LOG_NORMAL: dict[str, tuple[float, float, str | None, float]] = {
+    "accountAgeDays": (200, 1.5, "tenure", 0.0),
+    "emailAgeDays": (600, 1.3, "tenure", 0.12),
+    "cardAgeDays": (300, 1.5, "tenure", 0.05),
+    "addressAgeDays": (350, 1.4, "tenure", 0.03),
+    "phoneAgeDays": (500, 1.3, "tenure", 0.20),
+    "deviceAgeDays": (150, 1.2, "tenure", 0.08),
+    "orderAmount": (45, 1.1, "wealth", 0.0),
+    "maxItemAmount": (30, 1.1, "wealth", 0.0),
+    "amountLast30d": (120, 1.4, "wealth", 0.02),
+    "shippingFee": (5, 0.8, "wealth", 0.01),
+    "discountAmount": (4, 1.2, "wealth", 0.15),
+    "giftCardAmount": (3, 1.6, None, 0.10),
+    "ipBillingDistanceKm": (25, 1.9, None, 0.10),
+    "shippingBillingDistanceKm": (8, 2.0, None, 0.04),
+    "sessionSeconds": (400, 1.0, "attention", 0.06),
+    "pagesViewed": (9, 0.8, "attention", 0.06),
+    "secondsSinceLogin": (300, 1.5, "attention", 0.10),
+    "loyaltyPoints": (150, 1.6, "tenure", 0.30),
+}
+# Features that are Poisson: mean, factor in a velocity burst, missing share.
+COUNTS: dict[str, tuple[float, float, float]] = {
+    "failedPayments24h": (0.15, 8, 0.0),
+    "itemsInBasket": (2.5, 1, 0.0),
+    "cardsOnFile": (1.4, 1, 0.02),
+    "addressesOnFile": (1.8, 1, 0.02),
+    "reviewsWritten": (3.0, 1, 0.25),
+    "returnsLast90d": (0.4, 1, 0.05),
+}
+VELOCITY_ENTITIES = {"Email": 0.15, "Device": 0.25, "Card": 0.20, "Ip": 0.40}  # mean of the 1h count
+CONSTANTS = {"apiVersion": 3.0, "legacyFlag": 0.0}
+MISSING_TEXT = {
+    "emailAddress": 0.01,
+    "emailDomain": 0.02,
+    "billingAddressName": 0.02,
+    "customerName": 0.01,
+    "paymentAccountHolderName": 0.03,
+}
+
+CYRILLIC = "абвгґдежзиійклмнопрстуфхцчшщъыьэюяёїє"
+CYRILLIC_LATIN = "a b v g g d e zh z i i y k l m n o p r s t u f kh ts ch sh shch  y  e yu ya yo yi ye"
+ARABIC = "ابتثجحخدذرزسشصضطظعغفقكلمنهوي\u0629\u0649\u0621"
+ARABIC_LATIN = "a b t th j h kh d dh r z s sh s d t z a gh f q k l m n h w y a a "
+PINYIN = (
+    "wei伟韦魏 qiang强 lei磊雷 yang洋阳杨 yong勇 jun军俊 jie杰洁 tao涛 chao超 ming明 gang刚 ping平萍 "
+    "hui辉慧 peng鹏彭 hua华花 fei飞 xin鑫欣 bo波博 bin斌彬 yu宇玉瑜于余 hao浩 kai凯 jian健建 fan帆范 "
+    "shuai帅 xu旭徐许 ning宁 long龙 lin林琳 huan欢 jia佳贾 liang亮梁 cheng成程 feng峰凤冯 guo国郭 "
+    "chen晨陈 rui瑞 zhi志芝 bing兵 dong东冬董 kun坤 xiang想香 yan岩艳燕 wen文 li利丽莉李 nan楠 hong红 "
+    "xia霞夏 fang芳方 na娜 min敏 jing静晶 xiu秀 ying英颖莹 juan娟 lan兰 ling玲 gui桂 dan丹 mei梅 "
+    "zhen珍 ting婷 xue雪 qian倩 qin琴秦 chang畅 yun云 liu柳刘 shu淑 chun春 hai海 rong荣 xiao小萧 jin金 "
+    "lu璐吕卢陆 wang王汪 zhang张 huang黄 wu吴 zhao赵 zhou周 sun孙 ma马 zhu朱 hu胡 he何 gao高 luo罗 "
+    "zheng郑 xie谢 song宋 tang唐 deng邓 han韩 cao曹 zeng曾 cai蔡 pan潘 tian田 yuan袁 ye叶 jiang蒋姜江 "
+    "du杜 su苏 ding丁 shen沈 ren任 yao姚 fu傅 zhong钟 cui崔 tan谭 liao廖 shi石 dai戴 qiu邱 hou侯 zou邹"
+)
+LATIN = {"ß": "ss", "ł": "l", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d", "ı": "i"}
+VOWEL_MARK = "\x01"  # placed before what replaces an Indic consonant's own "a"
+
+
+def generate_orders(n_orders: int, seed: int = 0, base_rate: float = 0.05) -> pl.DataFrame:
+    """Raw orders in the layout of configs/orders.json, one row an order, in no order of time.
+
+    Beside the shop's columns: `region`, `locale` (the customer's own) and `oracle_p`, the posterior
+    (see `posterior`) from which each row's label was drawn; its mean is `base_rate`. Label 1 is
+    status F or I, label 0 is N, and 4 % of rows have P or C whatever their risk.
+
+    Raises ValueError if `n_orders` is below 1 or `base_rate` is not between 0 and 0.5.
+    """
+    if n_orders < 1:
+        raise ValueError(f"n_orders is {n_orders}; expected at least 1")
+    if not 0 < base_rate < 0.5:
+        raise ValueError(f"base_rate is {base_rate}; expected a rate between 0 and 0.5")
+    rng = np.random.default_rng(seed)
+    owner = _owners(rng, n_orders)
+    paid = START + rng.integers(0, SPAN, n_orders)
+    ordered = paid - np.minimum(1 + rng.lognormal(7, 1.5, n_orders).astype(np.int64), 86_400)
+    first = np.full(owner.max() + 1, START + SPAN)
+    np.minimum.at(first, owner, ordered)
+
+    customers, scheme = _customers(rng, np.clip((first - START) / SPAN, 0, 1))
+    orders = customers[owner].with_columns(
+        objectId=pl.format("O{}", pl.Series(10**9 + rng.permutation(n_orders))),
+        transactionDate=pl.from_epoch(pl.Series(paid)).dt.strftime(DATE_FORMAT),
+        orderDate=pl.Series(ordered).cast(pl.String),
+        daysSinceFirstCompletedOrder=pl.Series((ordered - first[owner]) / 86_400),
+    )
+    orders = _drop_cells(rng, orders).with_columns(**_features(rng, scheme[owner], owner, ordered))
+    p = posterior(orders, base_rate)
+    return orders.with_columns(status=_status(rng, p), oracle_p=pl.Series(p))
+
+
+def posterior(orders: pl.DataFrame, base_rate: float = 0.05) -> np.ndarray:
+    """Probability of fraud of each order, from its observed columns; shape (n_orders,).
+
+    The intercept is the one that gives these rows the mean `base_rate` (bisection), so pass the
+    whole frame of `generate_orders`, in any row order; `risk_terms` serves any part of it.
+    """
+    logit = risk_terms(orders).sum_horizontal().to_numpy()
+    low, high = -60.0, 60.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (low, middle) if expit(logit + middle).mean() > base_rate else (middle, high)
+    return expit(logit + (low + high) / 2)
+
+
+def risk_terms(orders: pl.DataFrame) -> pl.DataFrame:
+    """The logit's terms without the intercept, one column each (row sum = logit).
+
+    Columns: `MECHANISMS` (the first five, `TEXT_MECHANISMS`, read only text and time), the features
+    of `TABULAR_TERMS`, and `INTERACTIONS`.
+    """
+    time = pl.col("transactionDate").str.to_datetime(DATE_FORMAT).dt.epoch("s")
+    signals = mechanism_signals(orders).with_columns(
+        orders.select(time=(time - START) / SPAN, newCard=pl.col("cardAgeDays") < 30)
+    )
+    weighted = [
+        pl.col(name) * (start + (end - start) * pl.col("time"))
+        for name, (start, end) in MECHANISM_WEIGHTS.items()
+    ]
+    interactions = {
+        "foreignHolderNewCard": pl.col("holderMismatch") & pl.col("newCard"),
+        "randomUserBurst": pl.col("randomUser") & pl.col("velocityBurst"),
+    }
+    tabular = [
+        (weight * (pl.col(name).log1p() - centre)).fill_null(0.0)
+        for name, (weight, centre) in TABULAR_TERMS.items()
+    ]
+    return pl.concat(
+        [
+            signals.select(
+                *(e.alias(name) for e, name in zip(weighted, MECHANISMS, strict=True)),
+                **{n: e.fill_null(False) * INTERACTIONS[n] for n, e in interactions.items()},
+            ),
+            orders.select(tabular),
+        ],
+        how="horizontal",
+    )
+
+
+def mechanism_signals(orders: pl.DataFrame) -> pl.DataFrame:
+    """Which mechanisms each row shows: one Boolean column for each of `MECHANISMS`.
+
+    holderMismatch: the holder has neither the first nor the last token of the customer's name.
+    randomUser: digits between letters, or five consonants in a row. serialUser: letters, then a
+    number 0dd at the end. emailMismatch: neither name's first three letters are in the user name.
+    A signal that needs a missing cell is False.
+    """
+    user = pl.col("emailAddress").str.extract(r"^([^@]+)@")
+    parts = orders.select(
+        "emailAddress",
+        device=pl.col("ordersPerDevice1h") + pl.col("ordersPerEmail1h"),
+        user=user,
+        name=romanise(pl.col("customerName")),
+        holder=pl.format(" {} ", romanise(pl.col("paymentAccountHolderName"))),
+    ).with_columns(
+        head=pl.col("name").str.extract(r"^(\S+)"), tail=pl.col("name").str.extract(r"(\S+)$")
+    )
+    has = pl.col("holder").str.contains
+    fits = pl.col("user").str.contains
+    signals = {
+        "holderMismatch": ~(
+            has(pl.format(" {} ", "head"), literal=True)
+            | has(pl.format(" {} ", "tail"), literal=True)
+        ),
+        "randomUser": fits(r"[a-z]\d+[a-z]|[bcdfghjklmnpqrstvwxz]{5}"),
+        "serialUser": fits(r"[a-z]0\d\d$"),
+        "disposableDomain": pl.col("emailAddress")
+        .str.extract(r"@(.+)$")
+        .is_in(DISPOSABLE_MAIL.split()),
+        "emailMismatch": ~(
+            fits(pl.col("head").str.head(3), literal=True)
+            | fits(pl.col("tail").str.head(3), literal=True)
+        ),
+        "velocityBurst": pl.col("device") >= 5,
+    }
+    return parts.select(**{name: signals[name].fill_null(False) for name in MECHANISMS})
+
+
+def romanise(names: pl.Expr) -> pl.Expr:
+    """Lower-case a-z tokens, one space between, of names in any script of `LOCALES`.
+
+    A Han or Hangul character is a token of its own, except in the Japanese names that Faker gives a
+    reading for; letters of other scripts vanish.
+    """
+    table = _romanisation()
+    latin = names.str.to_lowercase().str.replace_many(table, leftmost=True)
+    latin = latin.str.replace_all(f"a{VOWEL_MARK}", "", literal=True).str.normalize("NFKD")
+    latin = latin.str.replace_all(r"[\u0300-\u036f]", "").str.replace_all("[^a-z]+", " ")
+    return latin.str.strip_chars(" ")
+
+
+@cache
+def _romanisation() -> dict[str, str]:
+    """Replacements of non-Latin letters; longer keys first, so that they win."""
+    japanese = importlib.import_module("faker.providers.person.ja_JP").Provider
+    pairs = [*japanese.first_name_pairs, *japanese.last_name_pairs]
+    table = {native: f"{latin.lower()} " for native, _, latin in pairs}
+    for word in PINYIN.split():
+        latin = sub("[^a-z]", "", word)
+        table |= dict.fromkeys(word[len(latin) :], f"{latin} ")
+    table |= dict(zip(CYRILLIC, CYRILLIC_LATIN.split(" "), strict=True))
+    table |= dict(zip(ARABIC, ARABIC_LATIN.split(" "), strict=True))
+    table |= {c: "a" for c in "أإآ"} | {"ؤ": "w", "ئ": "y"} | LATIN
+    table |= {chr(code): _hangul(chr(code)) for code in range(0xAC00, 0xD7A4)}
+    for block in (0x0900, 0x0B80):  # Devanagari, Tamil
+        table |= {chr(code): _indic(chr(code)) for code in range(block, block + 0x80)}
+    return dict(sorted(table.items(), key=lambda item: -len(item[0])))
+
+
+def _hangul(char: str) -> str:
+    return unicodedata.name(char).split()[-1].lower() + " "
+
+
+def _indic(char: str) -> str:
+    """Reading of an Indic letter or sign by its Unicode name, doubled letters made single."""
+    name = unicodedata.name(char, "")
+    sound = sub(r"(.)\1+", r"\1", name.split(" ")[-1].lower())
+    if "VOWEL SIGN" in name:
+        return VOWEL_MARK + sound
+    if "VIRAMA" in name:
+        return VOWEL_MARK
+    if "LETTER" in name:
+        return sound
+    return "n" if "ANUSVARA" in name else ""
+
+
+@cache
+def _names() -> tuple[pl.DataFrame, np.ndarray]:
+    """All names (`native`, `latin`), and each pool's place in them.
+
+    Pool 2 * locale + gender is a row: given names' start and count, family names' start and count.
+    """
+    tables, spans, start = [], [], 0
+    for locale in LOCALES:
+        provider = importlib.import_module(f"faker.providers.person.{locale}").Provider
+        for gender in ("female", "male"):
+            for wanted in (
+                [f"first_names_{gender}"],
+                [f"last_names_{gender}", "unisex_last_names", "last_names"],
+            ):
+                listed = next(getattr(provider, a) for a in wanted if hasattr(provider, a))
+                tables.append(_usable(list(dict.fromkeys(listed))))
+                spans.append((start, tables[-1].height))
+                start += tables[-1].height
+    return pl.concat(tables), np.array(spans).reshape(-1, 4)
+
+
+def _usable(names: list[str]) -> pl.DataFrame:
+    """The names of one word with a romanisation of at least two letters."""
+    latin = romanise(pl.col("native")).str.replace_all(" ", "")
+    one_word = ~pl.col("native").str.contains(r"\s") & (pl.col("latin").str.len_chars() > 1)
+    return pl.DataFrame({"native": names}).with_columns(latin=latin).filter(one_word)
+
+
+def _people(rng: np.random.Generator, locale: np.ndarray) -> pl.DataFrame:
+    """A random person a row: `native` and `latin` full names, romanised `given` and `family`."""
+    table, spans = _names()
+    pool = spans[2 * locale + rng.integers(0, 2, len(locale))]
+    place = rng.random((len(locale), 2)) ** 1.6 * pool[:, 1::2]  # early names are commoner
+    given, family = (table[pool[:, 2 * i] + place[:, i].astype(np.int64)] for i in (0, 1))
+    both = pl.DataFrame(
+        {
+            "locale": pl.Series(LOCALES).gather(locale),
+            "g": given["native"],
+            "f": family["native"],
+            "given": given["latin"],
+            "family": family["latin"],
+        }
+    )
+    native = (
+        pl.when(pl.col("locale") == "ja_JP")
+        .then(pl.format("{} {}", "f", "g"))
+        .when(pl.col("locale").is_in(["zh_CN", "ko_KR"]))
+        .then(pl.format("{}{}", "f", "g"))
+        .otherwise(pl.format("{} {}", "g", "f"))
+    )
+    latin = pl.format("{} {}", "given", "family").str.to_titlecase()
+    return both.select("locale", "given", "family", native=native, latin=latin)
+
+
+def _draw(rng: np.random.Generator, p: np.ndarray) -> np.ndarray:
+    """One index a row from rows of unnormalised probabilities (n, k)."""
+    cumulative = p.cumsum(axis=1)
+    return (cumulative <= rng.random((len(p), 1)) * cumulative[:, -1:]).sum(axis=1)
+
+
+def _owners(rng: np.random.Generator, n_orders: int) -> np.ndarray:
+    """Customer number of each order; every customer has at least one."""
+    n_customers = int(np.ceil(n_orders / ORDERS_PER_CUSTOMER))
+    again = rng.integers(0, n_customers, n_orders - n_customers)
+    return rng.permutation(np.concatenate([np.arange(n_customers), again]))
+
+
+def _customers(rng: np.random.Generator, time: np.ndarray) -> tuple[pl.DataFrame, np.ndarray]:
+    """Identity columns of each customer, and the hidden scheme (index into SCHEMES) followed."""
+    start, end, users, foreign, disposable, _ = map(np.array, zip(*SCHEMES.values(), strict=True))
+    scheme = _draw(rng, start + (end - start) * time[:, None])
+    user_kind = _draw(rng, users[scheme])
+    leader, number = _rings(user_kind == 4, time)
+
+    markets = list(MARKETS)
+    share = np.array([weight for weight, _ in MARKETS.values()])
+    mix = np.array([[m.get(name, 0) for name in LOCALES] for _, m in MARKETS.values()])
+    market = rng.choice(len(markets), len(time), p=share / share.sum())[leader]
+    locale = _draw(rng, mix[market])[leader]
+    region_of = [next(r for r, members in REGIONS.items() if m in members) for m in markets]
+    region = pl.Series(region_of).gather(market)
+
+    person = _people(rng, locale)[leader].with_columns(
+        region=region,
+        marketplaceCountryCode=pl.Series(markets).gather(market),
+        customerId=pl.format("A{}", pl.Series(10**8 + np.arange(len(time)))),
+        number=pl.Series(number).cast(pl.String).str.zfill(3),
+        kind=user_kind,
+        foreign=rng.random(len(time)) < foreign[scheme],
+        domain=_domains(rng, region, rng.random(len(time)) < disposable[scheme]).gather(leader),
+    )
+    stranger = _people(rng, rng.permutation(locale)).select(pl.all().name.prefix("other_"))
+    return _identity(rng, person.hstack(stranger)), scheme
+
+
+def _rings(serial: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whose identity each customer copies (mostly its own), and its number in the ring."""
+    members = np.flatnonzero(serial)
+    members = members[np.argsort(time[members], kind="stable")]
+    rank = np.arange(len(members))
+    leader, number = np.arange(len(serial)), np.zeros(len(serial), dtype=np.int64)
+    leader[members] = members[rank // RING * RING]
+    number[members] = rank % RING + leader[members] % (100 - RING)
+    return leader, number
+
+
+def _domains(rng: np.random.Generator, region: pl.Series, disposable: np.ndarray) -> pl.Series:
+    """E-mail domain of each customer: mostly the region's free mail, its first ones more often."""
+
+    def some(names: str, skew: float = 1.0) -> pl.Series:
+        listed = pl.Series(names.split())
+        return listed.gather((rng.random(len(region)) ** skew * len(listed)).astype(np.int64))
+
+    free = {name: some(names, 2.5) for name, names in FREE_MAIL.items()}
+    kind = rng.random(len(region))
+    columns = pl.DataFrame({**free, "work": some(COMPANY_MAIL), "internal": some(INTERNAL_MAIL)})
+    domain = pl.coalesce(pl.when(region == name).then(pl.col(name)) for name in free)
+    work = pl.when(pl.Series(kind < 0.01)).then("internal").when(pl.Series(kind < 0.1)).then("work")
+    usual = work.otherwise(domain)
+    burner = some(DISPOSABLE_MAIL, 1.5)
+    return columns.select(
+        pl.when(pl.Series(disposable)).then(burner).otherwise(usual).alias("d")
+    )["d"]
+
+
+def _identity(rng: np.random.Generator, people: pl.DataFrame) -> pl.DataFrame:
+    """The shop's identity columns, written in the several ways that people write their names."""
+    n = people.height
+    choice = rng.random((3, n))
+    latin_script, holder_style, billing_style = (pl.Series(c) for c in choice)
+    name = pl.when(latin_script < 0.2).then("latin").otherwise("native")
+    other = pl.when(latin_script < 0.4).then("other_latin").otherwise("other_native")
+    initial = pl.format("{} {}", pl.col("given").str.head(1), "family").str.to_uppercase()
+    relative = pl.format("{} {}", "other_given", "family").str.to_titlecase()
+    holder = (
+        pl.when("foreign").then(other)
+        .when(holder_style < 0.25).then(pl.col("latin").str.to_uppercase())
+        .when(holder_style < 0.33).then(initial)
+        .when(holder_style < 0.40).then(relative)
+        .otherwise(name)
+    )
+    billing = (
+        pl.when(billing_style < 0.08).then(pl.col("latin"))
+        .when(billing_style < 0.16).then(holder)
+        .otherwise(name)
+    )
+    return people.with_columns(_users(rng, n)).select(
+        "customerId", "marketplaceCountryCode", "region", "locale",
+        emailAddress=pl.format("{}@{}", _user_name(), "domain"),
+        emailDomain="domain",
+        billingAddressName=billing,
+        customerName=name,
+        paymentAccountHolderName=holder,
+    )

@@ -1,0 +1,407 @@
+"""Reading and writing tables: raw ones of any make, and the prepared splits.
+
+Decisions:
+- CSV and TSV are read as text throughout, so that customers called "NA", "None" or "007" stay who
+  they are (defect 33); an unquoted empty cell is null, a quoted one is "". Only columns the map
+  declares numeric, or "*" finds to be numbers to the last row, are then made Float64.
+- Columns keep the names in the file, never a position (defect 28), and each file is read once,
+  however many arguments lead to it (defect 30).
+- Of several files the columns they share are kept, in the first file's order; `dropped_columns`
+  names the rest. A column the map needs must be in every file.
+- Each CSV is read once in full before it is used (its numbers must be typed anyway), which finds
+  damage early. A Parquet body is decoded only when used: `Source.reading` then names the file.
+- A polars message may quote the cell it stumbled on, a person's name: none is ever passed on.
+- Everything is written aside and renamed, and `columns.json`, written last, makes a folder of
+  splits complete.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from n3r.schema import EVERY_OTHER, FILE_COLUMN, SPLITS, ColumnMap
+
+SUFFIXES = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".tsv": "tsv",
+    ".tsv.gz": "tsv",
+}  # ".snappy.parquet" ends in ".parquet"
+SEPARATORS = {"csv": ",", "tsv": "\t"}
+REGION = "region"
+_DTYPES = {
+    str(kind): kind
+    for kind in (pl.String, pl.Float32, pl.Float64, pl.Int8, pl.Int64, pl.Datetime("us"))
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Raw files as one lazy table."""
+
+    frame: pl.LazyFrame
+    format: str  # "parquet", "csv" or "tsv"
+    files: tuple[Path, ...]  # each once, in reading order
+    dropped_columns: tuple[str, ...]  # in some files but not in all
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within it, a polars error on damaged data becomes a ValueError naming the files."""
+        try:
+            yield
+        except PolarsError:
+            damaged = [str(path) for path in self.files if not _is_whole(path, self.format)]
+            if not damaged:
+                raise
+            raise ValueError(f"damaged, write anew: {', '.join(damaged)}") from None
+
+
+def scan(data: str | Path | Sequence[str | Path], column_map: ColumnMap) -> Source:
+    """One lazy table of files, folders and patterns.
+
+    "NA=path" gives the rows of that path the value NA in a column `region`. With `split_files` in
+    the map, each row also gets the name of its file. Raises FileNotFoundError, or ValueError naming
+    the file at fault.
+    """
+    regions = _files([data] if isinstance(data, str | Path) else data)
+    formats = sorted({_format(path) for path in regions})
+    if len(formats) > 1:
+        raise ValueError(f"one call reads one format, found {' and '.join(formats)} files")
+    frames = {path: _open(path, formats[0]) for path in regions}
+    frames = {path: _with_origin(frames[path], path, regions[path], column_map) for path in frames}
+    shared, dropped = _shared_columns(frames, column_map)
+    if formats[0] in SEPARATORS:
+        numbers = _number_columns(frames, shared, column_map)
+        frames = {p: f.with_columns(_number(name) for name in numbers) for p, f in frames.items()}
+    frame = pl.concat([f.select(shared) for f in frames.values()], how="vertical_relaxed")
+    return Source(frame, formats[0], tuple(frames), dropped)
+
+
+def fingerprint(files: Iterable[str | Path]) -> str:
+    """sha256 over the files' contents, in the order given."""
+    total = hashlib.sha256()
+    for path in files:
+        with Path(path).open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def write(frame: pl.DataFrame, path: str | Path) -> None:
+    """Write a table in the format of the path's suffix: .parquet, .csv or .tsv.
+
+    Raises ValueError naming the folder when it cannot be written; no half file is left.
+    """
+    path = Path(path)
+    kind = path.suffix.removeprefix(".")
+    if kind != "parquet" and kind not in SEPARATORS:
+        raise ValueError(f"cannot write {path}: the name must end in .parquet, .csv or .tsv")
+    with _aside(path) as aside:
+        if kind == "parquet":
+            frame.write_parquet(aside)
+        else:
+            # The default quoting, "necessary", is the one that keeps null apart from "".
+            frame.write_csv(aside, separator=SEPARATORS[kind])
+
+
+def write_splits(
+    folder: str | Path,
+    splits: Mapping[str, pl.DataFrame],
+    column_map: ColumnMap,
+    format: str = "parquet",
+) -> None:
+    """Write prepared splits and `columns.json`: the resolved map, the format and the types.
+
+    Raises ValueError naming the folder when it cannot be written, or an unknown split or format.
+    """
+    folder = Path(folder)
+    if sorted(splits) != sorted(SPLITS) or format not in SUFFIXES.values():
+        raise ValueError(
+            f"expected the splits {SPLITS} as parquet, csv or tsv, "
+            f"found {tuple(splits)} as {format!r}"
+        )
+    types = {name: str(kind) for name, kind in splits["train"].schema.items()}
+    odd = [f"{name!r} ({kind})" for name, kind in types.items() if kind not in _DTYPES]
+    if odd:
+        raise ValueError(f"prepared tables hold only {list(_DTYPES)}, found {', '.join(odd)}")
+    _clear(folder)
+    for split in SPLITS:
+        write(splits[split], folder / f"{split}.{format}")
+    content = {"format": format, "types": types, "column_map": column_map.model_dump()}
+    with _aside(folder / "columns.json") as aside:
+        aside.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def read_split(
+    folder: str | Path, split: str, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """One prepared split, all of its columns or those given, as it was written.
+
+    Raises FileNotFoundError when nothing is prepared there, ValueError on an unknown name.
+    """
+    content = _read_columns(folder)
+    if split not in SPLITS:
+        raise ValueError(f"there is no split {split!r}, only {SPLITS}")
+    types = {name: _DTYPES[kind] for name, kind in content["types"].items()}
+    unknown = [name for name in columns or [] if name not in types]
+    if unknown:
+        raise ValueError(f"the prepared data in {folder} have no column {', '.join(unknown)}")
+    path = Path(folder) / f"{split}.{content['format']}"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; run 01_preprocess first")
+    try:
+        frame = _scan_file(path, content["format"], types)
+        return frame.select(columns or list(types)).collect(engine="streaming")
+    except PolarsError:
+        raise ValueError(f"{path} is damaged; run 01_preprocess again") from None
+
+
+def read_column_map(folder: str | Path) -> ColumnMap:
+    """The resolved column map that prepared splits were made with.
+
+    Raises FileNotFoundError when nothing is prepared there.
+    """
+    return ColumnMap(**_read_columns(folder)["column_map"])
+
+
+def _read_columns(folder: str | Path) -> dict:
+    path = Path(folder) / "columns.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        ColumnMap(**content["column_map"])
+        return content
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(
+            f"no prepared data in {folder} (no columns.json); run 01_preprocess first"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is damaged; run 01_preprocess again") from None
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A path to write to, renamed to `path` at the end, or removed if anything fails."""
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        os.replace(aside, path)
+    except OSError as error:
+        reason = error.strerror or "input/output error"
+        raise ValueError(
+            f"cannot write {path.name} into {path.parent} ({reason}); choose a folder that can "
+            "be written"
+        ) from None
+    finally:
+        if aside.is_file():
+            aside.unlink()
+
+
+def _clear(folder: Path) -> None:
+    """Remove an earlier run's splits, so that none of them outlives a change of format."""
+    for name in ("columns.json", *(f"{s}.{f}" for s in SPLITS for f in SUFFIXES.values())):
+        if (folder / name).is_file():
+            (folder / name).unlink()
+
+
+def _format(path: Path) -> str | None:
+    name = path.name.lower()
+    return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def _files(items: Sequence[str | Path]) -> dict[Path, str | None]:
+    """File -> region, each file once, in the order given and by name within a folder."""
+    regions: dict[Path, str | None] = {}
+    seen: dict[Path, str | None] = {}
+    for item in items:
+        region, place = _region(str(item))
+        for path in _expand(place):
+            if seen.setdefault(path.resolve(), region) != region:
+                raise ValueError(f"{path} is given for two regions, {seen[path.resolve()]} too")
+            if path.resolve() not in {other.resolve() for other in regions}:
+                regions[path] = region
+    if not regions:
+        raise ValueError("no input: give a file, a folder or a pattern")
+    return regions
+
+
+def _region(item: str) -> tuple[str | None, str]:
+    match = re.fullmatch(r"(\w[\w-]*)=(.+)", item)
+    return (None, item) if match is None or Path(item).exists() else match.groups()
+
+
+def _expand(place: str) -> list[Path]:
+    path = Path(place).expanduser()
+    if path.is_dir():
+        inside = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] not in "._")
+        found = [p for p in inside if _format(p)]
+        if not found:
+            raise FileNotFoundError(f"the folder {path} holds no file ending in {_endings()}")
+        return found
+    found = [path] if path.is_file() else sorted(Path(p) for p in glob(str(path)))
+    if not found:
+        raise FileNotFoundError(f"no file, folder or pattern {path}")
+    unknown = [str(p) for p in found if not _format(p)]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: the name must end in {_endings()}")
+    return found
+
+
+def _endings() -> str:
+    return ", ".join(SUFFIXES)
+
+
+def _scan_file(path: Path, kind: str, types: Mapping | None = None) -> pl.LazyFrame:
+    if kind == "parquet":
+        return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+    separator = SEPARATORS[kind]
+    return pl.scan_csv(path, separator=separator, schema=types, infer_schema=False, glob=False)
+
+
+def _open(path: Path, kind: str) -> pl.LazyFrame:
+    """The file as a lazy table; raises ValueError if it is empty or cannot be read."""
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes)")
+    try:
+        frame = _scan_file(path, kind)
+        names = frame.collect_schema().names()
+        rows = frame.select(pl.len()).collect(engine="streaming").item()
+    except (PolarsError, OSError):
+        raise ValueError(_damage(path, kind)) from None
+    if rows == 0:
+        raise ValueError(f"{path} has no rows; leave it out or write it anew")
+    twice = [name for name in names if re.sub(r"_duplicated_\d+$", "", name) != name]
+    if kind in SEPARATORS and twice:
+        raise ValueError(f"{path} has {len(twice)} column names twice; rename them in its header")
+    return frame
+
+
+def _damage(path: Path, kind: str) -> str:
+    if kind == "parquet":
+        return f"{path} cannot be read as Parquet: damaged, cut short or another format"
+    return (
+        f"{path} cannot be read as {kind.upper()}: an open quote, a row with more fields than the "
+        "header, text that is not UTF-8, or a damaged file"
+    )
+
+
+def _is_whole(path: Path, kind: str) -> bool:
+    """Whether every column of the file can be decoded."""
+    try:
+        frame = _scan_file(path, kind)
+        for name in frame.collect_schema().names():
+            frame.select(pl.col(name)).collect(engine="streaming")
+    except (PolarsError, OSError):
+        return False
+    return True
+
+
+def _with_origin(
+    frame: pl.LazyFrame, path: Path, region: str | None, column_map: ColumnMap
+) -> pl.LazyFrame:
+    if region is not None:
+        frame = frame.with_columns(pl.lit(region).alias(REGION))
+    if column_map.split_files:
+        frame = frame.with_columns(pl.lit(path.name).alias(FILE_COLUMN))
+    return frame
+
+
+def _shared_columns(
+    frames: Mapping[Path, pl.LazyFrame], column_map: ColumnMap
+) -> tuple[list[str], tuple[str, ...]]:
+    """The columns all files have and those that only some have."""
+    schemas = {path: frame.collect_schema() for path, frame in frames.items()}
+    first = next(iter(schemas.values()))
+    problems = [
+        f"{path}: {problem}"
+        for path, schema in schemas.items()
+        for problem in column_map.missing_from(schema)
+    ]
+    if problems:
+        listed = "".join(f"\n- {problem}" for problem in problems)
+        raise ValueError(f"columns that the column map names are missing:{listed}")
+    shared = [name for name in first if all(name in schema for schema in schemas.values())]
+    shared = [name for name in shared if name not in column_map.ignore]
+    known = dict.fromkeys(name for schema in schemas.values() for name in schema)
+    dropped = [name for name in known if name not in shared and name not in column_map.ignore]
+    _check_kinds(schemas, shared)
+    return shared, tuple(dropped)
+
+
+def _check_kinds(schemas: Mapping[Path, pl.Schema], shared: Sequence[str]) -> None:
+    """Raise where a column is a number in one file and text, say, in another."""
+    for name in shared:
+        kinds: dict[str, Path] = {}
+        for path, schema in schemas.items():
+            number = schema[name].is_numeric() or schema[name] == pl.Boolean
+            kinds.setdefault("a number" if number else str(schema[name]), path)
+        kinds.pop("Null", None)
+        if len(kinds) > 1:
+            found = ", ".join(f"{kind} in {path}" for kind, path in kinds.items())
+            raise ValueError(
+                f"column {name!r} differs between files: {found}; make them agree or put it in "
+                "the column map's `ignore`"
+            )
+
+
+def _number(name: str) -> pl.Expr:
+    """Text as Float64, true and false as 1 and 0, anything else null."""
+    text = pl.col(name).str.strip_chars()
+    words = text.str.to_lowercase().replace_strict(
+        ["true", "false"], [1.0, 0.0], default=None, return_dtype=pl.Float64
+    )
+    return pl.coalesce(text.cast(pl.Float64, strict=False), words).alias(name)
+
+
+def _number_columns(
+    frames: Mapping[Path, pl.LazyFrame], shared: Sequence[str], column_map: ColumnMap
+) -> list[str]:
+    """Which text columns hold numbers; raises where one declared numeric does not."""
+    declared = [*column_map.declared_numeric, *([column_map.oracle] if column_map.oracle else [])]
+    declared = [name for name in shared if name in declared]
+    spread = shared if EVERY_OTHER in column_map.numeric else []
+    candidates = [*declared, *(name for name in spread if column_map.may_be_feature(name))]
+    bad, filled, where = dict.fromkeys(candidates, 0), dict.fromkeys(candidates, 0), {}
+    for path, frame in frames.items():
+        counts = _count_numbers(frame, shared, candidates, path)
+        for name in candidates:
+            n_filled, n_bad, first = counts[name]
+            filled[name] += n_filled
+            bad[name] += n_bad
+            if n_bad:
+                where.setdefault(name, f"the first in data row {first + 1} of {path}")
+    problems = [f"{n!r}: {bad[n]} cells, {where[n]}" for n in declared if bad[n]]
+    if problems:
+        raise ValueError(
+            "columns declared numeric hold text (a missing number is an empty cell): "
+            + "; ".join(problems)
+        )
+    return [n for n in candidates if n in declared or (not bad[n] and filled[n])]
+
+
+def _count_numbers(
+    frame: pl.LazyFrame, shared: Sequence[str], candidates: Sequence[str], path: Path
+) -> dict[str, tuple[int, int, int]]:
+    """Column -> cells filled, cells that are no number, row of the first of these."""
+    queries = []
+    for name in candidates:
+        filled = pl.col(name).str.strip_chars().str.len_bytes() > 0
+        bad = filled & _number(name).is_null()
+        first = bad.arg_max()
+        queries.append(pl.struct(filled.sum(), bad.sum(), first).alias(name))
+    # The other columns are only decoded, so that damage anywhere in the file shows here.
+    rest = [pl.col(name).null_count() for name in shared if name not in candidates]
+    try:
+        counts = frame.select(*queries, *rest).collect(engine="streaming")
+    except PolarsError:
+        raise ValueError(_damage(path, "csv")) from None
+    return {name: tuple(counts[name][0].values()) for name in candidates}

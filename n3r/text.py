@@ -1,0 +1,154 @@
+"""Text encoders `(ids, mask) -> (tokens, mask)` and the attention pool over their tokens.
+
+Shapes here and in fusion.py and model.py: B rows, T tokens, D width, H hidden size of one LSTM direction,
+F tabular features, C classes. `mask` is (B, T) bool, True on tokens.
+
+Decisions:
+- What a row's tokens become does not depend on padding or batch-mates: the backward LSTM starts at the
+  row's last token, attention and pooling see no padding, an empty row pools to zero (defects 10, 11, 14).
+- The bidirectional LSTM runs each direction through torch's fused kernel on padded batches. Packed
+  sequences compute the same but fall back to a loop on a CPU, eight times slower on long texts.
+- Attention heads are one matrix product, not a list of eight (defect 51).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+
+class BiLSTM(nn.LSTM):
+    """Bidirectional LSTM over padded rows, equal to `nn.LSTM` over packed ones."""
+
+    def __init__(self, d_in: int, hidden_size: int, n_layers: int, dropout_rate: float):
+        dropout = dropout_rate if n_layers > 1 else 0.0
+        super().__init__(d_in, hidden_size, n_layers, dropout=dropout, bidirectional=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(T, B, D) and (B,) -> (T, B, 2H); what stands at padded positions is undefined."""
+        if x.is_cuda:  # cuDNN's packed kernel is the fast one there
+            packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), enforce_sorted=False)
+            return pad_packed_sequence(super().forward(packed)[0], total_length=len(x))[0]
+        order = _reversal(lengths, len(x))  # (T, B)
+        for layer in range(self.num_layers):
+            if layer:
+                x = F.dropout(x, self.dropout, self.training)
+            ahead = self._run(x, f"l{layer}")
+            behind = self._run(_take(x, order), f"l{layer}_reverse")
+            x = torch.cat([ahead, _take(behind, order)], dim=2)  # (T, B, 2H)
+        return x
+
+    def _run(self, x: Tensor, name: str) -> Tensor:
+        """One layer in one direction: (T, B, D) -> (T, B, H)."""
+        parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        weights = [getattr(self, f"{part}_{name}") for part in parts]
+        zero = x.new_zeros(1, x.shape[1], self.hidden_size)
+        return torch.lstm(x, (zero, zero), weights, True, 1, 0.0, self.training, False, False)[0]
+
+
+class LSTMEncoder(nn.Module):
+    """The text branch of the legacy LSTM2Risk: embedding and a stacked bidirectional LSTM."""
+
+    def __init__(self, vocab_size: int, embedding_size: int, hidden_size: int, n_layers: int, dropout: float):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, embedding_size)
+        self.lstm = BiLSTM(embedding_size, hidden_size, n_layers, dropout)
+        self.d_out = 2 * hidden_size
+
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T) and (B, T) -> (B, T, 2H) and the mask."""
+        x = self.embedding(ids.T)  # (T, B, D): the fused kernel's own layout
+        x = self.lstm(x, mask.sum(dim=1))  # (T, B, 2H)
+        return x.transpose(0, 1), mask
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm self-attention and feed-forward, each with a residual connection."""
+
+    def __init__(self, d: int, n_heads: int, dropout: float):
+        super().__init__()
+        self.n_heads = n_heads
+        self.dropout = dropout
+        self.norm1 = nn.LayerNorm(d)
+        self.qkv = nn.Linear(d, 3 * d, bias=False)  # rows: all heads' q, then k, then v
+        self.proj = nn.Linear(d, d)
+        self.norm2 = nn.LayerNorm(d)
+        self.ffn = nn.Sequential(nn.Linear(d, 4 * d), nn.ReLU(), nn.Dropout(dropout), nn.Linear(4 * d, d))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) and (B, 1, 1, T) -> (B, T, D)."""
+        x = x + self._drop(self.proj(self._attend(self.norm1(x), mask)))
+        return x + self._drop(self.ffn(self.norm2(x)))
+
+    def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        p = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)  # (B, h, T, D/h)
+        return out.transpose(1, 2).flatten(2)  # (B, T, D)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+
+class TransformerEncoder(nn.Module):
+    """The text branch of the legacy Transformer2Risk: token and position embeddings, then blocks."""
+
+    def __init__(self, vocab_size: int, d: int, n_blocks: int, n_heads: int, block_size: int, dropout: float):
+        super().__init__()
+        if d % n_heads:
+            raise ValueError(f"embedding_size {d} is not a multiple of n_heads {n_heads}")
+        self.embedding = nn.Embedding(vocab_size, d)
+        self.position = nn.Embedding(block_size, d)
+        self.blocks = nn.ModuleList(TransformerBlock(d, n_heads, dropout) for _ in range(n_blocks))
+        self.d_out = d
+
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T) and (B, T) -> (B, T, D) and the mask; ValueError when T is over the block size."""
+        n_tokens, block_size = ids.shape[1], self.position.num_embeddings
+        if n_tokens > block_size:
+            raise ValueError(f"texts of {n_tokens} tokens; this model reads {block_size}: cut them")
+        x = self.embedding(ids) + self.position.weight[:n_tokens]  # (B, T, D)
+        # An empty row looks at its first pad, lest its softmax be 0 / 0; the pool ignores it.
+        first = torch.arange(n_tokens, device=ids.device) == 0
+        seen = (mask | (first & ~mask.any(dim=1, keepdim=True)))[:, None, None, :]
+        for block in self.blocks:
+            x = block(x, seen)
+        return x, mask
+
+
+class AttentionPool(nn.Module):
+    """A row's tokens averaged by learned weights, then normalised or projected to `d_out`."""
+
+    def __init__(self, d: int, d_out: int | None = None):
+        super().__init__()
+        self.attention = nn.Linear(d, 1)
+        if d_out is None:
+            self.norm = nn.LayerNorm(d)
+        else:
+            self.proj = nn.Linear(d, d_out)
+        self.d_out = d_out or d
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) and (B, T) -> (B, d_out).
+
+        NOTE[DIFF] the legacy Transformer2Risk pools over padding too, so that a row's score changes with
+        the longest text of its batch (0.63 alone, 0.69 beside a long one); here padding weighs nothing.
+        """
+        score = self.attention(tokens).squeeze(2).float()  # (B, T)
+        weight = score.masked_fill(~mask, torch.finfo(score.dtype).min).softmax(dim=1)
+        weight = (weight * mask).to(tokens.dtype)
+        # Padded positions hold undefined values and 0 x inf is no 0.
+        tokens = tokens.masked_fill(~mask[:, :, None], 0)
+        pooled = (weight[:, None, :] @ tokens).squeeze(1)  # (B, D)
+        return self.proj(pooled) if hasattr(self, "proj") else self.norm(pooled)
+
+
+def _reversal(lengths: Tensor, n_tokens: int) -> Tensor:
+    """(T, B) positions that read each row's tokens backwards and leave its padding in place."""
+    step = torch.arange(n_tokens, device=lengths.device)[:, None]  # (T, 1)
+    return torch.where(step < lengths, lengths - 1 - step, step)
+
+
+def _take(x: Tensor, order: Tensor) -> Tensor:
+    """Reorder (T, B, D) along time, each row by its own (T, B) order."""
+    return x.gather(0, order[:, :, None].expand_as(x))
