@@ -70,9 +70,7 @@ class LegacyTokenizer:
                 break
             lower, upper = (middle, upper) if found < target else (lower, middle)
         if not best:
-            raise ValueError(
-                f"no vocabulary is near {target} characters a token, last: {found:.2f}"
-            )
+            raise ValueError(f"no vocabulary is near {target} characters per token, last: {found:.2f}")
         self.vocab_size = self.tokenizer.get_vocab_size()
         (self.pad_token,), (self.cls_token,) = self.encode("[PAD]"), self.encode("[CLS]")
         return self
@@ -393,9 +391,7 @@ def _train_epoch(
 
 
 @torch.inference_mode()
-def predict_legacy(
-    model: LegacyModel, dataset: LegacyTextDataset, batch_size: int = 512
-) -> np.ndarray:
+def predict_legacy(model: LegacyModel, dataset: LegacyTextDataset, batch_size: int = 512) -> np.ndarray:
     """Probabilities (N,) float32 in the order of `dataset`; leaves the model in eval mode."""
     model.eval()
     scores = np.empty(len(dataset), dtype=np.float32)

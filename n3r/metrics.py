@@ -38,10 +38,9 @@ class AUC:
     se: float | None = None
 
     def __str__(self) -> str:
-        if self.value is None:
-            return NOT_ENOUGH
-        span = "" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]"
-        return f"{self.value:.3f}{span}"
+        if self.low is None:
+            return NOT_ENOUGH if self.value is None else f"{self.value:.3f}"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,13 @@ class PairedAUC:
 
     def interval(self, level: float) -> tuple[float, float] | tuple[None, None]:
         """The interval of the difference at another level; (None, None) without a variance."""
+        quantile = _quantile(level)
         if self.se is None:
             return None, None
         if self.se == 0 and not self.same:
             pairs = min(self.n_positive, self.n - self.n_positive)
             return _saturated(self.difference, -1, pairs, level)
-        half = _quantile(level) * self.se
+        half = quantile * self.se
         return max(-1.0, self.difference - half), min(1.0, self.difference + half)
 
 
@@ -125,7 +125,6 @@ def paired_auc(y: ArrayLike, p_a: ArrayLike, p_b: ArrayLike, level: float = 0.95
     # NOTE[DIFF] the legacy's comparison is a stub, and its sibling runs t and Wilcoxon tests on raw
     # scores, which test a shift of the mean and not quality (defect 48).
     y, p_a, p_b = _checked(y, p_a=p_a, p_b=p_b)
-    _quantile(level)
     n_positive, n_negative = _classes(y)
     if min(n_positive, n_negative) < 2:
         return PairedAUC(y.size, n_positive)
@@ -135,7 +134,8 @@ def paired_auc(y: ArrayLike, p_a: ArrayLike, p_b: ArrayLike, level: float = 0.95
     difference = float((won_a - won_b).sum() / n_pairs)
     se = _standard_error(won_a - won_b, lost_a - lost_b)
     # Two perfect scores differ in no pair either, but ten rows do not make them the same score.
-    same = se == difference == 0 and (0 < auc_a < 1 or _same_order(p_a, p_b))
+    same_order = 0 < auc_a < 1 or np.array_equal(*(np.argsort(p, kind="stable") for p in (p_a, p_b)))
+    same = se == difference == 0 and same_order
     if se > 0 or same:
         z = difference / se if se else 0.0
         p_value = float(2 * ndtr(-abs(z)))
@@ -148,10 +148,7 @@ def paired_auc(y: ArrayLike, p_a: ArrayLike, p_b: ArrayLike, level: float = 0.95
 
 
 def equivalence(
-    paired: PairedAUC,
-    margin: float = 0.01,
-    names: tuple[str, str] = ("A", "B"),
-    p_value: float | None = None,
+    paired: PairedAUC, margin: float = 0.01, names: tuple[str, str] = ("A", "B"), p_value: float | None = None
 ) -> Verdict:
     """Say whether two scores are equivalent within a margin, different, or neither shown.
 
@@ -191,6 +188,8 @@ def evaluate(y: ArrayLike, p: ArrayLike, threshold: float = 0.5) -> dict[str, fl
     that differ.
     """
     # NOTE[DIFF] the legacy turns a failed metric into 0.0 (defect 42).
+    from sklearn.metrics import average_precision_score  # sklearn takes 1.3 s to import
+
     y, p = _checked(y, probability=True, p=p)
     _fraction("threshold", threshold)
     n, n_positive = y.size, int(y.sum())
@@ -205,7 +204,7 @@ def evaluate(y: ArrayLike, p: ArrayLike, threshold: float = 0.5) -> dict[str, fl
         "auroc": auc.value,
         "auroc_low": auc.low,
         "auroc_high": auc.high,
-        "average_precision": _average_precision(y, p),
+        "average_precision": float(average_precision_score(y, p)) if all(_classes(y)) else None,
         "f1": _ratio(2 * hits, n_flagged + n_positive) if n_positive else None,
         "precision": _ratio(hits, n_flagged),
         "recall": _ratio(hits, n_positive),
@@ -225,7 +224,7 @@ def recall_at_fpr(y: ArrayLike, p: ArrayLike, fpr: float) -> float | None:
     y, p = _checked(y, p=p)
     _fraction("fpr", fpr)
     positive, negative = p[y], p[~y]
-    if not positive.size or not negative.size:
+    if not all(_classes(y)):
         return None
     allowed = int(fpr * negative.size + 1e-9)  # 0.29 * 100 is 28.999...
     if allowed >= negative.size:
@@ -287,14 +286,12 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * (p.size - np.arange(p.size)))
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(stepped, 1)
-    return corrected
+    return np.minimum(stepped, 1)[np.argsort(order)]
 
 
 def roc_points(y: ArrayLike, p: ArrayLike) -> tuple[np.ndarray, np.ndarray] | None:
     """False- and true-positive rate of the ROC curve, at most 1,000 points; None with one class."""
-    from sklearn.metrics import roc_curve  # 1.3 s to import, needed only to draw
+    from sklearn.metrics import roc_curve
 
     y, p = _checked(y, p=p)
     return _thinned(*roc_curve(y, p)[:2]) if all(_classes(y)) else None
@@ -313,16 +310,12 @@ def pr_points(y: ArrayLike, p: ArrayLike) -> tuple[np.ndarray, np.ndarray] | Non
 
 def _classes(y: np.ndarray) -> tuple[int, int]:
     """How many positive and how many negative rows."""
-    n_positive = int(np.count_nonzero(y))
-    return n_positive, y.size - n_positive
+    return int(y.sum()), int((~y).sum())
 
 
 def _placements(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per positive the negatives below it, per negative the positives above it; a tie is a half.
-
-    These are differences of midranks, and multiples of a half, so sums and zeros are exact.
-    """
-    positive, negative = p[y], p[~y]
+    """Per positive the negatives below it, per negative the positives above it; a tie is a half."""
+    positive, negative = p[y], p[~y]  # differences of midranks in halves: sums and zeros are exact
     return _below(positive, negative), positive.size - _below(negative, positive)
 
 
@@ -333,12 +326,10 @@ def _below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def _standard_error(won: np.ndarray, lost: np.ndarray) -> float | None:
     """DeLong's, of the mean placement; None when a class has a single row."""
-    n_positive, n_negative = won.size, lost.size
-    if min(n_positive, n_negative) < 2:
+    if min(won.size, lost.size) < 2:
         return None
-    of_positives = won.var(ddof=1) / n_positive / n_negative**2
-    of_negatives = lost.var(ddof=1) / n_negative / n_positive**2
-    return float(np.sqrt(of_positives + of_negatives))
+    variances = won.var(ddof=1) / lost.size, lost.var(ddof=1) / won.size
+    return float(np.sqrt(sum(variances) / (won.size * lost.size)))
 
 
 def _saturated(value: float, floor: int, pairs: int, level: float) -> tuple[float, float]:
@@ -346,14 +337,8 @@ def _saturated(value: float, floor: int, pairs: int, level: float) -> tuple[floa
 
     Clopper-Pearson: the share of such draws is at least q, and the rest may lie anywhere.
     """
-    _quantile(level)
     q = ((1 - level) / 2) ** (1 / pairs)
     return q * value + (1 - q) * floor, q * value + (1 - q)
-
-
-def _same_order(a: np.ndarray, b: np.ndarray) -> bool:
-    places = [np.unique(scores, return_inverse=True)[1] for scores in (a, b)]
-    return np.array_equal(*places)
 
 
 def _segments(
@@ -361,13 +346,13 @@ def _segments(
 ) -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
     """Each segment's name, labels and scores; rows without a segment are one of their own."""
     y, *columns = _checked(y, **scores)
-    names = pl.Series(segment).cast(pl.String).fill_null("[MISSING]")
+    names = pl.Series("segment", segment).cast(pl.String).fill_null("[MISSING]")
     if len(names) != y.size:
         raise ValueError(f"segment has {len(names)} values, labels have {y.size}")
-    positions = pl.DataFrame({"segment": names, "row": np.arange(y.size)})
-    for (name,), group in positions.group_by("segment", maintain_order=True):
-        rows = group["row"].to_numpy()
-        yield name, y[rows], [column[rows] for column in columns]
+    rows = names.to_frame().with_row_index("row").group_by("segment", maintain_order=True)
+    for (name,), group in rows:
+        at = group["row"].to_numpy()
+        yield name, y[at], [column[at] for column in columns]
 
 
 def _largest_first(rows: list[tuple], columns: tuple[str, ...]) -> pl.DataFrame:
@@ -383,16 +368,9 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if x.size <= MAX_POINTS:
         return x, y
     travelled = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    keep = np.searchsorted(travelled, np.linspace(0, travelled[-1], MAX_POINTS))
-    keep[-1] = x.size - 1
-    keep = np.unique(keep)
+    steps = np.linspace(0, travelled[-1], MAX_POINTS)[:-1]
+    keep = np.append(np.unique(np.searchsorted(travelled, steps)), x.size - 1)
     return x[keep], y[keep]
-
-
-def _average_precision(y: np.ndarray, p: np.ndarray) -> float | None:
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(y, p)) if all(_classes(y)) else None
 
 
 def _ratio(part: float, whole: int) -> float | None:
@@ -425,9 +403,7 @@ def _checked(y: ArrayLike, probability: bool = False, **scores: ArrayLike) -> li
         if not finite.all():
             problems.append(f"scores {name}: {int((~finite).sum())} of {p.size} are NaN or infinite")
         if outside:
-            problems.append(
-                f"scores {name}: {outside} of {p.size} are outside [0, 1]; expected probabilities, not logits"
-            )
+            problems.append(f"scores {name}: {outside} of {p.size} are outside [0, 1] (logits?)")
     if problems:
         raise ValueError("; ".join(problems))
     return [labels == 1, *columns.values()]

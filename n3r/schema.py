@@ -1,4 +1,4 @@
-"""What the columns of a table mean, whether a table fits that meaning, and how to show text safely.
+"""What the columns of a table mean, whether a table fits, and how to show its text safely.
 
 Decisions:
 - The code knows roles (id, text, label, time, ...), never names: a user with other columns writes a
@@ -27,6 +27,9 @@ SEPARATOR = "|"  # stands between two text fields
 TIME, SEGMENT, LABEL, TEXT, ORACLE = "time", "segment", "label", "text", "oracle_p"
 FILE_COLUMN = "__file__"  # name of the file a row came from, where the map has split_files
 SPLITS = ("train", "val", "test")
+EPOCH_RANGE = (-2.2e9, 7.2e9)  # seconds, 1900 to 2198: milliseconds (1.7e12) are not taken for it
+_CLOCK = "%Y-%m-%dT%H:%M"
+ISO_FORMATS = (f"{_CLOCK}:%S%.f", f"{_CLOCK}:%S%.f%#z", _CLOCK, "%Y-%m-%d")
 EVERY_OTHER = "*"  # in `numeric`: every other numeric or boolean column
 
 
@@ -78,16 +81,16 @@ class ColumnMap(BaseModel):
             names = getattr(self, key)
             twice = sorted({name for name in names if names.count(name) > 1})
             problems += [f"{key} names {name!r} twice" for name in twice]
-        taken = [*self.roles.values(), *self.text, *self.categorical, *self.ignore, self.oracle]
-        problems += [
-            f"{name!r} is listed as numeric and also has another role"
-            for name in self.numeric
-            if name in taken
-        ]
-        return problems
+        needed = [*self.roles.values(), *self.text, *self.categorical, self.oracle]
+        for name in self.numeric:
+            if name in needed or name in self.ignore:
+                problems.append(f"{name!r} is listed as numeric and also has another role")
+        return problems + [f"{n!r} is ignored and also has a role" for n in self.ignore if n in needed]
 
     def _role_problems(self) -> list[str]:
         problems = []
+        if self.label in (*self.text, *self.categorical):
+            problems.append(f"{self.label!r} is the label and also an input")
         if self.split_by == "time" and self.time is None:
             problems.append('split_by "time" needs `time`; name that column or use "random"')
         if self.internal_domains and self.email_domain is None:
@@ -140,9 +143,7 @@ class ColumnMap(BaseModel):
         """The same map with "*" written out, in the order of `schema`."""
         if EVERY_OTHER not in self.numeric:
             return self
-        others = [
-            name for name, kind in schema.items() if _is_number(kind) and self.may_be_feature(name)
-        ]
+        others = [name for name, kind in schema.items() if _is_number(kind) and self.may_be_feature(name)]
         at = self.numeric.index(EVERY_OTHER)
         numeric = [*self.numeric[:at], *others, *self.numeric[at + 1 :]]
         return self.model_copy(update={"numeric": numeric})
@@ -255,6 +256,29 @@ def _clashes(column_map: ColumnMap) -> list[str]:
     ]
 
 
+def parse_time(name: str | None, time_format: str | None, schema: Mapping[str, pl.DataType]) -> pl.Expr:
+    """The column as Datetime(us) in UTC without a zone, null where it does not parse."""
+    kind = schema[name] if name else pl.Null
+    if kind == pl.Null:
+        return pl.lit(None, dtype=pl.Datetime("us"))
+    if kind == pl.Date:
+        return pl.col(name).cast(pl.Datetime("us"))
+    if kind == pl.Datetime:
+        zoned = getattr(kind, "time_zone", None) is not None
+        time = pl.col(name).dt.convert_time_zone("UTC") if zoned else pl.col(name)
+        return time.dt.replace_time_zone(None).cast(pl.Datetime("us"))
+    text = pl.col(name).cast(pl.String).str.strip_chars()
+    if time_format == "epoch":
+        seconds = text.cast(pl.Float64, strict=False)
+        micros = pl.when(seconds.is_between(*EPOCH_RANGE)).then(seconds * 1e6)
+        return micros.cast(pl.Int64).cast(pl.Datetime("us"))
+    formats = ISO_FORMATS if time_format is None else (time_format,)
+    # Without a format, polars takes the first value's and so depends on the order of rows.
+    iso = text.str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T") if time_format is None else text
+    parsed = [iso.str.to_datetime(f, strict=False, time_unit="us") for f in formats]
+    return pl.coalesce(time.dt.replace_time_zone(None) for time in parsed)
+
+
 # Stand-ins (upper, lower or caseless) by the first word of a character's Unicode name.
 _SCRIPTS = {
     "LATIN": "Aa", "FULLWIDTH": "Aa", "CYRILLIC": "Яя", "GREEK": "Ωω", "CJK": "漢漢",
@@ -270,9 +294,7 @@ def mask(text: str) -> str:
     Letters become one stand-in for their script and case, digits 9, white space a blank; the
     characters @ . - | : / _ + , ' and the marker [MISSING] stay, combining marks go, the rest is *.
     """
-    return MISSING.join(
-        "".join(_stand_in(character) for character in part) for part in text.split(MISSING)
-    )
+    return MISSING.join("".join(_stand_in(character) for character in part) for part in text.split(MISSING))
 
 
 def _stand_in(character: str) -> str:

@@ -58,23 +58,36 @@ MARKETS: dict[str, tuple[float, dict[str, float]]] = {
     "SG": (2, {"zh_CN": 60, "ta_IN": 15, "en_GB": 25}),
 }
 LOCALES = list(dict.fromkeys(name for _, mix in MARKETS.values() for name in mix))
-FREE_MAIL = {
+# Groups of e-mail domains; in each, the first are the commonest. The last two companies look
+# internal and are not.
+DOMAINS = {
     "NA": "gmail.com yahoo.com outlook.com hotmail.com icloud.com aol.com comcast.net uol.com.br",
     "EU": "gmail.com hotmail.com outlook.com gmx.de web.de orange.fr libero.it yahoo.co.uk wp.pl",
     "FE": "gmail.com yahoo.co.jp docomo.ne.jp qq.com 163.com rediffmail.com bigpond.com naver.com",
+    "company": "northwindfreight.com brightwater.co alderandsons.co.uk baumgart-technik.de "
+    "lacosta-diseno.es sakurabuild.co.jp tanglinpartners.sg amazonia-travel.org myamazonx.net",
+    "internal": "amazon.com amazon.co.uk",
+    "disposable": "mailinator.com guerrillamail.com yopmail.com trashmail.com sharklasers.com "
+    "maildrop.cc getnada.com dispostable.com mohmal.com 10minutemail.com",
 }
-COMPANY_MAIL = (
-    "northwindfreight.com brightwater.co alderandsons.co.uk kestrelsystems.io baumgart-technik.de "
-    "lacosta-diseno.es sakurabuild.co.jp tanglinpartners.sg amazonia-travel.org myamazonx.net"
-)  # the last two look internal and are not
-INTERNAL_MAIL = "amazon.com amazon.co.uk"
-DISPOSABLE_MAIL = (
-    "mailinator.com guerrillamail.com 10minutemail.com yopmail.com trashmail.com "
-    "sharklasers.com maildrop.cc getnada.com dispostable.com mohmal.com"
-)
-HANDLE_WORDS = (
-    "sunny lucky happy blue night star gamer tiger music dream coffee rider ocean fox pixel moon"
-).split()
+WORDS = [
+    "sunny",
+    "lucky",
+    "happy",
+    "blue",
+    "night",
+    "star",
+    "gamer",
+    "tiger",
+    "music",
+    "dream",
+    "coffee",
+    "rider",
+    "ocean",
+    "fox",
+    "pixel",
+    "moon",
+]
 
 # Hidden schemes: share of customers in per cent at the start and the end of the window, then the
 # chances of (user name that fits, handle, other person's, random, serial), of a foreign holder,
@@ -89,32 +102,32 @@ SCHEMES: dict[str, tuple[float, float, tuple[float, ...], float, float, float]] 
     "burst": (2, 1, (0.70, 0.10, 0.10, 0.05, 0.05), 0.10, 0.10, 0.95),
 }
 # Weight in the logit at the start and at the end of the window.
-MECHANISM_WEIGHTS: dict[str, tuple[float, float]] = {
-    "holderMismatch": (2.6, 1.7),
-    "randomUser": (1.5, 2.5),
-    "serialUser": (2.6, 1.8),
-    "disposableDomain": (1.7, 2.7),
-    "emailMismatch": (1.0, 0.8),
-    "velocityBurst": (1.6, 1.0),
+WEIGHTS: dict[str, tuple[float, float]] = {
+    "holderMismatch": (1.9, 1.2),
+    "randomUser": (1.4, 2.1),
+    "serialUser": (2.6, 1.9),
+    "disposableDomain": (1.4, 2.1),
+    "emailMismatch": (0.5, 0.3),
+    "velocityBurst": (1.2, 0.8),
 }
-MECHANISMS: tuple[str, ...] = tuple(MECHANISM_WEIGHTS)
+MECHANISMS: tuple[str, ...] = tuple(WEIGHTS)
 TEXT_MECHANISMS: tuple[str, ...] = MECHANISMS[:5]
 # Tabular terms: weight * (log1p(feature) - centre); a missing feature adds nothing.
 TABULAR_TERMS: dict[str, tuple[float, float]] = {
-    "ordersPerEmail24h": (0.45, 0.5),
-    "ordersPerDevice24h": (0.45, 0.6),
-    "ordersPerCard7d": (0.35, 1.0),
-    "failedPayments24h": (0.60, 0.2),
-    "nearDuplicateIdentities7d": (0.50, 0.2),
-    "accountAgeDays": (-0.40, 5.0),
-    "cardAgeDays": (-0.35, 5.5),
-    "emailAgeDays": (-0.25, 6.0),
-    "orderAmount": (0.40, 4.0),
-    "giftCardAmount": (0.35, 1.5),
-    "ipBillingDistanceKm": (0.30, 3.5),
-    "sessionSeconds": (-0.35, 6.0),
+    "ordersPerEmail24h": (0.34, 0.5),
+    "ordersPerDevice24h": (0.34, 0.6),
+    "ordersPerCard7d": (0.26, 1.0),
+    "failedPayments24h": (0.45, 0.2),
+    "nearDuplicateIdentities7d": (0.38, 0.2),
+    "accountAgeDays": (-0.30, 5.0),
+    "cardAgeDays": (-0.26, 5.5),
+    "emailAgeDays": (-0.19, 6.0),
+    "orderAmount": (0.30, 4.0),
+    "giftCardAmount": (0.26, 1.5),
+    "ipBillingDistanceKm": (0.22, 3.5),
+    "sessionSeconds": (-0.26, 6.0),
 }
-INTERACTIONS: dict[str, float] = {"foreignHolderNewCard": 1.0, "randomUserBurst": 0.8}
+INTERACTIONS = {("holderMismatch", "newCard"): 1.0, ("randomUser", "velocityBurst"): 0.8}
 
 # Features that are exp(normal): median, spread, hidden factor they share (None: alone), missing share.
 LOG_NORMAL: dict[str, tuple[float, float, str | None, float]] = {
@@ -172,6 +185,19 @@ PINYIN = (
     "du杜 su苏 ding丁 shen沈 ren任 yao姚 fu傅 zhong钟 cui崔 tan谭 liao廖 shi石 dai戴 qiu邱 hou侯 zou邹"
 )
 LATIN = {"ß": "ss", "ł": "l", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d", "ı": "i"}
+USER_STYLES = [
+    ("{}.{}", "g", "f"),
+    ("{}{}", "g", "f"),
+    ("{}{}", "i", "f"),
+    ("{}_{}{}", "g", "f", "yy"),
+    ("{}.{}", "f", "g"),
+    ("{}{}", "g", "yyyy"),
+    ("{}.{}{}", "i", "f", "yy"),
+    ("{}y{}", "short", "yy"),
+]
+NAME_ORDERS = [("{} {}", "g", "f"), ("{} {}", "f", "g"), ("{}{}", "f", "g")]
+EAST_ASIAN = {"ja_JP": 1, "zh_CN": 2, "ko_KR": 2}
+RANDOM_LETTERS = "bcdfghjklmnpqrstvwxzaeiouy0123456789"
 VOWEL_MARK = "\x01"  # placed before what replaces an Indic consonant's own "a"
 
 
@@ -228,31 +254,17 @@ def risk_terms(orders: pl.DataFrame) -> pl.DataFrame:
     of `TABULAR_TERMS`, and `INTERACTIONS`.
     """
     time = pl.col("transactionDate").str.to_datetime(DATE_FORMAT).dt.epoch("s")
-    signals = mechanism_signals(orders).with_columns(
-        orders.select(time=(time - START) / SPAN, newCard=pl.col("cardAgeDays") < 30)
+    signals = mechanism_signals(orders).hstack(
+        orders.select(t=(time - START) / SPAN, newCard=(pl.col("cardAgeDays") < 30).fill_null(False))
     )
-    weighted = [
-        pl.col(name) * (start + (end - start) * pl.col("time"))
-        for name, (start, end) in MECHANISM_WEIGHTS.items()
-    ]
-    interactions = {
-        "foreignHolderNewCard": pl.col("holderMismatch") & pl.col("newCard"),
-        "randomUserBurst": pl.col("randomUser") & pl.col("velocityBurst"),
-    }
     tabular = [
-        (weight * (pl.col(name).log1p() - centre)).fill_null(0.0)
+        ((pl.col(name).log1p() - centre) * weight).fill_null(0.0)
         for name, (weight, centre) in TABULAR_TERMS.items()
     ]
-    return pl.concat(
-        [
-            signals.select(
-                *(e.alias(name) for e, name in zip(weighted, MECHANISMS, strict=True)),
-                **{n: e.fill_null(False) * INTERACTIONS[n] for n, e in interactions.items()},
-            ),
-            orders.select(tabular),
-        ],
-        how="horizontal",
-    )
+    return signals.select(
+        **{n: pl.col(n) * (w + (end - w) * pl.col("t")) for n, (w, end) in WEIGHTS.items()},
+        **{f"{a}:{b}": (pl.col(a) & pl.col(b)) * w for (a, b), w in INTERACTIONS.items()},
+    ).hstack(orders.select(tabular))
 
 
 def mechanism_signals(orders: pl.DataFrame) -> pl.DataFrame:
@@ -263,35 +275,26 @@ def mechanism_signals(orders: pl.DataFrame) -> pl.DataFrame:
     number 0dd at the end. emailMismatch: neither name's first three letters are in the user name.
     A signal that needs a missing cell is False.
     """
-    user = pl.col("emailAddress").str.extract(r"^([^@]+)@")
+    holder = romanise(pl.col("paymentAccountHolderName"))
     parts = orders.select(
-        "emailAddress",
-        device=pl.col("ordersPerDevice1h") + pl.col("ordersPerEmail1h"),
-        user=user,
+        user=pl.col("emailAddress").str.extract("^([^@]+)@"),
+        domain=pl.col("emailAddress").str.extract("@(.+)$"),
+        holder=pl.format(" {} ", holder),
         name=romanise(pl.col("customerName")),
-        holder=pl.format(" {} ", romanise(pl.col("paymentAccountHolderName"))),
-    ).with_columns(
-        head=pl.col("name").str.extract(r"^(\S+)"), tail=pl.col("name").str.extract(r"(\S+)$")
+        fast=pl.col("ordersPerDevice1h") + pl.col("ordersPerEmail1h") >= 5,
+    ).with_columns(first=pl.col("name").str.extract(r"^(\S+)"), last=pl.col("name").str.extract(r"(\S+)$"))
+    known = [pl.col("holder").str.contains(pl.format(" {} ", n), literal=True) for n in ("first", "last")]
+    fits = [pl.col("user").str.contains(pl.col(n).str.head(3), literal=True) for n in ("first", "last")]
+    signals = (
+        ~pl.any_horizontal(known),
+        pl.col("user").str.contains(r"[a-z]\d+[a-z]|[bcdfghjklmnpqrstvwxz]{5}"),
+        pl.col("user").str.contains(r"[a-z]0\d\d$"),
+        pl.col("domain").is_in(DOMAINS["disposable"].split()),
+        ~pl.any_horizontal(fits),
+        pl.col("fast"),
     )
-    has = pl.col("holder").str.contains
-    fits = pl.col("user").str.contains
-    signals = {
-        "holderMismatch": ~(
-            has(pl.format(" {} ", "head"), literal=True)
-            | has(pl.format(" {} ", "tail"), literal=True)
-        ),
-        "randomUser": fits(r"[a-z]\d+[a-z]|[bcdfghjklmnpqrstvwxz]{5}"),
-        "serialUser": fits(r"[a-z]0\d\d$"),
-        "disposableDomain": pl.col("emailAddress")
-        .str.extract(r"@(.+)$")
-        .is_in(DISPOSABLE_MAIL.split()),
-        "emailMismatch": ~(
-            fits(pl.col("head").str.head(3), literal=True)
-            | fits(pl.col("tail").str.head(3), literal=True)
-        ),
-        "velocityBurst": pl.col("device") >= 5,
-    }
-    return parts.select(**{name: signals[name].fill_null(False) for name in MECHANISMS})
+    named = zip(MECHANISMS, signals, strict=True)
+    return parts.select(s.fill_null(False).alias(name) for name, s in named)
 
 
 def romanise(names: pl.Expr) -> pl.Expr:
@@ -318,7 +321,7 @@ def _romanisation() -> dict[str, str]:
         table |= dict.fromkeys(word[len(latin) :], f"{latin} ")
     table |= dict(zip(CYRILLIC, CYRILLIC_LATIN.split(" "), strict=True))
     table |= dict(zip(ARABIC, ARABIC_LATIN.split(" "), strict=True))
-    table |= {c: "a" for c in "أإآ"} | {"ؤ": "w", "ئ": "y"} | LATIN
+    table |= dict.fromkeys("أإآ", "a") | {"ؤ": "w", "ئ": "y"} | LATIN
     table |= {chr(code): _hangul(chr(code)) for code in range(0xAC00, 0xD7A4)}
     for block in (0x0900, 0x0B80):  # Devanagari, Tamil
         table |= {chr(code): _indic(chr(code)) for code in range(block, block + 0x80)}
@@ -376,24 +379,22 @@ def _people(rng: np.random.Generator, locale: np.ndarray) -> pl.DataFrame:
     pool = spans[2 * locale + rng.integers(0, 2, len(locale))]
     place = rng.random((len(locale), 2)) ** 1.6 * pool[:, 1::2]  # early names are commoner
     given, family = (table[pool[:, 2 * i] + place[:, i].astype(np.int64)] for i in (0, 1))
-    both = pl.DataFrame(
-        {
-            "locale": pl.Series(LOCALES).gather(locale),
-            "g": given["native"],
-            "f": family["native"],
-            "given": given["latin"],
-            "family": family["latin"],
-        }
+    parts = pl.DataFrame([given["native"].alias("g"), family["native"].alias("f")]).with_columns(
+        given=given["latin"], family=family["latin"], locale=pl.Series(LOCALES).gather(locale)
     )
-    native = (
-        pl.when(pl.col("locale") == "ja_JP")
-        .then(pl.format("{} {}", "f", "g"))
-        .when(pl.col("locale").is_in(["zh_CN", "ko_KR"]))
-        .then(pl.format("{}{}", "f", "g"))
-        .otherwise(pl.format("{} {}", "g", "f"))
+    style = parts["locale"].replace_strict(EAST_ASIAN, default=0)
+    return parts.select(
+        "locale",
+        "given",
+        "family",
+        native=_pick(style, *(pl.format(*f) for f in NAME_ORDERS)),
+        latin=pl.format("{} {}", "given", "family").str.to_titlecase(),
     )
-    latin = pl.format("{} {}", "given", "family").str.to_titlecase()
-    return both.select("locale", "given", "family", native=native, latin=latin)
+
+
+def _pick(which: pl.Series, *options: pl.Expr) -> pl.Expr:
+    """The option that `which` (0, 1, ...) names on each row."""
+    return pl.coalesce([pl.when(which == i).then(option) for i, option in enumerate(options)])
 
 
 def _draw(rng: np.random.Generator, p: np.ndarray) -> np.ndarray:
@@ -413,32 +414,34 @@ def _customers(rng: np.random.Generator, time: np.ndarray) -> tuple[pl.DataFrame
     """Identity columns of each customer, and the hidden scheme (index into SCHEMES) followed."""
     start, end, users, foreign, disposable, _ = map(np.array, zip(*SCHEMES.values(), strict=True))
     scheme = _draw(rng, start + (end - start) * time[:, None])
-    user_kind = _draw(rng, users[scheme])
-    leader, number = _rings(user_kind == 4, time)
+    kind = _draw(rng, users[scheme])
+    leader, number = _rings(kind == 4, time)
 
-    markets = list(MARKETS)
-    share = np.array([weight for weight, _ in MARKETS.values()])
     mix = np.array([[m.get(name, 0) for name in LOCALES] for _, m in MARKETS.values()])
-    market = rng.choice(len(markets), len(time), p=share / share.sum())[leader]
-    locale = _draw(rng, mix[market])[leader]
-    region_of = [next(r for r, members in REGIONS.items() if m in members) for m in markets]
-    region = pl.Series(region_of).gather(market)
-
-    person = _people(rng, locale)[leader].with_columns(
-        region=region,
-        marketplaceCountryCode=pl.Series(markets).gather(market),
-        customerId=pl.format("A{}", pl.Series(10**8 + np.arange(len(time)))),
-        number=pl.Series(number).cast(pl.String).str.zfill(3),
-        kind=user_kind,
-        foreign=rng.random(len(time)) < foreign[scheme],
-        domain=_domains(rng, region, rng.random(len(time)) < disposable[scheme]).gather(leader),
+    share = np.array([weight for weight, _ in MARKETS.values()])
+    market = rng.choice(len(share), len(time), p=share / share.sum())
+    locale = _draw(rng, mix[market])
+    region = pl.Series(list(MARKETS)).replace_strict({m: r for r in REGIONS for m in REGIONS[r]})
+    person = _people(rng, locale).with_columns(
+        marketplaceCountryCode=pl.Series(list(MARKETS)).gather(market),
+        region=region.gather(market),
+        domain=_domains(rng, region.gather(market), rng.random(len(time)) < disposable[scheme]),
     )
     stranger = _people(rng, rng.permutation(locale)).select(pl.all().name.prefix("other_"))
-    return _identity(rng, person.hstack(stranger)), scheme
+    people = (
+        person[leader]
+        .hstack(stranger)
+        .with_columns(
+            customerId=pl.format("A{}", pl.Series(10**8 + np.arange(len(time)))),
+            number=pl.Series(number).cast(pl.String).str.zfill(3),
+            foreign=pl.Series(rng.random(len(time)) < foreign[scheme]),
+        )
+    )
+    return _identity(rng, people, _user_names(rng, people, kind)), scheme
 
 
 def _rings(serial: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whose identity each customer copies (mostly its own), and its number in the ring."""
+    """Whose identity each customer copies (mostly its own), and its number in the run of copies."""
     members = np.flatnonzero(serial)
     members = members[np.argsort(time[members], kind="stable")]
     rank = np.arange(len(members))
@@ -449,50 +452,115 @@ def _rings(serial: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _domains(rng: np.random.Generator, region: pl.Series, disposable: np.ndarray) -> pl.Series:
-    """E-mail domain of each customer: mostly the region's free mail, its first ones more often."""
-
-    def some(names: str, skew: float = 1.0) -> pl.Series:
-        listed = pl.Series(names.split())
-        return listed.gather((rng.random(len(region)) ** skew * len(listed)).astype(np.int64))
-
-    free = {name: some(names, 2.5) for name, names in FREE_MAIL.items()}
-    kind = rng.random(len(region))
-    columns = pl.DataFrame({**free, "work": some(COMPANY_MAIL), "internal": some(INTERNAL_MAIL)})
-    domain = pl.coalesce(pl.when(region == name).then(pl.col(name)) for name in free)
-    work = pl.when(pl.Series(kind < 0.01)).then("internal").when(pl.Series(kind < 0.1)).then("work")
-    usual = work.otherwise(domain)
-    burner = some(DISPOSABLE_MAIL, 1.5)
-    return columns.select(
-        pl.when(pl.Series(disposable)).then(burner).otherwise(usual).alias("d")
-    )["d"]
+    """E-mail domain of each customer; 9 % write from a company, 1 % from inside the shop."""
+    lists = [names.split() for names in DOMAINS.values()]
+    sizes = np.array([len(names) for names in lists])
+    codes = region.replace_strict({name: i for i, name in enumerate(REGIONS)}).to_numpy()
+    kind = rng.random(len(codes))
+    group = np.select([disposable, kind < 0.01, kind < 0.1], [5, 4, 3], codes)
+    place = (rng.random(len(codes)) ** 2 * sizes[group]).astype(np.int64)
+    return pl.Series(sum(lists, [])).gather((sizes.cumsum() - sizes)[group] + place)
 
 
-def _identity(rng: np.random.Generator, people: pl.DataFrame) -> pl.DataFrame:
-    """The shop's identity columns, written in the several ways that people write their names."""
+def _user_names(rng: np.random.Generator, people: pl.DataFrame, kind: np.ndarray) -> pl.Series:
+    """Part of the address before @, by kind: fits, handle, other person's, random, serial."""
+    n, theirs = len(kind), kind == 2
+    own = [pl.when(pl.Series(theirs)).then(f"other_{c}").otherwise(c) for c in ("given", "family")]
+    letters = np.frombuffer(RANDOM_LETTERS.encode(), np.uint8)
+    noise = pl.Series(letters[rng.integers(0, len(letters), (n, 11))].view("S11").ravel())
+    cells = people.select(
+        "number",
+        g=own[0],
+        f=own[1],
+        i=own[0].str.head(1),
+        short=own[0].str.head(4),
+        yy=pl.Series(rng.integers(60, 100, n)),
+        yyyy=pl.Series(rng.integers(1955, 2009, n)),
+        w=pl.Series(WORDS).gather(rng.integers(0, len(WORDS), n)),
+        v=pl.Series(WORDS).gather(rng.integers(0, len(WORDS), n)),
+        noise=noise.cast(pl.String).str.head(pl.Series(rng.integers(8, 12, n))),
+    )
+    style = pl.Series(rng.integers(0, len(USER_STYLES), n))
+    fitting = _pick(style, *(pl.format(*f) for f in USER_STYLES))
+    serial = _pick(
+        style % 2, pl.format("{}.{}{}", "g", "f", "number"), pl.format("{}{}{}", "i", "f", "number")
+    )
+    handle = pl.format("{}{}{}", "w", "v", "yy")
+    users = _pick(pl.Series(kind), fitting, handle, fitting, pl.col("noise"), serial)
+    return cells.select(users.alias("user"))["user"]
+
+
+def _identity(rng: np.random.Generator, people: pl.DataFrame, users: pl.Series) -> pl.DataFrame:
+    """The shop's identity columns; names are written in the several ways people write them."""
     n = people.height
-    choice = rng.random((3, n))
-    latin_script, holder_style, billing_style = (pl.Series(c) for c in choice)
-    name = pl.when(latin_script < 0.2).then("latin").otherwise("native")
-    other = pl.when(latin_script < 0.4).then("other_latin").otherwise("other_native")
+    latin = pl.Series(rng.random(n) < 0.2)
+    name = pl.when(latin).then("latin").otherwise("native")
+    other = pl.when(latin).then("other_latin").otherwise("other_native")
     initial = pl.format("{} {}", pl.col("given").str.head(1), "family").str.to_uppercase()
     relative = pl.format("{} {}", "other_given", "family").str.to_titlecase()
-    holder = (
-        pl.when("foreign").then(other)
-        .when(holder_style < 0.25).then(pl.col("latin").str.to_uppercase())
-        .when(holder_style < 0.33).then(initial)
-        .when(holder_style < 0.40).then(relative)
-        .otherwise(name)
-    )
-    billing = (
-        pl.when(billing_style < 0.08).then(pl.col("latin"))
-        .when(billing_style < 0.16).then(holder)
-        .otherwise(name)
-    )
-    return people.with_columns(_users(rng, n)).select(
-        "customerId", "marketplaceCountryCode", "region", "locale",
-        emailAddress=pl.format("{}@{}", _user_name(), "domain"),
+    card = pl.col("latin").str.to_uppercase()
+    styles = pl.Series(rng.choice(4, n, p=[0.6, 0.25, 0.08, 0.07]))
+    holder = pl.when("foreign").then(other).otherwise(_pick(styles, name, card, initial, relative))
+    bill = pl.Series(rng.choice(3, n, p=[0.84, 0.08, 0.08]))
+    return people.select(
+        "customerId",
+        "marketplaceCountryCode",
+        "region",
+        "locale",
+        emailAddress=pl.format("{}@{}", users, "domain"),
         emailDomain="domain",
-        billingAddressName=billing,
+        billingAddressName=_pick(bill, name, pl.col("latin"), holder),
         customerName=name,
         paymentAccountHolderName=holder,
     )
+
+
+def _features(
+    rng: np.random.Generator, scheme: np.ndarray, owner: np.ndarray, ordered: np.ndarray
+) -> dict[str, pl.Series]:
+    """Numeric features of each order; a risky scheme shifts some, a velocity burst the counts."""
+    n, risky = len(scheme), scheme > 0
+    burst = rng.random(n) < np.array([row[-1] for row in SCHEMES.values()])[scheme]
+    factors = {
+        "tenure": rng.normal(size=owner.max() + 1)[owner] - 0.6 * risky,
+        "wealth": rng.normal(size=n) + 0.3 * risky,
+        "attention": rng.normal(size=n) - 0.4 * risky,
+    }
+    columns: dict[str, np.ndarray] = {}
+    for name, (median, spread, factor, _) in LOG_NORMAL.items():
+        z = rng.normal(size=n)
+        z = z if factor is None else 0.6 * z + 0.8 * factors[factor]
+        columns[name] = (median * np.exp(spread * z)).round(2)
+    for name, (mean, factor, _) in COUNTS.items():
+        columns[name] = _counts(rng, mean * np.where(burst, factor, 1))
+    for entity, mean in VELOCITY_ENTITIES.items():
+        rate, total = mean * np.where(burst, 12, 1), np.zeros(n)
+        for window, growth in (("1h", 1), ("24h", 2), ("7d", 4)):  # each window holds the last
+            total = total + _counts(rng, rate * growth)
+            columns[f"ordersPer{entity}{window}"] = total
+    ring = scheme == list(SCHEMES).index("ring")
+    columns["nearDuplicateIdentities7d"] = _counts(rng, np.where(ring, 4.0, 0.15))
+    columns["hourOfDay"] = ordered // 3600 % 24 * 1.0
+    columns |= {name: np.full(n, value) for name, value in CONSTANTS.items()}
+    for name, row in (LOG_NORMAL | COUNTS).items():
+        columns[name][rng.random(n) < row[-1]] = np.nan
+    return {name: pl.Series(values, nan_to_null=True) for name, values in columns.items()}
+
+
+def _counts(rng: np.random.Generator, mean: np.ndarray) -> np.ndarray:
+    """Overdispersed counts: Poisson whose rate varies by a gamma of shape 0.7."""
+    return rng.poisson(mean * rng.gamma(0.7, 1 / 0.7, len(mean))).astype(float)
+
+
+def _drop_cells(rng: np.random.Generator, orders: pl.DataFrame) -> pl.DataFrame:
+    """Some text cells go missing, and the domain wherever its address did."""
+    kept = {c: pl.Series(rng.random(orders.height) >= p) for c, p in MISSING_TEXT.items()}
+    kept["emailDomain"] &= kept["emailAddress"]
+    return orders.with_columns(pl.when(keep).then(name).alias(name) for name, keep in kept.items())
+
+
+def _status(rng: np.random.Generator, p: np.ndarray) -> pl.Series:
+    """F or I for a drawn label 1, N for 0; 4 % of rows get P or C instead."""
+    fraud, kind, other = rng.random((3, len(p)))
+    label = np.where(fraud >= p, "N", np.where(kind < 0.7, "F", "I"))
+    return pl.Series(np.where(other < 0.04, np.where(kind < 0.5, "P", "C"), label))

@@ -6,8 +6,8 @@ Decisions:
   declares numeric, or "*" finds to be numbers to the last row, are then made Float64.
 - Columns keep the names in the file, never a position (defect 28), and each file is read once,
   however many arguments lead to it (defect 30).
-- Of several files the columns they share are kept, in the first file's order; `dropped_columns`
-  names the rest. A column the map needs must be in every file.
+- Of several files the columns they share are kept, in the first file's order and without the
+  map's `ignore`; `dropped_columns` names the rest. A column the map needs must be in every file.
 - Each CSV is read once in full before it is used (its numbers must be typed anyway), which finds
   damage early. A Parquet body is decoded only when used: `Source.reading` then names the file.
 - A polars message may quote the cell it stumbled on, a person's name: none is ever passed on.
@@ -17,12 +17,10 @@ Decisions:
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 
 import polars as pl
@@ -39,9 +37,9 @@ SUFFIXES = {
 }  # ".snappy.parquet" ends in ".parquet"
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 REGION = "region"
+ROW = "__row__"
 _DTYPES = {
-    str(kind): kind
-    for kind in (pl.String, pl.Float32, pl.Float64, pl.Int8, pl.Int64, pl.Datetime("us"))
+    str(kind): kind for kind in (pl.String, pl.Float32, pl.Float64, pl.Int8, pl.Int64, pl.Datetime("us"))
 }
 
 
@@ -126,8 +124,7 @@ def write_splits(
     folder = Path(folder)
     if sorted(splits) != sorted(SPLITS) or format not in SUFFIXES.values():
         raise ValueError(
-            f"expected the splits {SPLITS} as parquet, csv or tsv, "
-            f"found {tuple(splits)} as {format!r}"
+            f"expected the splits {SPLITS} as parquet, csv or tsv, found {tuple(splits)} as {format!r}"
         )
     types = {name: str(kind) for name, kind in splits["train"].schema.items()}
     odd = [f"{name!r} ({kind})" for name, kind in types.items() if kind not in _DTYPES]
@@ -141,9 +138,7 @@ def write_splits(
         aside.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def read_split(
-    folder: str | Path, split: str, columns: Sequence[str] | None = None
-) -> pl.DataFrame:
+def read_split(folder: str | Path, split: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """One prepared split, all of its columns or those given, as it was written.
 
     Raises FileNotFoundError when nothing is prepared there, ValueError on an unknown name.
@@ -194,12 +189,11 @@ def _aside(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
-        os.replace(aside, path)
-    except OSError as error:
-        reason = error.strerror or "input/output error"
+        aside.replace(path)
+    except (OSError, PolarsError) as error:
+        reason = getattr(error, "strerror", None) or "input/output error, a full disk?"
         raise ValueError(
-            f"cannot write {path.name} into {path.parent} ({reason}); choose a folder that can "
-            "be written"
+            f"cannot write {path.name} into {path.parent} ({reason}); choose a folder that can be written"
         ) from None
     finally:
         if aside.is_file():
@@ -247,7 +241,9 @@ def _expand(place: str) -> list[Path]:
         if not found:
             raise FileNotFoundError(f"the folder {path} holds no file ending in {_endings()}")
         return found
-    found = [path] if path.is_file() else sorted(Path(p) for p in glob(str(path)))
+    pattern = str(path.relative_to(path.anchor))
+    found = [path] if path.is_file() else sorted(Path(path.anchor).glob(pattern))
+    found = [p for p in found if p.is_file()]
     if not found:
         raise FileNotFoundError(f"no file, folder or pattern {path}")
     unknown = [str(p) for p in found if not _format(p)]
@@ -274,15 +270,19 @@ def _open(path: Path, kind: str) -> pl.LazyFrame:
     try:
         frame = _scan_file(path, kind)
         names = frame.collect_schema().names()
-        rows = frame.select(pl.len()).collect(engine="streaming").item()
+        # The rows of a CSV are counted where they are decoded: an open quote would hide them here.
+        _refuse_no_rows(path, 1 if kind in SEPARATORS else frame.select(pl.len()).collect().item())
     except (PolarsError, OSError):
         raise ValueError(_damage(path, kind)) from None
-    if rows == 0:
-        raise ValueError(f"{path} has no rows; leave it out or write it anew")
-    twice = [name for name in names if re.sub(r"_duplicated_\d+$", "", name) != name]
+    twice = [name for name in names if re.search(r"_duplicated_\d+$", name)]
     if kind in SEPARATORS and twice:
         raise ValueError(f"{path} has {len(twice)} column names twice; rename them in its header")
     return frame
+
+
+def _refuse_no_rows(path: Path, n_rows: int) -> None:
+    if n_rows == 0:
+        raise ValueError(f"{path} has no rows; leave it out or write it anew")
 
 
 def _damage(path: Path, kind: str) -> str:
@@ -305,9 +305,7 @@ def _is_whole(path: Path, kind: str) -> bool:
     return True
 
 
-def _with_origin(
-    frame: pl.LazyFrame, path: Path, region: str | None, column_map: ColumnMap
-) -> pl.LazyFrame:
+def _with_origin(frame: pl.LazyFrame, path: Path, region: str | None, column_map: ColumnMap) -> pl.LazyFrame:
     if region is not None:
         frame = frame.with_columns(pl.lit(region).alias(REGION))
     if column_map.split_files:
@@ -331,8 +329,8 @@ def _shared_columns(
         raise ValueError(f"columns that the column map names are missing:{listed}")
     shared = [name for name in first if all(name in schema for schema in schemas.values())]
     shared = [name for name in shared if name not in column_map.ignore]
-    known = dict.fromkeys(name for schema in schemas.values() for name in schema)
-    dropped = [name for name in known if name not in shared and name not in column_map.ignore]
+    every = dict.fromkeys(name for schema in schemas.values() for name in schema)
+    dropped = [name for name in every if name not in shared and name not in column_map.ignore]
     _check_kinds(schemas, shared)
     return shared, tuple(dropped)
 
@@ -382,8 +380,7 @@ def _number_columns(
     problems = [f"{n!r}: {bad[n]} cells, {where[n]}" for n in declared if bad[n]]
     if problems:
         raise ValueError(
-            "columns declared numeric hold text (a missing number is an empty cell): "
-            + "; ".join(problems)
+            "columns declared numeric hold text (a missing number is an empty cell): " + "; ".join(problems)
         )
     return [n for n in candidates if n in declared or (not bad[n] and filled[n])]
 
@@ -396,12 +393,14 @@ def _count_numbers(
     for name in candidates:
         filled = pl.col(name).str.strip_chars().str.len_bytes() > 0
         bad = filled & _number(name).is_null()
-        first = bad.arg_max()
-        queries.append(pl.struct(filled.sum(), bad.sum(), first).alias(name))
+        first = pl.col(ROW).filter(bad).min()  # arg_max differs between polars' engines
+        queries.append(pl.struct(filled.sum(), bad.sum().alias("bad"), first).alias(name))
     # The other columns are only decoded, so that damage anywhere in the file shows here.
     rest = [pl.col(name).null_count() for name in shared if name not in candidates]
     try:
-        counts = frame.select(*queries, *rest).collect(engine="streaming")
+        counts = frame.with_row_index(ROW).select(pl.len().alias(ROW), *queries, *rest)
+        counts = counts.collect(engine="streaming")
     except PolarsError:
-        raise ValueError(_damage(path, "csv")) from None
+        raise ValueError(_damage(path, _format(path))) from None
+    _refuse_no_rows(path, counts[ROW].item())
     return {name: tuple(counts[name][0].values()) for name in candidates}

@@ -1,0 +1,334 @@
+"""Figures of a data set, a training and an evaluation, in one quiet style.
+
+Every function takes its data and an optional Axes, draws on it and returns it; without one it makes
+a Figure of its own, outside pyplot's registry, so nothing leaks and nothing pops up.
+
+Decisions:
+- 4.2 inches wide, 8 to 9.5 pt type: legible at 400 px and in a printed column.
+- Okabe-Ito colours, with a line style or marker each, so no reading rests on colour alone.
+- n and base rate are printed on every plot of scores, an interval beside every AUC.
+- What the rows cannot show is said in words ("not enough data"), never drawn as zero.
+- SVG is a pure function of the figure: no date, no random ids.
+"""
+
+import base64
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike
+
+from n3r import metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, RED, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
+INK, GREY, RULE, BAND = "#222222", "#6b6b6b", "#e2e2e2", "#dcebf5"
+VERDICTS = {"equivalent": (GREEN, "o"), "different": (RED, "D"), "not shown": (GREY, "s")}
+MAX_ROWS = 25  # of a forest plot; more do not fit a page, and the smallest say least
+WIDTH, HEIGHT = 4.2, 3.3  # inches
+STYLE = {
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.axisbelow": True,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+}
+Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
+
+
+def roc(curves: Curves, ax: "Axes | None" = None) -> "Axes":
+    """ROC curves of `{name: (labels, scores)}`; the legend gives AUC and its 95 % interval."""
+    with _canvas(ax) as ax:
+        ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
+        for i, (name, (y, p)) in enumerate(curves.items()):
+            _curve(ax, i, metrics.roc_points(y, p), f"{name}  {metrics.auc_ci(y, p)}")
+        ax.set(xlabel="false-positive rate", ylabel="recall", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+        _title(ax, "ROC", *_counts(y for y, _ in curves.values()))
+        ax.legend(loc="lower right", title="AUC [95 % interval]")
+    return ax
+
+
+def precision_recall(curves: Curves, ax: "Axes | None" = None) -> "Axes":
+    """Precision over recall of `{name: (labels, probabilities)}`; the legend gives AP.
+
+    A dotted line at the base rate is what random scores reach.
+    """
+    with _canvas(ax) as ax:
+        counts = _counts(y for y, _ in curves.values())
+        for n, n_positive in counts:
+            ax.axhline(n_positive / n if n else 0, color=GREY, lw=0.8, ls=":")
+        for i, (name, (y, p)) in enumerate(curves.items()):
+            ap = metrics.evaluate(y, p)["average_precision"]
+            shown = metrics.NOT_ENOUGH if ap is None else f"{ap:.3f}"
+            _curve(ax, i, metrics.pr_points(y, p), f"{name}  {shown}")
+        ax.set(xlabel="recall", ylabel="precision", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        _title(ax, "Precision and recall", *counts)
+        ax.legend(loc="upper right", title="average precision")
+    return ax
+
+
+def segment_auc(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
+    """Forest plot of `metrics.by_segment`: AUC and its 95 % interval, largest segment on top."""
+    _require(table, "segment", "n", "n_positive", "auroc", "low", "high")
+    with _canvas(ax, _forest_height(table)) as ax:
+        ax.axvline(0.5, color=GREY, lw=0.8, ls=":")
+        rows = _forest(ax, table)
+        for at, row in enumerate(rows):
+            _interval(ax, at, row["auroc"], row["low"], row["high"], BLUE, "o")
+            value = metrics.NOT_ENOUGH if row["auroc"] is None else f"{row['auroc']:.3f}"
+            _beside(ax, at, f"{value}   {_size(row['n'], row['n_positive'])}")
+        ax.set(xlabel="AUC, 95 % interval")
+        _title(ax, "AUC by segment", (table["n"].sum(), table["n_positive"].sum()))
+    return ax
+
+
+def paired_difference(
+    table: pl.DataFrame,
+    margin: float = 0.01,
+    ax: "Axes | None" = None,
+    names: tuple[str, str] = ("A", "B"),
+) -> "Axes":
+    """Forest plot of `metrics.paired_by_segment`: AUC of A less AUC of B beside the +-margin band."""
+    _require(table, "segment", "n", "n_positive", "difference", "low", "high", "verdict")
+    with _canvas(ax, _forest_height(table)) as ax:
+        ax.axvspan(-margin, margin, color=BAND, lw=0)
+        ax.axvline(0, color=GREY, lw=0.8)
+        rows = _forest(ax, table)
+        for at, row in enumerate(rows):
+            colour, marker = VERDICTS.get(row["verdict"], (GREY, "s"))
+            _interval(ax, at, row["difference"], row["low"], row["high"], colour, marker)
+            value = "" if row["difference"] is None else f"{row['difference']:+.3f}  "
+            _beside(ax, at, value + row["verdict"], colour)
+        ax.set(xlabel=f"AUC difference, {names[0]} - {names[1]}\n95 % interval; band = +-{margin:g}")
+        _title(ax, "Paired difference", (table["n"].sum(), table["n_positive"].sum()))
+    return ax
+
+
+def compression_curve(
+    sizes: Sequence[int],
+    compression: Sequence[float],
+    chosen: int,
+    target: float,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Characters per token over vocabulary size, with the target and the size that was chosen."""
+    if len(sizes) != len(compression):
+        raise ValueError(f"sizes has {len(sizes)} values, compression has {len(compression)}")
+    with _canvas(ax, HEIGHT * 0.85) as ax:
+        size, value = np.asarray(sizes, float), np.asarray(compression, float)
+        order = np.argsort(size, kind="stable")
+        ax.axhline(target, color=GREY, lw=0.8, ls="--")
+        ax.text(
+            0.01, target, f"target {target:g}", color=GREY, transform=ax.get_yaxis_transform(), va="bottom"
+        )
+        ax.plot(size[order], value[order], color=BLUE, marker="o", ms=3.5)
+        for at in np.flatnonzero(size == chosen)[:1]:
+            ax.plot(size[at], value[at], color=RED, marker="D", ms=7, ls="none")
+            text = f"chosen {chosen:,}: {value[at]:.2f}"
+            ax.annotate(text, (size[at], value[at]), (4, -12), textcoords="offset points", color=RED)
+        ax.set_xscale("log")
+        ax.set(xlabel="vocabulary size", ylabel="characters per token")
+        ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+        ax.xaxis.set_minor_formatter("")
+        _title(ax, "Compression")
+    return ax
+
+
+def training_curve(history: Sequence[Mapping[str, float | None]], ax: "Axes | None" = None) -> "Axes":
+    """Losses (left) and validation AUC (right, on a twin axis) by epoch; the best AUC is marked.
+
+    Keys: epoch, train_loss, val_loss, val_auroc; a missing or None value leaves a gap.
+    """
+    with _canvas(ax, HEIGHT * 0.95) as ax:
+        epochs = [row["epoch"] for row in history]
+        columns = {
+            key: np.array([np.nan if row.get(key) is None else row[key] for row in history], float)
+            for key in ("train_loss", "val_loss", "val_auroc")
+        }
+        twin = ax.twinx()
+        _dress(twin)
+        twin.grid(False)
+        lines = [
+            *ax.plot(epochs, columns["train_loss"], color=BLUE, ls="--", marker="o", label="train loss"),
+            *ax.plot(epochs, columns["val_loss"], color=BLUE, marker="o", label="val loss"),
+            *twin.plot(epochs, columns["val_auroc"], color=RED, marker="D", label="val AUC (right)"),
+        ]
+        if np.isfinite(columns["val_auroc"]).any():
+            best = int(np.nanargmax(columns["val_auroc"]))
+            at = (epochs[best], columns["val_auroc"][best])
+            twin.plot(*at, color=RED, marker="D", ms=9, mfc="none", ls="none")
+            twin.annotate(f"{at[1]:.3f}", at, (0, 7), textcoords="offset points", color=RED, ha="center")
+            twin.margins(y=0.15)
+        ax.set(xlabel="epoch", ylabel="loss")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        twin.set_ylabel("AUC", color=RED)
+        ax.legend(handles=lines, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncol=3)
+        _title(ax, "Training")
+    return ax
+
+
+def score_distribution(y: ArrayLike, p: ArrayLike, ax: "Axes | None" = None) -> "Axes":
+    """Each class's share of rows by score, in 40 bins of [0, 1] and on a log scale.
+
+    On a linear scale the rare high scores of a 2 % class, the ones acted on, are invisible.
+    """
+    y, p = np.asarray(y), np.asarray(p, float)
+    [(n, n_positive)] = _counts([y])
+    with _canvas(ax, HEIGHT * 0.85) as ax:
+        edges = np.linspace(0, 1, 41)
+        for label, colour, dash, count in ((0, BLUE, "-", n - n_positive), (1, RED, "--", n_positive)):
+            share = np.histogram(p[y == label], edges)[0] / max(count, 1)
+            text = f"label {label} (n = {count:,})"
+            ax.stairs(share, edges, color=colour, fill=True, alpha=0.15)
+            ax.stairs(share, edges, color=colour, lw=1.4, ls=dash, label=text)
+        ax.set(xlabel="score", ylabel="share of the class", xlim=(0, 1), yscale="log")
+        ax.legend(loc="upper right")
+        _title(ax, "Scores by label", (n, n_positive))
+    return ax
+
+
+def split_counts(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
+    """Stacked bars of rows by split and label, from a table with columns split, label, n.
+
+    Rows of the same split and label (say, one a segment) are added up.
+    """
+    _require(table, "split", "label", "n")
+    with _canvas(ax, HEIGHT * 0.65) as ax:
+        known = ["train", "val", "test"]
+        present = table["split"].unique(maintain_order=True).to_list()
+        splits = [s for s in known if s in present] + [s for s in present if s not in known]
+        sums: dict[tuple[str, int], int] = {}
+        for *key, n in table.group_by("split", "label").agg(pl.col("n").sum()).iter_rows():
+            sums[tuple(key)] = n
+        left = np.zeros(len(splits))
+        for label, colour, hatch in ((0, SKY, None), (1, RED, "////")):
+            widths = np.array([sums.get((split, label), 0) for split in splits], float)
+            ax.barh(splits, widths, left=left, color=colour, hatch=hatch, ec="white", label=f"label {label}")
+            left += widths
+        for at, split in enumerate(splits):
+            _beside(ax, at, _size(int(left[at]), sums.get((split, 1), 0)))
+        ax.invert_yaxis()
+        ax.grid(axis="y", visible=False)
+        ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+        ax.set(xlabel="rows")
+        ax.legend(loc="lower right")
+        _title(ax, "Rows by split")
+    return ax
+
+
+def to_svg(fig: "Figure") -> str:
+    """The figure as an `<svg>` element to set into HTML; the same figure gives the same bytes."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "n3r"}):
+        fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def to_png_base64(fig: "Figure", dpi: int = 144) -> str:
+    """The figure as base64 PNG, for `<img src="data:image/png;base64,...">`."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+@contextmanager
+def _canvas(ax: "Axes | None", height: float = HEIGHT) -> Iterator["Axes"]:
+    """The Axes to draw on, in the house style, which is undone for the caller's other figures."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        if ax is None:
+            ax = Figure(figsize=(WIDTH, height), layout="constrained").add_subplot()
+        _dress(ax)
+        yield ax
+
+
+def _dress(ax: "Axes") -> None:
+    """Light grid, two spines; set on the Axes, since a given one was made under another style."""
+    ax.grid(True, color=RULE, lw=0.6)
+    ax.set_axisbelow(True)
+    ax.tick_params(labelsize=8, labelcolor=INK, color=GREY, length=3)
+    for side, spine in ax.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set(color=GREY, linewidth=0.8)
+
+
+def _title(ax: "Axes", title: str, *counts: tuple[int, int]) -> None:
+    """The name on the left; on the right n and base rate, where all curves share their labels."""
+    ax.set_title(title, loc="left", fontweight="bold")
+    if len(counts) == 1:
+        ax.set_title(_size(*counts[0]), loc="right", fontsize=8, color=GREY)
+    elif counts:
+        low, high = (f(n for n, _ in counts) for f in (min, max))
+        ax.set_title(f"n = {low:,} to {high:,}", loc="right", fontsize=8, color=GREY)
+
+
+def _counts(labels: Iterable[ArrayLike]) -> list[tuple[int, int]]:
+    """The distinct (rows, positive rows) of several label vectors, in order."""
+    pairs = [(np.size(y), int(np.sum(np.asarray(y) == 1))) for y in labels]
+    return list(dict.fromkeys(pairs))
+
+
+def _size(n: int, n_positive: int) -> str:
+    return f"n = {n:,}" + (f", {n_positive / n:.1%} positive" if n else "")
+
+
+def _curve(ax: "Axes", i: int, points: tuple[np.ndarray, np.ndarray] | None, label: str) -> None:
+    x, y = ([], []) if points is None else points
+    ax.plot(x, y, color=COLOURS[i % len(COLOURS)], ls=DASHES[i % len(DASHES)], label=label)
+
+
+def _forest_height(table: pl.DataFrame) -> float:
+    return 1.0 + 0.27 * max(2, min(len(table), MAX_ROWS))
+
+
+def _forest(ax: "Axes", table: pl.DataFrame) -> list[dict]:
+    """Set up one line a segment, the first on top, and return the rows that have one."""
+    rows = table.head(MAX_ROWS).to_dicts()
+    ax.set_yticks(range(len(rows)), [row["segment"] for row in rows])
+    ax.set_ylim(max(len(rows), 1) - 0.4, -0.6)
+    ax.grid(axis="y", visible=False)
+    if len(table) > len(rows):
+        ax.text(
+            1,
+            0,
+            f"{len(table) - len(rows)} smaller not shown",
+            transform=ax.transAxes,
+            ha="right",
+            color=GREY,
+        )
+    return rows
+
+
+def _interval(
+    ax: "Axes", at: int, value: float | None, low: float | None, high: float | None, colour: str, marker: str
+) -> None:
+    if value is not None:
+        ends = None if low is None else [[value - low], [high - value]]
+        ax.errorbar([value], [at], xerr=ends, color=colour, marker=marker, capsize=2.5, elinewidth=1.3)
+
+
+def _beside(ax: "Axes", at: float, text: str, colour: str = INK) -> None:
+    """Words to the right of a row, outside the frame."""
+    ax.text(1.02, at, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8, color=colour)
+
+
+def _require(table: pl.DataFrame, *columns: str) -> None:
+    if missing := [name for name in columns if name not in table.columns]:
+        raise ValueError(f"table lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}")

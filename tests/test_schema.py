@@ -1,0 +1,231 @@
+import json
+import unicodedata
+from datetime import date, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from n3r.schema import ColumnMap, check, mask, parse_time
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+BASE = {
+    "id": "order", "text": ["name"], "label": "status", "label_values": {"F": 1, "N": 0}, "time": "when",
+}  # fmt: skip
+
+
+def column_map(**changes) -> ColumnMap:
+    return ColumnMap(**{**BASE, **changes})
+
+
+def frame(**changes) -> pl.DataFrame:
+    columns = {"order": ["a", "b"], "name": ["x", "y"], "status": ["F", "N"], "when": ["2025-01-01"] * 2}
+    return pl.DataFrame(columns | changes)
+
+
+def test_the_committed_maps_load():
+    orders = ColumnMap.from_file(CONFIGS / "orders.json")
+    assert orders.text == ["emailAddress", "billingAddressName", "customerName", "paymentAccountHolderName"]
+    assert orders.label_values == {"F": 1, "I": 1, "N": 0}
+    twitter = ColumnMap.from_file(CONFIGS / "twitter_bots.json")
+    assert len(twitter.numeric) == 10 and "fdb_row" in twitter.ignore
+
+
+def test_all_twelve_columns_of_the_legacy_are_required():
+    orders = ColumnMap.from_file(CONFIGS / "orders.json")
+    wanted = [
+        *("objectId", "customerId", "transactionDate", "marketplaceCountryCode", "emailAddress"),
+        *("billingAddressName", "customerName", "paymentAccountHolderName", "emailDomain", "status"),
+        *("orderDate", "daysSinceFirstCompletedOrder"),
+    ]
+    with pytest.raises(ValueError) as error:
+        check(pl.DataFrame({"x": [1]}), orders)
+    assert all(repr(name) in str(error.value) for name in wanted)
+
+
+def test_maps_survive_json():
+    for path in CONFIGS.glob("*.json"):
+        content = json.loads(path.read_text())
+        if "label_values" in content:
+            loaded = ColumnMap.from_file(path)
+            assert ColumnMap(**json.loads(loaded.model_dump_json())) == loaded
+
+
+@pytest.mark.parametrize(
+    ("content", "phrases"),
+    [
+        ("{", ["cannot be read as JSON"]),
+        ("[1]", ["one JSON object", "list"]),
+        (json.dumps(BASE | {"segmnet": "s"}), ["unknown key 'segmnet'", "did you mean 'segment'?"]),
+        (json.dumps({"id": "a"}), ["'text'", "'label'", "'label_values'"]),
+        (json.dumps(BASE | {"time": 3}), ["'time'", "string"]),
+        (json.dumps(BASE | {"label_values": {"F": 1}}), ["classes 0, 1"]),
+        (
+            json.dumps(BASE | {"numeric": ["f", "f", "status"]}),
+            ["'f' twice", "'status' is listed as numeric"],
+        ),
+        (json.dumps(BASE | {"time": None}), ['split_by "time" needs `time`']),
+        (json.dumps(BASE | {"internal_domains": ["."]}), ["needs `email_domain`", "empty name"]),
+        (json.dumps(BASE | {"split_files": {"*": "dev"}}), ["'dev'"]),
+        (json.dumps(BASE | {"text": ["name", "status"]}), ["'status' is the label and also an input"]),
+        (json.dumps(BASE | {"ignore": ["name"]}), ["'name' is ignored and also has a role"]),
+    ],
+)
+def test_a_bad_map_is_one_message_with_file_and_key(tmp_path, content, phrases):
+    path = tmp_path / "map.json"
+    path.write_text(content)
+    with pytest.raises(ValueError) as error:
+        ColumnMap.from_file(path)
+    assert str(path) in str(error.value) and all(phrase in str(error.value) for phrase in phrases)
+
+
+def test_a_missing_map_is_file_not_found(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.json"):
+        ColumnMap.from_file(tmp_path / "nothing.json")
+
+
+def test_a_map_is_frozen():
+    with pytest.raises(ValidationError):
+        column_map().id = "other"
+
+
+def test_star_stands_for_other_numbers_in_input_order():
+    table = frame(
+        z=[1, 2], flag=[True, False], a=[1.0, 2.0], b=[1, 2], words=["x", "y"], skip=[1, 2], p=[0.5, 0.5]
+    )
+    resolved = column_map(numeric=["a", "*"], ignore=["skip"], oracle="p").resolve_numeric(table.schema)
+    assert resolved.numeric == ["a", "z", "flag", "b"]
+    first = column_map(numeric=["*", "z"], ignore=["skip"], oracle="p", categorical=["b"])
+    assert first.resolve_numeric(table.schema).numeric == ["flag", "a", "z"]
+
+
+def test_numeric_roles_are_never_features():
+    table = frame(order=[1, 2], status=[0, 1], when=[5, 6], who=[1, 2], place=[1, 2])
+    roles = column_map(
+        label_values={"0": 0, "1": 1}, time_format="epoch", entity="who", segment="place", numeric=["*"]
+    )
+    check(table, roles)
+    assert roles.resolve_numeric(table.schema).numeric == []
+
+
+def test_check_names_every_misfit_at_once():
+    table = pl.DataFrame({"Order": ["a"], "name": [7], "status": ["F"], "when": [3], "f": ["x"], "p": ["y"]})
+    with pytest.raises(ValueError) as error:
+        check(table, column_map(numeric=["f", "g"], segment="place", oracle="p"))
+    message = str(error.value)
+    for phrase in (
+        "'order' (id) is missing (did you mean 'Order'?)",
+        "'name' (text) is Int64, expected text",
+        "'when' (time) is Int64, expected a date",
+        "'f' (numeric) is String, expected a number",
+        "'g' (numeric) is missing",
+        "'place' (segment) is missing",
+        "'p' (oracle) is String",
+    ):
+        assert phrase in message
+
+
+def test_check_shows_no_column_of_a_table_without_header():
+    with pytest.raises(ValueError) as error:
+        check(pl.DataFrame({"ana@example.org": ["x"], "Ana Smith": ["y"]}), column_map())
+    assert "Ana" not in str(error.value) and "ana@" not in str(error.value) and "header" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "time_format", "fits"),
+    [
+        ([date(2025, 1, 1)] * 2, None, True),
+        ([datetime(2025, 1, 1)] * 2, "epoch", True),
+        (["2025-01-01"] * 2, "%Y", True),
+        (["17"] * 2, "epoch", True),
+        ([17, 18], "epoch", True),
+        ([17, 18], None, False),
+        ([17, 18], "%s", False),
+        ([True, False], "epoch", False),
+        ([None, None], None, True),
+    ],
+)
+def test_time_type_must_suit_its_format(values, time_format, fits):
+    if fits:
+        check(frame(when=values), column_map(time_format=time_format))
+    else:
+        with pytest.raises(ValueError, match=r"'when' \(time\)"):
+            check(frame(when=values), column_map(time_format=time_format))
+
+
+def test_all_null_text_is_allowed():
+    check(frame(name=[None, None]), column_map())
+
+
+@pytest.mark.parametrize("name", ["time", "segment", "label", "text"])
+def test_features_may_not_take_canonical_names(name):
+    with pytest.raises(ValueError, match=rf"'{name}' \(numeric\) has a name that prepared tables use"):
+        check(frame(**{name: [1, 2]}), column_map(numeric=["*"]))
+    with pytest.raises(ValueError, match=rf"'{name}' \(text\)"):
+        check(frame(**{name: ["a", "b"]}), column_map(text=["name", name]))
+    check(frame(**{name: [1, 2]}), column_map(numeric=["*"], ignore=[name]))
+
+
+def test_roles_may_have_canonical_names():
+    table = pl.DataFrame(
+        {"order": ["a"], "name": ["x"], "label": ["F"], "time": ["2025-01-01"], "segment": ["s"]}
+    )
+    check(table, column_map(label="label", time="time", segment="segment", numeric=["*"]))
+
+
+@pytest.mark.parametrize(
+    ("value", "time_format", "expected"),
+    [
+        ("2025-01-02", None, datetime(2025, 1, 2)),
+        ("2025-01-02 03:04:05", None, datetime(2025, 1, 2, 3, 4, 5)),
+        ("2025-01-02T03:04:05.5", None, datetime(2025, 1, 2, 3, 4, 5, 500_000)),
+        ("2025-01-02T03:04:05+02:00", None, datetime(2025, 1, 2, 1, 4, 5)),
+        ("2025-01-02T03:04:05Z", None, datetime(2025, 1, 2, 3, 4, 5)),
+        ("03/04/2025", None, None),
+        ("Sat Feb 15 00:00:00 UTC 2025", "%a %b %d %H:%M:%S UTC %Y", datetime(2025, 2, 15)),
+        ("Sun Feb 15 00:00:00 UTC 2025", "%a %b %d %H:%M:%S UTC %Y", None),
+        ("2025-01-02 03:00 +0100", "%Y-%m-%d %H:%M %z", datetime(2025, 1, 2, 2)),
+        ("1700000000", "epoch", datetime(2023, 11, 14, 22, 13, 20)),
+        (1700000000.5, "epoch", datetime(2023, 11, 14, 22, 13, 20, 500_000)),
+        ("1700000000000", "epoch", None),
+        (float("nan"), "epoch", None),
+        (date(2025, 1, 2), "%d", datetime(2025, 1, 2)),
+    ],
+)
+def test_parse_time(value, time_format, expected):
+    table = pl.LazyFrame({"t": [value, None]})
+    parsed = table.select(parse_time("t", time_format, table.collect_schema())).collect()
+    assert parsed.to_series().dtype == pl.Datetime("us") and parsed.to_series().to_list() == [expected, None]
+
+
+def test_parse_time_takes_zones_to_utc():
+    table = pl.LazyFrame({"t": ["2025-01-02 03:00"]}).select(
+        pl.col("t").str.to_datetime("%Y-%m-%d %H:%M").dt.replace_time_zone("Europe/Berlin")
+    )
+    assert table.select(parse_time("t", None, table.collect_schema())).collect().item() == datetime(
+        2025, 1, 2, 2
+    )
+
+
+def test_mask_keeps_the_shape():
+    assert mask("Ana Smith 7") == "Aaa Aaaaa 9"
+    assert mask("o.neil-1@mail.example|[MISSING]|山田") == "a.aaaa-9@aaaa.aaaaaaa|[MISSING]|漢漢"
+    assert mask("\x00\n😀") == "* *"
+    assert mask("") == ""
+
+
+@given(st.text(max_size=60))
+@settings(deadline=None)
+def test_mask_says_nothing_about_which_letter_or_digit(text):
+    def other(character: str) -> str:
+        if character.isascii() and character.isalpha():
+            return "Q" if character.isupper() else "q"
+        return "4" if unicodedata.category(character)[0] == "N" else character
+
+    stand_ins = set("AaЯяΩω漢あア한عאअกXx9@.-|:/_+,' *")
+    assert set(mask(text).replace("[MISSING]", "")) <= stand_ins
+    if "[MISSING]" not in text:
+        assert mask("".join(map(other, text))) == mask(text)
