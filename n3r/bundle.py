@@ -62,7 +62,9 @@ class Bundle(NamedTuple):
         With two classes `score` is the probability of class 1; with more there is a column a class.
         """
         p = self.predict(frame)
-        known = [n for n in (self.column_map.id, "segment", "time", "label", "oracle_p") if n in frame.columns]
+        known = [
+            n for n in (self.column_map.id, "segment", "time", "label", "oracle_p") if n in frame.columns
+        ]
         if p.shape[1] == 2:
             return frame.select(known).with_columns(score=pl.Series(p[:, 1]))
         return frame.select(known).with_columns(pl.Series(f"score_{c}", p[:, c]) for c in range(p.shape[1]))

@@ -13,6 +13,7 @@ Decisions
 """
 
 import re
+import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -348,7 +349,7 @@ def train_legacy(
     """Train `model` in place, on the GPU if there is one, and return one dict per epoch.
 
     Keys: epoch (from 1), lr (at its end), train_loss, train_auc (of the scores given in training,
-    dropout on), test_auc. `seed` decides order and dropout; the global random state is untouched.
+    dropout on), seconds (of the training steps), test_auc. `seed` decides order and dropout; the global random state is untouched.
     """
     loader = _loader(model, train, batch_size, seed)
     n_steps = epochs * len(loader)
@@ -363,7 +364,9 @@ def train_legacy(
         torch.manual_seed(seed)
         for epoch in range(1, epochs + 1):
             steps = tqdm(loader, desc=f"legacy epoch {epoch}/{epochs}", disable=not progress)
+            started = time.perf_counter()
             trained = _train_epoch(model, steps, schedule)
+            trained["seconds"] = time.perf_counter() - started
             test_auc = roc_auc_score(test.labels, predict_legacy(model, test, batch_size))
             history.append({"epoch": epoch, **trained, "test_auc": float(test_auc)})
     return history

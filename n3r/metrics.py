@@ -99,7 +99,7 @@ def auc_ci(y: ArrayLike, p: ArrayLike, level: float = 0.95) -> AUC:
     Scores may be any finite numbers. Source: DeLong, DeLong & Clarke-Pearson 1988; the fast form
     is Sun & Xu 2014. Raises ValueError on bad labels or scores.
     """
-    y, p = _checked(y, p=p)
+    y, p = checked(y, p=p)
     quantile = _quantile(level)
     n_positive, n_negative = _classes(y)
     if not n_positive or not n_negative:
@@ -124,7 +124,7 @@ def paired_auc(y: ArrayLike, p_a: ArrayLike, p_b: ArrayLike, level: float = 0.95
     """DeLong's test of two scores on the same rows; low and high bound the difference A - B."""
     # NOTE[DIFF] the legacy's comparison is a stub, and its sibling runs t and Wilcoxon tests on raw
     # scores, which test a shift of the mean and not quality (defect 48).
-    y, p_a, p_b = _checked(y, p_a=p_a, p_b=p_b)
+    y, p_a, p_b = checked(y, p_a=p_a, p_b=p_b)
     n_positive, n_negative = _classes(y)
     if min(n_positive, n_negative) < 2:
         return PairedAUC(y.size, n_positive)
@@ -152,7 +152,7 @@ def equivalence(
 ) -> Verdict:
     """Say whether two scores are equivalent within a margin, different, or neither shown.
 
-    Two one-sided tests at 5 %: equivalent when the 90 % interval lies inside +-margin, even if
+    Two one-sided tests at 5 %: equivalent when the 90 % interval lies inside ±margin, even if
     the difference is then significant. `p_value` stands in for the pair's own, for instance one
     corrected for many segments. Source: Schuirmann 1987.
     """
@@ -174,7 +174,7 @@ def equivalence(
     else:
         kind = "not shown"
         reach = "is wider than the margin" if high - low > 2 * margin else "reaches past"
-        sentence = f"not shown: the {span} {reach} +-{margin:g}"
+        sentence = f"not shown: the {span} {reach} ±{margin:g}"
     return Verdict(kind, sentence, margin, low, high)
 
 
@@ -190,7 +190,7 @@ def evaluate(y: ArrayLike, p: ArrayLike, threshold: float = 0.5) -> dict[str, fl
     # NOTE[DIFF] the legacy turns a failed metric into 0.0 (defect 42).
     from sklearn.metrics import average_precision_score  # sklearn takes 1.3 s to import
 
-    y, p = _checked(y, probability=True, p=p)
+    y, p = checked(y, probability=True, p=p)
     _fraction("threshold", threshold)
     n, n_positive = y.size, int(y.sum())
     flagged = p >= threshold
@@ -221,7 +221,7 @@ def recall_at_fpr(y: ArrayLike, p: ArrayLike, fpr: float) -> float | None:
 
     A threshold takes tied scores together or not at all. None with one class only.
     """
-    y, p = _checked(y, p=p)
+    y, p = checked(y, p=p)
     _fraction("fpr", fpr)
     positive, negative = p[y], p[~y]
     if not all(_classes(y)):
@@ -293,7 +293,7 @@ def roc_points(y: ArrayLike, p: ArrayLike) -> tuple[np.ndarray, np.ndarray] | No
     """False- and true-positive rate of the ROC curve, at most 1,000 points; None with one class."""
     from sklearn.metrics import roc_curve
 
-    y, p = _checked(y, p=p)
+    y, p = checked(y, p=p)
     return _thinned(*roc_curve(y, p)[:2]) if all(_classes(y)) else None
 
 
@@ -301,7 +301,7 @@ def pr_points(y: ArrayLike, p: ArrayLike) -> tuple[np.ndarray, np.ndarray] | Non
     """Recall and precision along the curve, at most 1,000 points; None with one class only."""
     from sklearn.metrics import precision_recall_curve
 
-    y, p = _checked(y, p=p)
+    y, p = checked(y, p=p)
     if not all(_classes(y)):
         return None
     precision, recall, _ = precision_recall_curve(y, p, drop_intermediate=True)
@@ -345,7 +345,7 @@ def _segments(
     segment: ArrayLike, y: ArrayLike, **scores: ArrayLike
 ) -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
     """Each segment's name, labels and scores; rows without a segment are one of their own."""
-    y, *columns = _checked(y, **scores)
+    y, *columns = checked(y, **scores)
     names = pl.Series("segment", segment).cast(pl.String).fill_null("[MISSING]")
     if len(names) != y.size:
         raise ValueError(f"segment has {len(names)} values, labels have {y.size}")
@@ -388,7 +388,7 @@ def _fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} {value}: expected a number in [0, 1]")
 
 
-def _checked(y: ArrayLike, probability: bool = False, **scores: ArrayLike) -> list[np.ndarray]:
+def checked(y: ArrayLike, probability: bool = False, **scores: ArrayLike) -> list[np.ndarray]:
     """Labels as bool and scores as float64; one ValueError names all that is wrong with them."""
     labels = _numbers("labels", y)
     columns = {name: _numbers(f"scores {name}", values) for name, values in scores.items()}

@@ -67,8 +67,9 @@ def precision_recall(curves: Curves, ax: "Axes | None" = None) -> "Axes":
     """
     with _canvas(ax) as ax:
         counts = _counts(y for y, _ in curves.values())
-        for n, n_positive in counts:
-            ax.axhline(n_positive / n if n else 0, color=GREY, lw=0.8, ls=":")
+        for rate in [n_positive / n for n, n_positive in counts if n]:
+            ax.axhline(rate, color=GREY, lw=0.8, ls=":")
+            ax.text(0.08, rate, f"base rate {rate:.1%}", color=GREY, va="bottom", fontsize=8)
         for i, (name, (y, p)) in enumerate(curves.items()):
             ap = metrics.evaluate(y, p)["average_precision"]
             shown = metrics.NOT_ENOUGH if ap is None else f"{ap:.3f}"
@@ -84,13 +85,13 @@ def segment_auc(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
     _require(table, "segment", "n", "n_positive", "auroc", "low", "high")
     with _canvas(ax, _forest_height(table)) as ax:
         ax.axvline(0.5, color=GREY, lw=0.8, ls=":")
-        rows = _forest(ax, table)
+        rows = _forest(ax, table, "AUC by segment")
         for at, row in enumerate(rows):
             _interval(ax, at, row["auroc"], row["low"], row["high"], BLUE, "o")
-            value = metrics.NOT_ENOUGH if row["auroc"] is None else f"{row['auroc']:.3f}"
-            _beside(ax, at, f"{value}   {_size(row['n'], row['n_positive'])}")
+        _column(ax, 34, "AUC", ["" if r["auroc"] is None else f"{r['auroc']:.3f}" for r in rows])
+        _column(ax, 72, "n", [f"{r['n']:,}" for r in rows])
+        _column(ax, 112, "positive", [f"{r['n_positive'] / r['n']:.1%}" for r in rows])
         ax.set(xlabel="AUC, 95 % interval")
-        _title(ax, "AUC by segment", (table["n"].sum(), table["n_positive"].sum()))
     return ax
 
 
@@ -100,19 +101,19 @@ def paired_difference(
     ax: "Axes | None" = None,
     names: tuple[str, str] = ("A", "B"),
 ) -> "Axes":
-    """Forest plot of `metrics.paired_by_segment`: AUC of A less AUC of B beside the +-margin band."""
+    """Forest plot of `metrics.paired_by_segment`: AUC of A less AUC of B beside the ±margin band."""
     _require(table, "segment", "n", "n_positive", "difference", "low", "high", "verdict")
     with _canvas(ax, _forest_height(table)) as ax:
         ax.axvspan(-margin, margin, color=BAND, lw=0)
         ax.axvline(0, color=GREY, lw=0.8)
-        rows = _forest(ax, table)
+        rows = _forest(ax, table, "Paired difference")
         for at, row in enumerate(rows):
             colour, marker = VERDICTS.get(row["verdict"], (GREY, "s"))
             _interval(ax, at, row["difference"], row["low"], row["high"], colour, marker)
-            value = "" if row["difference"] is None else f"{row['difference']:+.3f}  "
-            _beside(ax, at, value + row["verdict"], colour)
-        ax.set(xlabel=f"AUC difference, {names[0]} - {names[1]}\n95 % interval; band = +-{margin:g}")
-        _title(ax, "Paired difference", (table["n"].sum(), table["n_positive"].sum()))
+        values = ["" if r["difference"] is None else f"{r['difference']:+.3f}" for r in rows]
+        _column(ax, 40, "difference", values)
+        _column(ax, 98, "verdict", [r["verdict"] if r["verdict"] in VERDICTS else "" for r in rows])
+        ax.set(xlabel=f"AUC of {names[0]} less AUC of {names[1]}\n95 % interval; band: ±{margin:g}")
     return ax
 
 
@@ -160,8 +161,9 @@ def training_curve(history: Sequence[Mapping[str, float | None]], ax: "Axes | No
         twin = ax.twinx()
         _dress(twin)
         twin.grid(False)
+        hollow = {"ls": "--", "mfc": "white", "label": "train loss"}
         lines = [
-            *ax.plot(epochs, columns["train_loss"], color=BLUE, ls="--", marker="o", label="train loss"),
+            *ax.plot(epochs, columns["train_loss"], color=BLUE, marker="o", **hollow),
             *ax.plot(epochs, columns["val_loss"], color=BLUE, marker="o", label="val loss"),
             *twin.plot(epochs, columns["val_auroc"], color=RED, marker="D", label="val AUC (right)"),
         ]
@@ -174,20 +176,20 @@ def training_curve(history: Sequence[Mapping[str, float | None]], ax: "Axes | No
         ax.set(xlabel="epoch", ylabel="loss")
         ax.xaxis.get_major_locator().set_params(integer=True)
         twin.set_ylabel("AUC", color=RED)
-        ax.legend(handles=lines, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncol=3)
+        _legend_below(ax, handles=lines)
         _title(ax, "Training")
     return ax
 
 
 def score_distribution(y: ArrayLike, p: ArrayLike, ax: "Axes | None" = None) -> "Axes":
-    """Each class's share of rows by score, in 40 bins of [0, 1] and on a log scale.
+    """Each class's share of rows by score, in 25 bins of [0, 1] and on a log scale.
 
     On a linear scale the rare high scores of a 2 % class, the ones acted on, are invisible.
     """
-    y, p = np.asarray(y), np.asarray(p, float)
+    y, p = metrics.checked(y, probability=True, p=p)
     [(n, n_positive)] = _counts([y])
     with _canvas(ax, HEIGHT * 0.85) as ax:
-        edges = np.linspace(0, 1, 41)
+        edges = np.linspace(0, 1, 26)
         for label, colour, dash, count in ((0, BLUE, "-", n - n_positive), (1, RED, "--", n_positive)):
             share = np.histogram(p[y == label], edges)[0] / max(count, 1)
             text = f"label {label} (n = {count:,})"
@@ -206,24 +208,24 @@ def split_counts(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
     """
     _require(table, "split", "label", "n")
     with _canvas(ax, HEIGHT * 0.65) as ax:
-        known = ["train", "val", "test"]
-        present = table["split"].unique(maintain_order=True).to_list()
-        splits = [s for s in known if s in present] + [s for s in present if s not in known]
-        sums: dict[tuple[str, int], int] = {}
-        for *key, n in table.group_by("split", "label").agg(pl.col("n").sum()).iter_rows():
-            sums[tuple(key)] = n
+        known = {"train": 0, "val": 1, "test": 2}
+        splits = sorted(table["split"].unique(maintain_order=True), key=lambda s: known.get(s, 3))
+        totals = table.group_by("split", "label").agg(pl.col("n").sum())
+        sums = {(split, label): n for split, label, n in totals.iter_rows()}
         left = np.zeros(len(splits))
         for label, colour, hatch in ((0, SKY, None), (1, RED, "////")):
             widths = np.array([sums.get((split, label), 0) for split in splits], float)
             ax.barh(splits, widths, left=left, color=colour, hatch=hatch, ec="white", label=f"label {label}")
             left += widths
         for at, split in enumerate(splits):
-            _beside(ax, at, _size(int(left[at]), sums.get((split, 1), 0)))
+            text = _size(int(left[at]), sums.get((split, 1), 0))
+            ax.annotate(text, (1, at), (6, 0), ax.get_yaxis_transform(), "offset points", va="center")
         ax.invert_yaxis()
         ax.grid(axis="y", visible=False)
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+        ax.xaxis.get_major_locator().set_params(nbins=4)
         ax.set(xlabel="rows")
-        ax.legend(loc="lower right")
+        _legend_below(ax)
         _title(ax, "Rows by split")
     return ax
 
@@ -232,6 +234,7 @@ def to_svg(fig: "Figure") -> str:
     """The figure as an `<svg>` element to set into HTML; the same figure gives the same bytes."""
     import matplotlib
 
+    _settle(fig)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "n3r"}):
         fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -241,9 +244,17 @@ def to_svg(fig: "Figure") -> str:
 
 def to_png_base64(fig: "Figure", dpi: int = 144) -> str:
     """The figure as base64 PNG, for `<img src="data:image/png;base64,...">`."""
+    _settle(fig)
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _settle(fig: "Figure") -> None:
+    """Lay the figure out for good: matplotlib starts each draw from the last layout and drifts."""
+    if fig.get_layout_engine() is not None:
+        fig.draw_without_rendering()
+        fig.set_layout_engine("none")
 
 
 @contextmanager
@@ -298,35 +309,43 @@ def _forest_height(table: pl.DataFrame) -> float:
     return 1.0 + 0.27 * max(2, min(len(table), MAX_ROWS))
 
 
-def _forest(ax: "Axes", table: pl.DataFrame) -> list[dict]:
+def _forest(ax: "Axes", table: pl.DataFrame, title: str) -> list[dict]:
     """Set up one line a segment, the first on top, and return the rows that have one."""
     rows = table.head(MAX_ROWS).to_dicts()
     ax.set_yticks(range(len(rows)), [row["segment"] for row in rows])
     ax.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
+    ax.set_title(title, loc="left", fontweight="bold", pad=18)
+    size = _size(table["n"].sum(), table["n_positive"].sum())
     if len(table) > len(rows):
-        ax.text(
-            1,
-            0,
-            f"{len(table) - len(rows)} smaller not shown",
-            transform=ax.transAxes,
-            ha="right",
-            color=GREY,
-        )
+        size += f"; {len(table) - len(rows)} smaller segments not drawn"
+    ax.annotate(size, (0, 1), (0, 5), "axes fraction", "offset points", color=GREY, fontsize=8)
     return rows
 
 
 def _interval(
     ax: "Axes", at: int, value: float | None, low: float | None, high: float | None, colour: str, marker: str
 ) -> None:
-    if value is not None:
-        ends = None if low is None else [[value - low], [high - value]]
-        ax.errorbar([value], [at], xerr=ends, color=colour, marker=marker, capsize=2.5, elinewidth=1.3)
+    if value is None:
+        x = ax.get_yaxis_transform()
+        ax.text(0.5, at, metrics.NOT_ENOUGH, color=GREY, transform=x, ha="center", va="center")
+        return
+    ends = None if low is None else [[value - low], [high - value]]
+    ax.errorbar([value], [at], xerr=ends, color=colour, marker=marker, capsize=2.5, elinewidth=1.3)
 
 
-def _beside(ax: "Axes", at: float, text: str, colour: str = INK) -> None:
-    """Words to the right of a row, outside the frame."""
-    ax.text(1.02, at, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8, color=colour)
+def _column(ax: "Axes", offset: int, head: str, cells: Sequence[str]) -> None:
+    """Words right of the frame, right-aligned `offset` points from it, one cell a row."""
+    place = {"textcoords": "offset points", "ha": "right", "fontsize": 8}
+    ax.annotate(head, (1, 1), (offset, 5), "axes fraction", color=GREY, **place)
+    for at, cell in enumerate(cells):
+        ax.annotate(cell, (1, at), (offset, 0), ax.get_yaxis_transform(), va="center", **place)
+
+
+def _legend_below(ax: "Axes", **options: object) -> None:
+    """Under the x label, where no line can run through it."""
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 4.2}
+    ax.legend(ncol=3, handlelength=3, **place, **options)
 
 
 def _require(table: pl.DataFrame, *columns: str) -> None:

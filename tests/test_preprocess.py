@@ -16,22 +16,17 @@ from n3r.tables import read_split, scan, write, write_splits
 ROOT = Path(__file__).parents[1]
 ORDERS = ColumnMap.from_file(ROOT / "configs" / "orders.json")
 HALVES = PrepareConfig(train=0.5, val=0, test=0.5)
-COLUMNS = (
-    ("objectId", "customerId", "marketplaceCountryCode", "emailDomain", "status", "transactionDate", "orderDate"),
-    ("emailAddress", "billingAddressName", "customerName", "paymentAccountHolderName"),
-)  # fmt: skip
+KEYS = "objectId customerId marketplaceCountryCode emailDomain status transactionDate orderDate"
+NAMES = ("emailAddress", "billingAddressName", "customerName", "paymentAccountHolderName")
 
 
 def orders(*rows: tuple, **columns) -> pl.LazyFrame:
     """Orders of (id, customer, country, domain, status, day of March 2025, order time) and more columns."""
-    keys = pl.DataFrame(
-        list(rows), schema=COLUMNS[0], orient="row", schema_overrides=dict.fromkeys(COLUMNS[0], pl.String)
-    )
+    keys = pl.DataFrame(list(rows), schema=dict.fromkeys(KEYS.split(), pl.String), orient="row")
     days = [day if day is None or not day.isdigit() else march(int(day)) for day in keys["transactionDate"]]
-    names = {name: [f"{name[0]}{i}" for i in range(len(rows))] for name in COLUMNS[1]}
-    features = {"daysSinceFirstCompletedOrder": [0.0] * len(rows)}
-    more = pl.DataFrame(names | features | columns)
-    return keys.with_columns(pl.Series("transactionDate", days, pl.String)).hstack(more).lazy()
+    names = {name: [f"{name[0]}{i}" for i in range(len(rows))] for name in NAMES}
+    features = {"transactionDate": days, "daysSinceFirstCompletedOrder": [0.0] * len(rows)}
+    return keys.with_columns(pl.DataFrame(names | features | columns).get_columns()).lazy()
 
 
 def march(day: int) -> str:
@@ -86,10 +81,12 @@ def test_worked_example():
         ("time", "US", 0, 2), ("time", "US", 1, 2),
         ("duplicate_id", "DE", 0, 1), ("duplicate_id", "JP", 0, 1), ("duplicate_id", "JP", 1, 1),
         ("duplicate_id", "US", 0, 2), ("duplicate_id", "US", 1, 2),
-        ("first_order", "DE", 0, 1), ("first_order", "JP", 0, 1), ("first_order", "US", 0, 1), ("first_order", "US", 1, 2),
+        ("first_order", "DE", 0, 1), ("first_order", "JP", 0, 1), ("first_order", "US", 0, 1),
+        ("first_order", "US", 1, 2),
     ]  # fmt: skip
     assert report.splits.rows() == [
-        ("train", "DE", 0, 1), ("train", "US", 1, 1), ("test", "JP", 0, 1), ("test", "US", 0, 1), ("test", "US", 1, 1),
+        ("train", "DE", 0, 1), ("train", "US", 1, 1), ("test", "JP", 0, 1), ("test", "US", 0, 1),
+        ("test", "US", 1, 1),
     ]  # fmt: skip
     assert prepared.splits["train"]["objectId"].to_list() == ["o01", "o08"]
     assert prepared.splits["val"].is_empty()
@@ -113,8 +110,8 @@ def test_prepared_columns_and_types():
     prepared = prepare(frame, ORDERS, HALVES)
     table = together(prepared)
     assert table.columns == [
-        "objectId", "time", "segment", "label", "text", *ORDERS.text, "daysSinceFirstCompletedOrder", "flag", "big",
-        "oracle_p",
+        "objectId", "time", "segment", "label", "text", *ORDERS.text, "daysSinceFirstCompletedOrder", "flag",
+        "big", "oracle_p",
     ]  # fmt: skip
     assert prepared.column_map.numeric == ["daysSinceFirstCompletedOrder", "flag", "big"]
     assert table.select(prepared.column_map.numeric).dtypes == [pl.Float32] * 3
@@ -178,9 +175,9 @@ def test_a_table_without_times_or_entities():
     column_map = ColumnMap(
         id="objectId", text=["customerName"], label="status", label_values={"F": 1, "N": 0}, split_by="random"
     )
-    prepared = prepare(plain(40), column_map)
+    prepared = prepare(plain(28), column_map)
     assert (
-        together(prepared)["time"].null_count() == 40
+        together(prepared)["time"].null_count() == 28
         and together(prepared)["segment"].unique().item() == "all"
     )
     assert prepared.report.steps["step"].unique(maintain_order=True).to_list() == ["label", "duplicate_id"]
@@ -232,6 +229,22 @@ def test_missing_entity_times_give_way_to_the_time():
         "objectId"
     ]
     assert "b" in ids and "a" not in ids
+
+
+def test_a_dropped_row_does_not_stand_for_its_id_or_entity():
+    frame = orders(
+        *[("a", "c", "US", "amazon.com", "F", "1", "1"), ("a", "d", "US", None, "F", "2", "2")],
+        *[("b", "e", "US", "amazon.com", "N", "1", "1"), ("z", "e", "US", None, "N", "2", "2")],
+        *[(f"o{i}", f"c{i}", "US", None, "FN"[i % 2], "9", "1") for i in range(4)],
+    )
+    assert together(prepare(frame, ORDERS, HALVES))["objectId"].to_list() == [
+        "a",
+        "z",
+        "o0",
+        "o1",
+        "o2",
+        "o3",
+    ]
 
 
 def test_labels_outside_the_map_are_named():
@@ -354,7 +367,9 @@ def test_defect_28_an_extra_column_shifts_nothing(tmp_path):
 
 
 def test_defect_29_text_dates_are_split_by_time():
-    splits = prepare(plain(28), ORDERS, HALVES).splits  # days run through every weekday four times
+    # The days run through every weekday four times, and against the ids.
+    ids = [f"o{99 - i}" for i in range(28)]
+    splits = prepare(plain(28, objectId=ids), ORDERS, HALVES).splits
     assert splits["train"]["time"].max() < splits["test"]["time"].min()
     assert splits["test"]["time"].min() == datetime(2025, 3, 15)
 
@@ -410,8 +425,10 @@ def test_defect_33_a_customer_named_na_reaches_the_text(tmp_path, suffix):
 
 def test_defect_38_internal_domains_are_whole_labels():
     domains = {
-        "amazon.com": False, "AMAZON.co.uk": False, "mail.amazon.com": False, "amazon": False, " amazon.jp ": False,
-        "amazonia-travel.org": True, "myamazonx.net": True, "amazonx": True, "not-amazon.com": True, None: True, "": True,
+        "amazon.com": False, "AMAZON.co.uk": False, "mail.amazon.com": False, "amazon": False,
+        " amazon.jp ": False,
+        "amazonia-travel.org": True, "myamazonx.net": True, "amazonx": True, "not-amazon.com": True,
+        None: True, "": True,
     }  # fmt: skip
     rows = [
         (f"o{i:02}", None, "US", name, "FN"[i % 2], "1", "1")

@@ -1,0 +1,365 @@
+"""The step graph, the strict notebook runner and the `n3r` command.
+
+Decisions:
+- A step is a notebook; papermill runs it. Papermill only warns of an unknown parameter and turns a tuple into
+  a string, so names and types are checked here against the parameters cell before anything runs.
+- A step's key is the hash of its code, its parameters, the package's sources, its input files and the metrics
+  of the steps it needs. A finished step with the same key is skipped; so an interrupted run goes on.
+- A step is finished when its `metrics.json`, its notebook's last act, and its `done.json`, written by the
+  runner after that, exist.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import re
+import resource
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARIES = ("n3r", "torch", "lightning", "tokenizers", "polars", "scikit-learn", "numpy", "papermill")
+SIZES = ("dev", "quick", "full")
+
+
+class Step(NamedTuple):
+    """One notebook of the run, what it needs and what it leaves in the run's folder."""
+
+    name: str
+    needs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+STEPS = (
+    Step("01_preprocess", (), ("data/columns.json",)),
+    Step("02_tokenizer", ("01_preprocess",), ("tokenizer/tokenizer.json",)),
+    Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",)),
+    Step("04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",)),
+    Step("05_parity", ("03_train_lstm2risk", "04_train_transformer2risk"), ("report/report.html",)),
+)
+Parameters = dict[str, dict[str, Any]]  # step -> parameter -> value
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+class StepError(RuntimeError):
+    """A notebook's cell failed; the message is short and names the executed notebook."""
+
+
+# ---- used by the notebooks ----
+
+
+def finish_step(run: Path, step: str, metrics: dict[str, Any]) -> None:
+    """Record a step's metrics and its process's peak memory; a notebook's last act."""
+    folder = Path(run) / "steps" / step
+    folder.mkdir(parents=True, exist_ok=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB on Linux, bytes on macOS
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    write_json(folder / "resources.json", {"peak_memory_mb": round(peak / unit)})
+    write_json(folder / "metrics.json", metrics)
+
+
+def read_metrics(run: Path, step: str) -> dict[str, Any]:
+    """What `finish_step` recorded; FileNotFoundError tells to run the step first."""
+    path = Path(run) / "steps" / step / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run step {step} first")
+    return json.loads(path.read_text())
+
+
+def versions() -> dict[str, str]:
+    """Python and the libraries that results depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON aside, then rename; ValueError names the path when it cannot be written."""
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        aside.write_text(json.dumps(content, ensure_ascii=False, indent=1, default=str) + "\n")
+        aside.replace(path)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from None
+
+
+# ---- parameters ----
+
+
+def notebook_parameters(step: str) -> dict[str, dict[str, Any]]:
+    """Each parameter of a step's notebook: its `default` value and the `help` of its comment."""
+    import papermill
+
+    found = papermill.inspect_notebook(notebook_path(step))
+    return {
+        name: {"default": ast.literal_eval(spec["default"]), "help": spec["help"].strip()}
+        for name, spec in found.items()
+    }
+
+
+def resolve_parameters(size: str, given: dict[str, Any], overrides: list[str]) -> Parameters:
+    """Parameters of every step: the size's, then `given` to the steps that have them, then KEY=VALUE texts.
+
+    A key is a parameter's name, for all steps that have it, or `step.name`, where the step's number will do.
+    Raises ValueError naming every key that no step has and every value of another type than the default.
+    """
+    known = {step.name: notebook_parameters(step.name) for step in STEPS}
+    chosen: Parameters = {name: {} for name in known}
+    problems: list[str] = []
+    sized = json.loads((ROOT / "configs" / f"size_{size}.json").read_text())
+    items = [(f"{step}.{key}", value) for step, values in sized.items() for key, value in values.items()]
+    items += [*given.items(), *map(_key_value, overrides)]
+    for key, value in items:
+        where, _, name = key.rpartition(".")
+        steps = [s for s in known if name in known[s] and (not where or where in (s, s[:2]))]
+        if not steps:
+            names = sorted({name for specs in known.values() for name in specs})
+            problems.append(f"no step has the parameter {key!r}; there are {', '.join(names)}")
+        for step in steps:
+            try:
+                chosen[step][name] = _typed(f"{step}.{name}", value, known[step][name]["default"])
+            except ValueError as error:
+                problems.append(str(error))
+    if problems:
+        raise ValueError("; ".join(problems))
+    return chosen
+
+
+def _key_value(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"-p takes KEY=VALUE, not {text!r}")
+    return key.strip(), _Text(value)
+
+
+class _Text(str):
+    """A value from the command line, still to be read as the parameter's type."""
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    """`value` as the type of `default`; ValueError when it is none."""
+    if isinstance(value, _Text):
+        if isinstance(default, str):
+            return str(value)
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = str(value)
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if default is not None and type(value) is not type(default):
+        raise ValueError(f"{name} is {value!r}; expected a {type(default).__name__} such as {default!r}")
+    return value
+
+
+# ---- running ----
+
+
+def run_steps(folder: Path, parameters: Parameters, inputs: list[Path]) -> dict[str, dict[str, Any]]:
+    """Run every step that is not finished with the same key; return what each one's `done.json` says.
+
+    Raises StepError at the first failing cell; what was finished before it stays finished.
+    """
+    done: dict[str, dict[str, Any]] = {}
+    for step in STEPS:
+        key = _key(step, parameters[step.name], inputs if not step.needs else [], done)
+        record = _finished(folder, step, key)
+        if record is None:
+            typer.echo(f"{step.name} ...", err=True)
+            record = _execute(folder, step, parameters[step.name], key)
+            typer.echo(f"{step.name} done in {record['seconds']:.1f} s", err=True)
+        else:
+            typer.echo(f"{step.name} unchanged, skipped", err=True)
+        done[step.name] = record
+    return done
+
+
+def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str) -> dict[str, Any]:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    records = folder / "steps" / step.name
+    for name in ("done.json", "metrics.json"):
+        (records / name).unlink(missing_ok=True)
+    executed = folder / "notebooks" / f"{step.name}.ipynb"
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    try:
+        papermill.execute_notebook(
+            notebook_path(step.name),
+            executed,
+            parameters={"name": folder.name, **parameters},
+            kernel_name="python3",
+            cwd=ROOT / "notebooks",
+            progress_bar=False,
+            stderr_file=sys.stderr,  # shows the training's progress bar
+        )
+    except PapermillExecutionError as error:
+        mistake = error.ename in ("ValueError", "FileNotFoundError", "ValidationError")
+        raise (ValueError if mistake else StepError)(
+            f"{step.name} failed: {error.evalue}\nthe failing cell is marked in {executed}"
+        ) from None
+    metrics = records / "metrics.json"
+    if not metrics.is_file():
+        raise StepError(f"{step.name} ended without recording its metrics; see {executed}")
+    record = {
+        "key": key,
+        "metrics": _sha256(metrics.read_bytes()),
+        "seconds": round(time.perf_counter() - started, 2),
+        **json.loads((records / "resources.json").read_text()),
+        "parameters": parameters,
+    }
+    write_json(records / "done.json", record)
+    return record
+
+
+def _finished(folder: Path, step: Step, key: str) -> dict[str, Any] | None:
+    records = folder / "steps" / step.name
+    wanted = [records / "done.json", records / "metrics.json", *(folder / name for name in step.outputs)]
+    if not all(path.is_file() for path in wanted):
+        return None
+    record = json.loads(wanted[0].read_text())
+    same = record["key"] == key and record["metrics"] == _sha256(wanted[1].read_bytes())
+    return record if same else None
+
+
+def _key(step: Step, parameters: dict[str, Any], inputs: list[Path], done: dict[str, dict[str, Any]]) -> str:
+    cells = json.loads(notebook_path(step.name).read_text())["cells"]
+    parts = {
+        "code": [cell["source"] for cell in cells if cell["cell_type"] == "code"],
+        "package": [_sha256(path.read_bytes()) for path in sorted(Path(__file__).parent.glob("*.py"))],
+        "parameters": parameters,
+        "inputs": [_file_sha256(path) for path in inputs],
+        "needs": [done[name]["metrics"] for name in step.needs],
+        "versions": versions(),
+    }
+    return _sha256(json.dumps(parts, sort_keys=True).encode())
+
+
+def notebook_path(step: str) -> Path:
+    """A step's notebook by its name or number; ValueError lists the steps."""
+    for known in STEPS:
+        if step in (known.name, known.name[:2], f"{known.name}.ipynb"):
+            path = ROOT / "notebooks" / f"{known.name}.ipynb"
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} does not exist: n3r runs in a checkout of its repository")
+            return path
+    raise ValueError(f"no step {step!r}; there are {', '.join(known.name for known in STEPS)}")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---- the command ----
+
+
+@app.command()
+def run(
+    size: Annotated[
+        str, typer.Option(help="dev, quick or full: how large the models and synthetic data are")
+    ] = "quick",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="file, folder or REGION=path; may be repeated. Default: synthetic orders"),
+    ] = None,
+    map: Annotated[Path | None, typer.Option(help="column map (JSON); default configs/orders.json")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="the run's name; results go to runs/NAME and reports/NAME")
+    ] = None,
+    p: Annotated[
+        list[str] | None, typer.Option("-p", help="KEY=VALUE, a notebook parameter; see `n3r params`")
+    ] = None,
+) -> None:
+    """Prepare orders, train a tokenizer and both models, compare them with the legacy, write the report."""
+    from n3r.schema import ColumnMap
+    from n3r.tables import scan
+
+    if size not in SIZES:
+        raise ValueError(f"no size {size!r}; there are {', '.join(SIZES)}")
+    name = name or (size if not data else f"{Path(data[0].rpartition('=')[2]).stem}-{size}")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"the run name {name!r} may hold letters, digits, '_', '-' and '.' only")
+    map_file = (map or ROOT / "configs" / "orders.json").resolve()
+    column_map = ColumnMap.from_file(map_file)
+    given: dict[str, Any] = {"column_map": str(map_file)}
+    inputs = [map_file]
+    if data:
+        given["data"] = [_absolute(item) for item in data]
+        inputs += scan(given["data"], column_map).files
+    parameters = resolve_parameters(size, given, p or [])
+    folder = ROOT / "runs" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write the run folder {folder}: {error.strerror}") from None
+    done = run_steps(folder, parameters, inputs)
+    provenance = {
+        "name": name,
+        "size": size,
+        "versions": versions(),
+        "processors": os.cpu_count(),
+        "inputs": {str(path): _file_sha256(path) for path in inputs},
+        "steps": done,
+    }
+    write_json(folder / "provenance.json", provenance)
+    _summarise(folder)
+
+
+@app.command()
+def params(notebook: Annotated[str, typer.Argument(help="a step's name or number, such as 03")]) -> None:
+    """List a notebook's parameters with their defaults."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("parameter", "default", "meaning")
+    for name, spec in notebook_parameters(notebook_path(notebook).stem).items():
+        table.add_row(name, repr(spec["default"]), spec["help"])
+    Console().print(table)
+
+
+def _absolute(item: str) -> str:
+    """A data item with its path made absolute; the notebooks run in another folder."""
+    region, equals, path = item.rpartition("=")
+    return f"{region}{equals}{Path(path).resolve()}"
+
+
+def _summarise(folder: Path) -> None:
+    """Print the table of test metrics, the parity verdicts and where the report is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    metrics = read_metrics(folder, "05_parity")
+    table = Table(
+        "model", "test AUROC [95 %]", "AP", "recall at 1 % FPR", "at 5 % FPR", "orders/s in training"
+    )
+    for row in metrics["models"]:
+        table.add_row(*(str(cell) for cell in row.values()))
+    console = Console()
+    console.print(table)
+    for sentence in metrics["verdicts"]:
+        console.print(sentence)
+    console.print(f"report: {metrics['report']}", soft_wrap=True)
+
+
+def main() -> None:
+    """The `n3r` command: exit status 0, 2 for a user's mistake, 1 for a failure of ours."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(f"n3r: {error}", err=True)
+        sys.exit(2)
+    except StepError as error:
+        typer.echo(f"n3r: {error}", err=True)
+        sys.exit(1)
