@@ -64,7 +64,7 @@ class OrderDataset(Dataset):
         one name of 100,000 characters would pad a whole batch to its length.
         """
         text = tokenizer.encode(frame.select(text_columns), max_tokens)
-        label = frame["label"].to_numpy() if "label" in frame.columns else None
+        label = frame["label"].fill_null(-1).to_numpy() if "label" in frame.columns else None
         return cls(text, features.transform(frame), label)
 
 
@@ -83,7 +83,9 @@ class LengthBucketSampler(Sampler[list[int]]):
         noise: float = 0.1,  # of a row's length; 0.1 costs 5 % more padding
     ):
         self.lengths = np.asarray(lengths)
-        self.n_batches = max(1, -(-len(self.lengths) // batch_size))
+        n_rows = len(self.lengths)
+        # Batches of two take a third row rather than leave it alone.
+        self.n_batches = max(1, min(-(-n_rows // batch_size), n_rows // min(batch_size, 2)))
         self.shuffle = shuffle
         self.seed = seed
         self.noise = noise
@@ -139,7 +141,10 @@ def make_loader(
     sampler = LengthBucketSampler(dataset.text.lengths, batch_size, shuffle, seed)
     # As `sampler` with automatic batching off, not as `batch_sampler`: Lightning calls set_epoch only
     # on the former, and without it every epoch would see the same batches (defect 36).
-    return DataLoader(dataset, sampler=sampler, batch_size=None, collate_fn=collate)
+    # The generator is there because a loader without one draws from the global random state.
+    return DataLoader(
+        dataset, sampler=sampler, batch_size=None, collate_fn=collate, generator=torch.Generator()
+    )
 
 
 def _pad(samples: list[Sample], pad_token: int) -> Batch:

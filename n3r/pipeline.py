@@ -94,13 +94,14 @@ def write_json(path: Path, content: Any) -> None:
 
 def notebook_parameters(step: str) -> dict[str, dict[str, Any]]:
     """Each parameter of a step's notebook: its `default` value and the `help` of its comment."""
-    import papermill
-
-    found = papermill.inspect_notebook(notebook_path(step))
-    return {
-        name: {"default": ast.literal_eval(spec["default"]), "help": spec["help"].strip()}
-        for name, spec in found.items()
-    }
+    cells = json.loads(notebook_path(step).read_text())["cells"]
+    (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    lines = "".join(cell["source"]).splitlines()
+    found = {}
+    for node in ast.parse("\n".join(lines)).body:
+        comment = lines[node.end_lineno - 1][node.end_col_offset :].partition("#")[2]
+        found[node.targets[0].id] = {"default": ast.literal_eval(node.value), "help": comment.strip()}
+    return found
 
 
 def resolve_parameters(size: str, given: dict[str, Any], overrides: list[str]) -> Parameters:
@@ -329,6 +330,28 @@ def params(notebook: Annotated[str, typer.Argument(help="a step's name or number
     Console().print(table)
 
 
+@app.command()
+def refresh() -> None:
+    """Run the notebooks at dev size and keep the outputs in them, as they are committed."""
+    import nbformat
+    import papermill
+
+    os.environ["TQDM_DISABLE"] = "1"  # bars hold timings, which differ from run to run
+    for step in STEPS:
+        path = notebook_path(step.name)
+        book = papermill.execute_notebook(
+            path, path, kernel_name="python3", cwd=path.parent, progress_bar=False
+        )
+        del book.metadata["papermill"]
+        for cell in book.cells:
+            for left in ("papermill", "execution", "exception", "start_time", "end_time", "duration", "status"):
+                cell.metadata.pop(left, None)
+            if not cell.metadata.get("tags", True):
+                del cell.metadata["tags"]
+        nbformat.write(book, path)
+        typer.echo(f"{step.name} refreshed", err=True)
+
+
 def _absolute(item: str) -> str:
     """A data item with its path made absolute; the notebooks run in another folder."""
     region, equals, path = item.rpartition("=")
@@ -363,3 +386,7 @@ def main() -> None:
     except StepError as error:
         typer.echo(f"n3r: {error}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

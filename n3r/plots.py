@@ -26,6 +26,7 @@ from n3r import metrics
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 BLUE, RED, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
@@ -52,11 +53,13 @@ def roc(curves: Curves, ax: "Axes | None" = None) -> "Axes":
     """ROC curves of `{name: (labels, scores)}`; the legend gives AUC and its 95 % interval."""
     with _canvas(ax) as ax:
         ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
-        for i, (name, (y, p)) in enumerate(curves.items()):
+        drawn = [
             _curve(ax, i, metrics.roc_points(y, p), f"{name}  {metrics.auc_ci(y, p)}")
+            for i, (name, (y, p)) in enumerate(curves.items())
+        ]
         ax.set(xlabel="false-positive rate", ylabel="recall", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         _title(ax, "ROC", *_counts(y for y, _ in curves.values()))
-        ax.legend(loc="lower right", title="AUC [95 % interval]")
+        ax.legend(handles=drawn, loc="lower right", title="AUC [95 % interval]")
     return ax
 
 
@@ -70,13 +73,14 @@ def precision_recall(curves: Curves, ax: "Axes | None" = None) -> "Axes":
         for rate in [n_positive / n for n, n_positive in counts if n]:
             ax.axhline(rate, color=GREY, lw=0.8, ls=":")
             ax.text(0.08, rate, f"base rate {rate:.1%}", color=GREY, va="bottom", fontsize=8)
+        drawn = []
         for i, (name, (y, p)) in enumerate(curves.items()):
             ap = metrics.evaluate(y, p)["average_precision"]
             shown = metrics.NOT_ENOUGH if ap is None else f"{ap:.3f}"
-            _curve(ax, i, metrics.pr_points(y, p), f"{name}  {shown}")
+            drawn.append(_curve(ax, i, metrics.pr_points(y, p), f"{name}  {shown}"))
         ax.set(xlabel="recall", ylabel="precision", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
         _title(ax, "Precision and recall", *counts)
-        ax.legend(loc="upper right", title="average precision")
+        ax.legend(handles=drawn, loc="upper right", title="average precision")
     return ax
 
 
@@ -300,9 +304,10 @@ def _size(n: int, n_positive: int) -> str:
     return f"n = {n:,}" + (f", {n_positive / n:.1%} positive" if n else "")
 
 
-def _curve(ax: "Axes", i: int, points: tuple[np.ndarray, np.ndarray] | None, label: str) -> None:
+def _curve(ax: "Axes", i: int, points: tuple[np.ndarray, np.ndarray] | None, label: str) -> "Line2D":
     x, y = ([], []) if points is None else points
-    ax.plot(x, y, color=COLOURS[i % len(COLOURS)], ls=DASHES[i % len(DASHES)], label=label)
+    [line] = ax.plot(x, y, color=COLOURS[i % len(COLOURS)], ls=DASHES[i % len(DASHES)], label=label)
+    return line
 
 
 def _forest_height(table: pl.DataFrame) -> float:

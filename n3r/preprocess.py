@@ -217,7 +217,7 @@ def in_order(keys: pl.DataFrame, frame: pl.LazyFrame, column_map: ColumnMap) -> 
 
 def mark_duplicates(keys: pl.LazyFrame) -> pl.LazyFrame:
     """Mark all rows of an id but the first; keys in order."""
-    first = pl.struct(ID, pl.col(DROP).is_null().alias(DROP)).is_first_distinct()
+    first = pl.when(pl.col(DROP).is_null()).then(ID).is_first_distinct()
     return keys.pipe(_mark, ~first, DUPLICATE)
 
 
@@ -228,7 +228,7 @@ def mark_later_orders(keys: pl.LazyFrame) -> pl.LazyFrame:
     """
     order_time = pl.when(pl.col(DROP).is_null()).then(pl.coalesce(ENTITY_TIME, TIME))
     earliest = order_time.eq_missing(order_time.min().over(ENTITY)) & pl.col(DROP).is_null()
-    first = pl.struct(ENTITY, earliest.alias(DROP)).is_first_distinct() & earliest
+    first = pl.when(earliest).then(ENTITY).is_first_distinct() & earliest
     return keys.pipe(_mark, pl.col(ENTITY).is_not_null() & ~first, LATER)
 
 
@@ -380,10 +380,11 @@ def _read_kept(
     # `wide` is in the frame's order: a row's place in it is the rank of its number.
     place = np.empty(len(rows), dtype=np.uint32)
     place[np.argsort(rows)] = np.arange(len(rows), dtype=np.uint32)
+    place = pl.Series(place)
     columns = [kept[ID].alias(column_map.id), kept[TIME], kept[SEGMENT], kept[LABEL]]
     not_finite = {}
     for name in wide.columns:  # one by one, so that two whole tables never stand side by side
-        column = wide.drop_in_place(name).gather(pl.Series(place))
+        column = wide.drop_in_place(name).rechunk().gather(place)  # in one piece it is 2 to 5 times as fast
         if name in column_map.numeric and (n_bad := (~column.is_finite()).sum()):
             # NOTE[DIFF] the legacy fills null only, and NaN reaches the network (defect 38).
             not_finite[name] = n_bad

@@ -19,7 +19,7 @@ import importlib
 import unicodedata
 from datetime import UTC, datetime
 from functools import cache
-from re import sub
+from re import findall, sub
 
 import numpy as np
 import polars as pl
@@ -33,7 +33,7 @@ ORDERS_PER_CUSTOMER = 1.3
 
 REGIONS: dict[str, list[str]] = {
     "NA": ["US", "CA", "MX", "BR"],
-    "EU": ["GB", "DE", "FR", "IT", "ES", "NL", "SE", "PL", "TR", "AE"],
+    "EU": ["GB", "DE", "FR", "IT", "ES", "TR", "AE"],
     "FE": ["JP", "IN", "AU", "SG"],
 }
 # marketplace -> share of customers, and the locales they come from (relative shares)
@@ -47,9 +47,6 @@ MARKETS: dict[str, tuple[float, dict[str, float]]] = {
     "FR": (6, {"fr_FR": 88, "ar_AA": 8, "es_ES": 4}),
     "IT": (5, {"it_IT": 94, "uk_UA": 3, "zh_CN": 3}),
     "ES": (5, {"es_ES": 92, "ar_AA": 4, "en_GB": 4}),
-    "NL": (3, {"nl_NL": 90, "tr_TR": 10}),
-    "SE": (2, {"sv_SE": 90, "ar_AA": 10}),
-    "PL": (2, {"pl_PL": 85, "uk_UA": 15}),
     "TR": (2, {"tr_TR": 95, "ar_AA": 5}),
     "AE": (2, {"ar_AA": 60, "en_IN": 25, "hi_IN": 15}),
     "JP": (8, {"ja_JP": 95, "zh_CN": 3, "ko_KR": 2}),
@@ -70,104 +67,63 @@ DOMAINS = {
     "disposable": "mailinator.com guerrillamail.com yopmail.com trashmail.com sharklasers.com "
     "maildrop.cc getnada.com dispostable.com mohmal.com 10minutemail.com",
 }
-WORDS = [
-    "sunny",
-    "lucky",
-    "happy",
-    "blue",
-    "night",
-    "star",
-    "gamer",
-    "tiger",
-    "music",
-    "dream",
-    "coffee",
-    "rider",
-    "ocean",
-    "fox",
-    "pixel",
-    "moon",
-]
+WORDS = "sunny lucky happy blue night star gamer tiger music dream coffee rider ocean fox pixel"
 
 # Hidden schemes: share of customers in per cent at the start and the end of the window, then the
-# chances of (user name that fits, handle, other person's, random, serial), of a foreign holder,
-# of a disposable domain and of a velocity burst.
+# chances of a user name that (fits, is a handle, fits someone else, is random, is serial), of a
+# foreign holder, of a disposable domain and of a velocity burst.
 SCHEMES: dict[str, tuple[float, float, tuple[float, ...], float, float, float]] = {
     "none": (86, 86, (0.87, 0.08, 0.035, 0.008, 0.007), 0.035, 0.010, 0.02),
     "stolen card": (5, 2, (0.50, 0.10, 0.25, 0.12, 0.03), 0.90, 0.10, 0.15),
-    "bots": (1, 4, (0.05, 0.05, 0.00, 0.90, 0.00), 0.20, 0.30, 0.40),
-    "ring": (3, 1, (0.05, 0.00, 0.05, 0.00, 0.90), 0.25, 0.25, 0.30),
+    "bots": (2, 5, (0.05, 0.05, 0.00, 0.90, 0.00), 0.20, 0.30, 0.40),
+    "ring": (4, 1, (0.05, 0.00, 0.05, 0.00, 0.90), 0.25, 0.25, 0.30),
     "throwaway": (1, 4, (0.40, 0.10, 0.20, 0.25, 0.05), 0.30, 0.95, 0.15),
-    "impostor": (2, 2, (0.05, 0.05, 0.90, 0.00, 0.00), 0.35, 0.10, 0.10),
-    "burst": (2, 1, (0.70, 0.10, 0.10, 0.05, 0.05), 0.10, 0.10, 0.95),
+    "impostor": (1, 1, (0.05, 0.05, 0.90, 0.00, 0.00), 0.35, 0.10, 0.10),
+    "burst": (1, 1, (0.70, 0.10, 0.10, 0.05, 0.05), 0.10, 0.10, 0.95),
 }
-# Weight in the logit at the start and at the end of the window.
+# fmt: off
+# Weight of each mechanism in the logit at the start and at the end of the window.
 WEIGHTS: dict[str, tuple[float, float]] = {
-    "holderMismatch": (1.9, 1.2),
-    "randomUser": (1.4, 2.1),
-    "serialUser": (2.6, 1.9),
-    "disposableDomain": (1.4, 2.1),
-    "emailMismatch": (0.5, 0.3),
-    "velocityBurst": (1.2, 0.8),
+    "holderMismatch": (1.9, 1.2), "randomUser": (1.4, 2.1), "serialUser": (2.6, 1.9),
+    "disposableDomain": (1.4, 2.1), "emailMismatch": (0.5, 0.3), "velocityBurst": (1.2, 0.8),
 }
 MECHANISMS: tuple[str, ...] = tuple(WEIGHTS)
 TEXT_MECHANISMS: tuple[str, ...] = MECHANISMS[:5]
 # Tabular terms: weight * (log1p(feature) - centre); a missing feature adds nothing.
 TABULAR_TERMS: dict[str, tuple[float, float]] = {
-    "ordersPerEmail24h": (0.34, 0.5),
-    "ordersPerDevice24h": (0.34, 0.6),
-    "ordersPerCard7d": (0.26, 1.0),
-    "failedPayments24h": (0.45, 0.2),
-    "nearDuplicateIdentities7d": (0.38, 0.2),
-    "accountAgeDays": (-0.30, 5.0),
-    "cardAgeDays": (-0.26, 5.5),
-    "emailAgeDays": (-0.19, 6.0),
-    "orderAmount": (0.30, 4.0),
-    "giftCardAmount": (0.26, 1.5),
-    "ipBillingDistanceKm": (0.22, 3.5),
-    "sessionSeconds": (-0.26, 6.0),
+    "ordersPerEmail24h": (0.30, 0.5), "ordersPerDevice24h": (0.30, 0.6),
+    "ordersPerCard7d": (0.24, 1.0), "failedPayments24h": (0.40, 0.2),
+    "nearDuplicateIdentities7d": (0.35, 0.2), "accountAgeDays": (-0.28, 5.0),
+    "cardAgeDays": (-0.24, 5.5), "emailAgeDays": (-0.18, 6.0), "orderAmount": (0.28, 4.0),
+    "giftCardAmount": (0.24, 1.5), "ipBillingDistanceKm": (0.20, 3.5),
+    "sessionSeconds": (-0.24, 6.0),
 }
 INTERACTIONS = {("holderMismatch", "newCard"): 1.0, ("randomUser", "velocityBurst"): 0.8}
 
-# Features that are exp(normal): median, spread, hidden factor they share (None: alone), missing share.
+# Features that are exp(normal): median, spread, shared hidden factor, missing share.
 LOG_NORMAL: dict[str, tuple[float, float, str | None, float]] = {
-    "accountAgeDays": (200, 1.5, "tenure", 0.0),
-    "emailAgeDays": (600, 1.3, "tenure", 0.12),
-    "cardAgeDays": (300, 1.5, "tenure", 0.05),
-    "addressAgeDays": (350, 1.4, "tenure", 0.03),
-    "phoneAgeDays": (500, 1.3, "tenure", 0.20),
-    "deviceAgeDays": (150, 1.2, "tenure", 0.08),
-    "orderAmount": (45, 1.1, "wealth", 0.0),
-    "maxItemAmount": (30, 1.1, "wealth", 0.0),
-    "amountLast30d": (120, 1.4, "wealth", 0.02),
-    "shippingFee": (5, 0.8, "wealth", 0.01),
-    "discountAmount": (4, 1.2, "wealth", 0.15),
-    "giftCardAmount": (3, 1.6, None, 0.10),
-    "ipBillingDistanceKm": (25, 1.9, None, 0.10),
-    "shippingBillingDistanceKm": (8, 2.0, None, 0.04),
-    "sessionSeconds": (400, 1.0, "attention", 0.06),
-    "pagesViewed": (9, 0.8, "attention", 0.06),
-    "secondsSinceLogin": (300, 1.5, "attention", 0.10),
-    "loyaltyPoints": (150, 1.6, "tenure", 0.30),
+    "accountAgeDays": (200, 1.5, "tenure", 0.0), "emailAgeDays": (600, 1.3, "tenure", 0.12),
+    "cardAgeDays": (300, 1.5, "tenure", 0.05), "addressAgeDays": (350, 1.4, "tenure", 0.03),
+    "phoneAgeDays": (500, 1.3, "tenure", 0.20), "deviceAgeDays": (150, 1.2, "tenure", 0.08),
+    "orderAmount": (45, 1.1, "wealth", 0.0), "maxItemAmount": (30, 1.1, "wealth", 0.0),
+    "amountLast30d": (120, 1.4, "wealth", 0.02), "shippingFee": (5, 0.8, "wealth", 0.01),
+    "discountAmount": (4, 1.2, "wealth", 0.15), "giftCardAmount": (3, 1.6, None, 0.10),
+    "ipBillingDistanceKm": (25, 1.9, None, 0.10), "shippingBillingDistanceKm": (8, 2.0, None, 0.04),
+    "sessionSeconds": (400, 1.0, "attention", 0.06), "pagesViewed": (9, 0.8, "attention", 0.06),
+    "secondsSinceLogin": (300, 1.5, "attention", 0.10), "loyaltyPoints": (150, 1.6, "tenure", 0.30),
 }
 # Features that are Poisson: mean, factor in a velocity burst, missing share.
 COUNTS: dict[str, tuple[float, float, float]] = {
-    "failedPayments24h": (0.15, 8, 0.0),
-    "itemsInBasket": (2.5, 1, 0.0),
-    "cardsOnFile": (1.4, 1, 0.02),
-    "addressesOnFile": (1.8, 1, 0.02),
-    "reviewsWritten": (3.0, 1, 0.25),
-    "returnsLast90d": (0.4, 1, 0.05),
+    "failedPayments24h": (0.15, 8, 0.0), "itemsInBasket": (2.5, 1, 0.0),
+    "cardsOnFile": (1.4, 1, 0.02), "addressesOnFile": (1.8, 1, 0.02),
+    "reviewsWritten": (3.0, 1, 0.25), "returnsLast90d": (0.4, 1, 0.05),
 }
 VELOCITY_ENTITIES = {"Email": 0.15, "Device": 0.25, "Card": 0.20, "Ip": 0.40}  # mean of the 1h count
 CONSTANTS = {"apiVersion": 3.0, "legacyFlag": 0.0}
-MISSING_TEXT = {
-    "emailAddress": 0.01,
-    "emailDomain": 0.02,
-    "billingAddressName": 0.02,
-    "customerName": 0.01,
-    "paymentAccountHolderName": 0.03,
-}
+# fmt: on
+MISSING_TEXT = 0.015
+NAME_COLUMNS = ["billingAddressName", "customerName", "paymentAccountHolderName"]
+TEXT_COLUMNS = ["emailAddress", "emailDomain", *NAME_COLUMNS]
 
 CYRILLIC = "абвгґдежзиійклмнопрстуфхцчшщъыьэюяёїє"
 CYRILLIC_LATIN = "a b v g g d e zh z i i y k l m n o p r s t u f kh ts ch sh shch  y  e yu ya yo yi ye"
@@ -185,17 +141,8 @@ PINYIN = (
     "du杜 su苏 ding丁 shen沈 ren任 yao姚 fu傅 zhong钟 cui崔 tan谭 liao廖 shi石 dai戴 qiu邱 hou侯 zou邹"
 )
 LATIN = {"ß": "ss", "ł": "l", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d", "ı": "i"}
-USER_STYLES = [
-    ("{}.{}", "g", "f"),
-    ("{}{}", "g", "f"),
-    ("{}{}", "i", "f"),
-    ("{}_{}{}", "g", "f", "yy"),
-    ("{}.{}", "f", "g"),
-    ("{}{}", "g", "yyyy"),
-    ("{}.{}{}", "i", "f", "yy"),
-    ("{}y{}", "short", "yy"),
-]
-NAME_ORDERS = [("{} {}", "g", "f"), ("{} {}", "f", "g"), ("{}{}", "f", "g")]
+USER_STYLES = "{g}.{f} {g}{f} {i}{f} {g}_{f}{yy} {f}.{g} {g}{yyyy} {i}.{f}{yy} {short}y{yy}"
+NAME_ORDERS = ["{g} {f}", "{f} {g}", "{f}{g}"]
 EAST_ASIAN = {"ja_JP": 1, "zh_CN": 2, "ko_KR": 2}
 RANDOM_LETTERS = "bcdfghjklmnpqrstvwxzaeiouy0123456789"
 VOWEL_MARK = "\x01"  # placed before what replaces an Indic consonant's own "a"
@@ -220,15 +167,17 @@ def generate_orders(n_orders: int, seed: int = 0, base_rate: float = 0.05) -> pl
     ordered = paid - np.minimum(1 + rng.lognormal(7, 1.5, n_orders).astype(np.int64), 86_400)
     first = np.full(owner.max() + 1, START + SPAN)
     np.minimum.at(first, owner, ordered)
+    days = (ordered - first[owner]) / 86_400
 
     customers, scheme = _customers(rng, np.clip((first - START) / SPAN, 0, 1))
     orders = customers[owner].with_columns(
         objectId=pl.format("O{}", pl.Series(10**9 + rng.permutation(n_orders))),
         transactionDate=pl.from_epoch(pl.Series(paid)).dt.strftime(DATE_FORMAT),
         orderDate=pl.Series(ordered).cast(pl.String),
-        daysSinceFirstCompletedOrder=pl.Series((ordered - first[owner]) / 86_400),
+        daysSinceFirstCompletedOrder=pl.Series(days),
     )
-    orders = _drop_cells(rng, orders).with_columns(**_features(rng, scheme[owner], owner, ordered))
+    features = _features(rng, scheme[owner], owner, ordered, days)
+    orders = _drop_cells(rng, orders).with_columns(**features)
     p = posterior(orders, base_rate)
     return orders.with_columns(status=_status(rng, p), oracle_p=pl.Series(p))
 
@@ -322,27 +271,20 @@ def _romanisation() -> dict[str, str]:
     table |= dict(zip(CYRILLIC, CYRILLIC_LATIN.split(" "), strict=True))
     table |= dict(zip(ARABIC, ARABIC_LATIN.split(" "), strict=True))
     table |= dict.fromkeys("أإآ", "a") | {"ؤ": "w", "ئ": "y"} | LATIN
-    table |= {chr(code): _hangul(chr(code)) for code in range(0xAC00, 0xD7A4)}
-    for block in (0x0900, 0x0B80):  # Devanagari, Tamil
-        table |= {chr(code): _indic(chr(code)) for code in range(block, block + 0x80)}
+    for start, end in ((0xAC00, 0xD7A4), (0x900, 0x980), (0xB80, 0xC00)):  # Hangul, Hindi, Tamil
+        table |= {chr(code): _sound(chr(code)) for code in range(start, end)}
     return dict(sorted(table.items(), key=lambda item: -len(item[0])))
 
 
-def _hangul(char: str) -> str:
-    return unicodedata.name(char).split()[-1].lower() + " "
-
-
-def _indic(char: str) -> str:
-    """Reading of an Indic letter or sign by its Unicode name, doubled letters made single."""
+def _sound(char: str) -> str:
+    """Reading of a Hangul or Indic character by its Unicode name, doubled letters made single."""
     name = unicodedata.name(char, "")
     sound = sub(r"(.)\1+", r"\1", name.split(" ")[-1].lower())
-    if "VOWEL SIGN" in name:
-        return VOWEL_MARK + sound
-    if "VIRAMA" in name:
-        return VOWEL_MARK
-    if "LETTER" in name:
-        return sound
-    return "n" if "ANUSVARA" in name else ""
+    if "HANGUL" in name:
+        return f"{sound} "
+    if "VOWEL SIGN" in name or "VIRAMA" in name:
+        return VOWEL_MARK + sound.replace("virama", "")
+    return sound if "LETTER" in name else "n" * ("ANUSVARA" in name)
 
 
 @cache
@@ -387,14 +329,19 @@ def _people(rng: np.random.Generator, locale: np.ndarray) -> pl.DataFrame:
         "locale",
         "given",
         "family",
-        native=_pick(style, *(pl.format(*f) for f in NAME_ORDERS)),
-        latin=pl.format("{} {}", "given", "family").str.to_titlecase(),
+        native=_pick(style, *map(_filled, NAME_ORDERS)),
+        latin=_filled("{given} {family}").str.to_titlecase(),
     )
 
 
 def _pick(which: pl.Series, *options: pl.Expr) -> pl.Expr:
     """The option that `which` (0, 1, ...) names on each row."""
     return pl.coalesce([pl.when(which == i).then(option) for i, option in enumerate(options)])
+
+
+def _filled(template: str) -> pl.Expr:
+    """The template with columns in the places of their names."""
+    return pl.format(sub(r"\w+(?=})", "", template), *findall(r"\{(\w+)", template))
 
 
 def _draw(rng: np.random.Generator, p: np.ndarray) -> np.ndarray:
@@ -464,7 +411,7 @@ def _domains(rng: np.random.Generator, region: pl.Series, disposable: np.ndarray
 
 def _user_names(rng: np.random.Generator, people: pl.DataFrame, kind: np.ndarray) -> pl.Series:
     """Part of the address before @, by kind: fits, handle, other person's, random, serial."""
-    n, theirs = len(kind), kind == 2
+    n, theirs, words = len(kind), kind == 2, pl.Series(WORDS.split())
     own = [pl.when(pl.Series(theirs)).then(f"other_{c}").otherwise(c) for c in ("given", "family")]
     letters = np.frombuffer(RANDOM_LETTERS.encode(), np.uint8)
     noise = pl.Series(letters[rng.integers(0, len(letters), (n, 11))].view("S11").ravel())
@@ -476,16 +423,15 @@ def _user_names(rng: np.random.Generator, people: pl.DataFrame, kind: np.ndarray
         short=own[0].str.head(4),
         yy=pl.Series(rng.integers(60, 100, n)),
         yyyy=pl.Series(rng.integers(1955, 2009, n)),
-        w=pl.Series(WORDS).gather(rng.integers(0, len(WORDS), n)),
-        v=pl.Series(WORDS).gather(rng.integers(0, len(WORDS), n)),
+        w=words.gather(rng.integers(0, len(words), n)),
+        v=words.gather(rng.integers(0, len(words), n)),
         noise=noise.cast(pl.String).str.head(pl.Series(rng.integers(8, 12, n))),
     )
-    style = pl.Series(rng.integers(0, len(USER_STYLES), n))
-    fitting = _pick(style, *(pl.format(*f) for f in USER_STYLES))
-    serial = _pick(
-        style % 2, pl.format("{}.{}{}", "g", "f", "number"), pl.format("{}{}{}", "i", "f", "number")
-    )
-    handle = pl.format("{}{}{}", "w", "v", "yy")
+    styles = USER_STYLES.split()
+    style = pl.Series(rng.integers(0, len(styles), n))
+    fitting = _pick(style, *map(_filled, styles))
+    serial = _pick(style % 2, _filled("{g}.{f}{number}"), _filled("{i}{f}{number}"))
+    handle = _filled("{w}{v}{yy}")
     users = _pick(pl.Series(kind), fitting, handle, fitting, pl.col("noise"), serial)
     return cells.select(users.alias("user"))["user"]
 
@@ -497,7 +443,7 @@ def _identity(rng: np.random.Generator, people: pl.DataFrame, users: pl.Series) 
     name = pl.when(latin).then("latin").otherwise("native")
     other = pl.when(latin).then("other_latin").otherwise("other_native")
     initial = pl.format("{} {}", pl.col("given").str.head(1), "family").str.to_uppercase()
-    relative = pl.format("{} {}", "other_given", "family").str.to_titlecase()
+    relative = _filled("{other_given} {family}").str.to_titlecase()
     card = pl.col("latin").str.to_uppercase()
     styles = pl.Series(rng.choice(4, n, p=[0.6, 0.25, 0.08, 0.07]))
     holder = pl.when("foreign").then(other).otherwise(_pick(styles, name, card, initial, relative))
@@ -516,21 +462,21 @@ def _identity(rng: np.random.Generator, people: pl.DataFrame, users: pl.Series) 
 
 
 def _features(
-    rng: np.random.Generator, scheme: np.ndarray, owner: np.ndarray, ordered: np.ndarray
+    rng: np.random.Generator, scheme: np.ndarray, owner: np.ndarray, ordered: np.ndarray, days: np.ndarray
 ) -> dict[str, pl.Series]:
     """Numeric features of each order; a risky scheme shifts some, a velocity burst the counts."""
     n, risky = len(scheme), scheme > 0
     burst = rng.random(n) < np.array([row[-1] for row in SCHEMES.values()])[scheme]
     factors = {
-        "tenure": rng.normal(size=owner.max() + 1)[owner] - 0.6 * risky,
+        "tenure": rng.normal(size=n)[owner] - 0.6 * risky,
         "wealth": rng.normal(size=n) + 0.3 * risky,
         "attention": rng.normal(size=n) - 0.4 * risky,
     }
     columns: dict[str, np.ndarray] = {}
     for name, (median, spread, factor, _) in LOG_NORMAL.items():
-        z = rng.normal(size=n)
-        z = z if factor is None else 0.6 * z + 0.8 * factors[factor]
-        columns[name] = (median * np.exp(spread * z)).round(2)
+        z = rng.normal(size=n)[owner if factor == "tenure" else slice(None)]
+        z = 0.6 * z + 0.8 * factors[factor] if factor else z
+        columns[name] = (median * np.exp(spread * z) + days * (factor == "tenure")).round(2)
     for name, (mean, factor, _) in COUNTS.items():
         columns[name] = _counts(rng, mean * np.where(burst, factor, 1))
     for entity, mean in VELOCITY_ENTITIES.items():
@@ -554,9 +500,9 @@ def _counts(rng: np.random.Generator, mean: np.ndarray) -> np.ndarray:
 
 def _drop_cells(rng: np.random.Generator, orders: pl.DataFrame) -> pl.DataFrame:
     """Some text cells go missing, and the domain wherever its address did."""
-    kept = {c: pl.Series(rng.random(orders.height) >= p) for c, p in MISSING_TEXT.items()}
-    kept["emailDomain"] &= kept["emailAddress"]
-    return orders.with_columns(pl.when(keep).then(name).alias(name) for name, keep in kept.items())
+    missing = {name: pl.Series(rng.random(orders.height) < MISSING_TEXT) for name in TEXT_COLUMNS}
+    missing["emailDomain"] |= missing["emailAddress"]
+    return orders.with_columns(pl.when(~gone).then(name).alias(name) for name, gone in missing.items())
 
 
 def _status(rng: np.random.Generator, p: np.ndarray) -> pl.Series:

@@ -149,10 +149,10 @@ def train_tokenizer(
     if len(fields) < 10:
         raise ValueError(f"{len(fields)} rows are too few to train a tokenizer on; 10 are needed")
     order = np.random.default_rng(config.seed).permutation(len(fields))
-    n_train = max(1, round(len(fields) * (1 - config.held_out)))
+    n_train = min(max(1, round(len(fields) * (1 - config.held_out))), len(fields) - 1)
     largest = train_bpe(texts_of(fields[order[:n_train]]), config.max_vocab, config.min_frequency)
     measured = fields[order[n_train:][:N_MEASURED]]
-    if not n_characters(measured):
+    if largest.get_vocab_size() == len(SPECIAL_TOKENS) or not n_characters(measured):
         raise ValueError(f"the text columns {fields.columns} hold no characters to learn from")
 
     curve: dict[int, float] = {}

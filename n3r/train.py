@@ -146,7 +146,7 @@ def fit(
     _check(model_config, train, val, config)
     folder = Path(folder)
     collate = collate_for(model_config, pad_token)
-    precision = _precision(config)
+    precision = resolve_precision(config)
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(config.seed)
         module = RiskModule(RiskModel(model_config), config)
@@ -298,7 +298,7 @@ def _check(model: ModelConfig, train: OrderDataset, val: OrderDataset | None, co
             )
 
 
-def _precision(config: TrainConfig) -> str:
+def resolve_precision(config: TrainConfig) -> str:
     """`auto` resolved: bfloat16 where the processor multiplies it, else float32."""
     if config.precision != "auto":
         return config.precision

@@ -1,0 +1,39 @@
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help setup run test lint notebooks lab bench clean
+
+help:  ## print this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "n3r needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	touch $(READY)
+
+setup: $(READY)  ## make .venv with the exact versions of constraints.txt
+
+run: $(READY)  ## everything on synthetic orders, quick size: prepare, train, compare, report
+	$(BIN)/n3r run --size quick
+
+test: lint  ## lint, pytest, and nbval on the notebooks
+	$(BIN)/python -m pytest -m "not slow"
+	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
+
+lint: $(READY)  ## ruff on code and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: $(READY)  ## run the notebooks at dev size and keep their outputs in them
+	$(BIN)/n3r refresh
+
+lab: $(READY)  ## JupyterLab on notebooks/
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+bench: $(READY)  ## measure n3r beside the legacy, write reports/benchmarks.md
+	$(BIN)/python -m benchmarks.train
+
+clean:  ## remove what runs and tools left; keeps .venv
+	rm -rf runs .pytest_cache .ruff_cache .hypothesis

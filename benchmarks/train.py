@@ -1,0 +1,140 @@
+"""Training speed of n3r beside the legacy, both at the published size, interleaved in one process.
+
+    python -m benchmarks.train lstm2risk names
+    python -m benchmarks.train lstm2risk names --steps 2 --pairs 1     (a smoke run)
+
+One JSON line a pair: orders a second of each over the same number of batches of 512 rows, data loading,
+forward, backward and optimiser included, and their ratio; then the median ratio. Texts are random token ids
+with the lengths of the case: `names` 26 +- 6 tokens; `bots` log-normal, mean 44, the longest 163, as the
+twitter_bots texts are. The legacy trains in float32 on packed sequences, as published; n3r as `TrainConfig`
+has it by default.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from n3r.data import Batch, OrderDataset, make_loader
+from n3r.legacy import legacy_lstm_collate, legacy_transformer_collate
+from n3r.model import RiskModel, model_select
+from n3r.parity import legacy_model
+from n3r.tokenizer import TokenizedText
+from n3r.train import TrainConfig, collate_for, parameter_groups, resolve_precision
+
+N_FEATURES, VOCAB, PAD, BATCH = 100, 4000, 1, 512
+
+
+def lengths(case: str, n_rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Token counts of a case's texts."""
+    if case == "names":
+        return np.clip(rng.normal(26, 6, n_rows), 4, 60).round().astype(np.int64)
+    return np.clip(rng.lognormal(np.log(38.5), 0.52, n_rows), 3, 163).round().astype(np.int64)
+
+
+def rows(case: str, n_rows: int, seed: int = 0) -> OrderDataset:
+    """Random rows with a case's lengths."""
+    rng = np.random.default_rng(seed)
+    offsets = np.concatenate([[0], np.cumsum(lengths(case, n_rows, rng))])
+    text = TokenizedText(rng.integers(7, VOCAB, offsets[-1], dtype=np.int32), offsets)
+    tabular = rng.standard_normal((n_rows, N_FEATURES), dtype=np.float32)
+    return OrderDataset(text, tabular, rng.integers(0, 2, n_rows))
+
+
+def n3r_steps(model: RiskModel, data: OrderDataset, precision: str) -> Iterator[int]:
+    """Train for ever; yields each step's number of rows."""
+    config = TrainConfig()
+    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, fused=True)
+    loader = make_loader(data, collate_for(model.config, PAD), BATCH, shuffle=True)
+    for epoch in itertools.count():
+        loader.sampler.set_epoch(epoch)
+        for batch in loader:
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                logits = model(batch)
+            F.cross_entropy(logits.float(), batch["label"]).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            yield len(batch["label"])
+
+
+def legacy_steps(model: torch.nn.Module, data: OrderDataset, block_size: int | None) -> Iterator[int]:
+    """Train for ever as the legacy does; yields each step's number of rows.
+
+    Its tokenising on every access is left out, which favours the legacy.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    collate = legacy_transformer_collate(PAD, block_size) if block_size else legacy_lstm_collate(PAD)
+    rng = np.random.default_rng(0)
+    for _ in itertools.count():
+        for start in range(0, len(data) - BATCH + 1, BATCH):
+            order = rng.permutation(len(data))[start : start + BATCH]
+            batch: Batch = collate([_legacy_sample(data, row) for row in order])
+            loss = F.binary_cross_entropy(model(batch), batch["label"])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield len(batch["label"])
+
+
+def _legacy_sample(data: OrderDataset, row: int) -> dict:
+    sample = data[int(row)]
+    return {
+        "text": torch.from_numpy(sample["text"].astype(np.int64)),
+        "tabular": torch.from_numpy(sample["tabular"]),
+        "label": torch.tensor([float(sample["label"])]),
+        "row_id": torch.tensor(int(row)),
+    }
+
+
+def speed(steps: Iterator[int], n_steps: int) -> float:
+    """Rows a second over the next steps."""
+    started = time.perf_counter()
+    n_rows = sum(next(steps) for _ in range(n_steps))
+    return n_rows / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Print one JSON line a pair and the median ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model_class", choices=["lstm2risk", "transformer2risk"])
+    parser.add_argument("case", choices=["names", "bots"])
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8, help="batches of n3r a pair")
+    parser.add_argument("--legacy-steps", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    data = rows(arguments.case, 16 * BATCH)
+    config = model_select(arguments.model_class, vocab_size=VOCAB, n_tab_features=N_FEATURES).config
+    precision = resolve_precision(TrainConfig())
+    ours = n3r_steps(RiskModel(config).train(), data, precision)
+    theirs = legacy_steps(legacy_model(config, VOCAB, N_FEATURES).train(), data, config.block_size)
+    speed(ours, 1), speed(theirs, 1)  # warm-up
+    ratios = []
+    for _ in range(arguments.pairs):
+        pair = speed(ours, arguments.steps), speed(theirs, arguments.legacy_steps)
+        ratios.append(pair[0] / pair[1])
+        print(
+            json.dumps({"n3r": round(pair[0], 1), "legacy": round(pair[1], 1), "ratio": round(ratios[-1], 2)})
+        )
+    described = {
+        "model_class": arguments.model_class,
+        "case": arguments.case,
+        "mean_tokens": round(float(data.text.lengths.mean()), 1),
+        "longest": int(data.text.lengths.max()),
+        "batch": BATCH,
+        "threads": torch.get_num_threads(),
+        "dtype": {"n3r": precision, "legacy": "float32"},
+        "median_ratio": round(statistics.median(ratios), 2),
+    }
+    print(json.dumps(described))
+
+
+if __name__ == "__main__":
+    main()

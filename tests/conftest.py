@@ -1,0 +1,99 @@
+"""What the test files share: made-up names, a tokenizer trained on them, data sets with a planted signal."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# The matrices of tests are so small that a second thread only waits for the first.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import settings
+
+from n3r.tokenizer import NameTokenizer, TokenizedText, TokenizerConfig, train_tokenizer
+
+settings.register_profile("n3r", deadline=None)
+settings.load_profile("n3r")
+
+GIVEN = [
+    "Anina",
+    "Belto",
+    "Corvin",
+    "Dalmer",
+    "Elshi",
+    "Fenno",
+    "Garish",
+    "Hulda",
+    "Imari",
+    "Jorun",
+    "Kasimo",
+]
+FAMILY = ["Abernal", "Bostrik", "Cavendo", "Drumond", "Eskelin", "Farqua", "Gunders", "Holmgar", "Lenka"]
+MAIL = ["post.example", "mail.example", "box.example"]
+
+
+def made_up_names(n: int, seed: int = 0) -> pl.DataFrame:
+    """`n` rows of the text columns email, billing and holder; a tenth of the holders is missing."""
+    rng = np.random.default_rng(seed)
+    given, family = rng.choice(GIVEN, n), rng.choice(FAMILY, n)
+    number, mail = rng.integers(1, 999, n), rng.choice(MAIL, n)
+    email = [f"{g}.{f}{k}@{m}".lower() for g, f, k, m in zip(given, family, number, mail, strict=True)]
+    billing = [f"{g} {f}" for g, f in zip(given, family, strict=True)]
+    holder = [None if rng.random() < 0.1 else name.upper() for name in billing]
+    return pl.DataFrame({"email": email, "billing": billing, "holder": holder})
+
+
+def planted_orders(n: int, seed: int = 0, shuffled: bool = False, flipped: bool = False):
+    """An OrderDataset of 40 token ids and 3 features; token 7 and feature 0 make the label.
+
+    `shuffled` labels have nothing to do with the rows; `flipped` ones are the opposite of the signal.
+    """
+    from n3r.data import OrderDataset  # here, so that tests without torch start without it
+
+    rng = np.random.default_rng(seed)
+    offsets = np.concatenate([[0], np.cumsum(rng.integers(1, 9, n))])
+    ids = rng.integers(7, 16, offsets[-1]).astype(np.int32)
+    tabular = rng.normal(size=(n, 3)).astype(np.float32)
+    has_token = np.array([7 in ids[start:end] for start, end in zip(offsets, offsets[1:], strict=False)])
+    label = (2 * has_token + tabular[:, 0] > 0.8).astype(np.int64)
+    if shuffled:
+        label = rng.permutation(label)
+    return OrderDataset(TokenizedText(ids, offsets), tabular, 1 - label if flipped else label)
+
+
+def in_fresh_process(code: str, *arguments: object, **environment: str) -> str:
+    """What `code` prints in a new interpreter; its errors fail the test."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, **environment},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def names() -> Callable[..., pl.DataFrame]:
+    return made_up_names
+
+
+@pytest.fixture(scope="session")
+def planted() -> Callable:
+    return planted_orders
+
+
+@pytest.fixture(scope="session")
+def run_fresh() -> Callable[..., str]:
+    return in_fresh_process
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> NameTokenizer:
+    """Trained on 300 rows of made-up names."""
+    return train_tokenizer(made_up_names(300), TokenizerConfig(min_frequency=3))[0]

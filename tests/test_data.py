@@ -1,0 +1,274 @@
+"""Batches: their contract, each row once an epoch, near-equal lengths, an order from seed and epoch."""
+
+import itertools
+
+import lightning as L
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from n3r.data import (
+    LengthBucketSampler,
+    OrderDataset,
+    build_lstm2risk_collate_fn,
+    build_transformer2risk_collate_fn,
+    make_loader,
+)
+from n3r.features import NumericFeatures
+from n3r.tokenizer import TokenizedText
+
+PAD = 1
+BLOCK = 6
+COLLATES = [build_lstm2risk_collate_fn(PAD), build_transformer2risk_collate_fn(PAD, BLOCK)]
+lengths_of_rows = st.lists(st.integers(0, 12), min_size=1, max_size=40)
+
+
+def dataset(lengths, label=None) -> OrderDataset:
+    """Row r holds the ids 100 r + 7, 100 r + 8, .. and the features (r, -r)."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ids = [100 * row + 7 + i for row, length in enumerate(lengths) for i in range(length)]
+    tabular = np.array([[row, -row] for row in range(len(lengths))], np.float32)
+    return OrderDataset(TokenizedText(np.array(ids, np.int32), offsets), tabular, label)
+
+
+def batches(sampler: LengthBucketSampler) -> list[list[int]]:
+    return list(sampler)
+
+
+# ---- data set
+
+
+def test_a_sample_is_its_own_row(names, tokenizer):
+    frame = names(12).with_columns(amount=pl.Series(range(12)), label=pl.Series([0, 1] * 6, dtype=pl.Int8))
+    features = NumericFeatures().fit(frame, ["amount"])
+    data = OrderDataset.from_frame(frame, ["email", "holder"], tokenizer, features)
+    assert len(data) == 12
+    for row in range(12):
+        alone = tokenizer.encode(frame[row].select("email", "holder")).ids
+        sample = data[row]
+        assert sample["text"].tolist() == alone.tolist()
+        assert sample["tabular"].tolist() == features.transform(frame[row])[0].tolist()
+        assert (sample["label"], sample["row_id"]) == (row % 2, row)
+    assert [sample["row_id"] for sample in data[[3, 1]]] == [3, 1]
+
+
+def test_rows_keep_max_tokens(names, tokenizer):
+    frame = names(5).with_columns(billing=pl.lit("Anina Belto " * 300))
+    data = OrderDataset.from_frame(frame, ["billing"], tokenizer, NumericFeatures(), max_tokens=50)
+    assert data.text.lengths.tolist() == [50] * 5
+    assert OrderDataset.from_frame(frame, ["billing"], tokenizer, NumericFeatures()).text.lengths.max() == 512
+
+
+def test_defect_43_rows_without_a_label_have_minus_one(names, tokenizer):
+    data = OrderDataset.from_frame(names(4), ["email"], tokenizer, NumericFeatures())
+    assert data.label.tolist() == [-1] * 4
+    some = names(3).with_columns(label=pl.Series([1, None, 0], dtype=pl.Int8))
+    assert OrderDataset.from_frame(some, ["email"], tokenizer, NumericFeatures()).label.tolist() == [1, -1, 0]
+
+
+def test_unequal_lengths_are_refused():
+    text = dataset([1, 2, 3]).text
+    with pytest.raises(ValueError, match="3 texts, 2 feature rows"):
+        OrderDataset(text, np.zeros((2, 1), np.float32))
+    with pytest.raises(ValueError, match="lengths differ"):
+        OrderDataset(text, np.zeros((3, 1), np.float32), np.zeros(4))
+
+
+# ---- collate
+
+
+@pytest.mark.parametrize("collate", COLLATES)
+@given(lengths_of_rows)
+def test_the_batch_contract(collate, lengths):
+    data = dataset(lengths, np.arange(len(lengths)) % 3 - 1)
+    batch = collate(data[list(range(len(lengths)))])
+    n, width = batch["text"].shape
+    shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in batch.items()}
+    assert shapes == {
+        "text": ((n, width), torch.int64),
+        "text_length": ((n,), torch.int64),
+        "attn_mask": ((n, width), torch.bool),
+        "tabular": ((n, 2), torch.float32),
+        "label": ((n,), torch.int64),
+        "row_id": ((n,), torch.int64),
+    }
+    limit = BLOCK if collate is COLLATES[1] else None
+    assert n == len(lengths)
+    assert width == max(1, max(len(data[row]["text"][:limit]) for row in range(n)))
+    assert sorted(batch["row_id"].tolist()) == list(range(n))
+    for place, row in enumerate(batch["row_id"].tolist()):
+        ids = data[row]["text"][:limit].tolist()
+        # defect 12: filled with the id of [PAD]
+        assert batch["text"][place].tolist() == ids + [PAD] * (width - len(ids))
+        assert batch["attn_mask"][place].tolist() == [True] * len(ids) + [False] * (width - len(ids))
+        assert batch["text_length"][place] == len(ids)
+        assert batch["tabular"][place].tolist() == data[row]["tabular"].tolist()
+        assert batch["label"][place] == data.label[row]
+
+
+@given(lengths_of_rows)
+def test_the_lstm_collate_sorts_longest_first(lengths):
+    batch = COLLATES[0](dataset(lengths)[list(range(len(lengths)))])
+    assert batch["text_length"].tolist() == sorted(lengths, reverse=True)
+
+
+@given(lengths_of_rows)
+def test_the_transformer_collate_keeps_the_order(lengths):
+    batch = COLLATES[1](dataset(lengths)[list(range(len(lengths)))])
+    assert batch["row_id"].tolist() == list(range(len(lengths)))
+
+
+@pytest.mark.parametrize("pad_token", [0, 1, 39])
+def test_defect_12_padding_is_the_pad_token(pad_token):
+    for collate in (build_lstm2risk_collate_fn(pad_token), build_transformer2risk_collate_fn(pad_token, 9)):
+        batch = collate(dataset([3, 1])[[0, 1]])
+        assert batch["text"].tolist() == [[7, 8, 9], [107, pad_token, pad_token]]
+
+
+def test_defect_14_texts_without_a_token_are_one_pad_wide():
+    for collate in COLLATES:
+        batch = collate(dataset([0, 0])[[0, 1]])
+        assert batch["text"].tolist() == [[PAD], [PAD]]
+        assert batch["attn_mask"].tolist() == [[False], [False]]
+
+
+def test_defect_22_a_batch_without_tabular_columns():
+    data = OrderDataset(dataset([2, 1]).text, np.zeros((2, 0), np.float32))
+    assert COLLATES[0](data[[0, 1]])["tabular"].shape == (2, 0)
+
+
+# ---- sampler
+
+sizes = given(lengths_of_rows, st.integers(1, 45), st.booleans(), st.integers(0, 9))
+
+
+@sizes
+def test_each_row_exactly_once_an_epoch(lengths, batch_size, shuffle, epoch):
+    sampler = LengthBucketSampler(np.array(lengths), batch_size, shuffle)
+    sampler.set_epoch(epoch)
+    drawn = batches(sampler)
+    assert sorted(itertools.chain(*drawn)) == list(range(len(lengths)))
+    assert len(drawn) == len(sampler)
+
+
+@sizes
+def test_defect_23_batches_are_of_near_equal_size_and_none_is_a_lone_row(lengths, batch_size, shuffle, epoch):
+    sampler = LengthBucketSampler(np.array(lengths), batch_size, shuffle)
+    sampler.set_epoch(epoch)
+    found = [len(batch) for batch in sampler]
+    assert max(found) - min(found) <= 1
+    assert max(found) <= max(batch_size, 3)
+    if len(lengths) > 1 and batch_size > 1:
+        assert min(found) >= 2
+    if batch_size == 1:
+        assert max(found) == 1
+
+
+def test_as_few_batches_as_the_size_allows():
+    for n, batch_size, expected in [(10, 5, 2), (11, 5, 3), (4, 9, 1), (1, 9, 1), (2, 1, 2)]:
+        assert len(LengthBucketSampler(np.ones(n), batch_size)) == expected
+
+
+def test_the_order_follows_from_seed_and_epoch():
+    lengths = np.random.default_rng(0).integers(1, 30, 200)
+
+    def drawn(seed: int, epoch: int) -> list[list[int]]:
+        sampler = LengthBucketSampler(lengths, 16, shuffle=True, seed=seed)
+        sampler.set_epoch(epoch)
+        return batches(sampler)
+
+    assert drawn(3, 2) == drawn(3, 2)
+    orders = [drawn(*key) for key in [(3, 0), (3, 1), (4, 0), (4, 1)]]
+    for one, other in itertools.combinations(orders, 2):
+        mates = [{frozenset(batch) for batch in order} for order in (one, other)]
+        assert not mates[0] & mates[1]  # other batch-mates, not only another order of the batches
+
+
+def test_shuffling_leaves_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    data = dataset([3, 1, 2, 5])
+    assert len(list(make_loader(data, COLLATES[0], 2, shuffle=True))) == 2
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_without_shuffling_the_longest_come_first():
+    drawn = batches(LengthBucketSampler(np.array([2, 9, 4, 9, 1]), 3))
+    assert drawn == [[1, 3, 2], [0, 4]]
+
+
+def test_batches_are_not_taken_in_order_of_length():
+    lengths = np.arange(400)
+    means = [lengths[batch].mean() for batch in LengthBucketSampler(lengths, 20, shuffle=True)]
+    assert abs(np.corrcoef(means, range(20))[0, 1]) < 0.7
+
+
+def test_little_padding():
+    """Names are about log-normal in length: random batches pad more than double, buckets a few percent."""
+    lengths = np.random.default_rng(0).lognormal(3, 0.5, 4000).astype(int) + 1
+
+    def padded(drawn: list[list[int]]) -> float:
+        return sum(len(batch) * lengths[batch].max() for batch in drawn) / lengths.sum()
+
+    order = np.random.default_rng(1).permutation(4000)
+    at_random = padded([part.tolist() for part in np.array_split(order, 63)])
+    assert at_random > 2
+    assert padded(batches(LengthBucketSampler(lengths, 64, shuffle=True))) < 1.15
+    assert padded(batches(LengthBucketSampler(lengths, 64))) < 1.05
+
+
+# ---- loader
+
+
+@given(lengths_of_rows, st.integers(1, 9), st.booleans())
+@settings(max_examples=30)
+def test_a_loader_gives_each_row_once(lengths, batch_size, shuffle):
+    loader = make_loader(dataset(lengths), COLLATES[0], batch_size, shuffle)
+    found = [batch["row_id"].tolist() for batch in loader]
+    assert len(found) == len(loader)
+    assert sorted(itertools.chain(*found)) == list(range(len(lengths)))
+
+
+class Recorder(L.LightningModule):
+    """Writes down the rows of each training batch of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.epochs: list[list[list[int]]] = []
+
+    def on_train_epoch_start(self):
+        self.epochs.append([])
+
+    def training_step(self, batch, _):
+        self.epochs[-1].append(batch["row_id"].tolist())
+        return self.weight.sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_defect_36_each_epoch_of_a_real_trainer_has_its_own_order(tmp_path):
+    lengths = np.random.default_rng(0).integers(1, 9, 60)
+    recorder = Recorder()
+    trainer = L.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=tmp_path,
+    )
+    collate = build_transformer2risk_collate_fn(PAD, 9)
+    trainer.fit(recorder, make_loader(dataset(lengths), collate, 8, shuffle=True, seed=5))
+    expected = []
+    for epoch in range(3):
+        sampler = LengthBucketSampler(lengths, 8, shuffle=True, seed=5)
+        sampler.set_epoch(epoch)
+        expected.append(batches(sampler))
+    assert recorder.epochs == expected
+    assert expected[0] != expected[1] != expected[2]

@@ -1,0 +1,424 @@
+"""The tokenizer: sized by compression, no text spells a special token, the same wherever it is read."""
+
+import json
+import unicodedata
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from n3r import legacy
+from n3r.tokenizer import (
+    SPECIAL_TOKENS,
+    NameTokenizer,
+    TokenizerConfig,
+    compression,
+    n_characters,
+    nearest_size,
+    texts_of,
+    train_bpe,
+    train_tokenizer,
+    truncate,
+)
+
+CLS, PAD, UNK, BOS, EOS, MISSING, BAR = range(7)
+WIDE = str.maketrans({chr(c): chr(c + 0xFEE0) for c in range(0x21, 0x7F)})  # to full-width letters
+
+
+def rows(tokenizer: NameTokenizer, fields: pl.DataFrame, max_tokens: int | None = None) -> list[list[int]]:
+    ids, offsets = tokenizer.encode(fields, max_tokens)
+    return [ids[start:end].tolist() for start, end in zip(offsets, offsets[1:], strict=False)]
+
+
+def one(tokenizer: NameTokenizer, *texts: str | None) -> list[int]:
+    """Ids of a single row of these fields."""
+    columns = {f"field{i}": [text] for i, text in enumerate(texts)}
+    return rows(tokenizer, pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)))[0]
+
+
+def state(tokenizer: Tokenizer) -> dict:
+    return json.loads(tokenizer.to_str())
+
+
+def held_out(fields: pl.DataFrame, config: TokenizerConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows that are learnt from and those that compression is measured on."""
+    order = np.random.default_rng(config.seed).permutation(len(fields))
+    cut = round(len(fields) * (1 - config.held_out))
+    return fields[order[:cut]], fields[order[cut:]]
+
+
+# ---- vocabulary
+
+
+def test_special_tokens_have_the_legacys_ids(tokenizer):
+    assert SPECIAL_TOKENS == legacy.SPECIAL_TOKENS
+    assert [tokenizer.tokenizer.token_to_id(token) for token in SPECIAL_TOKENS] == list(range(7))
+    assert tokenizer.pad_token == PAD
+    assert tokenizer.vocab_size == len(tokenizer.tokenizer.get_vocab())
+
+
+def test_the_library_alone_learns_the_same_vocabulary(names):
+    texts = texts_of(names(200))
+    reference = Tokenizer(models.BPE(unk_token="[UNK]"))
+    reference.normalizer = normalizers.NFKC()
+    reference.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=180, min_frequency=3, special_tokens=SPECIAL_TOKENS, show_progress=False
+    )
+    reference.train_from_iterator(texts, trainer)
+    ours = state(train_bpe(texts, 180, 3))["model"]
+    assert (ours["vocab"], ours["merges"]) == (reference.get_vocab(), state(reference)["model"]["merges"])
+
+
+@pytest.mark.parametrize("size", [1, 40, 60, 61, 100, 175, 259, 1000])
+def test_defect_50_truncation_equals_retraining(names, size):
+    texts = texts_of(names(200))
+    largest = train_bpe(texts, 260, 2)
+    assert largest.get_vocab_size() == 260
+    assert state(truncate(largest, size)) == state(train_bpe(texts, min(size, 260), 2))
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.text("ab b", min_size=1, max_size=12), min_size=1, max_size=20),
+    st.integers(1, 60),
+    st.integers(1, 3),
+)
+def test_defect_50_truncation_equals_retraining_on_any_text(texts, size, min_frequency):
+    largest = train_bpe(texts, 60, min_frequency)
+    assert state(truncate(largest, size)) == state(train_bpe(texts, size, min_frequency))
+
+
+@pytest.mark.parametrize("target", [1.5, 2.0, 2.5, 3.1, 99.0])
+def test_defect_50_one_training_picks_what_a_training_at_each_size_would(names, target):
+    config = TokenizerConfig(target_compression=target, min_frequency=3)
+    fields = names(200)
+    learnt, measured = held_out(fields, config)
+    texts, trainings = texts_of(learnt), []
+
+    def retrained(size: int) -> float:
+        trainings.append(size)
+        return compression(NameTokenizer(train_bpe(texts, size, config.min_frequency)), measured)
+
+    low = train_bpe(texts, 1, config.min_frequency).get_vocab_size()
+    high = train_bpe(texts, config.max_vocab, config.min_frequency).get_vocab_size()
+    size = nearest_size(retrained, low, high, target)
+    tokenizer, curve = train_tokenizer(fields, config)
+    assert tokenizer.vocab_size == size
+    assert state(tokenizer.tokenizer) == state(train_bpe(texts, size, config.min_frequency))
+    assert curve["vocab_size"].to_list() == sorted(set(trainings))
+
+
+@given(st.sets(st.integers(0, 10**6), min_size=1, max_size=40), st.integers(-10, 10**6 + 10))
+def test_nearest_size_is_the_nearest_of_all_sizes(measures, target):
+    measures = sorted(measures)
+    best = min(range(len(measures)), key=lambda i: abs(measures[i] - target))
+    assert nearest_size(lambda size: measures[size - 5], 5, 4 + len(measures), target) == best + 5
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.floats(-1, 10))
+def test_nearest_size_stands_plateaus(measures, target):
+    measures = sorted(measures)
+    chosen = nearest_size(measures.__getitem__, 0, len(measures) - 1, target)
+    assert abs(measures[chosen] - target) == min(abs(measure - target) for measure in measures)
+
+
+@pytest.mark.parametrize("n", [50, 7000])
+def test_small_sets_get_the_nearest_of_all_sizes_without_a_floor(names, n):
+    config = TokenizerConfig(min_frequency=3 if n == 50 else 25)
+    fields = names(n)
+    tokenizer, _ = train_tokenizer(fields, config)
+    learnt, measured = held_out(fields, config)
+    measured = measured[:400]  # of 1,400: enough to see that no other size is far nearer
+    largest = train_bpe(texts_of(learnt), config.max_vocab, config.min_frequency)
+    sizes = range(60, largest.get_vocab_size() + 1, 1 if n == 50 else 10)
+    errors = [abs(compression(NameTokenizer(truncate(largest, size)), measured) - 2.5) for size in sizes]
+    assert tokenizer.vocab_size < 1000  # where the legacy's search begins
+    assert abs(compression(tokenizer, measured) - 2.5) <= min(errors) + (0 if n == 50 else 0.02)
+
+
+def test_defect_50_a_vocabulary_capped_by_min_frequency_is_taken_whole(names):
+    fields = names(200)
+    config = TokenizerConfig(min_frequency=60)
+    tokenizer, curve = train_tokenizer(fields, config)
+    largest = train_bpe(texts_of(held_out(fields, config)[0]), 50_000, 60)
+    assert state(tokenizer.tokenizer) == state(largest)
+    assert curve["compression"].max() == curve["compression"][-1] < 2.5
+    assert len(curve) <= 2 + np.log2(largest.get_vocab_size())
+
+
+def test_pairs_rarer_than_min_frequency_are_not_merged():
+    fields = pl.DataFrame({"name": ["qzqz"] * 4 + ["aman aman"] * 96})
+    common, every = (
+        train_tokenizer(fields, TokenizerConfig(min_frequency=n, target_compression=9))[0].tokenizer
+        for n in (25, 1)
+    )
+    assert common.token_to_id("qz") is None
+    assert common.token_to_id("am") is not None
+    assert every.token_to_id("qz") is not None
+
+
+def test_the_compression_figure_recomputed(names):
+    fields = names(300)
+    config = TokenizerConfig(min_frequency=3, seed=4)
+    tokenizer, curve = train_tokenizer(fields, config)
+    joined, n_tokens = [], 0
+    for row in held_out(fields, config)[1].iter_rows():
+        joined.append("|".join("[MISSING]" if text is None else text for text in row))
+        n_tokens += len(row) - 1 + sum(text is None for text in row)
+        n_tokens += sum(len(tokenizer.tokenizer.encode(text).ids) for text in row if text is not None)
+    expected = sum(map(len, joined)) / n_tokens
+    assert tokenizer.metadata["compression"] == pytest.approx(expected, abs=5e-5)
+    assert curve.filter(pl.col("vocab_size") == tokenizer.vocab_size)["compression"].item() == expected
+
+
+def test_characters_are_counted_after_nfkc():
+    fields = pl.DataFrame({"a": ["\ufb01sh", None], "b": ["", "\uff21"]})  # the ligature fi; a full-width A
+    assert n_characters(fields) == len("fish|") + len("[MISSING]|A")
+    assert n_characters(fields[:0]) == 0
+
+
+def test_defect_34_only_the_given_rows_are_learnt_and_the_held_out_ones_are_not():
+    rare = [chr(0x4E00 + i) for i in range(100)]  # one character that no other row has
+    tokenizer, _ = train_tokenizer(pl.DataFrame({"name": [f"ana {c}" for c in rare]}))
+    known = [tokenizer.tokenizer.token_to_id(c) is not None for c in rare]
+    assert sum(known) == 80
+    assert tokenizer.tokenizer.token_to_id("z") is None
+    assert one(tokenizer, "z") == [UNK]
+
+
+def test_defect_25_names_in_any_script_are_learnt(names):
+    fields = pl.DataFrame({"name": ["佐藤 花子", "김 민준", "Ωραία", "たなか"] * 10})
+    tokenizer, _ = train_tokenizer(fields, TokenizerConfig(min_frequency=2))
+    assert all(UNK not in ids and ids for ids in rows(tokenizer, fields))
+
+
+# ---- encoding
+
+
+def test_rows_are_fields_joined_by_the_bar_in_column_order(tokenizer):
+    a, b = one(tokenizer, "Anina Belto"), one(tokenizer, "anina.belto7@post.example")
+    assert a and b and a != b
+    assert one(tokenizer, "Anina Belto", "anina.belto7@post.example") == [*a, BAR, *b]
+    assert one(tokenizer, "anina.belto7@post.example", "Anina Belto") == [*b, BAR, *a]
+    assert "".join(map(tokenizer.tokenizer.id_to_token, a)) == "AninaBelto"
+
+
+def test_null_is_the_missing_token_and_empty_text_is_nothing(tokenizer):
+    assert one(tokenizer, None, "", None) == [MISSING, BAR, BAR, MISSING]
+    assert one(tokenizer, "") == []
+    assert one(tokenizer, "[MISSING]")[0] != MISSING
+    assert rows(tokenizer, pl.DataFrame({"a": [None, None]})) == [[MISSING], [MISSING]]
+
+
+def test_no_rows_are_no_tokens(tokenizer):
+    encoded = tokenizer.encode(pl.DataFrame({"a": [], "b": []}, schema={"a": pl.String, "b": pl.String}))
+    assert (len(encoded), encoded.ids.tolist(), encoded.offsets.tolist()) == (0, [], [0])
+
+
+def test_the_shape_of_the_encoded_rows(tokenizer, names):
+    encoded = tokenizer.encode(names(20))
+    assert (encoded.ids.dtype, encoded.offsets.dtype) == (np.int32, np.int64)
+    assert len(encoded) == 20
+    assert encoded.lengths.sum() == len(encoded.ids) == encoded.offsets[-1]
+
+
+field = st.one_of(
+    st.none(),
+    st.lists(
+        st.one_of(st.text(max_size=6), st.sampled_from([*SPECIAL_TOKENS, "\uff5c", "Anina"])), max_size=5
+    ).map("".join),
+)
+
+
+@given(st.lists(st.tuples(field, field, field), min_size=1, max_size=4))
+def test_defect_15_no_text_spells_a_special_token(tokenizer, texts):
+    encoded = rows(tokenizer, pl.DataFrame(texts, schema=dict.fromkeys("abc", pl.String), orient="row"))
+    for ids, row in zip(encoded, texts, strict=True):
+        assert ids.count(BAR) == 2
+        assert ids.count(MISSING) == sum(text is None for text in row)
+        assert not {CLS, PAD, BOS, EOS} & set(ids)
+
+
+@pytest.mark.parametrize(
+    "typed", ["[PAD]", "[CLS]", "[UNK]", "[MISSING]", "|", "\uff5c", "a|b", "[PAD][PAD]"]
+)
+def test_defect_15_typed_special_tokens_are_ordinary_characters(typed):
+    """Learnt from texts that are full of them, too."""
+    fields = pl.DataFrame({"name": [typed, "PAD CLS UNK MISSING a b [ ]"] * 40})
+    tokenizer, _ = train_tokenizer(fields, TokenizerConfig(min_frequency=1, target_compression=9))
+    ids = one(tokenizer, typed)
+    assert ids
+    assert min(ids) > BAR
+
+
+@given(st.lists(st.tuples(field, field), min_size=1, max_size=12))
+def test_a_row_encodes_alike_alone_and_among_others(tokenizer, texts):
+    schema = dict.fromkeys("ab", pl.String)
+    together = rows(tokenizer, pl.DataFrame(texts * 2, schema=schema, orient="row"))
+    alone = [rows(tokenizer, pl.DataFrame([row], schema=schema, orient="row"))[0] for row in texts]
+    assert together == alone * 2
+
+
+@given(st.lists(st.tuples(field, field, field), min_size=1, max_size=6), st.integers(5, 25))
+def test_long_rows_keep_an_equal_share_of_each_field(tokenizer, texts, max_tokens):
+    frame = pl.DataFrame(texts, schema=dict.fromkeys("abc", pl.String), orient="row")
+    for whole, cut in zip(rows(tokenizer, frame), rows(tokenizer, frame, max_tokens), strict=True):
+        assert len(cut) <= max_tokens
+        if len(whole) <= max_tokens:
+            assert cut == whole
+        else:
+            share = (max_tokens - 2) // 3  # two bars
+            assert split_at_bars(cut) == [part[:share] for part in split_at_bars(whole)]
+
+
+def split_at_bars(ids: list[int]) -> list[list[int]]:
+    parts: list[list[int]] = [[]]
+    for token in ids:
+        if token == BAR:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+def test_a_huge_field_does_not_push_the_others_out(tokenizer):
+    frame = pl.DataFrame({"a": ["Anina Belto"], "b": ["Anina " * 17_000], "c": ["Lenka"]})
+    first, huge, last = split_at_bars(rows(tokenizer, frame, 64)[0])
+    assert first == one(tokenizer, "Anina Belto")
+    assert last == one(tokenizer, "Lenka")
+    assert huge == one(tokenizer, "Anina " * 30)[:20]  # (64 - 2 bars) // 3
+    assert len(rows(tokenizer, frame)[0]) > 17_000
+
+
+@pytest.mark.parametrize(
+    "character", ["\x00", "\n", "\t", "\u200b", "\ufeff", "\x1b[31m", "\u202e", "\U0001f600"]
+)
+def test_control_characters_are_no_trouble(tokenizer, character):
+    ids = one(tokenizer, f"Anina{character}Belto", f"{character}")
+    assert ids.count(BAR) == 1
+    assert not {CLS, PAD, BOS, EOS, MISSING} & set(ids)
+    if character.isspace():
+        assert ids == one(tokenizer, "Anina Belto", "")
+
+
+def test_unknown_characters_are_unk(tokenizer):
+    assert one(tokenizer, "Ж") == [UNK]
+
+
+# ---- files
+
+
+def test_defect_13_nfkc_is_inside_tokenizer_json(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    alone = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    wide = "Anina Belto".translate(WIDE)
+    assert unicodedata.normalize("NFKC", wide) == "Anina Belto" != wide
+    expected = alone.encode("Anina Belto").ids
+    assert UNK not in expected
+    assert alone.encode(wide).ids == one(tokenizer, wide) == one(tokenizer, "Anina Belto") == expected
+
+
+def test_defect_39_saved_and_loaded_in_a_fresh_process(tokenizer, names, tmp_path, run_fresh):
+    tokenizer.save(tmp_path)
+    fields = names(30, seed=9).with_columns(odd=pl.Series(["[PAD] | \uff21", None, ""] * 10))
+    fields.write_parquet(tmp_path / "fields.parquet")
+    code = """
+import json, pathlib, sys, polars
+from n3r.tokenizer import NameTokenizer
+folder = pathlib.Path(sys.argv[1])
+tokenizer = NameTokenizer.load(folder)
+ids, offsets = tokenizer.encode(polars.read_parquet(folder / "fields.parquet"))
+found = [ids.tolist(), offsets.tolist(), tokenizer.vocab_size, tokenizer.pad_token, tokenizer.metadata]
+print(json.dumps(found))
+"""
+    ids, offsets = tokenizer.encode(fields)
+    expected = [ids.tolist(), offsets.tolist(), tokenizer.vocab_size, PAD, tokenizer.metadata]
+    assert json.loads(run_fresh(code, tmp_path)) == expected
+
+
+def test_defect_39_one_seed_gives_one_tokenizer_in_any_process(names, run_fresh, tmp_path):
+    fields = names(120)
+    fields.write_parquet(tmp_path / "fields.parquet")
+    code = """
+import sys, polars
+from n3r.tokenizer import TokenizerConfig, train_tokenizer
+fields = polars.read_parquet(sys.argv[1])
+print(train_tokenizer(fields, TokenizerConfig(min_frequency=3))[0].tokenizer.to_str())
+"""
+    first, second = (run_fresh(code, tmp_path / "fields.parquet", PYTHONHASHSEED=seed) for seed in ("1", "2"))
+    here = train_tokenizer(fields, TokenizerConfig(min_frequency=3))[0]
+    other = train_tokenizer(fields, TokenizerConfig(min_frequency=3, seed=1))[0]
+    assert json.loads(first) == json.loads(second) == state(here.tokenizer)
+    assert state(other.tokenizer) != state(here.tokenizer)
+
+
+def test_the_saved_files_say_what_they_are(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "tokenizer.json",
+        "vocab.json",
+        "tokenizer_metadata.json",
+    }
+    vocab = json.loads((tmp_path / "vocab.json").read_text())
+    assert list(vocab.values()) == list(range(tokenizer.vocab_size))
+    assert list(vocab)[:7] == SPECIAL_TOKENS
+    metadata = json.loads((tmp_path / "tokenizer_metadata.json").read_text())
+    assert metadata["vocab_size"] == tokenizer.vocab_size
+    assert metadata["text_fields"] == ["email", "billing", "holder"]
+    assert (metadata["normalizer"], metadata["pad_token"], metadata["n_texts"]) == ("NFKC", PAD, 300)
+    assert TokenizerConfig(**{name: metadata[name] for name in TokenizerConfig.model_fields}).seed == 0
+
+
+# ---- errors
+
+
+def test_too_few_rows():
+    with pytest.raises(ValueError, match="9 rows are too few"):
+        train_tokenizer(pl.DataFrame({"name": ["Anina Belto"] * 9}))
+
+
+@pytest.mark.parametrize("text", ["", " \t", None])
+@pytest.mark.parametrize("columns", [["billing"], ["billing", "holder"]])
+def test_nothing_to_learn_from(text, columns):
+    frame = pl.DataFrame({name: [text] * 20 for name in columns}, schema=dict.fromkeys(columns, pl.String))
+    with pytest.raises(ValueError, match="'billing'.*no characters"):
+        train_tokenizer(frame)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_at_least_one_row_is_learnt_and_one_measured(share):
+    fields = pl.DataFrame({"name": ["anina belto"] * 10})
+    tokenizer, _ = train_tokenizer(fields, TokenizerConfig(held_out=share, min_frequency=1))
+    assert tokenizer.metadata["compression"] > 1
+    assert UNK not in one(tokenizer, "anina belto")
+
+
+def test_a_missing_file_names_the_step_that_makes_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json.*02_tokenizer"):
+        NameTokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"model": 1}'])
+def test_a_corrupt_file_is_named(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not a tokenizer file"):
+        NameTokenizer.load(tmp_path)
+
+
+def test_a_tokenizer_without_our_special_tokens_is_refused(tmp_path):
+    foreign = Tokenizer(models.BPE(vocab={"a": 0, "[PAD]": 1}, merges=[]))
+    foreign.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match="special tokens.*02_tokenizer"):
+        NameTokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"target_compression": 1.0}, {"min_frequency": 0}, {"held_out": 1.0}, {"vocab": 9}]
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TokenizerConfig(**wrong)
