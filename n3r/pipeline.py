@@ -27,6 +27,7 @@ import typer
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("n3r", "torch", "lightning", "tokenizers", "polars", "scikit-learn", "numpy", "papermill")
 SIZES = ("dev", "quick", "full")
+OPTIONS = {"name": "name", "data": "data", "column_map": "map"}  # parameters with an option of their own
 
 
 class Step(NamedTuple):
@@ -136,7 +137,9 @@ def _key_value(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"-p takes KEY=VALUE, not {text!r}")
-    return key.strip(), _Text(value)
+    if key in OPTIONS:
+        raise ValueError(f"give {key} with --{OPTIONS[key]}, not with -p")
+    return key, _Text(value)
 
 
 class _Text(str):
@@ -155,7 +158,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if default is not None and type(value) is not type(default):
-        raise ValueError(f"{name} is {value!r}; expected a {type(default).__name__} such as {default!r}")
+        raise ValueError(f"{name} is {value!r}; expected {type(default).__name__}, such as {default!r}")
     return value
 
 

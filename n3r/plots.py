@@ -278,20 +278,24 @@ def _dress(ax: "Axes") -> None:
     """Light grid, two spines; set on the Axes, since a given one was made under another style."""
     ax.grid(True, color=RULE, lw=0.6)
     ax.set_axisbelow(True)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set(size=8.5, color=INK)
     ax.tick_params(labelsize=8, labelcolor=INK, color=GREY, length=3)
     for side, spine in ax.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set(color=GREY, linewidth=0.8)
 
 
-def _title(ax: "Axes", title: str, *counts: tuple[int, int]) -> None:
-    """The name on the left; on the right n and base rate, where all curves share their labels."""
-    ax.set_title(title, loc="left", fontweight="bold")
-    if len(counts) == 1:
-        ax.set_title(_size(*counts[0]), loc="right", fontsize=8, color=GREY)
-    elif counts:
+def _title(ax: "Axes", title: str, *counts: tuple[int, int], above: int = 0) -> None:
+    """The name and, on a line below it, n and base rate; `above` leaves points free under both."""
+    ax.set_title(title, loc="left", fontweight="bold", pad=above + (17 if counts else 5))
+    if len(counts) > 1:
         low, high = (f(n for n, _ in counts) for f in (min, max))
-        ax.set_title(f"n = {low:,} to {high:,}", loc="right", fontsize=8, color=GREY)
+        text = f"n = {low:,}, base rates differ" if low == high else f"n = {low:,} to {high:,}"
+    else:
+        text = _size(*counts[0]) if counts else ""
+    place = ("axes fraction", "offset points")
+    ax.annotate(text, (0, 1), (0, above + 5), *place, color=GREY, fontsize=8)
 
 
 def _counts(labels: Iterable[ArrayLike]) -> list[tuple[int, int]]:
@@ -311,20 +315,19 @@ def _curve(ax: "Axes", i: int, points: tuple[np.ndarray, np.ndarray] | None, lab
 
 
 def _forest_height(table: pl.DataFrame) -> float:
-    return 1.0 + 0.27 * max(2, min(len(table), MAX_ROWS))
+    return 1.15 + 0.27 * max(2, min(len(table), MAX_ROWS))
 
 
 def _forest(ax: "Axes", table: pl.DataFrame, title: str) -> list[dict]:
     """Set up one line a segment, the first on top, and return the rows that have one."""
     rows = table.head(MAX_ROWS).to_dicts()
-    ax.set_yticks(range(len(rows)), [row["segment"] for row in rows])
+    names = [row["segment"] for row in rows]
+    ax.set_yticks(range(len(rows)), [name if len(name) <= 20 else f"{name[:19]}…" for name in names])
     ax.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
-    ax.set_title(title, loc="left", fontweight="bold", pad=18)
-    size = _size(table["n"].sum(), table["n_positive"].sum())
     if len(table) > len(rows):
-        size += f"; {len(table) - len(rows)} smaller segments not drawn"
-    ax.annotate(size, (0, 1), (0, 5), "axes fraction", "offset points", color=GREY, fontsize=8)
+        title += f", largest {len(rows)} of {len(table)}"
+    _title(ax, title, (table["n"].sum(), table["n_positive"].sum()), above=13)
     return rows
 
 

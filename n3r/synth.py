@@ -84,15 +84,15 @@ SCHEMES: dict[str, tuple[float, float, tuple[float, ...], float, float, float]] 
 # fmt: off
 # Weight of each mechanism in the logit at the start and at the end of the window.
 WEIGHTS: dict[str, tuple[float, float]] = {
-    "holderMismatch": (1.9, 1.2), "randomUser": (1.4, 2.1), "serialUser": (2.6, 1.9),
-    "disposableDomain": (1.4, 2.1), "emailMismatch": (0.5, 0.3), "velocityBurst": (1.2, 0.8),
+    "holderMismatch": (1.8, 1.0), "randomUser": (1.4, 2.0), "serialUser": (2.4, 1.8),
+    "disposableDomain": (1.3, 1.9), "emailMismatch": (0.5, 0.3), "velocityBurst": (1.1, 0.6),
 }
 MECHANISMS: tuple[str, ...] = tuple(WEIGHTS)
 TEXT_MECHANISMS: tuple[str, ...] = MECHANISMS[:5]
 # Tabular terms: weight * (log1p(feature) - centre); a missing feature adds nothing.
 TABULAR_TERMS: dict[str, tuple[float, float]] = {
     "ordersPerEmail24h": (0.30, 0.5), "ordersPerDevice24h": (0.30, 0.6),
-    "ordersPerCard7d": (0.24, 1.0), "failedPayments24h": (0.40, 0.2),
+    "ordersPerCard7d": (0.24, 1.0), "failedPayments24h": (0.36, 0.2),
     "nearDuplicateIdentities7d": (0.35, 0.2), "accountAgeDays": (-0.28, 5.0),
     "cardAgeDays": (-0.24, 5.5), "emailAgeDays": (-0.18, 6.0), "orderAmount": (0.28, 4.0),
     "giftCardAmount": (0.24, 1.5), "ipBillingDistanceKm": (0.20, 3.5),
@@ -190,7 +190,7 @@ def posterior(orders: pl.DataFrame, base_rate: float = 0.05) -> np.ndarray:
     """
     logit = risk_terms(orders).sum_horizontal().to_numpy()
     low, high = -60.0, 60.0
-    for _ in range(100):
+    for _ in range(64):
         middle = (low + high) / 2
         low, high = (low, middle) if expit(logit + middle).mean() > base_rate else (middle, high)
     return expit(logit + (low + high) / 2)

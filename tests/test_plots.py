@@ -168,6 +168,8 @@ def test_curves_on_different_rows_do_not_claim_one_count():
     ax = plots.precision_recall({"new": (Y, A), "half": (Y[:300], A[:300])})
     assert len(ax.lines) == 4  # two base rates, two curves
     assert "n = 300 to 600" in words(ax)
+    ax = plots.roc({"new": (Y, A), "flipped": (1 - Y, A)})
+    assert "n = 600, base rates differ" in words(ax)
 
 
 @pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall])
@@ -224,7 +226,7 @@ def test_many_segments_are_cut_and_counted():
     table = metrics.by_segment(np.repeat(np.arange(n), 12), np.tile([0, 1], n * 6), np.tile(A[:12], n))
     ax = plots.segment_auc(table)
     assert len(ax.containers) == plots.MAX_ROWS
-    assert "7 smaller segments not drawn" in words(ax)
+    assert f"largest {plots.MAX_ROWS} of {n}" in words(ax)
     assert f"n = {n * 12}" in words(ax)
 
 

@@ -1,0 +1,141 @@
+"""A bundle scores the same wherever it is loaded, and is refused when a file of it is not its own."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from n3r import bundle as bundles
+from n3r.bundle import Bundle
+from n3r.features import NumericFeatures
+from n3r.model import MODEL_CLASSES, model_select
+from n3r.schema import ColumnMap
+from n3r.tokenizer import TokenizerConfig, train_tokenizer
+from n3r.train import TrainConfig
+
+SMALL = {
+    "lstm2risk": {"embedding_size": 8, "hidden_size": 8, "n_lstm_layers": 1},
+    "transformer2risk": {"embedding_size": 8, "hidden_size": 8, "n_blocks": 1, "n_heads": 2},
+}
+COLUMNS = ColumnMap(
+    id="order",
+    text=["email", "name"],
+    label="fraud",
+    label_values={"0": 0, "1": 1},
+    numeric=["amount"],
+    split_by="random",
+)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng = np.random.default_rng(0)
+    names = rng.choice(["Ana", "Bo", "Chen Li", "Дарья", "Eva-Maria", ""], 60)
+    return pl.DataFrame(
+        {
+            "order": [f"o{i}" for i in range(60)],
+            "email": [f"{name.lower().split(' ')[0]}{i}@example.com" for i, name in enumerate(names)],
+            "name": [None if i % 9 == 0 else str(name) for i, name in enumerate(names)],
+            "amount": [None if i % 7 == 0 else float(x) for i, x in enumerate(rng.lognormal(3, 2, 60))],
+            "segment": ["US"] * 60,
+            "label": pl.Series(rng.integers(0, 2, 60), dtype=pl.Int8),
+        }
+    )
+
+
+@pytest.fixture(params=sorted(SMALL))
+def bundle(request, frame):
+    tokenizer, _ = train_tokenizer(frame.select(COLUMNS.text), TokenizerConfig(min_frequency=2))
+    features = NumericFeatures().fit(frame, COLUMNS.numeric)
+    torch.manual_seed(0)
+    model = model_select(
+        request.param, vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **SMALL[request.param]
+    )
+    return Bundle(model.eval(), tokenizer, features, COLUMNS, TrainConfig(), {"test": {"auroc": 0.5}})
+
+
+def test_every_registered_class_is_tested_here():
+    assert sorted(SMALL) == sorted(MODEL_CLASSES)
+
+
+def test_a_fresh_process_scores_the_same(bundle, frame, tmp_path):
+    bundle.save(tmp_path / "model")
+    frame.write_parquet(tmp_path / "rows.parquet")
+    code = (
+        "import sys, polars as pl; from n3r.bundle import Bundle; "
+        "b = Bundle.load(sys.argv[1]); b.predictions(pl.read_parquet(sys.argv[2])).write_parquet(sys.argv[3])"
+    )
+    paths = [str(tmp_path / name) for name in ("model", "rows.parquet", "scored.parquet")]
+    subprocess.run([sys.executable, "-c", code, *paths], check=True)
+    scored = pl.read_parquet(paths[2])
+    assert scored["order"].equals(frame["order"])
+    assert scored.equals(bundle.predictions(frame))
+
+
+def test_predictions_are_in_input_order_and_the_same_for_a_row_alone(bundle, frame):
+    together = bundle.predictions(frame)["score"].to_numpy()
+    alone = [bundle.predictions(frame[i : i + 1])["score"].item() for i in range(0, 60, 7)]
+    np.testing.assert_allclose(together[::7], alone, atol=1e-6)
+    assert np.isfinite(together).all()
+
+
+def test_unlabelled_rows_are_scored(bundle, frame):
+    scored = bundle.predictions(frame.drop("label", "segment"))
+    assert scored.columns == ["order", "score"]
+
+
+@pytest.mark.parametrize("name", bundles.FILES)
+def test_altered_missing_and_foreign_files_are_named(bundle, tmp_path, name):
+    folder = tmp_path / "model"
+    bundle.save(folder)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-1])
+    with pytest.raises(ValueError, match=f"{name} was altered"):
+        Bundle.load(folder)
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} is missing"):
+        Bundle.load(folder)
+    (folder / name).write_bytes(content)
+    (folder / "extra.pkl").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"extra\.pkl is foreign"):
+        Bundle.load(folder)
+
+
+def test_no_manifest_is_no_bundle(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"MANIFEST\.json"):
+        Bundle.load(tmp_path)
+
+
+def test_saving_replaces_and_leaves_nothing_beside(bundle, tmp_path):
+    bundle.save(tmp_path / "model")
+    bundle._replace(metrics={"again": True}).save(tmp_path / "model")
+    assert Bundle.load(tmp_path / "model").metrics == {"again": True}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_unwritable_folder_is_named(bundle, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot write the bundle"):
+        bundle.save(tmp_path / "file" / "model")
+
+
+def test_defect_07_the_saved_config_builds_the_same_model(bundle, tmp_path):
+    bundle.save(tmp_path / "model")
+    loaded = Bundle.load(tmp_path / "model")
+    assert loaded.model.config == bundle.model.config
+    assert loaded.column_map == bundle.column_map
+    assert loaded.train_config == bundle.train_config
+    assert loaded.features.to_dict() == bundle.features.to_dict()
+
+
+def test_defect_54_nothing_in_a_bundle_is_a_pickle(bundle, tmp_path):
+    bundle.save(tmp_path / "model")
+    for path in (tmp_path / "model").iterdir():
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        else:
+            assert path.suffix == ".safetensors"

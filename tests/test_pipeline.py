@@ -1,0 +1,175 @@
+"""The runner refuses what papermill lets pass, skips what is done, and goes on after a failure."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import polars as pl
+import pytest
+
+from n3r import pipeline, synth
+from n3r.pipeline import STEPS, Step, resolve_parameters, run_steps
+
+ROOT = Path(__file__).resolve().parent.parent
+N3R = [sys.executable, "-m", "n3r.pipeline"]
+
+
+def notebook(path: Path, parameters: str, *code: str) -> None:
+    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell(source) for source in code]
+    book = nbformat.v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
+    nbformat.write(book, path)
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A checkout with two small notebooks, the second reading what the first wrote."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "size_dev.json").write_text('{"01_first": {"n": 3}}')
+    finish = "from pathlib import Path\nfrom n3r import pipeline\nrun = Path('../runs') / name\n"
+    notebook(
+        tmp_path / "notebooks" / "01_first.ipynb",
+        'name = "dev"  # the run\nn = 1  # how many\nrate = 0.5  # a share\n'
+        'parts = ["a"]  # a list\nweights = None  # any',
+        finish + "(run / 'out').write_text(str(n))\npipeline.finish_step(run, '01_first', {'n': n})",
+    )
+    notebook(
+        tmp_path / "notebooks" / "02_second.ipynb",
+        'name = "dev"  # the run\nfail = False  # to fail',
+        finish + "assert not fail, 'told to'\nn = pipeline.read_metrics(run, '01_first')['n']",
+        "pipeline.finish_step(run, '02_second', {'twice': 2 * n})",
+    )
+    monkeypatch.setattr(pipeline, "ROOT", tmp_path)
+    steps = (Step("01_first", (), ("out",)), Step("02_second", ("01_first",), ()))
+    monkeypatch.setattr(pipeline, "STEPS", steps)
+    return tmp_path
+
+
+def run(house: Path, *overrides: str, inputs: tuple[Path, ...] = ()) -> dict[str, float]:
+    """Seconds of each step's record; equal seconds mean that the step was skipped."""
+    done = run_steps(house / "runs" / "x", resolve_parameters("dev", {}, list(overrides)), list(inputs))
+    return {name: record["seconds"] for name, record in done.items()}
+
+
+def test_runs_skips_and_reruns_what_changed(house):
+    data = house / "data.csv"
+    data.write_text("a")
+    first = run(house, inputs=(data,))
+    assert pipeline.read_metrics(house / "runs" / "x", "02_second") == {"twice": 6}
+    assert run(house, inputs=(data,)) == first
+    assert run(house, "fail=false", inputs=(data,)) == first  # the default, spelled out
+    changed = run(house, "n=5", inputs=(data,))
+    assert pipeline.read_metrics(house / "runs" / "x", "02_second") == {"twice": 10}
+    data.write_text("b")
+    assert run(house, "n=5", inputs=(data,))["01_first"] != changed["01_first"]
+
+
+def test_a_lost_output_or_an_edited_metric_is_made_again(house):
+    run(house)
+    (house / "runs" / "x" / "out").unlink()
+    run(house)
+    assert (house / "runs" / "x" / "out").read_text() == "3"
+    (house / "runs" / "x" / "steps" / "01_first" / "metrics.json").write_text('{"n": 50}')
+    run(house)
+    assert pipeline.read_metrics(house / "runs" / "x", "01_first") == {"n": 3}
+
+
+def test_a_failing_cell_is_told_shortly_and_the_run_goes_on_from_there(house):
+    with pytest.raises(pipeline.StepError, match=r"02_second failed: told to\n.*02_second\.ipynb") as failure:
+        run(house, "fail=true")
+    assert "Traceback" not in str(failure.value)
+    before = json.loads((house / "runs" / "x" / "steps" / "01_first" / "done.json").read_text())
+    assert run(house)["01_first"] == before["seconds"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("m=1", "no step has the parameter 'm'; there are fail, n, name, parts, rate, weights"),
+        ("02.n=1", "no step has the parameter '02.n'"),
+        ("n=1.5", "01_first.n is 1.5; expected int"),
+        ("n=true", "01_first.n is True; expected int"),
+        ("rate=much", "01_first.rate is 'much'; expected float"),
+        ("parts=a", "01_first.parts is 'a'; expected list"),
+        ("fail=1", "02_second.fail is 1; expected bool"),
+        ("n", "-p takes KEY=VALUE"),
+        ("name=other", "give name with --name"),
+    ],
+)
+def test_unknown_and_ill_typed_parameters_are_refused_before_anything_runs(house, override, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        run(house, override)
+    assert not (house / "runs").exists()
+
+
+def test_values_take_the_type_of_the_default(house):
+    given = resolve_parameters(
+        "dev", {}, ["n=4", "01.rate=1", 'parts=["b", "c"]', "weights=[1, 2]", "name=7"]
+    )
+    assert given["01_first"] == {"n": 4, "rate": 1.0, "parts": ["b", "c"], "weights": [1, 2]}
+    assert given["02_second"] == {}
+
+
+def test_several_mistakes_are_named_at_once(house):
+    with pytest.raises(ValueError, match=r"'m'.*01_first\.n is 'x'"):
+        run(house, "m=1", "n=x")
+
+
+@pytest.mark.parametrize("size", pipeline.SIZES)
+def test_the_sizes_fit_the_notebooks(size):
+    assert set(resolve_parameters(size, {}, [])) == {step.name for step in STEPS}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--size", "huge"], "no size 'huge'"),
+        (["run", "--name", "../x"], "run name"),
+        (["run", "--data", "no/such.csv"], "no/such.csv"),
+        (["run", "--map", "no/such.json"], "no/such.json"),
+        (["run", "-p", "epocs=3"], "epocs"),
+        (["params", "09"], "no step '09'"),
+        (["run", "--bogus"], "No such option"),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_exit_status_2(arguments, message):
+    done = subprocess.run([*N3R, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_params_lists_a_notebooks_parameters():
+    done = subprocess.run([*N3R, "params", "03"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "hidden_size" in done.stdout and "published 128" in done.stdout
+
+
+def test_orders_in_csv_give_a_report_and_predictions_in_csv(tmp_path):
+    """The whole command on a user's own files: two regions as CSV, tiny models."""
+    orders = synth.generate_orders(1500, seed=3)
+    for region in ("NA", "EU"):
+        orders.filter(pl.col("region") == region).drop("oracle_p").write_csv(tmp_path / f"{region}.csv")
+    name = f"test-{tmp_path.name}"
+    tiny = ["epochs=1", "hidden_size=8", "embedding_size=8", "n_lstm_layers=1", "n_blocks=1", "n_heads=2"]
+    command = [*N3R, "run", "--size", "dev", "--name", name]
+    command += ["--data", f"NA={tmp_path / 'NA.csv'}", "--data", f"EU={tmp_path / 'EU.csv'}"]
+    command += [part for setting in tiny for part in ("-p", setting)]
+    folder = ROOT / "runs" / name
+    try:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "report.html" in done.stdout
+        test = pl.read_csv(folder / "data" / "test.csv", infer_schema=False)
+        scored = pl.read_csv(folder / "predictions" / "lstm2risk_test.csv", infer_schema=False)
+        assert scored["objectId"].equals(test["objectId"])
+        assert (folder / "report" / "report.html").stat().st_size > 10_000
+        provenance = json.loads((folder / "provenance.json").read_text())
+        assert set(provenance["steps"]) == {step.name for step in STEPS}
+        assert all(record["peak_memory_mb"] > 50 for record in provenance["steps"].values())
+        again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert again.stderr.count("unchanged, skipped") == len(STEPS)
+    finally:
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
