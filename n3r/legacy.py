@@ -245,8 +245,8 @@ class _LSTMText(nn.Module):
         super().__init__()
         self.token_embedding_table = nn.Embedding(config.n_embed, config.embedding_size)
         sizes = config.embedding_size, config.hidden_size, config.n_lstm_layers
-        options = {"batch_first": True, "bidirectional": True, "dropout": config.dropout_rate}
-        self.lstm = nn.LSTM(*sizes, **options)
+        between = config.dropout_rate if config.n_lstm_layers > 1 else 0.0  # one layer has no between
+        self.lstm = nn.LSTM(*sizes, batch_first=True, bidirectional=True, dropout=between)
         self.lstm_pooling = _AttentionPool(2 * config.hidden_size)
         self.lstm_norm = nn.LayerNorm(2 * config.hidden_size)
 
@@ -349,7 +349,8 @@ def train_legacy(
     """Train `model` in place, on the GPU if there is one, and return one dict per epoch.
 
     Keys: epoch (from 1), lr (at its end), train_loss, train_auc (of the scores given in training,
-    dropout on), seconds (of the training steps), test_auc. `seed` decides order and dropout; the global random state is untouched.
+    dropout on), seconds (of the training steps), test_auc. `seed` decides order and dropout; the
+    global random state is untouched.
     """
     loader = _loader(model, train, batch_size, seed)
     n_steps = epochs * len(loader)
@@ -362,22 +363,23 @@ def train_legacy(
     history = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        bar = tqdm(total=n_steps, desc="legacy", unit="batch", mininterval=1, disable=not progress)
         for epoch in range(1, epochs + 1):
-            steps = tqdm(loader, desc=f"legacy epoch {epoch}/{epochs}", disable=not progress)
             started = time.perf_counter()
-            trained = _train_epoch(model, steps, schedule)
+            trained = _train_epoch(model, loader, schedule, bar)
             trained["seconds"] = time.perf_counter() - started
             test_auc = roc_auc_score(test.labels, predict_legacy(model, test, batch_size))
             history.append({"epoch": epoch, **trained, "test_auc": float(test_auc)})
+        bar.close()
     return history
 
 
 def _train_epoch(
-    model: LegacyModel, steps: tqdm, schedule: torch.optim.lr_scheduler.LRScheduler
+    model: LegacyModel, loader: DataLoader, schedule: torch.optim.lr_scheduler.LRScheduler, bar: tqdm
 ) -> dict[str, float]:
     model.train()
     losses, scores, labels = [], [], []
-    for batch in steps:
+    for batch in loader:
         score = model(batch)
         loss = nn.functional.binary_cross_entropy(score, batch["label"].to(score.device))
         schedule.optimizer.zero_grad()
@@ -388,7 +390,8 @@ def _train_epoch(
         losses.append(loss.item())
         scores.append(score.detach().cpu())
         labels.append(batch["label"])
-        steps.set_postfix(loss=f"{losses[-1]:.4f}", lr=f"{lr:.1e}")
+        bar.set_postfix(loss=f"{losses[-1]:.4f}", lr=f"{lr:.1e}", refresh=False)
+        bar.update()
     auc = float(roc_auc_score(torch.cat(labels), torch.cat(scores)))
     return {"lr": lr, "train_loss": float(np.mean(losses)), "train_auc": auc}
 

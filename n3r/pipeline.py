@@ -209,6 +209,8 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str) -> 
         raise (ValueError if mistake else StepError)(
             f"{step.name} failed: {error.evalue}\nthe failing cell is marked in {executed}"
         ) from None
+    finally:
+        _collapse_bars(executed)
     metrics = records / "metrics.json"
     if not metrics.is_file():
         raise StepError(f"{step.name} ended without recording its metrics; see {executed}")
@@ -221,6 +223,18 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str) -> 
     }
     write_json(records / "done.json", record)
     return record
+
+
+def _collapse_bars(executed: Path) -> None:
+    """Keep of each progress bar in an executed notebook only its last state."""
+    if not executed.is_file():
+        return
+    book = json.loads(executed.read_text())
+    for cell in book["cells"]:
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "stream":
+                output["text"] = re.sub(r"[^\n]*\r", "", "".join(output["text"]))
+    write_json(executed, book)
 
 
 def _finished(folder: Path, step: Step, key: str) -> dict[str, Any] | None:
@@ -347,7 +361,15 @@ def refresh() -> None:
         )
         del book.metadata["papermill"]
         for cell in book.cells:
-            for left in ("papermill", "execution", "exception", "start_time", "end_time", "duration", "status"):
+            for left in (
+                "papermill",
+                "execution",
+                "exception",
+                "start_time",
+                "end_time",
+                "duration",
+                "status",
+            ):
                 cell.metadata.pop(left, None)
             if not cell.metadata.get("tags", True):
                 del cell.metadata["tags"]

@@ -80,8 +80,8 @@ class Report:
     """What became of the rows; holds counts only, no identity string."""
 
     steps: pl.DataFrame  # step, reason, rows_in, rows_kept, rows_dropped: a row a reason, in order
-    kept: pl.DataFrame  # step, segment, label, rows: what the label step and each later one kept
-    splits: pl.DataFrame  # split, segment, label, rows
+    kept: pl.DataFrame  # step, segment, label, n: what the label step and each later one kept
+    splits: pl.DataFrame  # split, segment, label, n
     not_finite: dict[str, int]  # feature -> NaN, infinite or too large cells made null, where any
     no_entity: int  # kept rows without an entity
     warnings: list[str]
@@ -353,20 +353,20 @@ def _count_steps(keys: pl.DataFrame, column_map: ColumnMap, config: PrepareConfi
 def _count_kept(keys: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
     """Rows per segment and label after the label step and each later one."""
     last = {step: code for code, (step, _) in enumerate(REASONS, start=1)}
-    cells = keys.group_by(DROP, SEGMENT, LABEL).len("rows")
+    cells = keys.group_by(DROP, SEGMENT, LABEL).len("n")
     tables = []
     for step in steps["step"].unique(maintain_order=True):
         if last[step] >= OTHER_LABEL:
             alive = cells.filter(pl.col(DROP).is_null() | (pl.col(DROP) > last[step]))
-            counts = alive.group_by(SEGMENT, LABEL).agg(pl.sum("rows")).sort(SEGMENT, LABEL)
-            tables.append(counts.select(pl.lit(step).alias("step"), SEGMENT, LABEL, "rows"))
+            counts = alive.group_by(SEGMENT, LABEL).agg(pl.sum("n")).sort(SEGMENT, LABEL)
+            tables.append(counts.select(pl.lit(step).alias("step"), SEGMENT, LABEL, "n"))
     return pl.concat(tables)
 
 
 def _count_splits(kept: pl.DataFrame) -> pl.DataFrame:
     names = pl.col(SPLIT).replace_strict(dict(enumerate(SPLITS)), return_dtype=pl.String)
-    counts = kept.group_by(SPLIT, SEGMENT, LABEL).len("rows").sort(SPLIT, SEGMENT, LABEL)
-    return counts.select(names.alias("split"), SEGMENT, LABEL, "rows")
+    counts = kept.group_by(SPLIT, SEGMENT, LABEL).len("n").sort(SPLIT, SEGMENT, LABEL)
+    return counts.select(names.alias("split"), SEGMENT, LABEL, "n")
 
 
 def _read_kept(

@@ -113,7 +113,7 @@ def _sections(content: dict[str, Any], curves: Curves) -> Iterator[Section]:
     if with_segments := [model for model in models if model.get("segments")]:
         yield _marketplaces(with_segments)
     if parity.get("comparisons"):
-        yield _parity(**parity)
+        yield _parity(parity["comparisons"], parity["margin"])
     if trained := [model for model in models if model["system"] != "oracle"]:
         yield _training(trained)
     if any(model.get("val") for model in models):
@@ -191,20 +191,137 @@ def _tokenizer(found: dict) -> Section:
 
 
 def _data(data: dict, preparation: dict) -> Section:
-    note = f"{data['n_rows']:,} rows ({data['format']}) from {data['source']}; fingerprint {data['fingerprint']}"
+    note = (
+        f"{data['n_rows']:,} rows ({data['format']}) from {data['source']}; fingerprint {data['fingerprint']}"
+    )
     drawn, tables = [], []
     if steps := preparation.get("steps"):
         columns = {"step": ("step", ""), "reason": ("reason", "")}
         columns |= {name: (f"rows_{name}", ",") for name in ("in", "kept", "dropped")}
         tables = [_table("Rows dropped, and why", columns, steps)]
     if splits := preparation.get("splits"):
-        drawn = [("Rows kept, by split", plots.split_counts(_frame(splits)))]
-        rows: dict[str, dict] = {}
-        columns = dict(MARKETPLACE)
-        for cell in splits:
-            head = f"{cell['split']}, {'fraud' if cell['label'] == 1 else 'good'}"
-            row = rows.setdefault(cell["segment"], {"segment": cell["segment"]})
-            row[head] = row.get(head, 0) + cell["n"]
-            columns[head] = (head.replace(" ", ""), ",")
-        tables.append(_table("Rows kept", columns, rows.values(), 1))
+        drawn = [("Rows kept, by split", plots.split_counts(pl.DataFrame(splits)))]
+        kinds = {0: "good", 1: "fraud"}
+        cells = [(r["segment"] or "(none)", f"{r['split']}, {kinds[r['label']]}", r["n"]) for r in splits]
+        wide = pl.DataFrame(cells, ["marketplace", "of", "n"], orient="row").pivot(
+            "of", values="n", aggregate_function="sum"
+        )
+        rows = [(name, *(f"{n or 0:,}" for n in counts)) for name, *counts in wide.rows()]
+        tables.append(Table("Rows kept", wide.columns, rows, 1))
     return Section("Data", drawn, tables, [note, *(preparation.get("warnings") or [])])
+
+
+def _best(models: list[dict], split: str) -> dict | None:
+    """The n3r model with the highest AUROC, if any has one."""
+    known = [m for m in models if m["system"] == "n3r" and (m.get(split) or {}).get("auroc") is not None]
+    return max(known, key=lambda model: model[split]["auroc"], default=None)
+
+
+def _attained(models: list[dict]) -> str | None:
+    """What share of the oracle's lead over chance the best n3r model has."""
+    oracle = next((m["test"]["auroc"] for m in models if m["system"] == "oracle" and m["test"]), None)
+    best = _best(models, "test")
+    return _show((best["test"]["auroc"] - 0.5) / (oracle - 0.5), "%") if best and oracle else None
+
+
+def _headline(content: dict[str, Any]) -> str:
+    models, parity = content.get("models") or [], content.get("parity") or {}
+    parts = [f"{NOT_ENOUGH.capitalize()} for a test AUROC"]
+    if best := _best(models, "test"):
+        parts = [f"The best n3r model, {best['name']}, reaches a test AUROC of {_cell(best['test'], *AUROC)}"]
+    if share := _attained(models):
+        parts[0] += f", {share} of the attainable lift over chance"
+    for row in parity.get("comparisons") or []:
+        phrase = PHRASES.get(row["verdict"], "{verdict}").format(margin=parity["margin"], **row)
+        parts.append(f"{row['model_class']} {phrase} ({_show(row['difference'], '+.4f')})")
+    return "; ".join(parts) + "."
+
+
+def _table(title: str, columns: Columns, rows: Iterable[Mapping], n_words: int = 2) -> Table:
+    cells = [tuple(_cell(row, *column) for column in columns.values()) for row in rows]
+    return Table(title, tuple(columns), cells, n_words)
+
+
+def _cell(row: Mapping, keys: str, spec: str) -> str:
+    value, *ends = (row.get(key) for key in keys.split())
+    known = ends and value is not None and None not in ends
+    return _show(value, spec) + (f" [{', '.join(_show(end, spec) for end in ends)}]" if known else "")
+
+
+def _show(value: Any, spec: str = "") -> str:
+    if value is None:
+        return MISSING
+    return f"{100 * value:.1f} %" if spec == "%" else format(value, spec)
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names and texts of what nested objects hold."""
+    if not isinstance(value, dict):
+        yield name, _show(value)
+        return
+    for key in value:
+        yield from _leaves(value[key], f"{name}.{key}" if name else key)
+
+
+def _frame(segments: list[dict]) -> pl.DataFrame:
+    rows = [{**row, "segment": _drawable(row["segment"])} for row in segments]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _drawable(name: str) -> str:
+    return name.replace("$", r"\$")  # matplotlib reads $...$ as a formula
+
+
+def _markdown(content: dict[str, Any], sections: list[Section]) -> str:
+    blocks = [f"# {_escaped(content['name'])}", _escaped(_headline(content))]
+    for section in sections:
+        blocks += [f"## {section.title}", *map(_escaped, section.notes)]
+        for table in section.tables:
+            rule = [":--" if i < table.n_words else "--:" for i in range(len(table.head))]
+            lines = [map(_escaped, table.head), rule, *(map(_escaped, row) for row in table.rows)]
+            blocks += [f"**{_escaped(table.title)}**"] if table.title else []
+            blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _escaped(text: str) -> str:
+    text = re.sub(r"([\\`*_|~$]|(?<=\])(?=\())", r"\\\1", " ".join(text.split()))
+    return escape(text, quote=False)
+
+
+def _html(content: dict[str, Any], sections: list[Section]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    source = files("n3r").joinpath("report.html.j2").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    name, headline, models = content["name"], _headline(content), content.get("models") or []
+    shown = {"name": name, "headline": headline, "best": _best(models, "test"), "attained": _attained(models)}
+    return page.from_string(source).render(**shown, sections=sections, show=_show, svg=_svg)
+
+
+def _svg(axes: "Axes", caption: str, key: str) -> str:
+    """The figure without its XML envelope; `key` keeps its ids apart from the other figures'."""
+    svg = plots.to_svg(axes.figure)
+    svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->| xmlns(:\w+)?="[^"]*"', "", svg, flags=re.DOTALL)
+    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{key}-", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write all files aside, then rename them."""
+    asides = {name: folder / f".{name}.partial" for name in texts}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any((folder / name).is_dir() for name in texts):
+            raise IsADirectoryError(0, f"a folder has the name of one of {', '.join(texts)}")
+        for name, aside in asides.items():
+            aside.write_bytes(texts[name].encode("utf-8", "replace"))
+        for name, aside in asides.items():
+            aside.replace(folder / name)
+    except OSError as error:
+        reason = f"{error.strerror}; choose a folder that can be written"
+        raise ValueError(f"cannot write the report into {folder}: {reason}") from None
+    finally:
+        for aside in asides.values():
+            if aside.is_file():
+                aside.unlink()

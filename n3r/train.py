@@ -29,7 +29,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAUROC
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from n3r.data import (
     Batch,
@@ -151,25 +151,18 @@ def fit(
         torch.manual_seed(config.seed)
         module = RiskModule(RiskModel(model_config), config)
         speed = _Speed()
-        best = ModelCheckpoint(
-            folder / "checkpoints",
-            filename="best",
-            monitor=config.monitor if val else None,
-            mode="max" if config.monitor == "val_auroc" else "min",
-            save_last=True,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-        stop = EarlyStopping(
-            config.monitor, patience=config.patience, mode=best.mode, check_on_train_epoch_end=True
-        )
+        mode = "max" if config.monitor == "val_auroc" else "min"
+        best = _Checkpoint(folder, "best", monitor=config.monitor, mode=mode)
+        # A file of its own: Lightning's save_last writes only when there is a new best.
+        last = _Checkpoint(folder, "last")
+        stop = _Patience(config.monitor, patience=config.patience, mode=mode, check_on_train_epoch_end=True)
         trainer = L.Trainer(
             accelerator="auto",
             devices=1,
             precision={"bfloat16": "bf16-mixed", "float32": "32-true"}[precision],
             max_epochs=config.epochs,
             gradient_clip_val=config.gradient_clip,
-            callbacks=[best, speed, *([stop] if val else [])],
+            callbacks=[speed, *([stop, best] if val else []), last],  # last: it saves the others' state
             logger=TensorBoardLogger(folder, name="", version="tensorboard"),
             num_sanity_val_steps=0,
             enable_progress_bar=False,  # _Speed draws one bar for the whole training
@@ -183,7 +176,8 @@ def fit(
             ckpt_path=_resumable(folder / "checkpoints" / "last.ckpt", module),
             weights_only=True,
         )
-    state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
+    kept = folder / "checkpoints" / ("best.ckpt" if val else "last.ckpt")
+    state = torch.load(kept, weights_only=True, map_location="cpu")
     module.load_state_dict(state["state_dict"])
     return Fitted(
         module.model.cpu().eval(), module.history, state["epoch"] + 1, precision, speed.rows_per_second
@@ -231,6 +225,25 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
         {"params": groups[True], "weight_decay": config.weight_decay},
         {"params": groups[False], "weight_decay": 0.0},
     ]
+
+
+class _Checkpoint(ModelCheckpoint):
+    """One file in `folder`/checkpoints, written again each epoch or each time `monitor` is better."""
+
+    def __init__(self, folder: Path, name: str, **options: Any):
+        options |= {"save_on_train_epoch_end": True, "enable_version_counter": False}
+        super().__init__(folder / "checkpoints", filename=name, **options)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Lightning forgets the best score of a folder that was moved.
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+
+class _Patience(EarlyStopping):
+    """Early stopping that stays stopped when a finished training is asked for again."""
+
+    def on_train_start(self, trainer: L.Trainer, module: RiskModule) -> None:
+        trainer.should_stop = self.wait_count >= self.patience
 
 
 class _Speed(Callback):

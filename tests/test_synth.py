@@ -1,6 +1,5 @@
 """Tests of n3r.synth: the frame's shape, the exactness of the oracle, and how hard the task is."""
 
-import hashlib
 import os
 import re
 import subprocess
@@ -65,7 +64,7 @@ def labels(orders: pl.DataFrame) -> np.ndarray:
 
 def example(**cells: str | float | None) -> pl.DataFrame:
     """One ordinary order with some cells replaced."""
-    calm = {name: 0.0 for name in [*synth.TABULAR_TERMS, "ordersPerDevice1h", "ordersPerEmail1h"]}
+    calm = dict.fromkeys([*synth.TABULAR_TERMS, "ordersPerDevice1h", "ordersPerEmail1h"], 0.0)
     identity = {
         "transactionDate": "Sat Feb 15 00:00:00 UTC 2025",
         "emailAddress": "ana.smith@gmail.com",
@@ -92,18 +91,22 @@ def test_same_seed_same_frame_other_seed_another():
 
 
 def test_defect_39_order_does_not_depend_on_the_process():
-    """Columns and rows are the same in processes that hash strings differently."""
-    here = hashlib.sha256(synth.generate_orders(500, seed=5).write_csv().encode()).hexdigest()
-    for hash_seed in ("1", "2"):
+    """Same to the last bit in processes that hash strings otherwise and have one thread or four.
+
+    The threads matter: a row sum by polars' sum_horizontal differs between one thread and four.
+    """
+    digests = set()
+    for hash_seed, threads in (("1", "1"), ("2", "4")):
         done = subprocess.run(
             [sys.executable, "-c", DIGEST],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "POLARS_MAX_THREADS": threads},
             cwd=Path(synth.__file__).parents[1],
             capture_output=True,
             text=True,
             check=True,
         )
-        assert done.stdout.strip() == here
+        digests.add(done.stdout.strip())
+    assert len(digests) == 1
 
 
 # --- the frame -------------------------------------------------------------------------------
@@ -146,7 +149,7 @@ def test_times(orders):
     assert paid.min() >= datetime(2025, 2, 15) and paid.min() < datetime(2025, 2, 16)
     assert paid.max() < datetime(2025, 5, 16) and paid.max() >= datetime(2025, 5, 15)
     delay = paid.dt.epoch("s") - orders["orderDate"].cast(pl.Int64)
-    assert 0 < delay.min() and delay.max() <= timedelta(days=1).total_seconds()
+    assert delay.min() > 0 and delay.max() <= timedelta(days=1).total_seconds()
     first = orders["transactionDate"][0]
     moment = datetime.fromtimestamp(paid.dt.epoch("s")[0], tz=UTC)
     assert first == moment.strftime("%a %b %d %H:%M:%S UTC %Y")
@@ -274,7 +277,7 @@ def test_the_mix_of_mechanisms_drifts(first_orders):
     assert early["serialUser"].item() > 1.5 * late["serialUser"].item()
     assert early["holderMismatch"].item() > 1.2 * late["holderMismatch"].item()
     assert late["randomUser"].item() > 1.2 * early["randomUser"].item()
-    assert late["disposableDomain"].item() > 1.5 * early["disposableDomain"].item()
+    assert late["disposableDomain"].item() > 1.2 * early["disposableDomain"].item()
 
 
 def test_near_identical_identities_come_in_runs(orders):
@@ -304,7 +307,7 @@ def test_near_identical_identities_come_in_runs(orders):
         ({"emailAddress": None, "customerName": None}, []),
         ({"ordersPerDevice1h": 3.0, "ordersPerEmail1h": 2.0}, ["velocityBurst"]),
         ({"ordersPerDevice1h": None, "ordersPerEmail1h": 9.0}, []),
-        ({"customerName": "Анна Смит", "paymentAccountHolderName": "ANNA SMIT"}, ["emailMismatch"]),
+        ({"customerName": "Анна Смит", "paymentAccountHolderName": "ANNA SMIT"}, []),
     ],
 )
 def test_signals_of_one_order(cells, expected):

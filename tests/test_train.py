@@ -332,8 +332,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(n_batches, flipped, pla
     assert same_weights(resumed.model, whole.model)
 
 
-@both
-def test_a_killed_training_is_resumed_by_another_process(model_class, planted, tmp_path, run_fresh):
+def test_a_killed_training_is_resumed_by_another_process(planted, tmp_path, run_fresh):
     code = """
 import os, sys
 sys.path.insert(0, "tests")
@@ -349,10 +348,11 @@ class Killed(t.OrderDataset):
         return [t.OrderDataset.__getitem__(self, i) for i in row]
 
 train = Killed(*vars(planted_orders(150, 1)).values())
-t.fit(t.model_config(sys.argv[2]), train, planted_orders(100, 2), t.settings(), sys.argv[1], t.PAD)
+config = t.model_config("transformer2risk")
+t.fit(config, train, planted_orders(100, 2), t.settings(), sys.argv[1], t.PAD)
 """
-    config, train, val = model_config(model_class), planted(150, 1), planted(100, 2)
-    run_fresh(code, tmp_path / "killed", model_class)
+    config, train, val = model_config("transformer2risk"), planted(150, 1), planted(100, 2)
+    run_fresh(code, tmp_path / "killed")
     seen = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)
     assert len(seen["history"]) == 2
     resumed = fit(config, train, val, settings(), tmp_path / "killed", PAD)
@@ -361,13 +361,40 @@ t.fit(t.model_config(sys.argv[2]), train, planted_orders(100, 2), t.settings(), 
     assert same_weights(resumed.model, whole.model)
 
 
-def test_a_finished_training_is_not_done_again(planted, tmp_path):
-    train, val = planted(100, 1), planted(64, 2)
-    first = fit(MODEL, train, val, settings(epochs=2), tmp_path, PAD)
-    again = fit(MODEL, interrupted(train, 0), val, settings(epochs=2), tmp_path, PAD)
-    assert again.orders_per_second is None
-    assert (again.history, again.best_epoch) == (first.history, first.best_epoch)
-    assert same_weights(again.model, first.model)
+@pytest.mark.parametrize("labels", ["true", "flipped", "none"])
+def test_a_finished_training_is_not_done_again(labels, planted, tmp_path):
+    """Neither after its last epoch nor when patience ended it before."""
+    train = planted(100, 1)
+    val = None if labels == "none" else planted(64, 2, flipped=labels == "flipped")
+    config = settings(epochs=5, patience=2)
+    first = fit(MODEL, train, val, config, tmp_path, PAD)
+    assert (len(first.history) < 5) == (labels == "flipped")
+    for _ in range(2):
+        again = fit(MODEL, interrupted(train, 0), val, config, tmp_path, PAD)
+        assert again.orders_per_second is None
+        assert (again.history, again.best_epoch) == (first.history, first.best_epoch)
+        assert same_weights(again.model, first.model)
+
+
+def test_no_finished_epoch_is_trained_again(planted, tmp_path):
+    """Flipped labels: epoch 1 is the best, and the power goes in epoch 3."""
+    train, val = planted(150, 1), planted(100, 2, flipped=True)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(MODEL, interrupted(train, 12), val, settings(), tmp_path, PAD)
+    rest = interrupted(train, 2 * 5)
+    assert len(fit(MODEL, rest, val, settings(), tmp_path, PAD).history) == 4
+    assert rest.budget == 0
+
+
+def test_a_moved_folder_is_resumed(planted, tmp_path):
+    train, val = planted(150, 1), planted(100, 2, flipped=True)
+    whole = fit(MODEL, train, val, settings(), tmp_path / "whole", PAD)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(MODEL, interrupted(train, 12), val, settings(), tmp_path / "cut", PAD)
+    (tmp_path / "cut").rename(tmp_path / "moved")
+    resumed = fit(MODEL, train, val, settings(), tmp_path / "moved", PAD)
+    assert (resumed.history, resumed.best_epoch) == (whole.history, whole.best_epoch)
+    assert same_weights(resumed.model, whole.model)
 
 
 @pytest.mark.parametrize("change", [{"lr": 2e-2}, {"epochs": 3}, {"seed": 1}, {"hidden_size": 7}])
