@@ -57,7 +57,7 @@ COMPARED = {
 }
 PHRASES = {
     "equivalent": "is equivalent to the legacy within {margin:g}",
-    "different": "differs from the legacy",
+    "different": "ranks {way} than the legacy",
     "not shown": "is not shown to be equivalent to the legacy within {margin:g}",
     NOT_ENOUGH: "has not enough data to be compared with the legacy",
 }
@@ -137,7 +137,8 @@ def _ranking(title: str, split: str, models: list[dict], scored: Mapping) -> Sec
     best = _best(models, split)
     if best and best["name"] in scored:
         drawn.append((f"Scores of {best['name']}", plots.score_distribution(*scored[best["name"]])))
-    rows = [{**model, **(model[split] or {})} for model in models if split in model]
+    own = ("name", "system")  # and no other key: a model's precision is not its scores'
+    rows = [{**{key: m[key] for key in own}, **(m[split] or {})} for m in models if split in m]
     return Section(title, drawn, [_table(f"Metrics, {split} rows", SYSTEM | METRICS, rows)])
 
 
@@ -221,7 +222,9 @@ def _attained(models: list[dict]) -> str | None:
     """What share of the oracle's lead over chance the best n3r model has."""
     oracle = next((m["test"]["auroc"] for m in models if m["system"] == "oracle" and m["test"]), None)
     best = _best(models, "test")
-    return _show((best["test"]["auroc"] - 0.5) / (oracle - 0.5), "%") if best and oracle else None
+    if best is None or oracle is None or oracle <= 0.5:
+        return None
+    return _show((best["test"]["auroc"] - 0.5) / (oracle - 0.5), "%")
 
 
 def _headline(content: dict[str, Any]) -> str:
@@ -232,7 +235,8 @@ def _headline(content: dict[str, Any]) -> str:
     if share := _attained(models):
         parts[0] += f", {share} of the attainable lift over chance"
     for row in parity.get("comparisons") or []:
-        phrase = PHRASES.get(row["verdict"], "{verdict}").format(margin=parity["margin"], **row)
+        words = {"margin": parity["margin"], "way": "better" if (row["difference"] or 0) > 0 else "worse"}
+        phrase = PHRASES.get(row["verdict"], "{verdict}").format(**words, verdict=row["verdict"])
         parts.append(f"{row['model_class']} {phrase} ({_show(row['difference'], '+.4f')})")
     return "; ".join(parts) + "."
 

@@ -73,10 +73,11 @@ class Fitted(NamedTuple):
 class RiskModule(L.LightningModule):
     """What Lightning needs to train a `RiskModel`: steps, figures an epoch, optimiser and schedule."""
 
-    def __init__(self, model: RiskModel, config: TrainConfig):
+    def __init__(self, model: RiskModel, config: TrainConfig, plan: str):
         super().__init__()
         self.model = model
         self.config = config
+        self.plan = plan  # fingerprint of configs and data, kept in checkpoints
         self.val_auroc = MulticlassAUROC(model.config.n_classes)
         self.history: list[dict[str, float]] = []
         weights = config.class_weights
@@ -103,7 +104,7 @@ class RiskModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
-        checkpoint["plan"] = _plan(self.model.config, self.config)
+        checkpoint["plan"] = self.plan
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
@@ -149,7 +150,7 @@ def fit(
     precision = resolve_precision(config)
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(config.seed)
-        module = RiskModule(RiskModel(model_config), config)
+        module = RiskModule(RiskModel(model_config), config, _plan(model_config, config, train, val))
         speed = _Speed()
         mode = "max" if config.monitor == "val_auroc" else "min"
         best = _Checkpoint(folder, "best", monitor=config.monitor, mode=mode)
@@ -320,17 +321,21 @@ def resolve_precision(config: TrainConfig) -> str:
     return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
 
 
-def _plan(model: ModelConfig, config: TrainConfig) -> str:
-    """A fingerprint of both configs: a checkpoint of another plan is not resumed."""
-    both = json.dumps([model.model_dump(), config.model_dump()], sort_keys=True)
-    return sha256(both.encode()).hexdigest()
+def _plan(model: ModelConfig, config: TrainConfig, *datasets: OrderDataset | None) -> str:
+    """A fingerprint of configs and data: a checkpoint of another plan is not resumed."""
+    plan = sha256(json.dumps([model.model_dump(), config.model_dump()], sort_keys=True).encode())
+    for data in datasets:
+        if data is not None:
+            for array in (*data.text, data.tabular, data.label):
+                plan.update(np.ascontiguousarray(array))
+    return plan.hexdigest()
 
 
 def _resumable(path: Path, module: RiskModule) -> Path | None:
     if not path.is_file():
         return None
     plan = torch.load(path, weights_only=True, map_location="cpu")["plan"]
-    return path if plan == _plan(module.model.config, module.config) else None
+    return path if plan == module.plan else None
 
 
 class _quiet(warnings.catch_warnings):

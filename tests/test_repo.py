@@ -82,7 +82,7 @@ def test_readme_maps_every_file_of_the_package_and_the_notebooks():
 def test_readme_commands_exist():
     readme = (ROOT / "README.md").read_text()
     makefile = (ROOT / "Makefile").read_text()
-    targets = sorted(set(re.findall(r"\bmake ([a-z]+)", readme)))
+    targets = sorted(set(re.findall(r"(?:^|`)make ([a-z]+)", readme, re.MULTILINE)))
     assert targets
     assert [t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)] == []
 

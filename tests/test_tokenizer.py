@@ -389,6 +389,14 @@ def test_nothing_to_learn_from(text, columns):
         train_tokenizer(frame)
 
 
+def test_nothing_to_measure_on():
+    """The one row with characters is among those learnt from."""
+    first = np.random.default_rng(0).permutation(20)[0]
+    fields = pl.DataFrame({"billing": ["anina" if row == first else "" for row in range(20)]})
+    with pytest.raises(ValueError, match="'billing'.*no characters"):
+        train_tokenizer(fields)
+
+
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_at_least_one_row_is_learnt_and_one_measured(share):
     fields = pl.DataFrame({"name": ["anina belto"] * 10})

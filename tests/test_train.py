@@ -410,6 +410,20 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(change, planted, tmp_path
     assert same_weights(again.model, fresh.model)
 
 
+@pytest.mark.parametrize("what", ["train", "val", "labels", "tabular", "text"])
+def test_a_checkpoint_of_other_data_is_not_resumed(what, planted, tmp_path):
+    train, val = planted(64, 1), planted(64, 2)
+    fit(MODEL, train, val, settings(epochs=1), tmp_path, PAD)
+    if what == "labels":
+        train.label[0] = 1 - train.label[0]
+    elif what == "tabular":
+        train.tabular[5, 1] += 1e-3
+    elif what == "text":
+        train.text.ids[3] = 7 if train.text.ids[3] != 7 else 8
+    splits = {"train": (planted(64, 3), val), "val": (train, planted(64, 3))}.get(what, (train, val))
+    assert fit(MODEL, *splits, settings(epochs=1), tmp_path, PAD).orders_per_second is not None
+
+
 # ---- files
 
 
