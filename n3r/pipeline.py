@@ -394,7 +394,7 @@ def _summarise(folder: Path) -> None:
     )
     for row in metrics["models"]:
         table.add_row(*(str(cell) for cell in row.values()))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     for sentence in metrics["verdicts"]:
         console.print(sentence)

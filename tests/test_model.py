@@ -141,9 +141,7 @@ def test_the_legacys_transformer_probabilities_from_its_weights_where_nothing_is
 @both
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(0, 3), st.integers(0, 99))
-def test_defects_10_11_14_a_score_does_not_depend_on_batch_mates_or_padding(
-    model_class, lengths, extra, seed
-):
+def test_defect_10_11_14_a_score_does_not_depend_on_batch_mates_or_padding(model_class, lengths, extra, seed):
     model = tiny(model_class)
     batch = batch_of(lengths, extra, seed)
     together = probability(model, batch)
@@ -155,7 +153,7 @@ def test_defects_10_11_14_a_score_does_not_depend_on_batch_mates_or_padding(
 
 
 @both
-def test_defect_1_text_and_every_tabular_column_move_the_score(model_class):
+def test_defect_01_text_and_every_tabular_column_move_the_score(model_class):
     model, batch = tiny(model_class), batch_of([5])
     before = probability(model, batch)
     for place in range(5):
@@ -176,7 +174,7 @@ def test_defect_14_empty_texts_are_finite_in_training_too(model_class):
 
 
 @both
-def test_defects_17_18_every_parameter_gets_a_gradient(model_class):
+def test_defect_18_17_every_parameter_gets_a_gradient(model_class):
     model = tiny(model_class, dropout_rate=0.0, n_tab_bins=3).train()
     loss = nn.functional.cross_entropy(model(batch_of([12, 7, 3, 1, 0, 5])), torch.tensor([0, 1, 0, 1, 1, 0]))
     loss.backward()
@@ -238,7 +236,7 @@ def test_defect_22_no_tabular_columns(model_class):
         ("transformer2risk", "n_classes", 3, "head.net.12.weight"),
     ],
 )
-def test_defect_4_dimensions_take_effect(model_class, name, value, changed):
+def test_defect_04_dimensions_take_effect(model_class, name, value, changed):
     before, after = tiny(model_class), tiny(model_class, **{name: value})
     assert getattr(after.config, name) == value != getattr(before.config, name)
     shapes = [
@@ -247,7 +245,7 @@ def test_defect_4_dimensions_take_effect(model_class, name, value, changed):
     assert shapes[1][changed] != shapes[0].get(changed)
 
 
-def test_defect_4_heads_and_dropout_take_effect():
+def test_defect_04_heads_and_dropout_take_effect():
     batch = batch_of([9, 6])
     two, four = (tiny("transformer2risk", n_heads=n) for n in (2, 4))
     four.load_state_dict(two.state_dict())
@@ -302,7 +300,7 @@ def test_a_config_is_frozen_and_takes_no_unknown_field():
 # ---- errors
 
 
-def test_defect_5_an_unknown_class_lists_all():
+def test_defect_05_an_unknown_class_lists_all():
     with pytest.raises(ValueError, match="'gpt'") as caught:
         model_select("gpt", vocab_size=9, n_tab_features=2)
     assert all(name in str(caught.value) for name in MODEL_CLASSES)
@@ -316,7 +314,7 @@ def test_defect_5_an_unknown_class_lists_all():
         ("transformer2risk", {"n_lstm_layers": 2}),
     ],
 )
-def test_defect_4_dimensions_of_another_class_are_refused(model_class, dimensions):
+def test_defect_04_dimensions_of_another_class_are_refused(model_class, dimensions):
     with pytest.raises(ValueError, match=f"{model_class} has no {', '.join(dimensions)}"):
         model_select(model_class, vocab_size=9, n_tab_features=2, **dimensions)
 

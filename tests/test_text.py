@@ -106,7 +106,7 @@ def test_shapes(encoder, n_rows):
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @given(some_lengths, st.integers(0, 5), st.integers(0, 99))
-def test_defects_10_and_11_tokens_do_not_depend_on_padding_or_batch_mates(encoder, lengths, extra, seed):
+def test_defect_10_11_tokens_do_not_depend_on_padding_or_batch_mates(encoder, lengths, extra, seed):
     encoder = encoder()
     ids, mask = padded(lengths, extra, seed)
     with torch.no_grad():

@@ -87,8 +87,8 @@ def test_shuffled_labels_teach_nothing(model_class, planted, tmp_path):
     assert 0.35 < auc(fitted, test) < 0.65
 
 
-def test_the_text_alone_is_learnt_from(planted, tmp_path):
-    """defect 1: feature 0 is hidden, so that only token 7 is left to find."""
+def test_defect_01_the_text_alone_is_learnt_from(planted, tmp_path):
+    """Feature 0 is hidden, so that only token 7 is left to find."""
 
     def blind(seed: int) -> OrderDataset:
         data = planted(600, seed)
@@ -99,8 +99,8 @@ def test_the_text_alone_is_learnt_from(planted, tmp_path):
     assert auc(fitted, blind(3)) > 0.7
 
 
-def test_three_classes_are_learnt(planted, tmp_path):
-    """defect 6: class 0, 1 or 2 as feature 0 is low, middling or high."""
+def test_defect_06_three_classes_are_learnt(planted, tmp_path):
+    """Class 0, 1 or 2 as feature 0 is low, middling or high."""
 
     def three(seed: int) -> OrderDataset:
         data = planted(600, seed)
@@ -139,7 +139,7 @@ def test_class_weights_move_the_scores_to_their_class(planted, tmp_path):
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_defect_4_every_setting_takes_effect(change, planted, tmp_path):
+def test_defect_04_every_setting_takes_effect(change, planted, tmp_path):
     data = planted(96, 1)
     base = fit(MODEL, data, None, settings(epochs=1), tmp_path / "base", PAD)
     other = fit(MODEL, data, None, settings(**{"epochs": 1, **change}), tmp_path / "other", PAD)
@@ -165,6 +165,25 @@ def test_one_seed_gives_one_model_whatever_the_global_random_state(model_class, 
     assert same_weights(fits[0].model, fits[1].model)
     assert fits[0].history != fits[2].history
     assert not same_weights(fits[0].model, fits[2].model)
+
+
+class Diary(OrderDataset):
+    """Writes down which rows each batch asks for."""
+
+    def __getitem__(self, row):
+        self.__dict__.setdefault("batches", []).append(row)
+        return [OrderDataset.__getitem__(self, i) for i in row]
+
+
+def test_defect_36_each_epoch_and_each_seed_has_its_own_batches(planted, tmp_path):
+    orders = []
+    for seed in (0, 1):
+        data = Diary(*vars(planted(96, 1)).values())
+        fit(MODEL, data, None, settings(epochs=2, seed=seed), tmp_path / str(seed), PAD)
+        epochs = data.batches[:3], data.batches[3:]
+        assert all(sorted(sum(epoch, [])) == list(range(96)) for epoch in epochs)
+        orders += [{frozenset(batch) for batch in epoch} for epoch in epochs]
+    assert not any(one & other for i, one in enumerate(orders) for other in orders[:i])
 
 
 def test_validation_does_not_touch_training(planted, tmp_path):
