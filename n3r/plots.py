@@ -117,6 +117,7 @@ def paired_difference(
         values = ["" if r["difference"] is None else f"{r['difference']:+.3f}" for r in rows]
         _column(ax, 40, "difference", values)
         _column(ax, 98, "verdict", [r["verdict"] if r["verdict"] in VERDICTS else "" for r in rows])
+        ax.xaxis.get_major_locator().set_params(nbins=5)
         ax.set(xlabel=f"AUC of {names[0]} less AUC of {names[1]}\n95 % interval; band: ±{margin:g}")
     return ax
 

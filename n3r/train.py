@@ -13,6 +13,7 @@ Decisions:
 
 import json
 import logging
+import shutil
 import sys
 import time
 import warnings
@@ -67,7 +68,7 @@ class Fitted(NamedTuple):
     history: list[dict[str, float]]
     best_epoch: int
     precision: str
-    orders_per_second: float | None  # None when every epoch had been trained before
+    orders_per_second: float
 
 
 class RiskModule(L.LightningModule):
@@ -139,8 +140,8 @@ def fit(
 ) -> Fitted:
     """Train a new model of `model_config` and return it as of its best epoch.
 
-    `folder` keeps checkpoints and TensorBoard's files; when it holds checkpoints of an interrupted training
-    of the same configs, this one goes on from the last. Without `val` all epochs run and the last one counts,
+    `folder` keeps checkpoints and TensorBoard's files; when it holds those of a training of the same configs,
+    code and data, this one goes on from its last epoch, else it replaces them. Without `val` all epochs run and the last one counts,
     as in the legacy. Raises ValueError for class weights of another number than the classes, for fewer than
     two rows, and for rows without labels.
     """
@@ -151,6 +152,10 @@ def fit(
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(config.seed)
         module = RiskModule(RiskModel(model_config), config, _plan(model_config, config, train, val))
+        resumed = _resumable(folder / "checkpoints" / "last.ckpt", module)
+        if resumed is None:
+            for leftover in ("checkpoints", "tensorboard"):
+                shutil.rmtree(folder / leftover, ignore_errors=True)
         speed = _Speed()
         mode = "max" if config.monitor == "val_auroc" else "min"
         best = _Checkpoint(folder, "best", monitor=config.monitor, mode=mode)
@@ -174,7 +179,7 @@ def fit(
             module,
             make_loader(train, collate, config.batch_size, shuffle=True, seed=config.seed),
             make_loader(val, collate, 2 * config.batch_size) if val else None,
-            ckpt_path=_resumable(folder / "checkpoints" / "last.ckpt", module),
+            ckpt_path=resumed,
             weights_only=True,
         )
     kept = folder / "checkpoints" / ("best.ckpt" if val else "last.ckpt")
@@ -254,8 +259,14 @@ class _Speed(Callback):
         self.n_rows, self.seconds = 0, 0.0
 
     @property
-    def rows_per_second(self) -> float | None:
-        return self.n_rows / self.seconds if self.seconds else None
+    def rows_per_second(self) -> float:
+        return self.n_rows / self.seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"n_rows": self.n_rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.n_rows, self.seconds = state_dict["n_rows"], state_dict["seconds"]
 
     def on_train_start(self, trainer: L.Trainer, module: RiskModule) -> None:
         self.bar = tqdm(
@@ -322,8 +333,10 @@ def resolve_precision(config: TrainConfig) -> str:
 
 
 def _plan(model: ModelConfig, config: TrainConfig, *datasets: OrderDataset | None) -> str:
-    """A fingerprint of configs and data: a checkpoint of another plan is not resumed."""
+    """A fingerprint of configs, code and data: a checkpoint of another plan is not resumed."""
     plan = sha256(json.dumps([model.model_dump(), config.model_dump()], sort_keys=True).encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        plan.update(source.read_bytes())
     for data in datasets:
         if data is not None:
             for array in (*data.text, data.tabular, data.label):
