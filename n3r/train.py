@@ -141,9 +141,9 @@ def fit(
     """Train a new model of `model_config` and return it as of its best epoch.
 
     `folder` keeps checkpoints and TensorBoard's files; when it holds those of a training of the same configs,
-    code and data, this one goes on from its last epoch, else it replaces them. Without `val` all epochs run and the last one counts,
-    as in the legacy. Raises ValueError for class weights of another number than the classes, for fewer than
-    two rows, and for rows without labels.
+    code and data, this one goes on from its last epoch, else it replaces them. Without `val` all epochs run
+    and the last one counts, as in the legacy. Raises ValueError for class weights of another number than the
+    classes, for fewer than two rows, and for rows without labels.
     """
     _check(model_config, train, val, config)
     folder = Path(folder)
