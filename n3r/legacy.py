@@ -363,7 +363,8 @@ def train_legacy(
     history = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        bar = tqdm(total=n_steps, desc="legacy", unit="batch", mininterval=1, disable=not progress)
+        hidden = {} if progress else {"disable": True}  # False would overrule TQDM_DISABLE
+        bar = tqdm(total=n_steps, desc="legacy", unit="batch", mininterval=1, **hidden)
         for epoch in range(1, epochs + 1):
             started = time.perf_counter()
             trained = _train_epoch(model, loader, schedule, bar)
