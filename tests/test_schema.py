@@ -157,7 +157,7 @@ def test_time_type_must_suit_its_format(values, time_format, fits):
 
 
 def test_all_null_text_is_allowed():
-    check(frame(name=[None, None]), column_map())
+    assert check(frame(name=[None, None]), column_map()) is None
 
 
 @pytest.mark.parametrize("name", ["time", "segment", "label", "text"])
@@ -173,7 +173,7 @@ def test_roles_may_have_canonical_names():
     table = pl.DataFrame(
         {"order": ["a"], "name": ["x"], "label": ["F"], "time": ["2025-01-01"], "segment": ["s"]}
     )
-    check(table, column_map(label="label", time="time", segment="segment", numeric=["*"]))
+    assert check(table, column_map(label="label", time="time", segment="segment", numeric=["*"])) is None
 
 
 @pytest.mark.parametrize(
