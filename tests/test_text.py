@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from n3r.text import AttentionPool, BiLSTM, LSTMEncoder, TransformerBlock, TransformerEncoder
+from n3r.text import AttentionPool, BiLSTM, Dropout, LSTMEncoder, TransformerBlock, TransformerEncoder
 
 VOCAB = 20
 D = 8
@@ -222,3 +222,27 @@ def test_defect_14_an_empty_row_pools_to_zero(d_out):
 def test_pool_width_is_told():
     assert AttentionPool(4).d_out == 4
     assert AttentionPool(4, 3).d_out == 3
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.5])
+def test_dropout_keeps_the_mean_drops_its_share_and_each_element_by_itself(rate):
+    torch.manual_seed(0)
+    drop = Dropout(rate)
+    x = torch.ones(1000, 1003)
+    y = drop(x)
+    dropped = (y == 0).double()
+    assert dropped.mean() == pytest.approx(rate, abs=1 / 512 + 0.002)
+    assert y.mean() == pytest.approx(1, abs=0.004)
+    assert y.unique().tolist() == pytest.approx([0, 1 / (1 - round(256 * rate) / 256)])
+    for shift in (1, 2, 4, 8):  # neighbours share a 64-bit draw and must not know of each other
+        pairs = dropped[:, shift:] * dropped[:, :-shift]
+        assert pairs.mean() == pytest.approx(float(dropped.mean()) ** 2, abs=0.002)
+    assert not torch.equal(drop(x), y)
+    assert drop.eval()(x) is x
+
+
+def test_dropout_masks_the_gradient_like_the_value():
+    x = torch.ones(50, 7, requires_grad=True)
+    y = Dropout(0.3)(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
