@@ -567,7 +567,7 @@ def trained(model_class, config, seed=0, epochs=6):
 def test_training_learns_a_planted_signal(model_class, config):
     _, history, scores = trained(model_class, config)
     assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]
-    assert set(history[0]) == {"epoch", "lr", "train_loss", "train_auc", "test_auc"}
+    assert set(history[0]) == {"epoch", "lr", "train_loss", "train_auc", "seconds", "test_auc"}
     assert history[-1]["test_auc"] > 0.85
     assert history[-1]["train_auc"] > history[0]["train_auc"]
     assert history[-1]["train_loss"] < history[0]["train_loss"]
@@ -578,6 +578,7 @@ def test_training_repeats_bit_for_bit_and_leaves_global_state_alone():
     before = torch.get_rng_state()
     runs = [trained(*BOTH[0], seed=seed, epochs=2) for seed in (5, 5, 6)]
     assert torch.equal(before, torch.get_rng_state())
+    assert all(record.pop("seconds") > 0 for run in runs for record in run[1])
     assert runs[0][1] == runs[1][1] != runs[2][1]
     assert np.array_equal(runs[0][2], runs[1][2])
     first, second = (run[0].state_dict() for run in runs[:2])
