@@ -106,13 +106,18 @@ def notebook_parameters(step: str) -> dict[str, dict[str, Any]]:
 
 
 def resolve_parameters(size: str, given: dict[str, Any], overrides: list[str]) -> Parameters:
-    """Parameters of every step: the size's, then `given` to the steps that have them, then KEY=VALUE texts.
+    """All parameters of every step but the run's name, which is its folder's.
+
+    The notebook's defaults, over them the size's, then `given` to the steps that have them, then KEY=VALUE texts.
 
     A key is a parameter's name, for all steps that have it, or `step.name`, where the step's number will do.
     Raises ValueError naming every key that no step has and every value of another type than the default.
     """
     known = {step.name: notebook_parameters(step.name) for step in STEPS}
-    chosen: Parameters = {name: {} for name in known}
+    chosen: Parameters = {
+        step: {name: spec["default"] for name, spec in specs.items() if name != "name"}
+        for step, specs in known.items()
+    }
     problems: list[str] = []
     sized = json.loads((ROOT / "configs" / f"size_{size}.json").read_text())
     items = [(f"{step}.{key}", value) for step, values in sized.items() for key, value in values.items()]

@@ -113,7 +113,7 @@ def test_unknown_and_ill_typed_parameters_are_refused_before_anything_runs(house
 def test_values_take_the_type_of_the_default(house):
     given = resolve_parameters("dev", {}, ["n=4", "01.rate=1", 'parts=["b", "c"]', "weights=[1, 2]"])
     assert given["01_first"] == {"n": 4, "rate": 1.0, "parts": ["b", "c"], "weights": [1, 2]}
-    assert given["02_second"] == {}
+    assert given["02_second"] == {"fail": False}
 
 
 def test_several_mistakes_are_named_at_once(house):
