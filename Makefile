@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test lint notebooks lab bench clean
+.PHONY: help setup run test lint notebooks lab bench example clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,8 +32,14 @@ notebooks: $(READY)  ## run the notebooks at dev size and keep their outputs in 
 lab: $(READY)  ## JupyterLab on notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-bench: $(READY)  ## measure n3r beside the legacy, write reports/benchmarks.md
-	$(BIN)/python -m benchmarks.train
+bench: $(READY)  ## training speed beside the legacy at the published sizes, as ratios (some 8 minutes)
+	$(BIN)/python -m benchmarks.train lstm2risk names
+	$(BIN)/python -m benchmarks.train lstm2risk bots --steps 6 --legacy-steps 2
+	$(BIN)/python -m benchmarks.train transformer2risk names --steps 4
+
+example: run  ## renew reports/example from the quick run
+	mkdir -p reports/example
+	cp runs/quick/report/report.* reports/example/
 
 clean:  ## remove what runs and tools left; keeps .venv
 	rm -rf runs .pytest_cache .ruff_cache .hypothesis

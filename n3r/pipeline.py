@@ -108,7 +108,8 @@ def notebook_parameters(step: str) -> dict[str, dict[str, Any]]:
 def resolve_parameters(size: str, given: dict[str, Any], overrides: list[str]) -> Parameters:
     """All parameters of every step but the run's name, which is its folder's.
 
-    The notebook's defaults, over them the size's, then `given` to the steps that have them, then KEY=VALUE texts.
+    The notebook's defaults, over them the size's, then `given` to the steps that have them, then the
+    KEY=VALUE texts.
 
     A key is a parameter's name, for all steps that have it, or `step.name`, where the step's number will do.
     Raises ValueError naming every key that no step has and every value of another type than the default.
