@@ -34,8 +34,8 @@ lab: $(READY)  ## JupyterLab on notebooks/
 
 bench: $(READY)  ## training speed beside the legacy at the published sizes, as ratios (some 8 minutes)
 	$(BIN)/python -m benchmarks.train lstm2risk names
-	$(BIN)/python -m benchmarks.train lstm2risk bots --steps 6 --legacy-steps 2
-	$(BIN)/python -m benchmarks.train transformer2risk names --steps 4
+	$(BIN)/python -m benchmarks.train lstm2risk bots
+	$(BIN)/python -m benchmarks.train transformer2risk names
 
 example: run  ## renew reports/example from the quick run
 	mkdir -p reports/example

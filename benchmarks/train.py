@@ -29,6 +29,7 @@ from n3r.tokenizer import TokenizedText
 from n3r.train import TrainConfig, collate_for, parameter_groups, resolve_precision
 
 N_FEATURES, VOCAB, PAD, BATCH = 100, 4000, 1, 512
+N_BATCHES = 8  # of an epoch: batches differ in length, so only whole epochs are comparable
 
 
 def lengths(case: str, n_rows: int, rng: np.random.Generator) -> np.ndarray:
@@ -106,11 +107,11 @@ def main() -> None:
     parser.add_argument("model_class", choices=["lstm2risk", "transformer2risk"])
     parser.add_argument("case", choices=["names", "bots"])
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8, help="batches of n3r a pair")
+    parser.add_argument("--steps", type=int, default=N_BATCHES, help="batches of n3r a pair")
     parser.add_argument("--legacy-steps", type=int, default=2)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    data = rows(arguments.case, 16 * BATCH)
+    data = rows(arguments.case, N_BATCHES * BATCH)
     config = model_select(arguments.model_class, vocab_size=VOCAB, n_tab_features=N_FEATURES).config
     precision = resolve_precision(TrainConfig())
     ours = n3r_steps(RiskModel(config).train(), data, precision)
