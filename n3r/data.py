@@ -80,7 +80,7 @@ class LengthBucketSampler(Sampler[list[int]]):
         batch_size: int,
         shuffle: bool = False,
         seed: int = 0,
-        noise: float = 0.1,  # of a row's length; 0.1 costs 5 % more padding
+        noise: float = 0.1,  # of a row's length; 0.1 makes 9 % more to compute
     ):
         self.lengths = np.asarray(lengths)
         n_rows = len(self.lengths)

@@ -7,9 +7,9 @@ Decisions:
 - What a row's tokens become does not depend on padding or batch-mates: the backward LSTM starts at the
   row's last token, attention and pooling see no padding, an empty row pools to zero (defects 10, 11, 14).
 - The bidirectional LSTM runs each direction through torch's fused kernel on padded batches. Packed
-  sequences compute the same but fall back to a loop on a CPU, eight times slower on long texts.
+  sequences compute the same but fall back to a loop on a CPU: benchmarks/train.py has the ratio.
 - Dropout masks are cut from random 64-bit integers, eight a draw: drawing one Bernoulli number an element,
-  on one thread, took 11 % of LSTM2Risk's step and 40 % of Transformer2Risk's.
+  on one thread, took 11 % of LSTM2Risk's training step.
 - Attention heads are one matrix product, not a list of eight (defect 51).
 """
 

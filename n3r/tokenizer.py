@@ -96,24 +96,12 @@ class NameTokenizer:
 
     def _encode_field(self, column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all rows of one field, end to end, and how many each row has."""
-        # Customers repeat and e-mail domains are few, but whole fields are mostly distinct:
-        # encoding the distinct ones still saves a third on orders and all of the nulls.
-        distinct = column.cast(pl.String).unique(maintain_order=True)
-        position = pl.DataFrame({"value": distinct}).with_row_index()
-        rows = (
-            pl.DataFrame({"value": column.cast(pl.String)})
-            .join(position, on="value", how="left", nulls_equal=True, maintain_order="left")["index"]
-            .to_numpy()
-        )
-        texts = ["" if text is None else text for text in distinct]
+        texts = ["" if text is None else text for text in column.cast(pl.String)]
         encoded = [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        for i in distinct.is_null().arg_true():
+        for i in column.is_null().arg_true():
             encoded[i] = [self._missing]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        flat = np.fromiter((t for ids in encoded for t in ids), np.int32, lengths.sum())
-        starts = np.cumsum(lengths) - lengths
-        per_row = lengths[rows]
-        return flat[np.repeat(starts[rows], per_row) + _ramp(per_row)], per_row
+        return np.fromiter((t for ids in encoded for t in ids), np.int32, lengths.sum()), lengths
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, vocab.json and tokenizer_metadata.json into an existing folder."""
