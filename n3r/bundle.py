@@ -9,6 +9,7 @@ Decisions:
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from n3r.data import OrderDataset
-from n3r.features import NumericFeatures
+from n3r.features import TabularFeatures
 from n3r.model import ModelConfig, RiskModel
 from n3r.schema import ColumnMap
-from n3r.tokenizer import NameTokenizer
-from n3r.train import TrainConfig, predict
+from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
+from n3r.train import Fitted, TrainConfig, fit, is_first_process, predict
 
 FILES = (
     "columns.json",
@@ -41,16 +42,19 @@ LIBRARIES = ("n3r", "torch", "tokenizers", "polars", "numpy")
 class Bundle(NamedTuple):
     """A trained model with its tokenizer, features and column map, and what was measured of it."""
 
-    model: RiskModel
-    tokenizer: NameTokenizer
-    features: NumericFeatures
+    model: RiskModel | None  # None: not trained yet
+    tokenizer: NameTokenizer | BertTokenizer
+    features: TabularFeatures
     column_map: ColumnMap
     train_config: TrainConfig
     metrics: dict[str, Any]
+    texts: TextConfig = TextConfig()
 
     def dataset(self, frame: pl.DataFrame) -> OrderDataset:
         """Prepared rows as this model reads them."""
-        return OrderDataset.from_frame(frame, self.column_map.text, self.tokenizer, self.features)
+        return OrderDataset.from_frame(
+            frame, self.column_map, self.tokenizer, self.features, self.texts, self.model.config.n_texts
+        )
 
     def predict(self, frame: pl.DataFrame) -> np.ndarray:
         """Class probabilities (N, C) of prepared rows, in their order."""
@@ -70,7 +74,12 @@ class Bundle(NamedTuple):
         return frame.select(known).with_columns(pl.Series(f"score_{c}", p[:, c]) for c in range(p.shape[1]))
 
     def save(self, folder: Path) -> None:
-        """Write the bundle under `folder`, replacing one that is there only when it is complete."""
+        """Write the bundle under `folder`, replacing one that is there only when it is complete.
+
+        Of several processes only the first one writes.
+        """
+        if not is_first_process():
+            return
         folder = Path(folder)
         aside = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(aside, ignore_errors=True)
@@ -81,6 +90,7 @@ class Bundle(NamedTuple):
             config = {
                 "model": self.model.config.model_dump(),
                 "train": self.train_config.model_dump(),
+                "texts": self.texts.model_dump(),
                 "versions": {name: version(name) for name in LIBRARIES},
             }
             _write_json(aside / "config.json", config)
@@ -107,12 +117,42 @@ class Bundle(NamedTuple):
             raise ValueError(f"{folder / 'model.safetensors'} does not fit config.json: {error}") from None
         return cls(
             model.eval(),
-            NameTokenizer.load(folder),
-            NumericFeatures.from_dict(_read(folder / "features.json")),
+            load_tokenizer(folder),
+            TabularFeatures.from_dict(_read(folder / "features.json")),
             ColumnMap.from_file(folder / "columns.json"),
             TrainConfig(**config["train"]),
             _read(folder / "metrics.json"),
+            TextConfig(**config["texts"]),
         )
+
+
+def train_bundle(
+    model_config: ModelConfig,
+    splits: Mapping[str, pl.DataFrame],
+    parts: Bundle,
+    folder: Path,
+) -> tuple[Bundle, Fitted]:
+    """Train a model on prepared splits, with a bundle's tokenizer, features, column map and configs.
+
+    `parts` lacks nothing but the model. `folder` keeps the training's checkpoints. Raises ValueError as
+    `fit` does.
+    """
+    datasets = {
+        split: OrderDataset.from_frame(
+            splits[split],
+            parts.column_map,
+            parts.tokenizer,
+            parts.features,
+            parts.texts,
+            model_config.n_texts,
+            training=split == "train",
+        )
+        for split in ("train", "val")
+        if len(splits[split])
+    }
+    pad_token = parts.tokenizer.pad_token
+    fitted = fit(model_config, datasets["train"], datasets.get("val"), parts.train_config, folder, pad_token)
+    return parts._replace(model=fitted.model), fitted
 
 
 def verify(folder: Path) -> None:

@@ -7,9 +7,12 @@ Decisions:
   order is drawn anew each epoch from the seed, with noise on the lengths, so batch-mates change.
 - Batches are of near-equal size: a last batch of one row breaks batch norm (defect 23).
 - A batch carries `row_id`; whatever order a collate makes, predictions are put back by it.
+- Of several processes each takes its rows out of every batch, so that all see texts of like length and a
+  batch is the same rows however many share it.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,55 +20,93 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from n3r.features import NumericFeatures
-from n3r.tokenizer import NameTokenizer, TokenizedText
+from n3r.features import TabularFeatures
+from n3r.schema import LABEL, ColumnMap
+from n3r.tokenizer import BertTokenizer, ChunkedText, NameTokenizer, TextConfig, TokenizedText
 
-Sample = dict[str, np.ndarray | int]
+_NO_TOKENS = np.empty(0, np.int32)
+Texts = TokenizedText | ChunkedText
+Sample = dict[str, Any]
 Batch = dict[str, Tensor]
 Collate = Callable[[list[Sample]], Batch]
 
 
 class OrderDataset(Dataset):
-    """N tokenised rows with their features and, where known, their labels (-1 elsewhere)."""
+    """N tokenised rows with their features and, where known, a second text and labels (-1 elsewhere)."""
 
-    def __init__(self, text: TokenizedText, tabular: np.ndarray, label: np.ndarray | None = None):
-        if not len(text) == len(tabular) == (len(text) if label is None else len(label)):
-            raise ValueError(f"{len(text)} texts, {len(tabular)} feature rows: lengths differ")
+    def __init__(
+        self,
+        text: Texts,
+        tabular: np.ndarray,
+        label: np.ndarray | None = None,
+        secondary: Texts | None = None,
+    ):
+        parts = {"texts": text, "feature rows": tabular, "labels": label, "second texts": secondary}
+        lengths = {name: len(part) for name, part in parts.items() if part is not None}
+        if len(set(lengths.values())) > 1:
+            counts = ", ".join(f"{n} {name}" for name, n in lengths.items())
+            raise ValueError(f"a data set of {counts}: lengths differ")
         self.text = text
         self.tabular = tabular
         self.label = np.full(len(text), -1) if label is None else np.asarray(label, np.int64)
+        self.secondary = secondary
 
     def __len__(self) -> int:
         return len(self.text)
 
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """All that the rows are made of."""
+        texts = [text.arrays for text in (self.text, self.secondary) if text is not None]
+        return [*(array for arrays in texts for array in arrays), self.tabular, self.label]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """What a row costs in tokens, (N,) int64; batches hold rows of near-equal length."""
+        return self.text.lengths + (0 if self.secondary is None else self.secondary.lengths)
+
     def __getitem__(self, row: int | list[int]) -> Sample | list[Sample]:
         if isinstance(row, list):
             return [self[i] for i in row]
-        ids, offsets = self.text
-        return {
-            "text": ids[offsets[row] : offsets[row + 1]],
+        sample = {
+            "text": self.text.row(row),
             "tabular": self.tabular[row],
             "label": self.label[row],
             "row_id": row,
         }
+        return sample if self.secondary is None else {**sample, "secondary": self.secondary.row(row)}
 
     @classmethod
     def from_frame(
         cls,
         frame: pl.DataFrame,
-        text_columns: list[str],
-        tokenizer: NameTokenizer,
-        features: NumericFeatures,
-        max_tokens: int = 512,
+        column_map: ColumnMap,
+        tokenizer: NameTokenizer | BertTokenizer,
+        features: TabularFeatures,
+        texts: TextConfig | None = None,
+        n_texts: int = 1,
+        training: bool = False,
     ) -> "OrderDataset":
-        """Tokenise and scale a prepared frame; its `label` column is used when it has one.
+        """Clean, tokenise and scale a prepared frame; its `label` column is used when it has one.
+
+        Of one text the map's `secondary_text` is the end; of two (`ModelConfig.n_texts`) it is the second,
+        and a ValueError where the map has none. `training` says that these are the rows that `features` were
+        fitted on: their risks are then taken out of fold.
 
         NOTE[DIFF] the legacy LSTM reads texts of any length; here a row keeps `max_tokens` tokens, since
         one name of 100,000 characters would pad a whole batch to its length.
         """
-        text = tokenizer.encode(frame.select(text_columns), max_tokens)
-        label = frame["label"].fill_null(-1).to_numpy() if "label" in frame.columns else None
-        return cls(text, features.transform(frame), label)
+        texts, secondary = texts or TextConfig(), None
+        if n_texts == 1:
+            text = tokenizer.read(_fields(frame, column_map.all_text), texts.steps, texts)
+        elif column_map.secondary_text:
+            text = tokenizer.read(_fields(frame, column_map.text), texts.steps, texts)
+            fields = _fields(frame, column_map.secondary_text)
+            secondary = tokenizer.read(fields, texts.secondary_steps, texts)
+        else:
+            raise ValueError("a trimodal class reads two texts: name `secondary_text` in the column map")
+        label = frame[LABEL].fill_null(-1).to_numpy() if LABEL in frame.columns else None
+        return cls(text, features.transform(frame, out_of_fold=training), label, secondary)
 
 
 class LengthBucketSampler(Sampler[list[int]]):
@@ -81,11 +122,13 @@ class LengthBucketSampler(Sampler[list[int]]):
         shuffle: bool = False,
         seed: int = 0,
         noise: float = 0.1,  # of a row's length; 0.1 makes 9 % more to compute
+        share: tuple[int, int] = (0, 1),  # this process's number and how many there are
     ):
         self.lengths = np.asarray(lengths)
-        n_rows = len(self.lengths)
-        # Batches of two take a third row rather than leave it alone.
-        self.n_batches = max(1, min(-(-n_rows // batch_size), n_rows // min(batch_size, 2)))
+        self.rank, self.n_processes = share
+        n_rows, fewest = len(self.lengths), 2 * self.n_processes
+        # A process that is left with one row takes it into the batch before.
+        self.n_batches = max(1, min(-(-n_rows // batch_size), n_rows // min(batch_size, fewest)))
         self.shuffle = shuffle
         self.seed = seed
         self.noise = noise
@@ -100,7 +143,7 @@ class LengthBucketSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         if not self.shuffle:
-            yield from self._split(np.argsort(-self.lengths, kind="stable"))
+            yield from filter(None, self._split(np.argsort(-self.lengths, kind="stable")))
             return
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.lengths))
@@ -110,7 +153,8 @@ class LengthBucketSampler(Sampler[list[int]]):
             yield batches[i]
 
     def _split(self, order: np.ndarray) -> list[list[int]]:
-        return [part.tolist() for part in np.array_split(order, self.n_batches)]
+        parts = np.array_split(order, self.n_batches)
+        return [part[self.rank :: self.n_processes].tolist() for part in parts]
 
 
 def build_lstm2risk_collate_fn(pad_token: int) -> Collate:
@@ -128,17 +172,31 @@ def build_transformer2risk_collate_fn(pad_token: int, block_size: int) -> Collat
     """Collate for Transformer2Risk: texts cut to `block_size` tokens, order kept."""
 
     def collate(samples: list[Sample]) -> Batch:
-        cut = [{**sample, "text": sample["text"][:block_size]} for sample in samples]
-        return _pad(cut, pad_token)
+        texts = [name for name in ("text", "secondary") if name in samples[0]]
+        return _pad([{**s, **{name: s[name][:block_size] for name in texts}} for s in samples], pad_token)
+
+    return collate
+
+
+def build_collate_fn(pad_token: int) -> Collate:
+    """Collate for the other classes: order kept, nothing cut; chunked texts are (B, K, T)."""
+
+    def collate(samples: list[Sample]) -> Batch:
+        return _pad(samples, pad_token)
 
     return collate
 
 
 def make_loader(
-    dataset: OrderDataset, collate: Collate, batch_size: int, shuffle: bool = False, seed: int = 0
+    dataset: OrderDataset,
+    collate: Collate,
+    batch_size: int,
+    shuffle: bool = False,
+    seed: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader:
     """A loader of length-bucketed batches; batch i of an epoch is `collate(dataset[rows])`."""
-    sampler = LengthBucketSampler(dataset.text.lengths, batch_size, shuffle, seed)
+    sampler = LengthBucketSampler(dataset.lengths, batch_size, shuffle, seed, share=share)
     # As `sampler` with automatic batching off, not as `batch_sampler`: Lightning calls set_epoch only
     # on the former, and without it every epoch would see the same batches (defect 36).
     # The generator is there because a loader without one draws from the global random state.
@@ -147,17 +205,37 @@ def make_loader(
     )
 
 
+def _fields(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    absent = [name for name in names if name not in frame.columns]
+    if absent:
+        raise ValueError(f"the rows lack the text columns {absent} that the column map names")
+    return frame.select(names)
+
+
 def _pad(samples: list[Sample], pad_token: int) -> Batch:
-    """A batch as DESIGN describes it: `text` (B, T), T at least 1, `attn_mask` True on tokens."""
-    lengths = np.fromiter((len(sample["text"]) for sample in samples), np.int64, len(samples))
-    mask = np.arange(max(1, lengths.max())) < lengths[:, None]  # (B, T)
-    text = np.full(mask.shape, pad_token, np.int64)
-    text[mask] = np.concatenate([sample["text"] for sample in samples])
+    """A batch as DESIGN describes it; a chunked text is (B, K, T) and has a mask of that shape."""
+    text, mask = _pad_texts([sample["text"] for sample in samples], pad_token)
+    batch = {"text": text, "text_length": mask.flatten(1).sum(dim=1), "attn_mask": mask}
+    if "secondary" in samples[0]:
+        secondary = [sample["secondary"] for sample in samples]
+        batch["secondary"], batch["secondary_mask"] = _pad_texts(secondary, pad_token)
     return {
-        "text": torch.from_numpy(text),
-        "text_length": torch.from_numpy(lengths),
-        "attn_mask": torch.from_numpy(mask),
+        **batch,
         "tabular": torch.from_numpy(np.stack([sample["tabular"] for sample in samples])),
         "label": torch.tensor([int(sample["label"]) for sample in samples]),
         "row_id": torch.tensor([sample["row_id"] for sample in samples]),
     }
+
+
+def _pad_texts(texts: list[np.ndarray] | list[list[np.ndarray]], pad_token: int) -> tuple[Tensor, Tensor]:
+    """Ids and mask, (B, T), or (B, K, T) for texts of chunks; T and K are at least 1."""
+    if isinstance(texts[0], list):
+        n_chunks = max(1, *map(len, texts))
+        flat = [chunk for row in texts for chunk in [*row, *[_NO_TOKENS] * (n_chunks - len(row))]]
+        ids, mask = _pad_texts(flat, pad_token)
+        return ids.unflatten(0, (-1, n_chunks)), mask.unflatten(0, (-1, n_chunks))
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    mask = np.arange(max(1, lengths.max())) < lengths[:, None]  # (B, T)
+    ids = np.full(mask.shape, pad_token, np.int64)
+    ids[mask] = np.concatenate(texts)
+    return torch.from_numpy(ids), torch.from_numpy(mask)

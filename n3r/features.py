@@ -1,105 +1,279 @@
-"""Numeric columns made fit for a network: scaling that survives heavy tails, missing kept visible.
+"""Numeric and categorical columns made fit for a network: imputed, risk-encoded, scaled.
 
 Decisions:
 - Fitted on the training split only; the state is plain data (`to_dict`, `from_dict`), never a pickle.
+- A missing number becomes its column's learned value, and an indicator column says so.
+- A category becomes the rate of each class among its training rows. The training rows themselves are
+  encoded out of fold (`transform(frame, out_of_fold=True)`): a row never sees its own label.
 - Quantile scaling maps each value to the normal score of its rank among the training values, so that
   an amount of 10 million is an outlier by one unit and not by a thousand. Ties share their middle rank.
-- A missing value becomes 0, the median, and an indicator column says so: the legacy's plain -1 is a
-  legal value of many columns. Its fill stays available as `scaling="none"`.
 - A column that is constant in training carries nothing and is left out.
 """
 
-from typing import Literal
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 from scipy.special import ndtri
+from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
-LEGACY_FILL = -1.0
+from n3r.schema import LABEL
+
+NO_LABEL = -1
+STATE = ("imputation", "risk_tables", "precomputed_risk", "knots", "indicators")  # what fit learns
+Risk = Annotated[float, Field(ge=0, le=1)]
 
 
 class FeatureConfig(BaseModel):
-    """How numeric columns are scaled."""
+    """How columns are imputed, risk-encoded and scaled."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scaling: Literal["quantile", "none"] = "quantile"  # none: the legacy's plain -1 fill
+    scaling: Literal["quantile", "none"] = "quantile"
     n_quantiles: int = Field(200, ge=2)  # knots per column; 200 place a value within half a percent
+    # NOTE[DIFF] the legacy fills -1, a legal value of many columns, before it learns a mean, so that its
+    # imputation does nothing (defect 26). minus_one is that fill.
+    imputation: Literal["median", "mean", "mode", "minus_one"] = "median"
+    smooth_factor: float = Field(0.0, ge=0)  # of all rows: how many the prior counts for in a category
+    # NOTE[DIFF] the legacy's threshold is 0: a category seen once gets the label of its only row (defect 37).
+    count_threshold: int = Field(20, ge=0)  # categories of fewer rows get the prior
+    n_folds: int = Field(5, ge=2)  # for the risks of the training rows themselves
+    seed: int = Field(0, ge=0)  # of the folds
 
 
-class NumericFeatures:
-    """Turns a frame's numeric columns into the (N, F) float32 matrix a model reads."""
+class RiskTable(TypedDict):
+    """The published layout: the risk of each category, and that of missing and unseen ones."""
+
+    bins: dict[str, Risk]
+    default_bin: Risk
+
+
+PRECOMPUTED = {
+    "imputation values": (TypeAdapter(dict[str, FiniteFloat]), "a finite number"),
+    "risk tables": (TypeAdapter(dict[str, RiskTable]), "bins and default_bin with risks in [0, 1]"),
+}
+
+
+class TabularFeatures:
+    """Turns a frame's numeric and categorical columns into the (N, F) float32 matrix a model reads."""
 
     def __init__(self, config: FeatureConfig | None = None):
         self.config = config or FeatureConfig()
-        self.columns_: list[str] = []
-        self.knots_: dict[str, dict[str, list[float]]] = {}  # column -> {"value": .., "score": ..}
-        self.indicators_: list[str] = []  # columns that get a missing indicator
+        self.imputation_: dict[str, float] = {}  # numeric column -> what a missing value becomes
+        self.risk_tables_: dict[str, dict] = {}  # output column -> risk table, with its "column" and "class"
+        self.precomputed_risk_ = False  # whether the tables were learned elsewhere
+        self.knots_: dict[str, dict[str, list[float]]] = {}  # output column -> {"value": .., "score": ..}
+        self.indicators_: list[str] = []  # numeric columns that get a missing indicator
 
     @property
     def names(self) -> list[str]:
         """What each of the F output columns is, in order."""
         if self.config.scaling == "none":
-            return self.columns_
+            return [*self.imputation_, *self.risk_tables_]
         return list(self.knots_) + [f"{name} is missing" for name in self.indicators_]
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def fit(self, frame: pl.DataFrame, columns: list[str]) -> "NumericFeatures":
-        """Learn knots and indicators from the training split's `columns`."""
-        self.columns_ = list(columns)
-        self.knots_, self.indicators_ = {}, []
-        if self.config.scaling == "none":
-            return self
-        for name in self.columns_:
-            values = _finite(frame[name])
-            present = values[~np.isnan(values)]
-            if 0 < len(present) < len(values):
-                self.indicators_.append(name)
-            knots = _normal_scores(present, self.config.n_quantiles)
-            if len(knots["value"]) > 1:
-                self.knots_[name] = knots
+    def fit(
+        self,
+        frame: pl.DataFrame,
+        numeric: Sequence[str],
+        categorical: Sequence[str] = (),
+        n_classes: int = 2,
+        imputation: Mapping[str, float] | None = None,
+        risk_tables: Mapping[str, RiskTable] | None = None,
+    ) -> Self:
+        """Learn from the training split, or take over what `read_precomputed` gives (tables: two classes).
+
+        The `label` column is read only where risk tables are learned; rows whose label is null or negative
+        are not counted. Raises ValueError naming all that is wrong with the columns, the labels and the
+        precomputed values.
+        """
+        learned = _risk_columns(categorical, n_classes)
+        with_label = [LABEL] if categorical and risk_tables is None else []
+        named = Counter([*numeric, *learned])
+        problems = [
+            *_absent(frame, [*numeric, *categorical, *with_label]),
+            *(f"two features are named {name!r}: rename a column" for name, n in named.items() if n > 1),
+            *_precomputed_problems("imputation values", imputation, numeric),
+            *_precomputed_problems("risk tables", risk_tables, categorical),
+        ]
+        if n_classes < 2 or (risk_tables and n_classes > 2):
+            problems.append(f"n_classes={n_classes}: expected 2, or more with no precomputed risk tables")
+        if with_label and not problems and (frame[LABEL].max() or 0) >= n_classes:
+            problems.append(f"n_classes={n_classes}, but column {LABEL!r} holds class {frame[LABEL].max()}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        self.imputation_ = {
+            name: self._fill(frame[name]) if imputation is None else float(imputation[name])
+            for name in numeric
+        }
+        self.precomputed_risk_ = risk_tables is not None
+        self.risk_tables_ = {
+            name: (self._table(frame, column, c) if risk_tables is None else risk_tables[column])
+            | {"column": column, "class": c}
+            for name, (column, c) in learned.items()
+        }
+        self._fit_scaling(frame)
         return self
 
-    def transform(self, frame: pl.DataFrame) -> np.ndarray:
+    def _fill(self, column: pl.Series) -> float:
+        """What a missing value of `column` becomes; 0 where all are missing."""
+        if self.config.imputation == "minus_one":
+            return -1.0
+        values = _present(column)
+        if not len(values):
+            return 0.0
+        if self.config.imputation == "mode":
+            distinct, counts = np.unique(values, return_counts=True)
+            return float(distinct[counts.argmax()])  # the smallest of several
+        return float(np.median(values) if self.config.imputation == "median" else np.mean(values))
+
+    def _table(self, frame: pl.DataFrame, column: str, c: int) -> dict:
+        """The risk table of class `c`, less the categories whose risk is the default's.
+
+        NOTE[DIFF] the legacy stores every value it saw, though rare ones read like unseen ones; of a
+        column such as the postal address these would be the customers' own.
+        """
+        table = self._risk_table(frame[column], _hits(frame, c))
+        default = table["default_bin"]
+        return table | {"bins": {key: risk for key, risk in table["bins"].items() if risk != default}}
+
+    def _risk_table(self, values: pl.Series, hits: np.ndarray, prior: float | None = None) -> RiskTable:
+        return risk_table(values, hits, self.config.smooth_factor, self.config.count_threshold, prior)
+
+    def _fit_scaling(self, frame: pl.DataFrame) -> None:
+        """Learn knots and indicators; a constant column gets no knots."""
+        self.knots_, self.indicators_ = {}, []
+        if self.config.scaling == "none":
+            return
+        for name in self.imputation_:
+            present = _present(frame[name])
+            if 0 < len(present) < len(frame):
+                self.indicators_.append(name)
+            self.knots_[name] = _normal_scores(present, self.config.n_quantiles)
+        whole = dict(self._risks(frame, out_of_fold=False))
+        for name, risks in self._risks(frame, out_of_fold=True):
+            if len(np.unique(whole[name])) > 1:  # a column of one category has one risk in each fold
+                self.knots_[name] = _normal_scores(risks, self.config.n_quantiles)
+        self.knots_ = {name: knots for name, knots in self.knots_.items() if len(knots["value"]) > 1}
+
+    def transform(self, frame: pl.DataFrame, out_of_fold: bool = False) -> np.ndarray:
         """(N, F) float32, columns as in `names`; NaN and infinity count as missing.
 
+        `out_of_fold` is for the training split with its labels: a row's risk comes from the rows of the
+        other folds. Folds are drawn by position from the seed, so the same rows in the same order fall
+        into the same folds. Precomputed tables do not know these rows and are used as they are.
         Raises ValueError naming every fitted column that the frame lacks.
         """
-        absent = [name for name in self.columns_ if name not in frame.columns]
-        if absent:
-            raise ValueError(f"the rows lack the numeric columns {absent} that the model reads")
+        read = [*self.imputation_, *(table["column"] for table in self.risk_tables_.values())]
+        if out_of_fold and self.risk_tables_ and not self.precomputed_risk_:
+            read.append(LABEL)
+        if absent := _absent(frame, read):
+            raise ValueError(*absent)
         out = np.empty((len(frame), len(self)), np.float32)
-        if self.config.scaling == "none":
-            for i, name in enumerate(self.columns_):
-                out[:, i] = np.nan_to_num(_finite(frame[name]), nan=LEGACY_FILL)
-            return out
-        for i, (name, knots) in enumerate(self.knots_.items()):
-            scores = np.interp(_finite(frame[name]), knots["value"], knots["score"])
-            out[:, i] = np.nan_to_num(scores, nan=0.0)
-        for i, name in enumerate(self.indicators_, start=len(self.knots_)):
+        position = {name: i for i, name in enumerate(self.names[: len(self) - len(self.indicators_)])}
+        for name, values in chain(self._imputed(frame), self._risks(frame, out_of_fold)):
+            if name in self.knots_:
+                values = np.interp(values, self.knots_[name]["value"], self.knots_[name]["score"])
+            if name in position:
+                out[:, position[name]] = values
+        for i, name in enumerate(self.indicators_, start=len(position)):
             out[:, i] = np.isnan(_finite(frame[name]))
         return out
 
+    def _imputed(self, frame: pl.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
+        for name, fill in self.imputation_.items():
+            yield name, np.nan_to_num(_finite(frame[name]), nan=fill)
+
+    def _risks(self, frame: pl.DataFrame, out_of_fold: bool) -> Iterator[tuple[str, np.ndarray]]:
+        for name, table in self.risk_tables_.items():
+            values = frame[table["column"]].cast(pl.String)
+            if out_of_fold and not self.precomputed_risk_:
+                yield name, self._fold_risks(values, _hits(frame, table["class"]), table["default_bin"])
+            else:
+                yield name, _look_up(values, table)
+
+    def _fold_risks(self, values: pl.Series, hits: np.ndarray, prior: float) -> np.ndarray:
+        """(N,) risks, each by a table of the other folds.
+
+        NOTE[DIFF] the legacy encodes the training rows by the table they made themselves (defect 37).
+        All folds share the whole split's prior: one of the other folds is high where a fold's own rate is
+        low, and would tell it.
+        """
+        risks = np.empty(len(values))
+        order = np.random.default_rng(self.config.seed).permutation(len(values))
+        for fold in np.array_split(order, self.config.n_folds):
+            others = hits.copy()
+            others[fold] = NO_LABEL
+            risks[fold] = _look_up(values[fold], self._risk_table(values, others, prior))
+        return risks
+
     def to_dict(self) -> dict:
         """The fitted state as JSON types."""
-        return {
-            "config": self.config.model_dump(),
-            "columns": self.columns_,
-            "knots": self.knots_,
-            "indicators": self.indicators_,
-        }
+        return {"config": self.config.model_dump()} | {key: getattr(self, f"{key}_") for key in STATE}
 
     @classmethod
-    def from_dict(cls, state: dict) -> "NumericFeatures":
-        """The inverse of `to_dict`."""
+    def from_dict(cls, state: dict) -> Self:
+        """The inverse of `to_dict`; ValueError where a part of the state is missing."""
+        absent = [key for key in ("config", *STATE) if key not in state]
+        if absent:
+            raise ValueError(f"the state of the features lacks {absent}: fit them again")
         features = cls(FeatureConfig(**state["config"]))
-        features.columns_ = list(state["columns"])
-        features.knots_ = dict(state["knots"])
-        features.indicators_ = list(state["indicators"])
+        for key in STATE:
+            setattr(features, f"{key}_", state[key])
         return features
+
+
+def risk_table(
+    values: pl.Series,
+    label: np.ndarray,
+    smooth_factor: float,
+    count_threshold: int,
+    prior: float | None = None,
+) -> RiskTable:
+    """The published risk table of one column; its default is the prior.
+
+    Of N rows with a category and a `label` of 0 or 1, a category's n rows with k ones have the risk
+    (k + m * prior) / (n + m), m = int(N * smooth_factor), or the prior where n < `count_threshold`.
+    Unless given, the prior is the mean label, or 0.5 if there are no such rows.
+    """
+    rows = pl.DataFrame({"category": values.cast(pl.String), "hit": np.asarray(label, np.float64)})
+    rows = rows.filter(pl.col("category").is_not_null(), pl.col("hit").is_in([0.0, 1.0]))
+    if prior is None:
+        prior = rows["hit"].mean() if len(rows) else 0.5
+    m = int(len(rows) * smooth_factor)
+    n, k = pl.len(), pl.col("hit").sum()
+    risk = pl.when(n >= count_threshold).then((k + m * prior) / (n + m)).otherwise(prior)
+    bins = rows.group_by("category").agg(risk.alias("risk")).sort("category")
+    return {"bins": dict(bins.iter_rows()), "default_bin": prior}
+
+
+def read_precomputed(path: str | Path) -> dict:
+    """A published impute_dict.json (column -> value) or risk_table_map.json (column -> risk table).
+
+    Raises FileNotFoundError, or ValueError naming the file and the columns at fault.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of precomputed values")
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON; write a pickled one as JSON where it was made") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected a JSON object with a key for each column")
+    kind = "risk tables" if any(isinstance(entry, dict) for entry in found.values()) else "imputation values"
+    if problems := _precomputed_problems(kind, found, list(found)):
+        raise ValueError(f"{path}: {'; '.join(problems)}")
+    return found
 
 
 def _finite(column: pl.Series) -> np.ndarray:
@@ -107,6 +281,12 @@ def _finite(column: pl.Series) -> np.ndarray:
     values = column.cast(pl.Float64).to_numpy().copy()
     values[~np.isfinite(values)] = np.nan
     return values
+
+
+def _present(column: pl.Series) -> np.ndarray:
+    """The finite values of `column`."""
+    values = _finite(column)
+    return values[~np.isnan(values)]
 
 
 def _normal_scores(present: np.ndarray, n_quantiles: int) -> dict[str, list[float]]:
@@ -118,3 +298,47 @@ def _normal_scores(present: np.ndarray, n_quantiles: int) -> dict[str, list[floa
         keep = np.unique(np.searchsorted(rank, wanted).clip(0, len(values) - 1))
         values, rank = values[keep], rank[keep]
     return {"value": values.tolist(), "score": ndtri(rank).tolist()}
+
+
+def _hits(frame: pl.DataFrame, c: int) -> np.ndarray:
+    """(N,) 1 where the label is class `c`, 0 where it is another, NO_LABEL where there is none."""
+    label = frame[LABEL].fill_null(NO_LABEL).to_numpy()
+    return np.where(label < 0, NO_LABEL, label == c)
+
+
+def _look_up(values: pl.Series, table: dict) -> np.ndarray:
+    """(N,) risks; missing and unseen categories get the default."""
+    risks = pl.Series(table["bins"].values(), dtype=pl.Float64)
+    known = list(table["bins"])
+    return values.replace_strict(known, risks, default=table["default_bin"]).cast(pl.Float64).to_numpy()
+
+
+def _risk_columns(categorical: Sequence[str], n_classes: int) -> dict[str, tuple[str, int]]:
+    """Output column -> (categorical column, class), for the classes from 1."""
+    suffix = "" if n_classes == 2 else " of class {}"
+    classes = range(1, n_classes)
+    return {f"{name} risk{suffix.format(c)}": (name, c) for name in categorical for c in classes}
+
+
+def _absent(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:
+    """One problem that names all `columns` the frame lacks, or none."""
+    absent = [name for name in dict.fromkeys(columns) if name not in frame.columns]
+    return [f"the rows lack the columns {absent} that the features read"] if absent else []
+
+
+def _precomputed_problems(kind: str, given: Mapping[str, Any] | None, wanted: Sequence[str]) -> list[str]:
+    """What keeps the precomputed `given` from being used for the columns `wanted`."""
+    if given is None:
+        return []
+    layout, expected = PRECOMPUTED[kind]
+    wrong = []
+    try:
+        layout.validate_python(given, strict=True)
+    except ValidationError as error:  # its text shows categories, which may be identities
+        wrong = list(dict.fromkeys(fault["loc"][0] for fault in error.errors(include_input=False)))
+    found = {
+        "lack the columns": [name for name in wanted if name not in given],
+        "have the unknown columns": [name for name in given if name not in wanted],
+        f"need {expected} for": wrong,
+    }
+    return [f"precomputed {kind} {problem} {names}" for problem, names in found.items() if names]

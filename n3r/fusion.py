@@ -1,16 +1,153 @@
-"""How a row's text and tabular vectors become one: `(tokens, mask, text, tabular) -> (B, D)`."""
+"""How the modalities of a row, its texts and its features, become one: `list[Modality] -> (B, D)`.
+
+Every fusion takes any number of modalities and any widths. Of one modality alone there is nothing to fuse:
+each hands its vector on and has no parameters for what it does not do (defects 18, 22).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from n3r.text import Dropout, Modality
+
+
+class Widths(NamedTuple):
+    """Widths of a modality's vector and of its tokens."""
+
+    vector: int
+    tokens: int
 
 
 class Concat(nn.Module):
-    """Text and tabular vectors side by side; the text alone when there are no tabular features."""
+    """The vectors side by side."""
 
-    def __init__(self, d_text: int, d_tabular: int):
+    needs_tokens = False
+
+    def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, dropout: float):
         super().__init__()
-        self.d_out = d_text + d_tabular
+        self.d_out = sum(width.vector for width in widths)
 
-    def forward(self, tokens: Tensor, mask: Tensor, text: Tensor, tabular: Tensor | None) -> Tensor:
-        """(B, T, D), (B, T), (B, d_text), (B, d_tabular) -> (B, d_text + d_tabular)."""
-        return text if tabular is None else torch.cat([text, tabular], dim=1)
+    def forward(self, modalities: Sequence[Modality]) -> Tensor:
+        """Vectors (B, D_i) -> (B, sum of D_i)."""
+        return torch.cat([modality.vector for modality in modalities], dim=1)
+
+
+class Gate(nn.Module):
+    """A weighted mean of the projected vectors; each of its D elements has weights of its own.
+
+    NOTE[DIFF] the weights are one softmax over the modalities. The published two-way gate is that of two
+    modalities; the published three-way one divides three sigmoids by their sum and keeps a second gate
+    network for rows without features, which never learns (defect 18).
+    """
+
+    needs_tokens = False
+
+    def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, dropout: float):
+        super().__init__()
+        n = len(widths)
+        self.d_out = d if n > 1 else widths[0].vector
+        if n > 1:
+            self.proj = nn.ModuleList(nn.Linear(width.vector, d) for width in widths)
+            self.gate = nn.Sequential(nn.Linear(n * d, n * d), nn.LayerNorm(n * d))
+
+    def forward(self, modalities: Sequence[Modality]) -> Tensor:
+        """Vectors (B, D_i) -> (B, D)."""
+        if len(modalities) == 1:
+            return modalities[0].vector
+        x = [proj(modality.vector) for proj, modality in zip(self.proj, modalities, strict=True)]
+        weight = self.gate(torch.cat(x, dim=1)).unflatten(1, (len(x), -1)).softmax(dim=1)  # (B, n, D)
+        return (weight * torch.stack(x, dim=1)).sum(dim=1)  # (B, D)
+
+
+class Mixture(nn.Module):
+    """Mixture of experts, one a modality, weighed by a router that sees all of them."""
+
+    needs_tokens = False
+
+    def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, dropout: float):
+        super().__init__()
+        self.d_out = d if len(widths) > 1 else widths[0].vector
+        if len(widths) > 1:
+            self.experts = nn.ModuleList(nn.Linear(width.vector, d) for width in widths)
+            self.router = nn.Linear(sum(width.vector for width in widths), len(widths))
+
+    def forward(self, modalities: Sequence[Modality]) -> Tensor:
+        """Vectors (B, D_i) -> (B, D)."""
+        vectors = [modality.vector for modality in modalities]
+        if len(vectors) == 1:
+            return vectors[0]
+        weight = self.router(torch.cat(vectors, dim=1)).softmax(dim=1)  # (B, n)
+        out = [expert(vector) for expert, vector in zip(self.experts, vectors, strict=True)]
+        return (weight[:, :, None] * torch.stack(out, dim=1)).sum(dim=1)  # (B, D)
+
+
+class CrossAttention(nn.Module):
+    """Each modality's vector looks at the tokens of all others, then passes a feed-forward; side by side.
+
+    NOTE[DIFF] the published fusion attends from one vector to one vector: a softmax over a single key is 1,
+    and query and key weights never learn (defect 17). Here the keys are the others' vectors and tokens.
+    """
+
+    needs_tokens = True
+
+    def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, dropout: float):
+        super().__init__()
+        n = len(widths)
+        self.d_out = n * d if n > 1 else widths[0].vector
+        if n > 1:
+            self.vectors = nn.ModuleList(nn.Linear(width.vector, d) for width in widths)
+            self.tokens = nn.ModuleList(nn.Linear(width.tokens, d) for width in widths)
+            self.looks = nn.ModuleList(_Look(d, n_heads, dropout) for _ in widths)
+
+    def forward(self, modalities: Sequence[Modality]) -> Tensor:
+        """Vectors (B, D_i), tokens (B, S_i, D'_i) -> (B, n * D)."""
+        if len(modalities) == 1:
+            return modalities[0].vector
+        vectors = [proj(m.vector)[:, None] for proj, m in zip(self.vectors, modalities, strict=True)]
+        sequences, masks = [], []
+        for vector, proj, m in zip(vectors, self.tokens, modalities, strict=True):
+            # Undefined values at padded positions would survive a weight of 0: NaN x 0 is NaN.
+            tokens = proj(m.tokens.masked_fill(~m.mask[:, :, None], 0))  # (B, S, D)
+            sequences.append(torch.cat([vector, tokens], dim=1))  # (B, 1 + S, D)
+            masks.append(F.pad(m.mask, (1, 0), value=True))  # the vector is always there to be looked at
+        out = []
+        for i, (vector, look) in enumerate(zip(vectors, self.looks, strict=True)):
+            others = torch.cat(sequences[:i] + sequences[i + 1 :], dim=1)
+            mask = torch.cat(masks[:i] + masks[i + 1 :], dim=1)
+            out.append(look(vector, others, mask)[:, 0])
+        return torch.cat(out, dim=1)  # (B, n * D)
+
+
+class _Look(nn.Module):
+    """Attention from one sequence to another, then a feed-forward, each with a residual and a norm."""
+
+    def __init__(self, d: int, n_heads: int, dropout: float):
+        super().__init__()
+        if d % n_heads:
+            raise ValueError(f"fusion_dim {d} is not a multiple of fusion_heads {n_heads}")
+        self.n_heads = n_heads
+        self.query = nn.Linear(d, d)
+        # No bias on the keys: it shifts all scores of a query alike, which a softmax does not see.
+        self.key = nn.Linear(d, d, bias=False)
+        self.value = nn.Linear(d, d)
+        self.proj = nn.Linear(d, d)
+        self.drop = Dropout(dropout)
+        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.ffn = nn.Sequential(nn.Linear(d, 4 * d), nn.ReLU(), Dropout(dropout), nn.Linear(4 * d, d))
+
+    def forward(self, x: Tensor, others: Tensor, mask: Tensor) -> Tensor:
+        """(B, Q, D), (B, S, D), (B, S) -> (B, Q, D)."""
+        q, k, v = (self._heads(t) for t in (self.query(x), self.key(others), self.value(others)))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])  # (B, h, Q, D/h)
+        x = self.norm1(x + self.drop(self.proj(out.transpose(1, 2).flatten(2))))
+        return self.norm2(x + self.drop(self.ffn(x)))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, S, D) -> (B, h, S, D/h)."""
+        return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+
+
+FUSIONS = {"concat": Concat, "gate": Gate, "mixture": Mixture, "cross_attention": CrossAttention}

@@ -419,11 +419,11 @@ def _loader(
 
 
 RENAMES = [  # tried in this order on every key
-    (r"^text_projection\.token_embedding_table", "encoder.embedding"),
-    (r"^text_projection\.position_embedding_table", "encoder.position"),
-    (r"^text_projection\.(lstm_pooling|attention_pooling)", "pool"),
-    (r"^text_projection\.(lstm_)?(norm|proj)", r"pool.\2"),
-    (r"^text_projection", "encoder"),
+    (r"^text_projection\.token_embedding_table", "texts.0.encoder.embedding"),
+    (r"^text_projection\.position_embedding_table", "texts.0.encoder.position"),
+    (r"^text_projection\.(lstm_pooling|attention_pooling)", "texts.0.pool"),
+    (r"^text_projection\.(lstm_)?(norm|proj)", r"texts.0.pool.\2"),
+    (r"^text_projection", "texts.0.encoder"),
     (r"^tab_projection", "tabular.net"),
     (r"^net(\.\d+)\.net", r"head.net\1.ffn"),
     (r"^net", "head.net"),
@@ -459,7 +459,7 @@ def to_n3r(state_dict: Mapping[str, Tensor], model_class: str) -> dict[str, Tens
         heads = f"text_projection.blocks.{b}.sa.heads"
         qkv = [state_dict[f"{heads}.{h}.qkv.weight"].chunk(3) for h in range(like.config.n_heads)]
         rows = [head[part] for part in range(3) for head in qkv]
-        mapped[f"encoder.blocks.{b}.qkv.weight"] = torch.cat(rows)  # (3 * D, D)
+        mapped[f"texts.0.encoder.blocks.{b}.qkv.weight"] = torch.cat(rows)  # (3 * D, D)
     for key in ("head.net.12.weight", "head.net.12.bias"):
         mapped[key] = torch.cat([torch.zeros_like(mapped[key]), mapped[key]])
     return mapped

@@ -120,6 +120,39 @@ def auc_ci(y: ArrayLike, p: ArrayLike, level: float = 0.95) -> AUC:
     return AUC(y.size, n_positive, value, low, high, se)
 
 
+def class_auc(label: ArrayLike, p: ArrayLike, level: float = 0.95) -> AUC:
+    """AUC of class probabilities (N, C): of class 1 where C is 2, else the mean of one against the rest.
+
+    The interval of the mean is DeLong's too: a row's part in it is the mean of its parts in each AUC.
+    `n_positive` is then the size of the smallest class. Raises ValueError as `auc_ci`.
+    """
+    label, p = np.asarray(label), np.asarray(p, dtype=np.float64)
+    if p.ndim != 2 or p.shape[1] < 2:
+        raise ValueError(f"class probabilities: expected shape (N, C) with C at least 2, got {p.shape}")
+    if p.shape[1] == 2:
+        return auc_ci(label, p[:, 1], level)
+    quantile = _quantile(level)
+    values, parts, smallest = [], np.zeros(len(label)), len(label)
+    for c, scores in enumerate(p.T):
+        y, scores = checked(label == c, p=scores)
+        n_positive, n_negative = _classes(y)
+        smallest = min(smallest, n_positive)
+        if min(n_positive, n_negative) < 2:
+            return AUC(len(label), smallest)
+        won, lost = _placements(y, scores)
+        value = won.sum() / (n_positive * n_negative)
+        values.append(value)
+        parts[y] += (won / n_negative - value) / np.sqrt(n_positive * (n_positive - 1))
+        parts[~y] += (lost / n_positive - value) / np.sqrt(n_negative * (n_negative - 1))
+    value, se = float(np.mean(values)), float(np.sqrt(np.square(parts).sum()) / len(values))
+    if value in (0.0, 1.0):
+        low, high = _saturated(value, 0, smallest, level)
+    else:
+        half = quantile * se / (value * (1 - value))
+        low, high = (float(expit(logit(value) + side)) for side in (-half, half))
+    return AUC(len(label), smallest, value, low, high, se)
+
+
 def paired_auc(y: ArrayLike, p_a: ArrayLike, p_b: ArrayLike, level: float = 0.95) -> PairedAUC:
     """DeLong's test of two scores on the same rows; low and high bound the difference A - B."""
     # NOTE[DIFF] the legacy's comparison is a stub, and its sibling runs t and Wilcoxon tests on raw

@@ -1,27 +1,47 @@
-"""The risk model: text encoder, pool, tabular encoder, fusion and head, and the registry of its classes.
+"""The risk model: text branches, tabular encoder, fusion and head, and the registry of its classes.
 
 Decisions:
-- A model class is a row of `MODEL_CLASSES`: which parts, and the published dimensions as defaults.
+- A model class is a row of `MODEL_CLASSES`: which parts, how many texts, and what it changes of the parts'
+  published dimensions. Encoder and fusion can be chosen anew for any class.
+- A dimension that none of the class's parts reads is an error, never ignored (defect 4).
 - Models return logits, one a class; probability is taken once, in `predict` and in export.
 - `nn.Module` code knows nothing of training.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from torch import Tensor, nn
 
-from n3r.fusion import Concat
-from n3r.text import AttentionPool, LSTMEncoder, TransformerEncoder
+from n3r.bert import TextBertBase, n_places
+from n3r.fusion import FUSIONS, Widths
+from n3r.pretrained import architecture
+from n3r.schema import explain
+from n3r.tabular import FeatureTokens, TabAE, TabularEncoder
+from n3r.text import (
+    AttentionPool,
+    CNNEncoder,
+    Dropout,
+    EndsPool,
+    LSTMEncoder,
+    MaxPool,
+    Modality,
+    TextBranch,
+    TransformerEncoder,
+)
 
 Batch = dict[str, Tensor]
+TEXT_KEYS = (("text", "attn_mask"), ("secondary", "secondary_mask"))  # batch keys of each text
 
 
 class ModelConfig(BaseModel):
-    """Dimensions of a model; `model_select` fills in those of the class."""
+    """A model's class, parts and dimensions; those that are not given are the class's published ones.
+
+    Raises pydantic's ValidationError (a ValueError); `model_select` turns it into one plain message.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,61 +49,111 @@ class ModelConfig(BaseModel):
     vocab_size: int = Field(ge=1)
     n_tab_features: int = Field(ge=0)
     n_classes: int = Field(2, ge=2)
-    embedding_size: int = Field(ge=1)
-    hidden_size: int = Field(ge=1)
     dropout_rate: float = Field(0.2, ge=0, lt=1)
     n_tab_bins: int = Field(0, ge=0)  # bins that each tabular feature is also seen through; 0 as published
-    n_lstm_layers: int | None = Field(None, ge=1)  # LSTM encoders
-    n_blocks: int | None = Field(None, ge=1)  # Transformer encoders, like the two below
+    encoder: Literal["lstm", "lstm_ends", "transformer", "cnn", "bert"]
+    fusion: Literal["concat", "gate", "mixture", "cross_attention"]
+    embedding_size: int | None = Field(None, ge=1)
+    hidden_size: int | None = Field(None, ge=1)  # of one LSTM direction; half a Transformer's text vector
+    n_lstm_layers: int | None = Field(None, ge=1)
+    n_blocks: int | None = Field(None, ge=1)  # Transformer layers, also of a BERT that is not pretrained
     n_heads: int | None = Field(None, ge=1)
-    block_size: int | None = Field(None, ge=1)  # tokens a row is cut to
+    block_size: int | None = Field(None, ge=1)  # longest text in tokens
+    kernel_sizes: list[PositiveInt] | None = Field(None, min_length=1)
+    n_channels: list[PositiveInt] | None = Field(None, min_length=1)  # of each layer of convolutions
+    hidden_common_dim: int | None = Field(None, ge=1)  # width of the text vector
+    pretrained: str | None = None  # folder or hub name that the first weights of a BERT come from
+    bert: dict[str, Any] | None = None  # its architecture, as transformers has it
+    reinit_pooler: bool | None = None
+    reinit_layers: int | None = Field(None, ge=0)  # last layers that start anew
+    gradient_checkpointing: bool | None = None  # less memory, more time
+    fusion_dim: int | None = Field(None, ge=1)  # None: the widest vector's
+    fusion_heads: int | None = Field(None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Fill in class, parts and dimensions; refuse what no part reads."""
+        given = {name: value for name, value in given.items() if value is not None}
+        row = registered(given.get("model_class", ""))
+        given["model_class"] = row.name
+        parts = {"encoder": row.encoder, "fusion": row.fusion, **given}
+        if parts["encoder"] not in TEXTS or parts["fusion"] not in FUSIONS:
+            return parts  # pydantic says what there is
+        text = TEXTS[parts["encoder"]]
+        dimensions = {**text.defaults, **FUSION_DEFAULTS[parts["fusion"]]}
+        if parts["encoder"] == row.encoder:
+            dimensions |= row.defaults
+        known = {*_COMMON, *dimensions, *text.optional}
+        foreign = [name for name in parts if name in cls.model_fields and name not in known]
+        if foreign:
+            chosen = f"{row.name} with encoder {parts['encoder']} and fusion {parts['fusion']}"
+            raise ValueError(f"{chosen} has no {', '.join(foreign)}")
+        parts = {**dimensions, **parts}
+        if parts["encoder"] == "bert":
+            own = {name: parts.pop(name) for name in _BERT_DIMENSIONS if name in parts}
+            if own and ("bert" in parts or "pretrained" in parts):
+                raise ValueError(
+                    f"a BERT whose architecture is given takes no {', '.join(own)}: leave them out"
+                )
+            if "bert" not in parts:
+                parts["bert"] = _architecture(parts, own)
+        return parts
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ModelConfig":
+        row = MODEL_CLASSES[self.model_class]
+        if row.tabular is None and self.n_tab_features:
+            raise ValueError(
+                f"{self.model_class} reads text alone: give it n_tab_features 0 or choose another class"
+            )
+        if row.needs_tabular and not self.n_tab_features:
+            raise ValueError(
+                f"{self.model_class} fuses text with tabular columns and there are none; "
+                "name numeric or categorical columns in the column map, or choose bimodal_bert, bert or lstm"
+            )
+        lacking = [name for name in _ARCHITECTURE if self.bert and name not in self.bert]
+        if lacking:
+            raise ValueError(f"bert lacks {', '.join(lacking)}: give all that transformers' config.json has")
+        if self.bert and self.vocab_size > self.bert["vocab_size"]:
+            raise ValueError(
+                f"a tokenizer of {self.vocab_size} tokens for a BERT of {self.bert['vocab_size']}: "
+                "take the tokenizer of the pretrained model"
+            )
+        return self
+
+    @property
+    def n_texts(self) -> int:
+        """How many texts a row has: 2 for trimodal classes."""
+        return MODEL_CLASSES[self.model_class].n_texts
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Longest text, or chunk of a text, that the model reads; None: any."""
+        return n_places(self.bert) if self.bert else self.block_size
 
 
-class PiecewiseLinear(nn.Module):
-    """Each normal score also as how far it fills each of K bins of equal probability.
-
-    Piecewise linear encoding of Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep
-    Learning", 2022. Features come scaled to normal scores, so one set of edges serves all.
-    """
-
-    def __init__(self, n_bins: int):
-        super().__init__()
-        inner = torch.special.ndtri(torch.linspace(0, 1, n_bins + 1, dtype=torch.float64)[1:-1])
-        edges = torch.cat([inner.new_tensor([-3.0]), inner, inner.new_tensor([3.0])]).float()
-        self.register_buffer("low", edges[:-1], persistent=False)  # (K,)
-        self.register_buffer("width", edges[1:] - edges[:-1], persistent=False)  # (K,)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, F) -> (B, F + F * K)."""
-        filled = ((x[:, :, None] - self.low) / self.width).clamp(0, 1)  # (B, F, K)
-        return torch.cat([x, filled.flatten(1)], dim=1)
+_COMMON = ("model_class", "vocab_size", "n_tab_features", "n_classes", "dropout_rate", "n_tab_bins")
+_COMMON += ("encoder", "fusion")
+_ARCHITECTURE = ("model_type", "vocab_size", "max_position_embeddings")  # what of it is read here
+_BERT_DIMENSIONS = {"embedding_size": 128, "n_blocks": 2, "n_heads": 2, "block_size": 512}
 
 
-class TabularEncoder(nn.Module):
-    """The tabular branch of both legacy models: (B, F) -> (B, D).
-
-    NOTE[DIFF] with `n_bins` the features also pass through bins first. A network on plain scaled values
-    is too smooth for tabular data: on twitter_bots the bins took LSTM2Risk from 0.880 to 0.911 AUC.
-    """
-
-    def __init__(self, n_features: int, d: int, dropout: float, n_bins: int = 0):
-        super().__init__()
-        self.bins = PiecewiseLinear(n_bins) if n_bins else nn.Identity()
-        n_features *= 1 + n_bins
-        self.net = nn.Sequential(
-            nn.BatchNorm1d(n_features),
-            nn.Linear(n_features, d),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(d, d),
-            nn.LayerNorm(d),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, F) -> (B, D)."""
-        return self.net(self.bins(x))
+def _architecture(parts: dict[str, Any], own: dict[str, int]) -> dict[str, Any]:
+    """The pretrained model's architecture, or that of a new BERT of the given dimensions."""
+    if "pretrained" in parts:
+        return architecture(parts["pretrained"])
+    own = {**_BERT_DIMENSIONS, **own}
+    return {
+        "model_type": "bert",
+        "vocab_size": parts.get("vocab_size"),
+        "hidden_size": own["embedding_size"],
+        "num_hidden_layers": own["n_blocks"],
+        "num_attention_heads": own["n_heads"],
+        "intermediate_size": 4 * own["embedding_size"],
+        "max_position_embeddings": own["block_size"],
+        "hidden_dropout_prob": parts["dropout_rate"],
+    }
 
 
 class ResidualBlock(nn.Module):
@@ -122,113 +192,225 @@ class RiskModel(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        parts = registered(config.model_class)
+        row, fusion = MODEL_CLASSES[config.model_class], FUSIONS[config.fusion]
         self.config = config
-        self.encoder, self.pool = parts.text(config)
-        self.tabular = None
+        self.texts = nn.ModuleList(TEXTS[config.encoder].build(config) for _ in range(row.n_texts))
+        widths = [Widths(text.d_out, text.d_tokens) for text in self.texts]
+        self.tabular = self.feature_tokens = None
         if config.n_tab_features:
-            d = self.pool.d_out
-            self.tabular = TabularEncoder(config.n_tab_features, d, config.dropout_rate, config.n_tab_bins)
-        self.fusion = parts.fusion(self.pool.d_out, self.pool.d_out if self.tabular else 0)
-        self.head = parts.head(self.fusion.d_out, config)
+            d, n = self.texts[0].d_out, config.n_tab_features
+            self.tabular = row.tabular(n, d, config.dropout_rate, config.n_tab_bins)
+            if fusion.needs_tokens:
+                self.feature_tokens = FeatureTokens(n, d)
+            widths.append(Widths(d, d))
+        d = config.fusion_dim or max(width.vector for width in widths)
+        self.fusion = fusion(widths, d, config.fusion_heads, config.dropout_rate)
+        self.head = row.head(self.fusion.d_out, config)
+
+    @property
+    def inputs(self) -> list[str]:
+        """The batch keys that the model reads."""
+        texts = [key for keys in TEXT_KEYS[: len(self.texts)] for key in keys]
+        return [*texts, "tabular"] if self.tabular else texts
 
     def forward(self, batch: Batch) -> Tensor:
-        """Batch of `text` (B, T), `attn_mask` (B, T) and `tabular` (B, F) -> logits (B, C)."""
-        tokens, mask = self.encoder(batch["text"], batch["attn_mask"])
-        text = self.pool(tokens, mask)
-        tabular = self.tabular(batch["tabular"]) if self.tabular else None
-        return self.head(self.fusion(tokens, mask, text, tabular))
+        """Batch of `text` (B, T) or (B, K, T), `attn_mask` alike, `tabular` (B, F) .. -> logits (B, C)."""
+        modalities = [
+            text(batch[ids], batch[mask]) for text, (ids, mask) in zip(self.texts, TEXT_KEYS, strict=False)
+        ]
+        if self.tabular:
+            modalities.append(self._look_at_features(batch["tabular"]))
+        return self.head(self.fusion(modalities))
+
+    def _look_at_features(self, x: Tensor) -> Modality:
+        vector = self.tabular(x)  # (B, D)
+        tokens = self.feature_tokens(x) if self.feature_tokens else vector[:, None]  # (B, F or 1, D)
+        return Modality(vector, tokens, torch.ones_like(tokens[:, :, 0], dtype=torch.bool))
+
+    def load_pretrained(self) -> "RiskModel":
+        """Take the weights of `config.pretrained`, where there is one."""
+        c = self.config
+        if c.pretrained:
+            for text in self.texts:
+                text.load_pretrained(c.pretrained, c.reinit_pooler, c.reinit_layers)
+        return self
 
 
-def _lstm_text(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
-    encoder = LSTMEncoder(
-        config.vocab_size,
-        config.embedding_size,
-        config.hidden_size,
-        config.n_lstm_layers,
-        config.dropout_rate,
-    )
-    return encoder, AttentionPool(encoder.d_out)
+def _lstm_text(config: ModelConfig) -> TextBranch:
+    c = config
+    encoder = LSTMEncoder(c.vocab_size, c.embedding_size, c.hidden_size, c.n_lstm_layers, c.dropout_rate)
+    return TextBranch(encoder, AttentionPool(encoder.d_out))
 
 
-def _transformer_text(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
+def _lstm_ends_text(config: ModelConfig) -> TextBranch:
+    encoder = _lstm_text(config).encoder
+    return TextBranch(encoder, EndsPool(encoder.d_out))
+
+
+def _transformer_text(config: ModelConfig) -> TextBranch:
+    c = config
     encoder = TransformerEncoder(
-        config.vocab_size,
-        config.embedding_size,
-        config.n_blocks,
-        config.n_heads,
-        config.block_size,
-        config.dropout_rate,
+        c.vocab_size, c.embedding_size, c.n_blocks, c.n_heads, c.block_size, c.dropout_rate
     )
-    return encoder, AttentionPool(encoder.d_out, 2 * config.hidden_size)
+    return TextBranch(encoder, AttentionPool(encoder.d_out, 2 * c.hidden_size))
 
 
-def _lstm_head(d: int, config: ModelConfig) -> Head:
+def _cnn_text(config: ModelConfig) -> TextBranch:
+    encoder = CNNEncoder(config.vocab_size, config.embedding_size, config.kernel_sizes, config.n_channels)
+    return TextBranch(encoder, MaxPool(encoder.d_out, config.hidden_common_dim, config.dropout_rate))
+
+
+def _bert_text(config: ModelConfig) -> TextBranch:
+    c = config
+    return TextBertBase(c.bert, c.hidden_common_dim, c.dropout_rate, c.gradient_checkpointing)
+
+
+class TextPart(NamedTuple):
+    """How a text branch is built, its published dimensions, and what else it can be given."""
+
+    build: Callable[[ModelConfig], TextBranch]
+    tokenizer: Literal["bpe", "bert"]  # the kind of tokenizer that makes its ids
+    defaults: dict[str, Any]
+    optional: tuple[str, ...] = ()
+
+
+TEXTS = {
+    "lstm": TextPart(_lstm_text, "bpe", {"embedding_size": 16, "hidden_size": 128, "n_lstm_layers": 4}),
+    "lstm_ends": TextPart(
+        _lstm_ends_text, "bpe", {"embedding_size": 100, "hidden_size": 100, "n_lstm_layers": 1}
+    ),
+    "transformer": TextPart(
+        _transformer_text,
+        "bpe",
+        {"embedding_size": 128, "hidden_size": 256, "n_blocks": 8, "n_heads": 8, "block_size": 100},
+    ),
+    "cnn": TextPart(
+        _cnn_text,
+        "bpe",
+        {
+            "embedding_size": 100,
+            "kernel_sizes": [3, 5, 7],
+            "n_channels": [100, 100],
+            "hidden_common_dim": 100,
+            "dropout_rate": 0.5,
+        },
+    ),
+    "bert": TextPart(
+        _bert_text,
+        "bert",
+        {
+            "hidden_common_dim": 100,
+            "dropout_rate": 0.1,
+            "reinit_pooler": True,
+            "reinit_layers": 2,
+            "gradient_checkpointing": False,
+        },
+        optional=("pretrained", "bert", *_BERT_DIMENSIONS),
+    ),
+}
+FUSION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "concat": {},
+    "gate": {"fusion_dim": None},
+    "mixture": {"fusion_dim": None},
+    "cross_attention": {"fusion_dim": None, "fusion_heads": 4},
+}
+
+
+def _lstm2risk_head(d: int, config: ModelConfig) -> Head:
     blocks = [ResidualBlock(d, 4, norm=True, dropout=0.0) for _ in range(3)]
-    h, p = config.hidden_size, config.dropout_rate
+    h, p = config.hidden_size or max(d // 4, 1), config.dropout_rate
     last = [nn.Linear(d, h), nn.ReLU(), nn.Dropout(p), nn.Linear(h, config.n_classes)]
     return Head(blocks, last, p)
 
 
-def _transformer_head(d: int, config: ModelConfig) -> Head:
+def _transformer2risk_head(d: int, config: ModelConfig) -> Head:
     p = config.dropout_rate
     blocks = [ResidualBlock(d, 1, norm=False, dropout=p) for _ in range(4)]
     return Head(blocks, [nn.Linear(d, config.n_classes)], p)
 
 
+def _linear_head(d: int, config: ModelConfig) -> nn.Module:
+    return nn.Sequential(nn.ReLU(), nn.Linear(d, config.n_classes))
+
+
+def _two_layer_head(d: int, config: ModelConfig) -> nn.Module:
+    h, p = max(128, d // 2), config.dropout_rate
+    return nn.Sequential(
+        nn.ReLU(), Dropout(p), nn.Linear(d, h), nn.ReLU(), Dropout(p), nn.Linear(h, config.n_classes)
+    )
+
+
 class ModelClass(NamedTuple):
     """A row of the registry."""
 
-    text: Callable[[ModelConfig], tuple[nn.Module, nn.Module]]  # encoder and pool
-    fusion: Callable[[int, int], nn.Module]
+    name: str
+    encoder: str  # a key of TEXTS
+    fusion: str  # a key of FUSIONS
     head: Callable[[int, ModelConfig], nn.Module]
-    defaults: dict[str, int]
+    tabular: type[nn.Module] | None  # None: text alone
+    n_texts: int = 1
+    needs_tabular: bool = False  # nothing would be left to fuse without
+    defaults: dict[str, Any] = {}  # what it changes of the encoder's
+    training: dict[str, Any] = {}  # what it changes of TrainConfig's
 
 
-MODEL_CLASSES = {
-    "lstm2risk": ModelClass(
-        text=_lstm_text,
-        fusion=Concat,
-        head=_lstm_head,
-        defaults={"embedding_size": 16, "hidden_size": 128, "n_lstm_layers": 4},
-    ),
-    "transformer2risk": ModelClass(
-        text=_transformer_text,
-        fusion=Concat,
-        head=_transformer_head,
-        defaults={
-            "embedding_size": 128,
-            "hidden_size": 256,
-            "n_blocks": 8,
-            "n_heads": 8,
-            "block_size": 100,
-        },
-    ),
+# The published fine-tuning of BERT: AdamW without decay, linear warm-up and decay of the rate.
+_FINE_TUNING = {"lr": 2e-5, "weight_decay": 0.0, "schedule": "linear"}
+
+
+def _bert_class(name: str, fusion: str, head: Callable, **options: Any) -> ModelClass:
+    return ModelClass(name, "bert", fusion, head, **{"tabular": TabAE, "training": _FINE_TUNING, **options})
+
+
+_ROWS = (
+    ModelClass("lstm2risk", "lstm", "concat", _lstm2risk_head, TabularEncoder),
+    ModelClass("transformer2risk", "transformer", "concat", _transformer2risk_head, TabularEncoder),
+    _bert_class("bimodal_bert", "concat", _linear_head),
+    ModelClass("bimodal_cnn", "cnn", "concat", _linear_head, TabAE),
+    _bert_class("bimodal_moe", "mixture", _linear_head, needs_tabular=True),
+    _bert_class("bimodal_gate_fusion", "gate", _linear_head, needs_tabular=True),
+    _bert_class("bimodal_cross_attn", "cross_attention", _two_layer_head, needs_tabular=True),
+    _bert_class("trimodal_bert", "concat", _two_layer_head, n_texts=2),
+    _bert_class("trimodal_cross_attn", "cross_attention", _two_layer_head, n_texts=2),
+    _bert_class("trimodal_gate_fusion", "gate", _linear_head, n_texts=2),
+    _bert_class("bert", "concat", _linear_head, tabular=None),
+    ModelClass("lstm", "lstm_ends", "concat", _linear_head, tabular=None),
+)
+MODEL_CLASSES = {row.name: row for row in _ROWS}
+ALIASES = {
+    "bimodal": "bimodal_bert",
+    "trimodal": "trimodal_bert",
+    "bimodal_lstm": "lstm2risk",
+    "bimodal_transformer": "transformer2risk",
+    **{name.replace("bimodal", "multimodal"): name for name in MODEL_CLASSES if name.startswith("bimodal")},
 }
 
 
 def registered(model_class: str) -> ModelClass:
-    """The registry row of a model class; an unknown name is a ValueError that lists all."""
-    if model_class not in MODEL_CLASSES:
-        raise ValueError(f"no model class {model_class!r}; there are {', '.join(MODEL_CLASSES)}")
-    return MODEL_CLASSES[model_class]
+    """The registry row of a model class or alias; an unknown name is a ValueError that lists all."""
+    name = ALIASES.get(model_class, model_class)
+    if name not in MODEL_CLASSES:
+        names, aliases = ", ".join(MODEL_CLASSES), ", ".join(ALIASES)
+        raise ValueError(f"no model class {model_class!r}; there are {names} (and the aliases {aliases})")
+    return MODEL_CLASSES[name]
 
 
-def model_select(model_class: str, **dimensions: int | float | None) -> RiskModel:
-    """A new model of a class, with its published dimensions where none are given.
+def configure(model_class: str, **dimensions: Any) -> ModelConfig:
+    """The config of a model class, with its published dimensions where none are given.
 
-    `vocab_size` and `n_tab_features` must be given. An unknown or ill-typed dimension is a ValueError.
+    `vocab_size` and `n_tab_features` must be given. One ValueError names every wrong dimension.
     """
-    defaults = registered(model_class).defaults
-    foreign = [
-        name
-        for name in ("n_lstm_layers", "n_blocks", "n_heads", "block_size")
-        if dimensions.get(name) is not None and name not in defaults
-    ]
-    if foreign:
-        raise ValueError(f"{model_class} has no {', '.join(foreign)}")
-    return RiskModel(ModelConfig(model_class=model_class, **{**defaults, **dimensions}))
+    try:
+        return ModelConfig(model_class=model_class, **dimensions)
+    except ValidationError as error:
+        raise ValueError(explain(error, ModelConfig.model_fields)) from None
+
+
+def model_select(model_class: str, **dimensions: Any) -> RiskModel:
+    """A new model of a class, of the dimensions that `configure` gives; a pretrained one has its weights."""
+    return RiskModel(configure(model_class, **dimensions)).load_pretrained()
 
 
 LSTM2Risk = partial(model_select, "lstm2risk")
 Transformer2Risk = partial(model_select, "transformer2risk")
+MultimodalBert = partial(model_select, "bimodal_bert")

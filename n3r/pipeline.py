@@ -44,7 +44,9 @@ STEPS = (
     Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",)),
     Step("04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",)),
     Step("05_parity", ("03_train_lstm2risk", "04_train_transformer2risk"), ("report/report.html",)),
+    Step("06_multimodal", (), ("multimodal/data/columns.json",)),
 )
+DEFAULT = "05_parity"  # what `n3r run` runs, with the steps it needs
 Parameters = dict[str, dict[str, Any]]  # step -> parameter -> value
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -145,6 +147,8 @@ def _key_value(text: str) -> tuple[str, Any]:
         raise ValueError(f"-p takes KEY=VALUE, not {text!r}")
     if key in OPTIONS:
         raise ValueError(f"give {key} with --{OPTIONS[key]}, not with -p")
+    if Path(value).suffix == ".json" or "/" in value:  # the notebooks run in another folder
+        value = str(Path(value).resolve()) if Path(value).exists() else value
     return key, _Text(value)
 
 
@@ -171,13 +175,23 @@ def _typed(name: str, value: Any, default: Any) -> Any:
 # ---- running ----
 
 
-def run_steps(folder: Path, parameters: Parameters, inputs: list[Path]) -> dict[str, dict[str, Any]]:
-    """Run every step that is not finished with the same key; return what each one's `done.json` says.
+def with_needs(names: list[str]) -> list[Step]:
+    """The steps of these names or numbers and all that they need; ValueError lists what there is."""
+    wanted = [notebook_path(name).stem for name in names]
+    for name in wanted:  # grows while it is read
+        wanted += [need for step in STEPS if step.name == name for need in step.needs if need not in wanted]
+    return [step for step in STEPS if step.name in wanted]
+
+
+def run_steps(
+    folder: Path, parameters: Parameters, inputs: list[Path], steps: list[Step] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Run each step that is not finished with the same key; return what each one's `done.json` says.
 
     Raises StepError at the first failing cell; what was finished before it stays finished.
     """
     done: dict[str, dict[str, Any]] = {}
-    for step in STEPS:
+    for step in STEPS if steps is None else steps:
         key = _key(step, parameters[step.name], inputs if not step.needs else [], done)
         record = _finished(folder, step, key)
         if record is None:
@@ -257,7 +271,7 @@ def _key(step: Step, parameters: dict[str, Any], inputs: list[Path], done: dict[
     cells = json.loads(notebook_path(step.name).read_text())["cells"]
     parts = {
         "code": [cell["source"] for cell in cells if cell["cell_type"] == "code"],
-        "package": [_sha256(path.read_bytes()) for path in sorted(Path(__file__).parent.glob("*.py"))],
+        "package": [_sha256(path.read_bytes()) for path in sorted(Path(__file__).parent.glob("*.[jpt]*"))],
         "parameters": parameters,
         "inputs": [_file_sha256(path) for path in inputs],
         "needs": [done[name]["metrics"] for name in step.needs],
@@ -291,6 +305,9 @@ def _file_sha256(path: Path) -> str:
 
 @app.command()
 def run(
+    steps: Annotated[
+        list[str] | None, typer.Argument(help="steps, such as 06; default: 05 and what it needs")
+    ] = None,
     size: Annotated[
         str, typer.Option(help="dev, quick or full: how large the models and synthetic data are")
     ] = "quick",
@@ -298,7 +315,7 @@ def run(
         list[str] | None,
         typer.Option(help="file, folder or REGION=path; may be repeated. Default: synthetic orders"),
     ] = None,
-    map: Annotated[Path | None, typer.Option(help="column map (JSON); default configs/orders.json")] = None,
+    map: Annotated[Path | None, typer.Option(help="column map (JSON); default: that of the notebook")] = None,
     name: Annotated[
         str | None, typer.Option(help="the run's name; results go to runs/NAME and reports/NAME")
     ] = None,
@@ -306,7 +323,10 @@ def run(
         list[str] | None, typer.Option("-p", help="KEY=VALUE, a notebook parameter; see `n3r params`")
     ] = None,
 ) -> None:
-    """Prepare orders, train a tokenizer and both models, compare them with the legacy, write the report."""
+    """Prepare orders, train a tokenizer and both models, compare them with the legacy, write the report.
+
+    `n3r run 06` trains all model classes side by side, on messages.
+    """
     from n3r.schema import ColumnMap
     from n3r.tables import scan
 
@@ -315,20 +335,27 @@ def run(
     name = name or (size if not data else f"{Path(data[0].rpartition('=')[2]).stem}-{size}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError(f"the run name {name!r} may hold letters, digits, '_', '-' and '.' only")
-    map_file = (map or ROOT / "configs" / "orders.json").resolve()
+    chosen = with_needs(steps or [DEFAULT])
+    map_file = (map or _default_map(chosen[0])).resolve()
     column_map = ColumnMap.from_file(map_file)
-    given: dict[str, Any] = {"column_map": str(map_file)}
+    if column_map.n_classes > 2 and chosen[0].name == STEPS[0].name:
+        raise ValueError(
+            f"{map_file} has {column_map.n_classes} classes; steps 01 to 05 compare with a legacy of two: "
+            "run 06, which takes any number"
+        )
+    given: dict[str, Any] = {f"{chosen[0].name}.column_map": str(map_file)}
     inputs = [map_file]
     if data:
-        given["data"] = [_absolute(item) for item in data]
-        inputs += scan(given["data"], column_map).files
+        files = [_absolute(item) for item in data]
+        given[f"{chosen[0].name}.data"] = files
+        inputs += scan(files, column_map).files
     parameters = resolve_parameters(size, given, p or [])
     folder = ROOT / "runs" / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot write the run folder {folder}: {error.strerror}") from None
-    done = run_steps(folder, parameters, inputs)
+    done = run_steps(folder, parameters, inputs, chosen)
     provenance = {
         "name": name,
         "size": size,
@@ -338,7 +365,10 @@ def run(
         "steps": done,
     }
     write_json(folder / "provenance.json", provenance)
-    _summarise(folder)
+    if "05_parity" in done:
+        _summarise(folder)
+    if "06_multimodal" in done:
+        _compare_classes(folder)
 
 
 @app.command()
@@ -350,7 +380,7 @@ def params(notebook: Annotated[str, typer.Argument(help="a step's name or number
     table = Table("parameter", "default", "meaning")
     for name, spec in notebook_parameters(notebook_path(notebook).stem).items():
         table.add_row(name, repr(spec["default"]), spec["help"])
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 @app.command()
@@ -383,6 +413,11 @@ def refresh() -> None:
         typer.echo(f"{step.name} refreshed", err=True)
 
 
+def _default_map(step: Step) -> Path:
+    """The column map of a step's parameters cell, which is relative to the notebook."""
+    return ROOT / "notebooks" / notebook_parameters(step.name)["column_map"]["default"]
+
+
 def _absolute(item: str) -> str:
     """A data item with its path made absolute; the notebooks run in another folder."""
     region, equals, path = item.rpartition("=")
@@ -405,6 +440,19 @@ def _summarise(folder: Path) -> None:
     for sentence in metrics["verdicts"]:
         console.print(sentence)
     console.print(f"report: {metrics['report']}", soft_wrap=True)
+
+
+def _compare_classes(folder: Path) -> None:
+    """Print the table of model classes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = read_metrics(folder, "06_multimodal")["classes"]
+    table = Table("model class", "test AUROC [95 %]", "parameters", "seconds an epoch", "ms a row")
+    for row in rows:
+        figures = f"{row['parameters']:,}", f"{row['seconds_an_epoch']:.1f}", f"{row['ms_a_row']:.2f}"
+        table.add_row(row["model_class"], row["auroc_text"], *figures)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def main() -> None:

@@ -89,13 +89,59 @@ def segment_auc(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
     _require(table, "segment", "n", "n_positive", "auroc", "low", "high")
     with _canvas(ax, _forest_height(table)) as ax:
         ax.axvline(0.5, color=GREY, lw=0.8, ls=":")
-        rows = _forest(ax, table, "AUC by segment")
+        counts = table["n"].sum(), table["n_positive"].sum()
+        rows = _forest(ax, table, "segment", "AUC by segment", counts)
         for at, row in enumerate(rows):
             _interval(ax, at, row["auroc"], row["low"], row["high"], BLUE, "o")
         _column(ax, 34, "AUC", ["" if r["auroc"] is None else f"{r['auroc']:.3f}" for r in rows])
         _column(ax, 72, "n", [f"{r['n']:,}" for r in rows])
         _column(ax, 112, "positive", [f"{r['n_positive'] / r['n']:.1%}" for r in rows])
         ax.set(xlabel="AUC, 95 % interval")
+    return ax
+
+
+def model_auc(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
+    """Forest plot of models scored on the same rows: AUC and its 95 % interval, in the table's order.
+
+    Columns: model, auroc, low, high and, the same in each row, n and n_positive.
+    """
+    _require(table, "model", "auroc", "low", "high", "n", "n_positive")
+    with _canvas(ax, _forest_height(table)) as ax:
+        ax.axvline(0.5, color=GREY, lw=0.8, ls=":")
+        rows = _forest(ax, table, "model", "AUC by model", (table["n"][0], table["n_positive"][0]))
+        for at, row in enumerate(rows):
+            _interval(ax, at, row["auroc"], row["low"], row["high"], BLUE, "o")
+        _column(ax, 34, "AUC", ["" if r["auroc"] is None else f"{r['auroc']:.3f}" for r in rows])
+        ax.set(xlabel="AUC, 95 % interval")
+    return ax
+
+
+def risk_table(name: str, table: Mapping[str, object], ax: "Axes | None" = None) -> "Axes":
+    """The risk of each category of a column as bars from the risk of unseen ones, highest on top."""
+    base = table["default_bin"]
+    bins = sorted(table["bins"].items(), key=lambda item: (-item[1], item[0]))
+    shown = bins if len(bins) <= MAX_ROWS else [*bins[: MAX_ROWS // 2], *bins[-(MAX_ROWS // 2) :]]
+    with _canvas(ax, 1.15 + 0.27 * max(2, len(shown))) as ax:
+        labels = [label if len(label) <= 20 else f"{label[:19]}…" for label, _ in shown]
+        ax.barh(range(len(shown)), [risk - base for _, risk in shown], left=base, color=BLUE, height=0.6)
+        ax.axvline(base, color=GREY, lw=0.8)
+        ax.set_yticks(range(len(shown)), labels)
+        ax.set_ylim(max(len(shown), 1) - 0.4, -0.6)
+        ax.grid(axis="y", visible=False)
+        _title(ax, name if len(shown) == len(bins) else f"{name}, {len(shown)} of {len(bins)} categories")
+        ax.set(xlabel=f"risk; the line is that of unseen categories, {base:.3f}")
+    return ax
+
+
+def histogram(values: ArrayLike, what: str, of: str, ax: "Axes | None" = None) -> "Axes":
+    """How many `of` have each number of `what`; wide ranges in at most 40 bars."""
+    values = np.asarray(values)
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    step = -(-(high - low + 1) // 40)
+    with _canvas(ax) as ax:
+        ax.hist(values, np.arange(low, high + 2 * step, step) - 0.5, rwidth=0.85, color=BLUE)
+        ax.grid(axis="x", visible=False)
+        ax.set(xlabel=what, ylabel=of)
     return ax
 
 
@@ -110,7 +156,8 @@ def paired_difference(
     with _canvas(ax, _forest_height(table)) as ax:
         ax.axvspan(-margin, margin, color=BAND, lw=0)
         ax.axvline(0, color=GREY, lw=0.8)
-        rows = _forest(ax, table, "Paired difference")
+        counts = table["n"].sum(), table["n_positive"].sum()
+        rows = _forest(ax, table, "segment", "Paired difference", counts)
         for at, row in enumerate(rows):
             colour, marker = VERDICTS.get(row["verdict"], (GREY, "s"))
             _interval(ax, at, row["difference"], row["low"], row["high"], colour, marker)
@@ -319,16 +366,16 @@ def _forest_height(table: pl.DataFrame) -> float:
     return 1.15 + 0.27 * max(2, min(len(table), MAX_ROWS))
 
 
-def _forest(ax: "Axes", table: pl.DataFrame, title: str) -> list[dict]:
-    """Set up one line a segment, the first on top, and return the rows that have one."""
+def _forest(ax: "Axes", table: pl.DataFrame, column: str, title: str, counts: tuple[int, int]) -> list[dict]:
+    """Set up one line a row of the table, the first on top, and return the rows that have one."""
     rows = table.head(MAX_ROWS).to_dicts()
-    names = [row["segment"] for row in rows]
+    names = [row[column] for row in rows]
     ax.set_yticks(range(len(rows)), [name if len(name) <= 20 else f"{name[:19]}…" for name in names])
     ax.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
     if len(table) > len(rows):
         title += f", largest {len(rows)} of {len(table)}"
-    _title(ax, title, (table["n"].sum(), table["n_positive"].sum()), above=13)
+    _title(ax, title, counts, above=13)
     return rows
 
 

@@ -191,7 +191,7 @@ def select_wide(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
     numbers = [pl.col(name).cast(pl.Float32) for name in column_map.numeric]
     if column_map.oracle in frame.collect_schema():
         numbers.append(pl.col(column_map.oracle).cast(pl.Float64).alias(ORACLE))
-    texts = dict.fromkeys([*column_map.text, *column_map.categorical])
+    texts = dict.fromkeys([*column_map.all_text, *column_map.categorical])
     fields = [_text(name).fill_null(MISSING) for name in column_map.text]
     joined = pl.concat_str(fields, separator=SEPARATOR).alias(TEXT)
     return frame.select(joined, *map(_text, texts), *numbers)
@@ -206,7 +206,7 @@ def in_order(keys: pl.DataFrame, frame: pl.LazyFrame, column_map: ColumnMap) -> 
         return keys
     # NOTE[DIFF] of two such rows the legacy keeps whichever the reader brings first.
     m = column_map
-    used = [*m.roles.values(), *m.text, *m.categorical, *m.numeric, m.oracle, FILE_COLUMN]
+    used = [*m.roles.values(), *m.all_text, *m.categorical, *m.numeric, m.oracle, FILE_COLUMN]
     names = [name for name in frame.collect_schema() if name in used]
     rows = _only(frame.with_row_index(ROW), keys.height, tied).select(ROW, *names)
     ranks = rows.collect(engine="streaming").sort(names).with_row_index(TIE)
@@ -412,7 +412,7 @@ def _cut(
 
 
 def _warnings(table: pl.DataFrame, no_entity: int, column_map: ColumnMap) -> list[str]:
-    inputs = dict.fromkeys([*column_map.text, *column_map.categorical, *column_map.numeric])
+    inputs = dict.fromkeys([*column_map.all_text, *column_map.categorical, *column_map.numeric])
     nulls = [name for name in inputs if table[name].null_count() == table.height]
     warnings = [f"the column {name!r} is null in every row" for name in nulls]
     if no_entity:

@@ -44,6 +44,7 @@ class ColumnMap(BaseModel):
 
     id: str  # one value an order; of two rows with one id the earlier is kept
     text: list[str]  # identity strings, in the order they are joined
+    secondary_text: list[str] = []  # a second text, which trimodal classes read apart
     label: str  # raw label column
     label_values: dict[str, int]  # raw label, as text -> class 0, 1, ...
     other_labels: Literal["error", "drop"] = "error"  # rows whose label is not in label_values
@@ -77,11 +78,11 @@ class ColumnMap(BaseModel):
 
     def _name_problems(self) -> list[str]:
         problems = [] if self.text else ["text must name at least one column"]
-        for key in ("text", "numeric", "categorical"):
+        for key in ("text", "secondary_text", "numeric", "categorical"):
             names = getattr(self, key)
             twice = sorted({name for name in names if names.count(name) > 1})
             problems += [f"{key} names {name!r} twice" for name in twice]
-        needed = [*self.roles.values(), *self.text, *self.categorical, self.oracle]
+        needed = [*self.roles.values(), *self.all_text, *self.categorical, self.oracle]
         for name in self.numeric:
             if name in needed or name in self.ignore:
                 problems.append(f"{name!r} is listed as numeric and also has another role")
@@ -89,7 +90,7 @@ class ColumnMap(BaseModel):
 
     def _role_problems(self) -> list[str]:
         problems = []
-        if self.label in (*self.text, *self.categorical):
+        if self.label in (*self.all_text, *self.categorical):
             problems.append(f"{self.label!r} is the label and also an input")
         if self.split_by == "time" and self.time is None:
             problems.append('split_by "time" needs `time`; name that column or use "random"')
@@ -130,13 +131,23 @@ class ColumnMap(BaseModel):
         return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
     @property
+    def all_text(self) -> list[str]:
+        """Text columns of both kinds."""
+        return [*self.text, *self.secondary_text]
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes the labels have."""
+        return len(set(self.label_values.values()))
+
+    @property
     def declared_numeric(self) -> list[str]:
         """The numeric columns named one by one, in order, without "*"."""
         return [name for name in self.numeric if name != EVERY_OTHER]
 
     def may_be_feature(self, name: str) -> bool:
         """Whether "*" may stand for this column, its type apart."""
-        other = [*self.text, *self.categorical, *self.ignore, *self.numeric]
+        other = [*self.all_text, *self.categorical, *self.ignore, *self.numeric]
         return name not in (*self.roles.values(), *other, self.oracle, FILE_COLUMN)
 
     def resolve_numeric(self, schema: Mapping[str, pl.DataType]) -> Self:
@@ -206,7 +217,7 @@ def _wanted(column_map: ColumnMap) -> list[tuple[str, str, str]]:
     for role in ("time", "entity_time"):
         kinds[role] = "epoch" if getattr(column_map, f"{role}_format") == "epoch" else "time"
     wanted = [(name, role, kinds.get(role, "value")) for role, name in column_map.roles.items()]
-    wanted += [(name, "text", "text") for name in column_map.text]
+    wanted += [(name, "text", "text") for name in column_map.all_text]
     wanted += [(name, "numeric", "number") for name in column_map.declared_numeric]
     wanted += [(name, "categorical", "value") for name in column_map.categorical]
     if column_map.split_files:
@@ -244,7 +255,7 @@ def _clashes(column_map: ColumnMap) -> list[str]:
     reserved += [ORACLE] if column_map.oracle else []
     fields = {
         "id": [column_map.id],
-        "text": column_map.text,
+        "text": column_map.all_text,
         "numeric": column_map.numeric,
         "categorical": column_map.categorical,
     }

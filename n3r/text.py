@@ -1,7 +1,8 @@
-"""Text encoders `(ids, mask) -> (tokens, mask)` and the attention pool over their tokens.
+"""Text encoders `(ids, mask) -> tokens`, pools `(tokens, mask) -> vector`, and the branch made of the two.
 
-Shapes here and in fusion.py and model.py: B rows, T tokens, D width, H hidden size of one LSTM direction,
-F tabular features, C classes. `mask` is (B, T) bool, True on tokens.
+Shapes here and in fusion.py and model.py: B rows, K chunks of a text, T tokens, D width, H hidden size of one
+LSTM direction, F tabular features, C classes. `mask` is bool, True on tokens. Texts are (B, T); those
+of bert.py are chunked, (B, K, T).
 
 Decisions:
 - What a row's tokens become does not depend on padding or batch-mates: the backward LSTM starts at the
@@ -13,10 +14,20 @@ Decisions:
 - Attention heads are one matrix product, not a list of eight (defect 51).
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+
+class Modality(NamedTuple):
+    """One of the things a row is known by: as one vector, and as a sequence for attention."""
+
+    vector: Tensor  # (B, D)
+    tokens: Tensor  # (B, S, D'): tokens of a text, or a token a tabular feature
+    mask: Tensor  # (B, S)
 
 
 class Dropout(nn.Module):
@@ -24,6 +35,7 @@ class Dropout(nn.Module):
 
     def __init__(self, rate: float):
         super().__init__()
+        self.p = rate
         self.cut = min(round(256 * rate), 255)  # of 256 byte values, those that drop
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,11 +88,11 @@ class LSTMEncoder(nn.Module):
         self.lstm = BiLSTM(embedding_size, hidden_size, n_layers, dropout)
         self.d_out = 2 * hidden_size
 
-    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T) and (B, T) -> (B, T, 2H) and the mask."""
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, T) and (B, T) -> (B, T, 2H)."""
         x = self.embedding(ids.T)  # (T, B, D): the fused kernel's own layout
         x = self.lstm(x, mask.sum(dim=1))  # (T, B, 2H)
-        return x.transpose(0, 1), mask
+        return x.transpose(0, 1)
 
 
 class TransformerBlock(nn.Module):
@@ -121,8 +133,8 @@ class TransformerEncoder(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(d, n_heads, dropout) for _ in range(n_blocks))
         self.d_out = d
 
-    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T) and (B, T) -> (B, T, D) and the mask; ValueError when T is over the block size."""
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, T) and (B, T) -> (B, T, D); ValueError when T is over the block size."""
         n_tokens, block_size = ids.shape[1], self.position.num_embeddings
         if n_tokens > block_size:
             raise ValueError(f"texts of {n_tokens} tokens; this model reads {block_size}: cut them")
@@ -132,7 +144,40 @@ class TransformerEncoder(nn.Module):
         seen = (mask | (first & ~mask.any(dim=1, keepdim=True)))[:, None, None, :]
         for block in self.blocks:
             x = block(x, seen)
-        return x, mask
+        return x
+
+
+class CNNEncoder(nn.Module):
+    """Stacked convolutions of several widths over the tokens, side by side.
+
+    NOTE[DIFF] the published TextCNN pools between its layers and ends in a pool of one fixed length, which
+    no shorter text survives (defect 21). Here each layer keeps one output a token, and only `MaxPool` pools.
+    """
+
+    def __init__(self, vocab_size: int, embedding_size: int, kernel_sizes: list[int], n_channels: list[int]):
+        super().__init__()
+        if any(size % 2 == 0 for size in kernel_sizes):
+            raise ValueError(f"kernel_sizes {kernel_sizes} must be odd, to have a token in the middle")
+        self.embedding = nn.Embedding(vocab_size, embedding_size)
+        widths = list(zip([embedding_size, *n_channels], n_channels, strict=False))
+        self.branches = nn.ModuleList(
+            nn.ModuleList(nn.Conv1d(d_in, d, size, padding="same") for d_in, d in widths)
+            for size in kernel_sizes
+        )
+        self.d_out = n_channels[-1] * len(kernel_sizes)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, T) and (B, T) -> (B, T, D)."""
+        inside = mask[:, None, :]  # (B, 1, T)
+        embedded = self.embedding(ids).transpose(1, 2)  # (B, D, T)
+        out = []
+        for convolutions in self.branches:
+            x = embedded
+            for convolution in convolutions:
+                # Padding is made zero before each layer: what lies beyond a text's end is nothing.
+                x = convolution(x.masked_fill(~inside, 0)).relu()
+            out.append(x)
+        return torch.cat(out, dim=1).transpose(1, 2)  # (B, T, D)
 
 
 class AttentionPool(nn.Module):
@@ -160,6 +205,55 @@ class AttentionPool(nn.Module):
         tokens = tokens.masked_fill(~mask[:, :, None], 0)
         pooled = (weight[:, None, :] @ tokens).squeeze(1)  # (B, D)
         return self.proj(pooled) if hasattr(self, "proj") else self.norm(pooled)
+
+
+class EndsPool(nn.Module):
+    """What a bidirectional LSTM knew at the ends: forward at a row's last token, backward at its first.
+
+    NOTE[DIFF] the published TextLSTM reads the batch's last step, padding for most rows (defect 21).
+    """
+
+    def __init__(self, d: int):
+        super().__init__()
+        self.d_out = d
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, 2H) and (B, T) -> (B, 2H); zeros for an empty row."""
+        last = (mask.sum(dim=1) - 1).clamp(min=0)  # (B,)
+        last = last[:, None, None].expand(-1, 1, self.d_out)
+        ahead = tokens.gather(1, last)[:, 0, : self.d_out // 2]  # (B, H)
+        ends = torch.cat([ahead, tokens[:, 0, self.d_out // 2 :]], dim=1)  # (B, 2H)
+        return ends.masked_fill(~mask.any(dim=1, keepdim=True), 0)
+
+
+class MaxPool(nn.Module):
+    """The largest value of each channel over a row's tokens, then dropout and a projection."""
+
+    def __init__(self, d: int, d_out: int, dropout: float):
+        super().__init__()
+        self.drop = Dropout(dropout)
+        self.proj = nn.Linear(d, d_out)
+        self.d_out = d_out
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) and (B, T) -> (B, d_out)."""
+        # Tokens come from a ReLU: 0 is their least value, and what an empty row pools to.
+        return self.proj(self.drop(tokens.masked_fill(~mask[:, :, None], 0).amax(dim=1)))
+
+
+class TextBranch(nn.Module):
+    """An encoder and a pool: a text's ids to its `Modality`."""
+
+    def __init__(self, encoder: nn.Module, pool: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+        self.pool = pool
+        self.d_out, self.d_tokens = pool.d_out, encoder.d_out
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Modality:
+        """(B, T) or (B, K, T) ids and mask -> vector (B, d_out), tokens (B, T or K * T, d_tokens), mask."""
+        tokens = self.encoder(ids, mask)
+        return Modality(self.pool(tokens, mask), tokens.flatten(1, -2), mask.flatten(1))
 
 
 def _reversal(lengths: Tensor, n_tokens: int) -> Tensor:

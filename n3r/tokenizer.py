@@ -1,4 +1,4 @@
-"""Byte-pair encoding of identity strings, its vocabulary sized by compression.
+"""Texts to token ids: byte-pair encoding of identity strings, and the WordPiece of BERT models.
 
 Decisions:
 - The legacy's rules are kept: special tokens in its order, whitespace pre-tokeniser, minimum frequency
@@ -7,18 +7,24 @@ Decisions:
   and a search over truncations replace the legacy's up to fifteen trainings (defect 50).
 - NFKC lives inside tokenizer.json, so whoever loads that file alone sees the same tokens (defect 13).
 - Special tokens are vocabulary entries that no text can spell: fields are encoded one by one and joined
-  as ids, and a typed `|` becomes `¦` (defect 15).
+  as ids, and a typed `|` becomes `¦` (defect 15). In BERT's too: a typed "[SEP]" is five tokens of text.
+- A text for BERT is one chunk, or several when its cleaning steps end in the chunker. Chunks are packed from
+  ids; nothing is decoded and encoded again.
+- Both kinds are tokenizer.json alone: scoring needs no transformers.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from n3r.clean import Cleaner, compose
+from n3r.pretrained import found
 
 SPECIAL_TOKENS = ["[CLS]", "[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MISSING]", "|"]
 N_MEASURED = 10_000  # held-out texts that a compression is measured on, as in the legacy
@@ -36,6 +42,23 @@ class TokenizerConfig(BaseModel):
     seed: int = 0
 
 
+class TextConfig(BaseModel):
+    """How the texts of a row are cleaned and cut."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: list[str] = []  # names of clean.STEPS, for the text
+    secondary_steps: list[str] = []  # for the second text, where the model class has one
+    max_tokens: int = Field(512, ge=8)  # of a text, or of each chunk of it
+    max_chunks: int = Field(5, ge=1)  # of a text; what is over is left out
+
+    @model_validator(mode="after")
+    def _composes(self) -> Self:
+        for steps in (self.steps, self.secondary_steps):
+            compose(steps)
+        return self
+
+
 class TokenizedText(NamedTuple):
     """Token ids of N rows without padding: row i is `ids[offsets[i]:offsets[i + 1]]`."""
 
@@ -46,9 +69,52 @@ class TokenizedText(NamedTuple):
         return len(self.offsets) - 1
 
     @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All that the rows are made of."""
+        return self.ids, self.offsets
+
+    @property
     def lengths(self) -> np.ndarray:
         """Tokens of each row, (N,) int64."""
         return np.diff(self.offsets)
+
+    def row(self, i: int) -> np.ndarray:
+        """Ids of row i."""
+        return self.ids[self.offsets[i] : self.offsets[i + 1]]
+
+
+class ChunkedText(NamedTuple):
+    """Token ids of N rows of chunks: row i has the chunks `rows[i]` to `rows[i + 1]` of `chunks`."""
+
+    chunks: TokenizedText
+    rows: np.ndarray  # (N + 1,) int64
+
+    def __len__(self) -> int:
+        return len(self.rows) - 1
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All that the rows are made of."""
+        return *self.chunks, self.rows
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Token ids of all chunks, end to end."""
+        return self.chunks.ids
+
+    @property
+    def n_chunks(self) -> np.ndarray:
+        """Chunks of each row, (N,) int64."""
+        return np.diff(self.rows)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row's longest chunk, (N,) int64: what a batch is padded to."""
+        return np.maximum.reduceat(self.chunks.lengths, self.rows[:-1])
+
+    def row(self, i: int) -> list[np.ndarray]:
+        """Ids of each chunk of row i."""
+        return [self.chunks.row(chunk) for chunk in range(self.rows[i], self.rows[i + 1])]
 
 
 class NameTokenizer:
@@ -56,6 +122,8 @@ class NameTokenizer:
 
     Attributes: `vocab_size`, `pad_token` (the id that fills batches), `metadata` (how it was trained).
     """
+
+    kind: Literal["bpe"] = "bpe"
 
     def __init__(self, tokenizer: Tokenizer, metadata: dict | None = None):
         ids = [tokenizer.token_to_id(token) for token in SPECIAL_TOKENS]
@@ -73,6 +141,20 @@ class NameTokenizer:
     @property
     def vocab_size(self) -> int:
         return self.tokenizer.get_vocab_size()
+
+    def read(self, fields: pl.DataFrame, steps: Sequence[str], config: TextConfig) -> TokenizedText:
+        """Clean each field by `steps`, then `encode`; a null stays null."""
+        cleaner = _cleaner(steps, self.kind)
+        if steps:
+            fields = fields.select(
+                pl.Series(
+                    column.name,
+                    [None if text is None else " ".join(cleaner(text)) for text in column.cast(pl.String)],
+                    pl.String,
+                )
+                for column in fields
+            )
+        return self.encode(fields, config.max_tokens)
 
     def encode(self, fields: pl.DataFrame, max_tokens: int | None = None) -> TokenizedText:
         """Encode N rows of string columns, joined in column order by the bar token.
@@ -105,24 +187,170 @@ class NameTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, vocab.json and tokenizer_metadata.json into an existing folder."""
-        folder = Path(folder)
-        self.tokenizer.save(str(folder / "tokenizer.json"))
-        vocab = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
-        _write_json(folder / "vocab.json", dict(vocab))
-        _write_json(folder / "tokenizer_metadata.json", self.metadata)
+        _save(self, folder)
 
     @classmethod
     def load(cls, folder: Path) -> "NameTokenizer":
         """Read what `save` wrote; FileNotFoundError says which step makes it."""
-        path = Path(folder) / "tokenizer.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: run step 02_tokenizer first")
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception on a bad file
-            raise ValueError(f"{path} is not a tokenizer file: {error}") from None
-        metadata = Path(folder) / "tokenizer_metadata.json"
-        return cls(tokenizer, json.loads(metadata.read_text()) if metadata.is_file() else None)
+        return cls(*_load(folder))
+
+
+class BertTokenizer:
+    """Encodes rows of texts to chunks `[CLS] message [SEP] message [SEP] ..` of token ids.
+
+    Attributes as of NameTokenizer; the metadata says which tokens are [CLS], [SEP] and [PAD].
+    """
+
+    kind: Literal["bert"] = "bert"
+
+    def __init__(self, tokenizer: Tokenizer, metadata: dict[str, Any] | None):
+        tokenizer.encode_special_tokens = True  # a typed [SEP] is text
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.tokenizer = tokenizer
+        self.metadata = {**(metadata or {}), "model_type": "BERT"}
+        self.pad_token = self._special("pad_token")
+        self._cls, self._sep = self._special("cls_token"), self._special("sep_token")
+
+    def _special(self, role: str) -> int:
+        token = self.metadata.get(role)
+        found = self.tokenizer.token_to_id(token) if isinstance(token, str) else None
+        if found is None:
+            raise ValueError(f"the tokenizer has no {role}: it is not one of a BERT model")
+        return found
+
+    @property
+    def vocab_size(self) -> int:
+        return self.tokenizer.get_vocab_size()
+
+    def read(self, fields: pl.DataFrame, steps: Sequence[str], config: TextConfig) -> ChunkedText:
+        """Clean each field by `steps` to messages and pack a row's messages into chunks.
+
+        With `dialogue_chunker` among the steps a chunk takes messages until it is full, and a message
+        longer than a chunk goes on in the next one. Without it a row is one chunk, in which messages that are
+        too long together are cut to the same length. A row without any text is the chunk `[CLS] [SEP]`.
+
+        NOTE[DIFF] the published chunker drops the rest of a long message.
+        """
+        cleaner = _cleaner(steps, self.kind)
+        columns = [[cleaner(text) for text in column.cast(pl.String)] for column in fields]
+        rows = [[message for messages in row for message in messages] for row in zip(*columns, strict=True)]
+        flat = [message for row in rows for message in row]
+        encoded = iter([e.ids for e in self.tokenizer.encode_batch_fast(flat, add_special_tokens=False)])
+        pack = _pack if cleaner.chunked else _join
+        chunks, ends = [], [0]
+        for row in rows:
+            found = pack([next(encoded) for _ in row], config.max_tokens - 1)
+            chunks += [[self._cls, *self._between(chunk)] for chunk in found[: config.max_chunks] or [[[]]]]
+            ends.append(len(chunks))
+        lengths = np.fromiter(map(len, chunks), np.int64, len(chunks))
+        ids = np.fromiter((i for chunk in chunks for i in chunk), np.int32, lengths.sum())
+        return ChunkedText(TokenizedText(ids, np.concatenate([[0], np.cumsum(lengths)])), np.array(ends))
+
+    def _between(self, messages: list[list[int]]) -> list[int]:
+        return [token for message in messages for token in (*message, self._sep)]
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json, vocab.json and tokenizer_metadata.json into an existing folder."""
+        _save(self, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "BertTokenizer":
+        """Read what `save` wrote; FileNotFoundError says which step makes it."""
+        return cls(*_load(folder))
+
+    @classmethod
+    def from_pretrained(cls, pretrained: str) -> "BertTokenizer":
+        """The tokenizer of a pretrained model; ValueError where there is none."""
+        from transformers import AutoTokenizer
+
+        with found(pretrained) as path:
+            source = AutoTokenizer.from_pretrained(path, use_fast=True)
+            backend = source.backend_tokenizer
+        roles = {role: getattr(source, role) for role in ("cls_token", "sep_token", "pad_token")}
+        return cls(Tokenizer.from_str(backend.to_str()), roles)
+
+
+def load_tokenizer(folder: Path) -> NameTokenizer | BertTokenizer:
+    """The tokenizer of either kind that a folder holds."""
+    tokenizer, metadata = _load(folder)
+    bert = metadata is not None and metadata.get("model_type") == "BERT"
+    return (BertTokenizer if bert else NameTokenizer)(tokenizer, metadata)
+
+
+def train_wordpiece(texts: pl.DataFrame, vocab_size: int = 8000, min_frequency: int = 2) -> BertTokenizer:
+    """A WordPiece tokenizer trained on the training split's texts, for a BERT that is not pretrained."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.BertNormalizer()])
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    roles = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    special, corpus = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"], texts_of(texts)
+    clean, cut = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
+    inner = {char for text in corpus for word, _ in cut(clean(text)) for char in word[1:]}
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        # The library numbers the characters inside words by a hash of the process, and breaks ties between
+        # merges by those numbers; among the special tokens they have a fixed place (defect 39).
+        special_tokens=[*special, *(f"##{char}" for char in sorted(inner))],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = state["added_tokens"][: len(special)]
+    return BertTokenizer(Tokenizer.from_str(json.dumps(state)), roles)
+
+
+def _cleaner(steps: Sequence[str], kind: str) -> Cleaner:
+    cleaner = compose(steps)
+    if cleaner.tokenizer not in (None, kind) or (cleaner.chunked and kind == "bpe"):
+        raise ValueError(f"the cleaning steps {list(steps)} are not for a tokenizer of the kind {kind!r}")
+    return cleaner
+
+
+def _join(messages: list[list[int]], room: int) -> list[list[list[int]]]:
+    """One chunk of all messages, the longest cut until they fit with a separator each."""
+    messages = messages[: room // 2]  # of more nothing would be left but separators
+    left = room - len(messages)
+    for n_left, length in zip(range(len(messages), 0, -1), sorted(map(len, messages)), strict=True):
+        if length > (share := left // n_left):  # and so are all that are still to come
+            return [[message[:share] for message in messages]]
+        left -= length
+    return [messages] if messages else []
+
+
+def _pack(messages: list[list[int]], room: int) -> list[list[list[int]]]:
+    """Chunks filled one after the other; a message and its separator take `len(message) + 1`."""
+    pieces = [m[i : i + room - 1] for m in messages for i in range(0, max(len(m), 1), room - 1)]
+    chunks: list[list[list[int]]] = []
+    free = 0
+    for piece in pieces:
+        if not chunks or len(piece) + 1 > free:
+            chunks.append([])
+            free = room
+        chunks[-1].append(piece)
+        free -= len(piece) + 1
+    return chunks
+
+
+def _save(tokenizer: NameTokenizer | BertTokenizer, folder: Path) -> None:
+    folder = Path(folder)
+    tokenizer.tokenizer.save(str(folder / "tokenizer.json"))
+    vocab = sorted(tokenizer.tokenizer.get_vocab().items(), key=lambda item: item[1])
+    _write_json(folder / "vocab.json", dict(vocab))
+    _write_json(folder / "tokenizer_metadata.json", tokenizer.metadata)
+
+
+def _load(folder: Path) -> tuple[Tokenizer, dict | None]:
+    path = Path(folder) / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run step 02_tokenizer first")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception on a bad file
+        raise ValueError(f"{path} is not a tokenizer file: {error}") from None
+    metadata = Path(folder) / "tokenizer_metadata.json"
+    return tokenizer, json.loads(metadata.read_text()) if metadata.is_file() else None
 
 
 def train_tokenizer(

@@ -9,14 +9,20 @@ Decisions:
   is the same on every machine to float32's precision.
 - Lightning's checkpoints serve to resume and to keep the best epoch, and are read with `weights_only`.
   What is handed on is a bundle.
+- Several processes (`processes`, or a launcher such as torchrun) share each batch, so the schedule and the
+  number of steps stay as they are. Nothing is written by a rank but the first; predictions are gathered by
+  row number, so none is lost and none counts twice (defect 44).
 """
 
 import json
 import logging
+import os
 import shutil
+import socket
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,9 +30,11 @@ from typing import Any, Literal, NamedTuple
 import lightning as L
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAUROC
@@ -36,11 +44,13 @@ from n3r.data import (
     Batch,
     Collate,
     OrderDataset,
+    build_collate_fn,
     build_lstm2risk_collate_fn,
     build_transformer2risk_collate_fn,
     make_loader,
 )
-from n3r.model import ModelConfig, RiskModel
+from n3r.model import TEXTS, ModelConfig, RiskModel, registered
+from n3r.tokenizer import ChunkedText
 
 
 class TrainConfig(BaseModel):
@@ -50,7 +60,8 @@ class TrainConfig(BaseModel):
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(512, ge=2)
-    lr: float = Field(1e-3, gt=0)  # the one-cycle schedule's peak
+    lr: float = Field(1e-3, gt=0)  # the schedule's peak
+    schedule: Literal["one_cycle", "linear", "constant"] = "one_cycle"  # after the warm-up
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.1, gt=0, lt=1)  # share of the steps until the peak
     gradient_clip: float = Field(1.0, gt=0)  # largest norm of all gradients together
@@ -59,6 +70,15 @@ class TrainConfig(BaseModel):
     class_weights: list[float] | None = None  # weight of each class in the loss
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = Field(0, ge=0)
+    processes: int = Field(1, ge=1)  # that share each batch
+
+    @classmethod
+    def for_model(cls, model: ModelConfig, **settings: Any) -> "TrainConfig":
+        """The settings over those of the model's class; a BERT that is not pretrained has no fine-tuning."""
+        own = (
+            {} if model.encoder == "bert" and not model.pretrained else registered(model.model_class).training
+        )
+        return cls(**{**own, **settings})
 
 
 class Fitted(NamedTuple):
@@ -85,18 +105,19 @@ class RiskModule(L.LightningModule):
         self.register_buffer("class_weights", None if weights is None else torch.tensor(weights))
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(self.config.seed * 1_000_003 + self.current_epoch + 1)
+        torch.manual_seed(self.config.seed * 1_000_003 + self.current_epoch + 1 + 500_009 * self.global_rank)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         loss, _ = self._step(batch)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["label"]))
+        n_rows = self._count(batch)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=n_rows, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
         loss, logits = self._step(batch)
         self.val_auroc.update(logits.softmax(dim=1), batch["label"])
-        n_rows = len(batch["label"])
-        self.log("val_loss", loss, batch_size=n_rows)
+        n_rows = self._count(batch)
+        self.log("val_loss", loss, batch_size=n_rows, sync_dist=True)
         self.log("val_auroc", self.val_auroc, batch_size=n_rows)
 
     def on_train_epoch_end(self) -> None:
@@ -114,16 +135,19 @@ class RiskModule(L.LightningModule):
         optimizer = torch.optim.AdamW(
             parameter_groups(self.model, self.config), lr=self.config.lr, fused=True
         )
-        # OneCycleLR divides by zero when the warm-up is a single step (defect 23).
-        total = max(4, int(self.trainer.estimated_stepping_batches))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.config.lr, total_steps=total, pct_start=max(self.config.warmup, 1.5 / total)
-        )
+        schedule = _schedule(optimizer, self.config, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: float, **_: Any) -> None:
         # Lightning refuses to clip for a fused optimiser, which would matter only with a loss scaler.
         nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+    def _count(self, batch: Batch) -> int:
+        """The weight of a batch in a mean: its rows, a multiple of the number of processes.
+
+        Lightning takes the mean of the processes' sums of these as an integer.
+        """
+        return len(batch["label"]) * self.trainer.world_size
 
     def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = self.model(batch).float()
@@ -142,21 +166,49 @@ def fit(
 
     `folder` keeps checkpoints and TensorBoard's files; when it holds those of a training of the same configs,
     code and data, this one goes on from its last epoch, else it replaces them. Without `val` all epochs run
-    and the last one counts, as in the legacy. Raises ValueError for class weights of another number than the
-    classes, for fewer than two rows, and for rows without labels.
+    and the last one counts, as in the legacy. Raises ValueError before training for rows that the model
+    cannot read, rows without labels, fewer than two rows a process, and class weights of another number than
+    the classes.
     """
     _check(model_config, train, val, config)
-    folder = Path(folder)
-    collate = collate_for(model_config, pad_token)
-    precision = resolve_precision(config)
+    arguments = model_config, train, val, config, Path(folder), pad_token
+    if config.processes > 1 and "WORLD_SIZE" not in os.environ:
+        _launch(config.processes, _train, *arguments)
+    else:
+        _train(*arguments)
+    last = _load(folder, "last")
+    kept = _load(folder, "best") if val else last
+    with torch.random.fork_rng():
+        model = RiskModel(model_config)
+    model.load_state_dict(
+        {k.removeprefix("model."): v for k, v in kept["state_dict"].items() if k.startswith("model.")}
+    )
+    speed = _Speed()
+    speed.load_state_dict(last["callbacks"]["_Speed"])
+    return Fitted(
+        model.eval(), last["history"], kept["epoch"] + 1, resolve_precision(config), speed.rows_per_second
+    )
+
+
+def _train(
+    model_config: ModelConfig,
+    train: OrderDataset,
+    val: OrderDataset | None,
+    config: TrainConfig,
+    folder: Path,
+    pad_token: int,
+) -> None:
+    """Train and leave checkpoints in `folder`; every process of a group runs this."""
+    collate, share = collate_for(model_config, pad_token), _share()
+    n_local = int(os.environ.get("LOCAL_WORLD_SIZE", share[1]))
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(config.seed)
-        module = RiskModule(RiskModel(model_config), config, _plan(model_config, config, train, val))
+        model = RiskModel(model_config).load_pretrained()
+        module = RiskModule(model, config, _plan(model_config, config, train, val))
         resumed = _resumable(folder / "checkpoints" / "last.ckpt", module)
-        if resumed is None:
+        if resumed is None and share[0] == 0:
             for leftover in ("checkpoints", "tensorboard"):
                 shutil.rmtree(folder / leftover, ignore_errors=True)
-        speed = _Speed()
         mode = "max" if config.monitor == "val_auroc" else "min"
         best = _Checkpoint(folder, "best", monitor=config.monitor, mode=mode)
         # A file of its own: Lightning's save_last writes only when there is a new best.
@@ -164,11 +216,15 @@ def fit(
         stop = _Patience(config.monitor, patience=config.patience, mode=mode, check_on_train_epoch_end=True)
         trainer = L.Trainer(
             accelerator="auto",
-            devices=1,
-            precision={"bfloat16": "bf16-mixed", "float32": "32-true"}[precision],
+            devices=n_local,
+            num_nodes=share[1] // n_local,
+            strategy="ddp" if share[1] > 1 else "auto",
+            # Lightning's own environment deletes WORLD_SIZE after training, and `predict` needs it.
+            plugins=[TorchElasticEnvironment()] if share[1] > 1 else None,
+            precision={"bfloat16": "bf16-mixed", "float32": "32-true"}[resolve_precision(config)],
             max_epochs=config.epochs,
             gradient_clip_val=config.gradient_clip,
-            callbacks=[speed, *([stop, best] if val else []), last],  # last: it saves the others' state
+            callbacks=[_Speed(), *([stop, best] if val else []), last],  # last: it saves the others' state
             logger=TensorBoardLogger(folder, name="", version="tensorboard"),
             num_sanity_val_steps=0,
             enable_progress_bar=False,  # _Speed draws one bar for the whole training
@@ -177,38 +233,51 @@ def fit(
         )
         trainer.fit(
             module,
-            make_loader(train, collate, config.batch_size, shuffle=True, seed=config.seed),
-            make_loader(val, collate, 2 * config.batch_size) if val else None,
+            make_loader(train, collate, config.batch_size, shuffle=True, seed=config.seed, share=share),
+            make_loader(val, collate, 2 * config.batch_size, share=share) if val else None,
             ckpt_path=resumed,
             weights_only=True,
         )
-    kept = folder / "checkpoints" / ("best.ckpt" if val else "last.ckpt")
-    state = torch.load(kept, weights_only=True, map_location="cpu")
-    module.load_state_dict(state["state_dict"])
-    return Fitted(
-        module.model.cpu().eval(), module.history, state["epoch"] + 1, precision, speed.rows_per_second
-    )
 
 
 def predict(model: RiskModel, dataset: OrderDataset, pad_token: int, batch_size: int = 1024) -> np.ndarray:
-    """Probabilities (N, C) float32 in the data set's order, whatever order the batches had."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    out = np.empty((len(dataset), model.config.n_classes), np.float32)
-    if not len(dataset):
-        return out
+    """Probabilities (N, C) float32 in the data set's order, whatever order the batches had.
+
+    Under a launcher of several processes each scores its share and all get the whole.
+    """
+    check_rows(model.config, dataset, "rows to score")
+    share = _share()
+    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    rows, scores = [np.empty(0, np.int64)], [np.empty((0, model.config.n_classes), np.float32)]
     model = model.to(device).eval()
-    with torch.inference_mode():
-        for batch in make_loader(dataset, collate_for(model.config, pad_token), batch_size):
-            batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            out[batch["row_id"].cpu().numpy()] = model(batch).softmax(dim=1).cpu().numpy()
+    if len(dataset):
+        loader = make_loader(dataset, collate_for(model.config, pad_token), batch_size, share=share)
+        with torch.inference_mode():
+            for batch in loader:
+                batch = {name: tensor.to(device) for name, tensor in batch.items()}
+                rows.append(batch["row_id"].cpu().numpy())
+                scores.append(model(batch).softmax(dim=1).cpu().numpy())
+    parts = [(np.concatenate(rows), np.concatenate(scores))]
+    if share[1] > 1:
+        parts = _gather(parts[0], share[1])
+    out = np.full((len(dataset), model.config.n_classes), np.nan, np.float32)
+    for where, what in parts:
+        out[where] = what
     return out
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files; alone it is."""
+    return _share()[0] == 0
+
+
 def collate_for(config: ModelConfig, pad_token: int) -> Collate:
-    """The collate function of a model class."""
-    if config.block_size:
+    """The collate function of a model's encoder."""
+    if config.encoder == "transformer":
         return build_transformer2risk_collate_fn(pad_token, config.block_size)
-    return build_lstm2risk_collate_fn(pad_token)
+    if config.encoder in ("lstm", "lstm_ends"):
+        return build_lstm2risk_collate_fn(pad_token)
+    return build_collate_fn(pad_token)
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
@@ -270,6 +339,7 @@ class _Speed(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: RiskModule) -> None:
         self.bar = tqdm(
+            **({"disable": True} if trainer.global_rank else {}),
             total=trainer.max_epochs * trainer.num_training_batches,
             initial=trainer.global_step,
             desc=module.model.config.model_class,
@@ -284,7 +354,7 @@ class _Speed(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: RiskModule, outputs: Any, batch: Batch, i: int
     ) -> None:
-        self.n_rows += len(batch["label"])
+        self.n_rows += len(batch["label"]) * trainer.world_size
         self.bar.update()
 
     def on_validation_start(self, trainer: L.Trainer, module: RiskModule) -> None:
@@ -307,20 +377,111 @@ class _Speed(Callback):
             self.started = None
 
 
+def check_rows(model: ModelConfig, dataset: OrderDataset, name: str) -> None:
+    """Raise ValueError where a data set's texts or features are not what the model reads."""
+    kind = TEXTS[model.encoder].tokenizer
+    texts = {"text": dataset.text, **({"second text": dataset.secondary} if model.n_texts == 2 else {})}
+    for which, text in texts.items():
+        if text is None:
+            raise ValueError(
+                f"{model.model_class} reads two texts and the {name} have one: name `secondary_text` in "
+                "the column map"
+            )
+        if isinstance(text, ChunkedText) != (kind == "bert"):
+            other = {"bert": "bpe", "bpe": "bert"}[kind]
+            raise ValueError(
+                f"{model.model_class} with the encoder {model.encoder!r} needs a tokenizer of the kind "
+                f"{kind!r}; the {which} of the {name} comes from one of the kind {other!r}"
+            )
+        if len(text.ids) and (largest := int(text.ids.max())) >= model.vocab_size:
+            raise ValueError(
+                f"the {which} of the {name} holds the token id {largest}; the model knows "
+                f"{model.vocab_size} tokens: tokenise with the tokenizer it was made for"
+            )
+        if kind == "bert" and len(text) and text.lengths.max() > model.max_tokens:
+            raise ValueError(
+                f"the {which} of the {name} has chunks of {text.lengths.max()} tokens; this BERT reads "
+                f"{model.max_tokens}: set max_tokens"
+            )
+    found = dataset.tabular.shape[1]
+    if model.n_tab_features not in (0, found):
+        raise ValueError(f"the {name} have {found} feature columns; the model reads {model.n_tab_features}")
+
+
 def _check(model: ModelConfig, train: OrderDataset, val: OrderDataset | None, config: TrainConfig) -> None:
     weights = config.class_weights
     if weights is not None and len(weights) != model.n_classes:
         raise ValueError(f"class_weights has {len(weights)} entries for {model.n_classes} classes")
+    n_processes = max(config.processes, _share()[1])
+    fewest = 2 * n_processes
+    if config.batch_size < fewest:
+        raise ValueError(
+            f"batches of {config.batch_size} rows for {n_processes} processes, which need two each: "
+            f"set batch_size to {fewest} or more"
+        )
     for name, dataset in (("train", train), ("val", val)):
         if dataset is None:
             continue
-        if len(dataset) < 2:
-            raise ValueError(f"the {name} split has {len(dataset)} rows; training needs at least 2")
+        if len(dataset) < fewest:
+            raise ValueError(f"the {name} split has {len(dataset)} rows; training needs at least {fewest}")
+        check_rows(model, dataset, f"rows of the {name} split")
         low, high = dataset.label.min(), dataset.label.max()
         if low < 0 or high >= model.n_classes:
             raise ValueError(
                 f"labels of the {name} split run from {low} to {high}; expected 0 to {model.n_classes - 1}"
             )
+
+
+def _schedule(optimizer: Any, config: TrainConfig, total: int) -> Any:
+    """The rate at each of `total` steps: up over `warmup` of them, then as `schedule` says."""
+    if config.schedule == "one_cycle":
+        # OneCycleLR divides by zero when the warm-up is a single step (defect 23).
+        total = max(4, total)
+        warmup = max(config.warmup, 1.5 / total)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total, pct_start=warmup)
+    n_warm = max(1, round(config.warmup * total))
+
+    def share_of_peak(step: int) -> float:
+        if step < n_warm:
+            return (step + 1) / n_warm
+        return (total - step) / max(1, total - n_warm) if config.schedule == "linear" else 1.0
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share_of_peak)
+
+
+def _share() -> tuple[int, int]:
+    """This process's number and how many there are, as a launcher says."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _launch(n: int, function: Callable[..., None], *arguments: Any) -> None:
+    """Run `function` in n new processes of one group on this machine, and wait."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.start_processes(
+        _run_rank, (n, port, torch.get_num_threads(), function, arguments), nprocs=n, start_method="spawn"
+    )
+
+
+def _run_rank(
+    rank: int, n: int, port: int, n_threads: int, function: Callable[..., None], arguments: tuple
+) -> None:
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in {**ranks, **address}.items()})
+    torch.set_num_threads(max(1, n_threads // n))
+    function(*arguments)
+    dist.destroy_process_group()
+
+
+def _gather(part: Any, n: int) -> list[Any]:
+    """The parts of all processes, in each of them."""
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    parts = [None] * n
+    dist.all_gather_object(parts, part)
+    return parts
 
 
 def resolve_precision(config: TrainConfig) -> str:
@@ -339,16 +500,23 @@ def _plan(model: ModelConfig, config: TrainConfig, *datasets: OrderDataset | Non
         plan.update(source.read_bytes())
     for data in datasets:
         if data is not None:
-            for array in (*data.text, data.tabular, data.label):
+            for array in data.arrays:
                 plan.update(np.ascontiguousarray(array))
     return plan.hexdigest()
 
 
 def _resumable(path: Path, module: RiskModule) -> Path | None:
-    if not path.is_file():
+    try:
+        plan = torch.load(path, weights_only=True, map_location="cpu")["plan"]
+    except FileNotFoundError:  # or the first process has just removed it
         return None
-    plan = torch.load(path, weights_only=True, map_location="cpu")["plan"]
     return path if plan == module.plan else None
+
+
+def _load(folder: Path, name: str) -> dict[str, Any]:
+    """A checkpoint of `folder`."""
+    path = Path(folder) / "checkpoints" / f"{name}.ckpt"
+    return torch.load(path, weights_only=True, map_location="cpu")
 
 
 class _quiet(warnings.catch_warnings):
@@ -358,10 +526,12 @@ class _quiet(warnings.catch_warnings):
         super().__enter__()
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-        self.logger = logging.getLogger("lightning.pytorch")
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
+        self.loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+        self.levels = [logger.level for logger in self.loggers]
+        for logger in self.loggers:
+            logger.setLevel(logging.ERROR)
 
     def __exit__(self, *error: object) -> None:
-        self.logger.setLevel(self.level)
+        for logger, level in zip(self.loggers, self.levels, strict=True):
+            logger.setLevel(level)
         super().__exit__(*error)

@@ -13,16 +13,22 @@ from hypothesis import strategies as st
 from n3r.data import (
     LengthBucketSampler,
     OrderDataset,
+    build_collate_fn,
     build_lstm2risk_collate_fn,
     build_transformer2risk_collate_fn,
     make_loader,
 )
-from n3r.features import NumericFeatures
-from n3r.tokenizer import TokenizedText
+from n3r.features import TabularFeatures
+from n3r.schema import ColumnMap
+from n3r.tokenizer import ChunkedText, TextConfig, TokenizedText
 
 PAD = 1
 BLOCK = 6
-COLLATES = [build_lstm2risk_collate_fn(PAD), build_transformer2risk_collate_fn(PAD, BLOCK)]
+COLLATES = [
+    build_lstm2risk_collate_fn(PAD),
+    build_transformer2risk_collate_fn(PAD, BLOCK),
+    build_collate_fn(PAD),
+]
 lengths_of_rows = st.lists(st.integers(0, 12), min_size=1, max_size=40)
 
 
@@ -34,6 +40,17 @@ def dataset(lengths, label=None) -> OrderDataset:
     return OrderDataset(TokenizedText(np.array(ids, np.int32), offsets), tabular, label)
 
 
+def columns(*text: str, secondary: tuple[str, ...] = ()) -> ColumnMap:
+    return ColumnMap(
+        id="id",
+        text=list(text),
+        secondary_text=list(secondary),
+        label="fraud",
+        label_values={"0": 0, "1": 1},
+        split_by="random",
+    )
+
+
 def batches(sampler: LengthBucketSampler) -> list[list[int]]:
     return list(sampler)
 
@@ -43,8 +60,8 @@ def batches(sampler: LengthBucketSampler) -> list[list[int]]:
 
 def test_a_sample_is_its_own_row(names, tokenizer):
     frame = names(12).with_columns(amount=pl.Series(range(12)), label=pl.Series([0, 1] * 6, dtype=pl.Int8))
-    features = NumericFeatures().fit(frame, ["amount"])
-    data = OrderDataset.from_frame(frame, ["email", "holder"], tokenizer, features)
+    features = TabularFeatures().fit(frame, ["amount"])
+    data = OrderDataset.from_frame(frame, columns("email", "holder"), tokenizer, features)
     assert len(data) == 12
     for row in range(12):
         alone = tokenizer.encode(frame[row].select("email", "holder")).ids
@@ -57,16 +74,65 @@ def test_a_sample_is_its_own_row(names, tokenizer):
 
 def test_rows_keep_max_tokens(names, tokenizer):
     frame = names(5).with_columns(billing=pl.lit("Anina Belto " * 300))
-    data = OrderDataset.from_frame(frame, ["billing"], tokenizer, NumericFeatures(), max_tokens=50)
-    assert data.text.lengths.tolist() == [50] * 5
-    assert OrderDataset.from_frame(frame, ["billing"], tokenizer, NumericFeatures()).text.lengths.max() == 512
+    arguments = frame, columns("billing"), tokenizer, TabularFeatures()
+    assert OrderDataset.from_frame(*arguments, TextConfig(max_tokens=50)).text.lengths.tolist() == [50] * 5
+    assert OrderDataset.from_frame(*arguments).text.lengths.max() == 512
 
 
 def test_defect_43_rows_without_a_label_have_minus_one(names, tokenizer):
-    data = OrderDataset.from_frame(names(4), ["email"], tokenizer, NumericFeatures())
+    data = OrderDataset.from_frame(names(4), columns("email"), tokenizer, TabularFeatures())
     assert data.label.tolist() == [-1] * 4
     some = names(3).with_columns(label=pl.Series([1, None, 0], dtype=pl.Int8))
-    assert OrderDataset.from_frame(some, ["email"], tokenizer, NumericFeatures()).label.tolist() == [1, -1, 0]
+    data = OrderDataset.from_frame(some, columns("email"), tokenizer, TabularFeatures())
+    assert data.label.tolist() == [1, -1, 0]
+
+
+def test_one_text_is_both_and_two_are_apart(names, tokenizer):
+    """Each is cleaned by its own steps."""
+    frame, both = names(6), columns("email", secondary=("billing", "holder"))
+    texts = TextConfig(steps=["text_upper"], secondary_steps=["text_normalizer"])
+    upper, lower = (
+        frame.select(getattr(pl.col("email", "billing", "holder").str, name)())
+        for name in ("to_uppercase", "to_lowercase")
+    )
+    one = OrderDataset.from_frame(frame, both, tokenizer, TabularFeatures(), texts)
+    assert one.secondary is None
+    assert one.text.ids.tolist() == tokenizer.encode(upper).ids.tolist()
+    two = OrderDataset.from_frame(frame, both, tokenizer, TabularFeatures(), texts, n_texts=2)
+    assert two.text.ids.tolist() == tokenizer.encode(upper.select("email")).ids.tolist()
+    assert two.secondary.ids.tolist() == tokenizer.encode(lower.select("billing", "holder")).ids.tolist()
+    assert two.lengths.tolist() == (two.text.lengths + two.secondary.lengths).tolist()
+    assert two[4]["secondary"].tolist() == two.secondary.row(4).tolist()
+    assert len(two.arrays) == len(one.arrays) + 2
+
+
+def test_the_second_text_must_be_in_the_map_and_the_rows(names, tokenizer):
+    with pytest.raises(ValueError, match="trimodal.*`secondary_text`"):
+        OrderDataset.from_frame(names(4), columns("email"), tokenizer, TabularFeatures(), n_texts=2)
+    for n_texts in (1, 2):
+        with pytest.raises(ValueError, match=r"lack the text columns \['phone'\]"):
+            OrderDataset.from_frame(
+                names(4),
+                columns("email", secondary=("phone",)),
+                tokenizer,
+                TabularFeatures(),
+                n_texts=n_texts,
+            )
+
+
+def test_defect_37_the_training_rows_are_encoded_out_of_fold(names, tokenizer):
+    """A value that one row alone has would give away its label."""
+    frame = names(60).with_columns(
+        label=pl.Series([0, 1, 1, 1] * 15, dtype=pl.Int8), kind=pl.Series(["a", "b"] * 30)
+    )
+    features = TabularFeatures().fit(frame, [], ["kind"])
+    train, other = (
+        OrderDataset.from_frame(frame, columns("email"), tokenizer, features, training=training).tabular
+        for training in (True, False)
+    )
+    np.testing.assert_array_equal(train, features.transform(frame, out_of_fold=True))
+    np.testing.assert_array_equal(other, features.transform(frame))
+    assert not np.array_equal(train, other)
 
 
 def test_unequal_lengths_are_refused():
@@ -140,6 +206,40 @@ def test_defect_22_a_batch_without_tabular_columns():
     assert COLLATES[0](data[[0, 1]])["tabular"].shape == (2, 0)
 
 
+def chunked(rows: list[list[list[int]]]) -> ChunkedText:
+    flat = [chunk for row in rows for chunk in row]
+    offsets = np.cumsum([0, *map(len, flat)])
+    ids = np.array([i for chunk in flat for i in chunk], np.int32)
+    return ChunkedText(TokenizedText(ids, offsets), np.cumsum([0, *map(len, rows)]))
+
+
+def test_chunks_are_padded_to_three_dimensions():
+    """Worked by hand: rows of 2 and 1 chunks, second texts of 1 and 3."""
+    text = chunked([[[2, 7, 3], [2, 3]], [[2, 8, 9, 3]]])
+    secondary = chunked([[[2, 3]], [[2, 3], [2, 5, 3], [2, 3]]])
+    data = OrderDataset(text, np.zeros((2, 0), np.float32), np.array([1, 0]), secondary)
+    assert data.lengths.tolist() == [3 + 2, 4 + 3]  # of the longest chunks
+    batch = build_collate_fn(0)(data[[0, 1]])
+    assert batch["text"].tolist() == [[[2, 7, 3, 0], [2, 3, 0, 0]], [[2, 8, 9, 3], [0, 0, 0, 0]]]
+    assert batch["attn_mask"].tolist() == (batch["text"] > 0).tolist()
+    assert batch["text_length"].tolist() == [5, 4]
+    assert batch["secondary"].tolist() == [
+        [[2, 3, 0], [0, 0, 0], [0, 0, 0]],
+        [[2, 3, 0], [2, 5, 3], [2, 3, 0]],
+    ]
+    assert batch["secondary_mask"].tolist() == (batch["secondary"] > 0).tolist()
+
+
+def test_second_texts_follow_their_rows_through_every_collate():
+    for collate in COLLATES:
+        data = dataset([3, 9, 1])
+        both = OrderDataset(data.text, data.tabular, None, dataset([8, 1, 2]).text)
+        batch = collate(both[[0, 1, 2]])
+        for place, row in enumerate(batch["row_id"].tolist()):
+            ids = both.secondary.row(row)[: BLOCK if collate is COLLATES[1] else None].tolist()
+            assert batch["secondary"][place][batch["secondary_mask"][place]].tolist() == ids
+
+
 # ---- sampler
 
 sizes = given(lengths_of_rows, st.integers(1, 45), st.booleans(), st.integers(0, 9))
@@ -165,6 +265,45 @@ def test_defect_23_batches_are_of_near_equal_size_and_none_is_a_lone_row(lengths
         assert min(found) >= 2
     if batch_size == 1:
         assert max(found) == 1
+
+
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=60),
+    st.integers(2, 4),
+    st.integers(8, 20),
+    st.booleans(),
+    st.integers(0, 9),
+)
+def test_defect_36_processes_share_each_batch(lengths, n, batch_size, shuffle, epoch):
+    """Together they have the rows of one process alone, in its batches; none is left with a lone row."""
+    lengths = np.array(lengths)
+    shares = [LengthBucketSampler(lengths, batch_size, shuffle, 3, share=(rank, n)) for rank in range(n)]
+    alone = LengthBucketSampler(lengths, batch_size, shuffle, 3)
+    for sampler in (*shares, alone):
+        sampler.set_epoch(epoch)
+    assert len({len(sampler) for sampler in shares}) == 1
+    parts = [list(sampler) for sampler in shares]
+    assert sorted(row for part in parts for batch in part for row in batch) == list(range(len(lengths)))
+    if len(lengths) < 2 * n:
+        return
+    assert {len(part) for part in parts} == {len(shares[0])}
+    assert min(len(batch) for part in parts for batch in part) >= 2
+    assert max(len(batch) for part in parts for batch in part) <= -(-max(batch_size, 4 * n) // n)
+    if len(shares[0]) == len(alone):
+        assert [sorted(sum(batches, [])) for batches in zip(*parts, strict=True)] == [
+            sorted(batch) for batch in alone
+        ]
+
+
+def test_defect_36_each_process_has_another_order_in_each_epoch():
+    lengths = np.random.default_rng(0).integers(1, 30, 200)
+    drawn = []
+    for epoch, rank in itertools.product((0, 1), (0, 1)):
+        sampler = LengthBucketSampler(lengths, 16, shuffle=True, share=(rank, 2))
+        sampler.set_epoch(epoch)
+        drawn.append({frozenset(batch) for batch in sampler})
+    for one, other in itertools.combinations(drawn, 2):
+        assert not one & other
 
 
 def test_as_few_batches_as_the_size_allows():

@@ -411,11 +411,11 @@ def linear(x, weights, name):
 
 def n3r_lstm_row(w, ids, tabular, hidden):
     """Probability of one row from mapped weights: no padding, so no packing is needed."""
-    lstm = nn.LSTM(w["encoder.embedding.weight"].shape[1], hidden, 2, bidirectional=True)
-    lstm.load_state_dict({k.removeprefix("encoder.lstm."): v for k, v in w.items() if ".lstm." in k})
-    steps = lstm(w["encoder.embedding.weight"][ids])[0]
-    text = own_pool(steps, w["pool.attention.weight"], w["pool.attention.bias"])
-    text = own_norm(text, w["pool.norm.weight"], w["pool.norm.bias"])
+    lstm = nn.LSTM(w["texts.0.encoder.embedding.weight"].shape[1], hidden, 2, bidirectional=True)
+    lstm.load_state_dict({k.removeprefix("texts.0.encoder.lstm."): v for k, v in w.items() if ".lstm." in k})
+    steps = lstm(w["texts.0.encoder.embedding.weight"][ids])[0]
+    text = own_pool(steps, w["texts.0.pool.attention.weight"], w["texts.0.pool.attention.bias"])
+    text = own_norm(text, w["texts.0.pool.norm.weight"], w["texts.0.pool.norm.bias"])
     x = torch.cat([text, own_tabular(w, "tabular.net.", tabular)])
     for i in (0, 3, 6):
         name = f"head.net.{i}"
@@ -428,18 +428,18 @@ def n3r_lstm_row(w, ids, tabular, hidden):
 
 def n3r_transformer_row(w, ids, tabular, n_heads):
     """Probability of one row from mapped weights, all heads in one product, no padding."""
-    x = w["encoder.embedding.weight"][ids] + w["encoder.position.weight"][: len(ids)]
+    x = w["texts.0.encoder.embedding.weight"][ids] + w["texts.0.encoder.position.weight"][: len(ids)]
     width = x.shape[1]
     for b in range(2):
-        name = f"encoder.blocks.{b}"
+        name = f"texts.0.encoder.blocks.{b}"
         y = own_norm(x, w[f"{name}.norm1.weight"], w[f"{name}.norm1.bias"])
         qkv = (y @ w[f"{name}.qkv.weight"].T).view(len(ids), 3, n_heads, width // n_heads)
         mixed = F.scaled_dot_product_attention(*qkv.permute(1, 2, 0, 3))  # (heads, T, D / heads)
         x = x + linear(mixed.transpose(0, 1).reshape(len(ids), width), w, f"{name}.proj")
         y = own_norm(x, w[f"{name}.norm2.weight"], w[f"{name}.norm2.bias"])
         x = x + linear(linear(y, w, f"{name}.ffn.0").clamp(min=0), w, f"{name}.ffn.3")
-    pooled = own_pool(x, w["pool.attention.weight"], w["pool.attention.bias"])
-    x = torch.cat([linear(pooled, w, "pool.proj"), own_tabular(w, "tabular.net.", tabular)])
+    pooled = own_pool(x, w["texts.0.pool.attention.weight"], w["texts.0.pool.attention.bias"])
+    x = torch.cat([linear(pooled, w, "texts.0.pool.proj"), own_tabular(w, "tabular.net.", tabular)])
     for i in (0, 3, 6, 9):
         inner = linear(x, w, f"head.net.{i}.ffn.0").clamp(min=0)
         x = (x + linear(inner, w, f"head.net.{i}.ffn.2")).clamp(min=0)
@@ -668,31 +668,31 @@ def n3r_shapes(model_class):
     tab = {key.replace("tab_projection", "tabular.net"): s for key, s in tab_table(N_TAB, 8).items()}
     if model_class == "lstm2risk":
         shapes = {
-            "encoder.embedding.weight": (40, 4),
-            **layer_shapes("pool.attention", (1, 8), 1),
-            **layer_shapes("pool.norm", (8,), 8),
+            "texts.0.encoder.embedding.weight": (40, 4),
+            **layer_shapes("texts.0.pool.attention", (1, 8), 1),
+            **layer_shapes("texts.0.pool.norm", (8,), 8),
             **layer_shapes("head.net.9", (4, 16), 4),
             **layer_shapes("head.net.12", (2, 4), 2),
         }
         for end in ("l0", "l0_reverse", "l1", "l1_reverse"):
-            shapes[f"encoder.lstm.weight_ih_{end}"] = (16, 8 if "1" in end else 4)
-            shapes[f"encoder.lstm.weight_hh_{end}"] = (16, 4)
-            shapes[f"encoder.lstm.bias_ih_{end}"] = (16,)
-            shapes[f"encoder.lstm.bias_hh_{end}"] = (16,)
+            shapes[f"texts.0.encoder.lstm.weight_ih_{end}"] = (16, 8 if "1" in end else 4)
+            shapes[f"texts.0.encoder.lstm.weight_hh_{end}"] = (16, 4)
+            shapes[f"texts.0.encoder.lstm.bias_ih_{end}"] = (16,)
+            shapes[f"texts.0.encoder.lstm.bias_hh_{end}"] = (16,)
         for i in (0, 3, 6):
             shapes |= layer_shapes(f"head.net.{i}.norm", (16,), 16)
             shapes |= layer_shapes(f"head.net.{i}.ffn.0", (64, 16), 64)
             shapes |= layer_shapes(f"head.net.{i}.ffn.2", (16, 64), 16)
         return shapes | tab
     shapes = {
-        "encoder.embedding.weight": (40, 8),
-        "encoder.position.weight": (12, 8),
-        **layer_shapes("pool.attention", (1, 8), 1),
-        **layer_shapes("pool.proj", (8, 8), 8),
+        "texts.0.encoder.embedding.weight": (40, 8),
+        "texts.0.encoder.position.weight": (12, 8),
+        **layer_shapes("texts.0.pool.attention", (1, 8), 1),
+        **layer_shapes("texts.0.pool.proj", (8, 8), 8),
         **layer_shapes("head.net.12", (2, 16), 2),
     }
     for b in range(2):
-        name = f"encoder.blocks.{b}"
+        name = f"texts.0.encoder.blocks.{b}"
         shapes[f"{name}.qkv.weight"] = (24, 8)
         shapes |= layer_shapes(f"{name}.proj", (8, 8), 8)
         shapes |= layer_shapes(f"{name}.ffn.0", (32, 8), 32)
@@ -713,7 +713,7 @@ def test_mapped_names_and_shapes(legacy, model_class):
 
 def test_head_rows_are_queries_then_keys_then_values():
     state = build(*BOTH[1]).state_dict()
-    mapped = to_n3r(state, "transformer2risk")["encoder.blocks.1.qkv.weight"]
+    mapped = to_n3r(state, "transformer2risk")["texts.0.encoder.blocks.1.qkv.weight"]
     first, second = (state[f"text_projection.blocks.1.sa.heads.{h}.qkv.weight"] for h in (0, 1))
     assert torch.equal(mapped[0:4], first[0:4])  # queries of head 0, then of head 1
     assert torch.equal(mapped[4:8], second[0:4])

@@ -488,3 +488,49 @@ def test_many_points_are_thinned_without_bending_the_curve():
 def test_points_of_one_class_are_none():
     assert metrics.roc_points([1, 1], [0.2, 0.3]) is None
     assert metrics.pr_points([0, 0], [0.2, 0.3]) is None
+
+
+# ---- more than two classes
+
+
+def many_classes(n: int, seed: int, n_classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    label = rng.choice(n_classes, n, p=np.array([6, 3, 1, 2][:n_classes]) / sum([6, 3, 1, 2][:n_classes]))
+    scores = rng.normal(size=(n, n_classes))
+    scores[np.arange(n), label] += 1
+    return label, np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("n_classes", [3, 4])
+def test_class_auc_is_sklearns_mean_of_one_against_the_rest(n_classes):
+    label, p = many_classes(400, 1, n_classes)
+    auc = metrics.class_auc(label, p)
+    assert auc.value == pytest.approx(roc_auc_score(label, p, multi_class="ovr"), abs=1e-12)
+    assert auc.n == 400 and auc.n_positive == np.bincount(label).min()
+
+
+def test_class_auc_of_two_classes_is_the_plain_one():
+    y, p, _ = draw(200, 3)
+    assert metrics.class_auc(y, np.stack([1 - p, p], axis=1)) == metrics.auc_ci(y, p)
+
+
+def test_class_auc_interval_has_the_spread_of_repeated_draws():
+    """300 data sets of 300 rows: the standard error is theirs, the 95 % interval covers the truth."""
+    truth = metrics.class_auc(*many_classes(100_000, 0)).value
+    found = [metrics.class_auc(*many_classes(300, seed)) for seed in range(1, 301)]
+    spread = np.std([auc.value for auc in found])
+    assert np.mean([auc.se for auc in found]) == pytest.approx(spread, rel=0.12)
+    assert 0.90 <= np.mean([auc.low <= truth <= auc.high for auc in found]) <= 0.99
+
+
+def test_class_auc_says_when_a_class_is_too_small():
+    label, p = many_classes(50, 1)
+    assert str(metrics.class_auc(np.minimum(label, 1), p)) == metrics.NOT_ENOUGH
+    with pytest.raises(ValueError, match=r"shape \(N, C\)"):
+        metrics.class_auc(label, p[:, 0])
+
+
+def test_class_auc_of_a_perfect_score_is_bounded_away_from_one():
+    label = np.arange(30) % 3
+    auc = metrics.class_auc(label, np.eye(3)[label])
+    assert auc.value == 1 and 0.6 < auc.low < auc.high == 1

@@ -33,6 +33,17 @@ COUNTS = pl.DataFrame(
         "n": [50, 300, 10, 60, 2, 90],
     }
 )
+MODELS = pl.DataFrame(
+    {
+        "model": ["bert", "lstm"],
+        "auroc": [0.8, 0.6],
+        "low": [0.7, 0.5],
+        "high": [0.9, 0.7],
+        "n": [100, 100],
+        "n_positive": [20, 20],
+    }
+)
+RISKS = {"bins": {"phones": 0.4, "books": 0.1}, "default_bin": 0.2}
 DRAWINGS = {
     "roc": lambda ax=None: plots.roc(CURVES, ax),
     "precision_recall": lambda ax=None: plots.precision_recall(CURVES, ax),
@@ -44,6 +55,9 @@ DRAWINGS = {
     "training_curve": lambda ax=None: plots.training_curve(HISTORY, ax),
     "score_distribution": lambda ax=None: plots.score_distribution(Y, A, ax),
     "split_counts": lambda ax=None: plots.split_counts(COUNTS, ax),
+    "model_auc": lambda ax=None: plots.model_auc(MODELS, ax),
+    "risk_table": lambda ax=None: plots.risk_table("category risk", RISKS, ax),
+    "histogram": lambda ax=None: plots.histogram([1, 1, 2, 40], "tokens", "chunks", ax),
 }
 every = pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
 
@@ -303,3 +317,30 @@ def test_empty_tables_are_drawn():
         plots.precision_recall({}),
     ):
         assert plots.to_svg(ax.figure).startswith("<svg")
+
+
+def test_models_on_the_same_rows_share_one_count():
+    ax = plots.model_auc(MODELS)
+    assert [x for x, _ in marked(ax)] == [0.8, 0.6]
+    assert "n = 100, 20.0% positive" in words(ax)
+
+
+def test_risk_bars_start_at_the_base_rate_highest_on_top():
+    ax = plots.risk_table("category risk", RISKS)
+    bars = [(round(bar.get_x(), 6), round(bar.get_width(), 6)) for bar in ax.patches]
+    assert bars == [(0.2, 0.2), (0.2, -0.1)]
+    assert "phones" in words(ax) and "0.200" in words(ax)
+
+
+def test_many_categories_show_both_ends():
+    bins = {f"c{i:03d}": i / 1000 for i in range(200)}
+    ax = plots.risk_table("x", {"bins": bins, "default_bin": 0.1})
+    assert "of 200 categories" in words(ax) and "c199" in words(ax) and "c000" in words(ax)
+    assert len(ax.patches) == plots.MAX_ROWS // 2 * 2
+
+
+def test_histogram_counts_every_value_once():
+    ax = plots.histogram(list(range(1000)), "tokens", "chunks")
+    assert sum(bar.get_height() for bar in ax.patches) == 1000
+    assert len([bar for bar in ax.patches if bar.get_height()]) <= 40
+    assert not plots.histogram([], "tokens", "chunks").patches[0].get_height()

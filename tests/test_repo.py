@@ -11,12 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # A module imports only from rows above its own.
 LAYERS = [
-    ["schema", "metrics", "legacy", "synth"],
+    ["schema", "clean", "metrics", "legacy", "synth", "messages", "pretrained"],
     ["tables", "preprocess", "features", "tokenizer", "plots"],
-    ["data"],
-    ["text", "fusion"],
+    ["data", "text", "tabular"],
+    ["fusion", "bert"],
     ["model"],
-    ["train"],
+    ["export", "train"],
     ["bundle"],
     ["parity", "report"],
     ["pipeline"],

@@ -229,3 +229,27 @@ def test_mask_says_nothing_about_which_letter_or_digit(text):
     assert set(mask(text).replace("[MISSING]", "")) <= stand_ins
     if "[MISSING]" not in text:
         assert mask("".join(map(other, text))) == mask(text)
+
+
+# ---- a second text
+
+
+def test_a_second_text_is_required_checked_and_never_a_feature():
+    m = column_map(secondary_text=["answer"], numeric=["*"])
+    assert m.all_text == ["name", "answer"]
+    with pytest.raises(ValueError, match="'answer' \\(text\\) is missing"):
+        check(frame(), m)
+    with pytest.raises(ValueError, match="'answer' \\(text\\) is Int64"):
+        check(frame(answer=[1, 2]), m)
+    assert m.resolve_numeric(frame(answer=["a", "b"], k=[1, 2]).schema).numeric == ["k"]
+
+
+def test_a_second_text_cannot_have_another_role():
+    with pytest.raises(ValueError, match="label and also an input"):
+        column_map(secondary_text=["status"])
+    with pytest.raises(ValueError, match="secondary_text names 'b' twice"):
+        column_map(secondary_text=["b", "b"])
+
+
+def test_classes_are_counted():
+    assert column_map(label_values={"a": 0, "b": 1, "c": 2, "d": 2}).n_classes == 3

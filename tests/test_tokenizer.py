@@ -11,16 +11,22 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from n3r import legacy
+from n3r.clean import compose
 from n3r.tokenizer import (
     SPECIAL_TOKENS,
+    BertTokenizer,
+    ChunkedText,
     NameTokenizer,
+    TextConfig,
     TokenizerConfig,
     compression,
+    load_tokenizer,
     n_characters,
     nearest_size,
     texts_of,
     train_bpe,
     train_tokenizer,
+    train_wordpiece,
     truncate,
 )
 
@@ -307,6 +313,236 @@ def test_control_characters_are_no_trouble(tokenizer, character):
 
 def test_unknown_characters_are_unk(tokenizer):
     assert one(tokenizer, "Ж") == [UNK]
+
+
+# ---- cleaned by steps
+
+
+def test_fields_are_cleaned_one_by_one_and_null_stays_missing(tokenizer):
+    fields = pl.DataFrame({"a": ["<b>Anina</b>", None, "<br>", ""], "b": ["BELTO", "belto", None, "x"]})
+    read = tokenizer.read(fields, ["html_normalizer", "text_normalizer"], TextConfig())
+    clean = pl.DataFrame({"a": ["anina", None, "", ""], "b": ["belto", "belto", None, "x"]})
+    assert read.ids.tolist() == tokenizer.encode(clean).ids.tolist()
+    assert read.row(1)[0] == MISSING
+    assert MISSING not in read.row(3)
+    assert fields["a"][0] == "<b>Anina</b>"
+
+
+def test_without_steps_a_text_is_read_as_it_is(tokenizer, names):
+    fields = names(20)
+    for steps in ([], ["custom_bpe_tokenizer"]):
+        assert (
+            tokenizer.read(fields, steps, TextConfig()).ids.tolist() == tokenizer.encode(fields).ids.tolist()
+        )
+    short = tokenizer.read(fields, [], TextConfig(max_tokens=9))
+    assert short.ids.tolist() == tokenizer.encode(fields, 9).ids.tolist()
+
+
+def test_messages_are_one_text_to_bpe(tokenizer):
+    fields = pl.DataFrame({"a": ["[bom]Anina[eom][bom] Belto [eom]"]})
+    read = tokenizer.read(fields, ["dialogue_splitter"], TextConfig())
+    assert read.ids.tolist() == one(tokenizer, "Anina Belto")
+
+
+@pytest.mark.parametrize("steps", [["tokenizer"], ["dialogue_chunker"], ["dialogue_splitter", "tokenizer"]])
+def test_steps_of_a_bert_are_not_for_bpe(tokenizer, steps):
+    with pytest.raises(ValueError, match="not for a tokenizer of the kind 'bpe'"):
+        tokenizer.read(pl.DataFrame({"a": ["x"]}), steps, TextConfig())
+
+
+def test_the_defaults_are_no_steps_512_tokens_and_5_chunks():
+    assert TextConfig().model_dump() == {
+        "steps": [],
+        "secondary_steps": [],
+        "max_tokens": 512,
+        "max_chunks": 5,
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_tokens": 7}, {"max_chunks": 0}, {"n_chunks": 1}, {"steps": ["split"]}]
+)
+def test_text_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match="'split'" if "steps" in wrong else next(iter(wrong))):
+        TextConfig(**wrong)
+
+
+# ---- BERT
+
+B_PAD, B_UNK, B_CLS, B_SEP = range(4)
+CHUNKED = ["dialogue_splitter", "dialogue_chunker", "tokenizer"]
+SPLIT = ["dialogue_splitter", "tokenizer"]
+
+
+@pytest.fixture(scope="module")
+def bert() -> BertTokenizer:
+    """Every letter of a to f is a token of its own when it stands alone."""
+    words = ["a b c d e f g h i j", "[bom] sep cls pad [eom]", "anina belto ä 漢 字"]
+    return train_wordpiece(pl.DataFrame({"a": words * 5}), vocab_size=120)
+
+
+def chunks_of(bert: BertTokenizer, text: str | None, steps=CHUNKED, **limits) -> list[str]:
+    """The chunks of one text as tokens."""
+    read = bert.read(pl.DataFrame({"a": [text]}, schema={"a": pl.String}), steps, TextConfig(**limits))
+    return [" ".join(map(bert.tokenizer.id_to_token, chunk)) for chunk in read.row(0)]
+
+
+def alone(bert: BertTokenizer, message: str) -> list[int]:
+    return bert.tokenizer.encode(message, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize(
+    ("text", "max_chunks", "expected"),
+    [
+        ("a b", 5, ["[CLS] a b [SEP]"]),
+        ("[bom]a b[eom][bom]c[eom]", 5, ["[CLS] a b [SEP] c [SEP]"]),
+        # 8 tokens hold [CLS] and 7: "a b c" and "d e" with a separator each, then "f g" needs a new chunk
+        ("[bom]a b c[eom][bom]d e[eom][bom]f g[eom]", 5, ["[CLS] a b c [SEP] d e [SEP]", "[CLS] f g [SEP]"]),
+        # a message longer than a chunk goes on in the next one
+        ("a b c d e f g h", 5, ["[CLS] a b c d e f [SEP]", "[CLS] g h [SEP]"]),
+        ("a b c d e f g h i j a b c d", 2, ["[CLS] a b c d e f [SEP]", "[CLS] g h i j a b [SEP]"]),
+        (
+            "[bom]a[eom][bom]b c d e f g h[eom]",
+            5,
+            ["[CLS] a [SEP]", "[CLS] b c d e f g [SEP]", "[CLS] h [SEP]"],
+        ),
+        ("", 5, ["[CLS] [SEP]"]),
+        (None, 5, ["[CLS] [SEP]"]),
+        ("[bom][eom] \n", 5, ["[CLS] [SEP]"]),
+    ],
+)
+def test_messages_are_packed_into_chunks(bert, text, max_chunks, expected):
+    assert chunks_of(bert, text, max_tokens=8, max_chunks=max_chunks) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a b", "[CLS] a b [SEP]"),
+        ("a b c d e f g h i j", "[CLS] a b c d e f [SEP]"),
+        # 7 less two separators: one message is short and stays whole, the other has what is left
+        ("[bom]a[eom][bom]b c d e f g[eom]", "[CLS] a [SEP] b c d e [SEP]"),
+        ("[bom]b c d e f g[eom][bom]a b[eom]", "[CLS] b c d [SEP] a b [SEP]"),
+        # both are too long: an equal share
+        ("[bom]a b c d e[eom][bom]f g h i j[eom]", "[CLS] a b [SEP] f g [SEP]"),
+        # of more messages than there is room for, the first ones with a token each
+        ("[bom]a" * 40, "[CLS] a [SEP] a [SEP] a [SEP]"),
+        ("", "[CLS] [SEP]"),
+    ],
+)
+def test_without_the_chunker_a_row_is_one_chunk(bert, text, expected):
+    assert chunks_of(bert, text, SPLIT, max_tokens=8) == [expected]
+
+
+pieces = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(
+        ["[bom]", "[eom]", "a b c", "[SEP]", "[CLS]", "[PAD]", "[UNK]", "##a", "漢字", "\x00", " "]
+    ),
+)
+texts_of_rows = st.one_of(st.none(), st.lists(pieces, max_size=12).map("".join))
+two_columns = st.lists(st.tuples(texts_of_rows, texts_of_rows), max_size=5)
+
+
+@given(two_columns, st.sampled_from([CHUNKED, SPLIT, []]), st.integers(8, 20), st.integers(1, 4))
+def test_defect_15_20_every_chunk_is_well_formed(bert, texts, steps, max_tokens, max_chunks):
+    frame = pl.DataFrame(texts, schema={"a": pl.String, "b": pl.String}, orient="row")
+    config = TextConfig(max_tokens=max_tokens, max_chunks=max_chunks)
+    read = bert.read(frame, steps, config)
+    whole = bert.read(frame, CHUNKED, TextConfig(max_tokens=max_tokens, max_chunks=10_000))
+    assert isinstance(read, ChunkedText)
+    assert len(read) == len(texts)
+    assert read.lengths.tolist() == [max(map(len, read.row(i))) for i in range(len(texts))]
+    assert read.ids.dtype == np.int32
+    for i, row in enumerate(texts):
+        chunks = [chunk.tolist() for chunk in read.row(i)]
+        assert 1 <= len(chunks) <= (max_chunks if steps is CHUNKED else 1)
+        for chunk in chunks:
+            assert 2 <= len(chunk) <= max_tokens
+            assert (chunk[0], chunk[-1]) == (B_CLS, B_SEP)
+            assert B_CLS not in chunk[1:]
+            assert B_PAD not in chunk
+        # with room for all, no token is lost and none changes its place
+        found = [token for chunk in whole.row(i) for token in chunk.tolist() if token not in (B_CLS, B_SEP)]
+        cleaner = compose(CHUNKED)
+        assert found == [token for text in row for message in cleaner(text) for token in alone(bert, message)]
+
+
+@pytest.mark.parametrize("typed", ["[SEP]", "[CLS]", "[PAD]", "[UNK]", "a [SEP] b", "[PAD][PAD]"])
+def test_defect_15_a_typed_special_token_is_text_to_bert_too(bert, typed, tmp_path):
+    bert.save(tmp_path)
+    for tokenizer in (bert, load_tokenizer(tmp_path)):
+        (chunk,) = chunks_of(tokenizer, typed)
+        inner = chunk.removeprefix("[CLS] ").removesuffix(" [SEP]").split()
+        assert not {"[SEP]", "[CLS]", "[PAD]"} & set(inner)
+        assert inner.count("[") == typed.count("[") or "[UNK]" in inner
+
+
+def test_defect_20_a_string_is_not_its_characters(bert):
+    """A name was as many chunks as it has characters."""
+    assert chunks_of(bert, "anina belto") == chunks_of(bert, "anina belto", []) == ["[CLS] anina belto [SEP]"]
+
+
+def test_a_text_of_a_megabyte(bert):
+    text = "[bom] a b c [eom] anina " * 45_000
+    chunks = chunks_of(bert, text, max_tokens=512, max_chunks=5)
+    assert 500 < max(len(chunk.split()) for chunk in chunks) <= 512
+    assert len(chunks) == 5
+    assert len(chunks_of(bert, text, SPLIT)) == 1
+
+
+def test_no_rows_are_no_chunks(bert):
+    read = bert.read(pl.DataFrame({"a": []}, schema={"a": pl.String}), CHUNKED, TextConfig())
+    assert (len(read), read.ids.tolist(), read.lengths.tolist()) == (0, [], [])
+
+
+def test_steps_of_bpe_are_not_for_a_bert(bert):
+    with pytest.raises(ValueError, match="not for a tokenizer of the kind 'bert'"):
+        bert.read(pl.DataFrame({"a": ["x"]}), ["custom_bpe_tokenizer"], TextConfig())
+
+
+def test_both_kinds_come_back_as_what_they_were(bert, tokenizer, names, tmp_path):
+    fields = names(20)
+    for original in (bert, tokenizer):
+        folder = tmp_path / original.kind
+        folder.mkdir()
+        original.save(folder)
+        loaded = load_tokenizer(folder)
+        assert type(loaded) is type(original)
+        assert (loaded.kind, loaded.vocab_size, loaded.pad_token) == (
+            original.kind,
+            original.vocab_size,
+            original.pad_token,
+        )
+        assert loaded.metadata == original.metadata
+        one, other = (t.read(fields, [], TextConfig()) for t in (original, loaded))
+        assert all(np.array_equal(a, b) for a, b in zip(one.arrays, other.arrays, strict=True))
+
+
+def test_a_folder_of_one_kind_is_refused_by_the_other(bert, tokenizer, tmp_path):
+    for original, other, message in (
+        (bert, NameTokenizer, "02_tokenizer"),
+        (tokenizer, BertTokenizer, "not one of a BERT model"),
+    ):
+        original.save(tmp_path)
+        with pytest.raises(ValueError, match=message):
+            other.load(tmp_path)
+        (tmp_path / "tokenizer_metadata.json").unlink()
+        with pytest.raises(ValueError, match=message):
+            other.load(tmp_path)
+
+
+def test_defect_39_wordpiece_is_the_same_in_any_process(names, run_fresh, tmp_path):
+    names(120).write_parquet(tmp_path / "fields.parquet")
+    code = """
+import sys, polars
+from n3r.tokenizer import train_wordpiece
+print(train_wordpiece(polars.read_parquet(sys.argv[1]), 150).tokenizer.to_str())
+"""
+    first, second = (json.loads(run_fresh(code, tmp_path / "fields.parquet")) for _ in range(2))
+    assert first == second == state(train_wordpiece(names(120), 150).tokenizer)
+    assert [token["content"] for token in first["added_tokens"]] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    assert len(first["model"]["vocab"]) == 150
 
 
 # ---- files

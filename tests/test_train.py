@@ -1,16 +1,26 @@
-"""Training: it learns, repeats bit for bit, resumes as if never interrupted, and returns the best epoch."""
+"""Training: it learns, repeats bit for bit, resumes as if never interrupted, and returns the best epoch.
+
+Both names models stand for all here; that every class trains is shown in test_classes.py.
+"""
 
 import math
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from n3r.bundle import Bundle
 from n3r.data import OrderDataset
-from n3r.model import ModelConfig, RiskModel, model_select
+from n3r.model import MODEL_CLASSES, ModelConfig, RiskModel, configure, model_select
+from n3r.schema import ColumnMap
 from n3r.tokenizer import TokenizedText
 from n3r.train import Fitted, TrainConfig, collate_for, fit, parameter_groups, predict
 
@@ -131,6 +141,8 @@ def test_class_weights_move_the_scores_to_their_class(planted, tmp_path):
         {"batch_size": 16},
         {"lr": 2e-2},
         {"weight_decay": 0.3},
+        {"schedule": "linear"},
+        {"schedule": "constant"},
         {"warmup": 0.5},
         {"gradient_clip": 1e-9},
         {"class_weights": [1, 3]},
@@ -297,6 +309,59 @@ def test_defect_16_groups_by_type_of_layer(model_class):
     assert set(names[0]) == {name for name in name_of.values() if is_matrix(name)}
 
 
+def rates_of(data: OrderDataset, config: TrainConfig, folder: Path, monkeypatch) -> list[float]:
+    """The rate of each step of a real training."""
+    taken = []
+
+    class Noted(torch.optim.AdamW):
+        def step(self, *args, **options):
+            taken.append(self.param_groups[0]["lr"])
+            return super().step(*args, **options)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Noted)
+    fit(MODEL, data, None, config, folder, PAD)
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        # 12 steps, of which a quarter warms up: thirds of the peak, then down by ninths, never to 0
+        ("linear", [1 / 3, 2 / 3, 1, *(k / 9 for k in range(9, 0, -1))]),
+        ("constant", [1 / 3, 2 / 3, *[1] * 10]),
+    ],
+)
+def test_the_rate_warms_up_and_then_follows_the_schedule(schedule, expected, planted, tmp_path, monkeypatch):
+    config = settings(epochs=3, batch_size=8, schedule=schedule, warmup=0.25, lr=0.06)
+    rates = rates_of(planted(32, 1), config, tmp_path, monkeypatch)
+    assert rates == pytest.approx([0.06 * share for share in expected])
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 10])
+@pytest.mark.parametrize("schedule", ["one_cycle", "linear", "constant"])
+def test_defect_23_warm_up_counts_in_every_schedule(schedule, n_steps, planted, tmp_path, monkeypatch):
+    config = settings(epochs=n_steps, schedule=schedule)
+    rates = rates_of(planted(32, 1), config, tmp_path, monkeypatch)
+    assert len(rates) == n_steps
+    assert all(0 < rate <= 1e-2 * (1 + 1e-9) for rate in rates)
+    if n_steps == 10:
+        assert max(rates) > 0.99e-2
+        assert rates.index(max(rates)) <= 1
+
+
+def test_only_pretrained_berts_are_fine_tuned():
+    dimensions = {"vocab_size": 16, "n_tab_features": 3}
+    bert = {"model_type": "bert", "vocab_size": 16, "max_position_embeddings": 64}
+    for name, row in MODEL_CLASSES.items():
+        own = {**dimensions, "n_tab_features": 3 if row.tabular else 0}
+        assert TrainConfig.for_model(configure(name, **own)) == TrainConfig()
+        if row.encoder == "bert":
+            model = configure(name, **own, pretrained="somewhere", bert=bert)
+            config = TrainConfig.for_model(model, epochs=2)
+            assert config == TrainConfig(lr=2e-5, weight_decay=0, schedule="linear", epochs=2)
+            assert TrainConfig.for_model(model, lr=1e-4).lr == 1e-4
+
+
 @pytest.mark.parametrize(("n_batches", "epochs"), [(1, 1), (1, 2), (1, 3), (2, 5), (5, 2), (10, 1)])
 def test_defect_23_any_number_of_steps_can_be_scheduled(n_batches, epochs, planted, tmp_path):
     data = planted(4 * n_batches, 1)
@@ -444,6 +509,146 @@ def test_a_checkpoint_of_other_data_is_not_resumed(what, planted, tmp_path):
     assert fit(MODEL, *splits, settings(epochs=1), tmp_path, PAD).orders_per_second != first.orders_per_second
 
 
+# ---- several processes
+
+
+def test_defect_44_two_processes_train_one_model_and_resume(planted, tmp_path, capfd):
+    """Metrics are over all rows of both; nothing is left of the second process but its work."""
+    train, val = planted(301, 1), planted(203, 2)
+    config = settings(processes=2)
+    fitted = fit(MODEL, train, val, config, tmp_path, PAD)
+    assert "WORLD_SIZE" not in os.environ
+    assert len(fitted.history) == 4
+    figures = fitted.history[fitted.best_epoch - 1]
+    p = predict(fitted.model, val, PAD)
+    assert figures["val_auroc"] == pytest.approx(roc_auc_score(val.label, p[:, 1]), abs=1e-6)
+    losses = -np.log(p[np.arange(203), val.label])
+    assert figures["val_loss"] == pytest.approx(losses.mean(), abs=1e-6)
+    assert auc(fitted, planted(400, 3)) > 0.75
+    assert fitted.history[-1]["train_loss"] < fitted.history[0]["train_loss"]
+    files = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert files == ["best.ckpt", "last.ckpt"]
+    assert len(list((tmp_path / "tensorboard").glob("events.*"))) == 1
+    speed = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["_Speed"]
+    assert speed["n_rows"] == pytest.approx(4 * 301, abs=4 * 10)  # the first process's share, twice
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert "val_auroc" in shown.err
+    assert "Initializing" not in shown.err
+    # The power goes in epoch 3, in both.
+    with pytest.raises(Exception, match="power cut"):
+        fit(MODEL, interrupted(train, 22), val, config, tmp_path / "cut", PAD)
+    seen = torch.load(tmp_path / "cut" / "checkpoints" / "last.ckpt", weights_only=True)["history"]
+    assert seen == fitted.history[:2]
+    resumed = fit(MODEL, train, val, config, tmp_path / "cut", PAD)
+    assert resumed.history == fitted.history
+    assert same_weights(resumed.model, fitted.model)
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+import polars as pl, torch
+sys.path.insert(0, "tests")
+from conftest import made_up_names, planted_orders
+import test_train as t
+from n3r import tables
+from n3r.bundle import Bundle, train_bundle
+from n3r.features import TabularFeatures
+from n3r.schema import ColumnMap
+from n3r.tokenizer import NameTokenizer
+from n3r.train import is_first_process
+
+out, rank = Path(sys.argv[1]), os.environ["RANK"]
+frames = {name: pl.read_parquet(out / f"{name}.parquet") for name in ("train", "val", "test")}
+columns = ColumnMap.from_file(out / "columns.json")
+features = TabularFeatures().fit(frames["train"], columns.numeric)
+tokenizer = NameTokenizer.load(out)
+model = t.model_config(vocab_size=tokenizer.vocab_size, n_tab_features=len(features))
+config = t.settings(epochs=2)
+parts = Bundle(None, tokenizer, features, columns, config, {})
+time.sleep(2 * int(rank))  # defect 44: the ranks are seconds apart
+bundle, fitted = train_bundle(model, frames, parts, out / "fit")
+bundle.save(out / "bundle")
+torch.save(fitted.model.state_dict(), out / f"weights.{rank}")
+(out / f"history.{rank}").write_text(str(fitted.history))
+for name, rows in (("test", frames["test"]), ("one", frames["test"][:1]), ("none", frames["test"][:0])):
+    table = bundle.predictions(rows)
+    table.write_parquet(out / f"{name}.scored.{rank}")
+    if is_first_process():
+        tables.write(table, out / f"{name}.scored.csv")
+torch.distributed.destroy_process_group()
+"""
+
+
+def run_in_two_processes(launcher: str, folder: Path) -> None:
+    """The folder's script under torchrun, or started twice with the variables that launchers set."""
+    script = [folder / "script.py", folder]
+    commands = [[sys.executable, *script]] * 2
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29617"}
+    settings = [{**group, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+    if launcher == "torchrun":
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        commands, settings = [[sys.executable, *launch, *script]], [{}]
+    running = [
+        subprocess.Popen(
+            command,
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, "PYTHONPATH": ".", **variables},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command, variables in zip(commands, settings, strict=True)
+    ]
+    for process in running:
+        errors = process.communicate()[1]
+        assert process.returncode == 0, errors
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("plain", marks=pytest.mark.slow)])
+def test_defect_44_under_a_launcher_each_row_is_scored_once(launcher, names, tokenizer, tmp_path):
+    """Written once, in the rows' order, with their ids, and by both processes alike."""
+    columns = ColumnMap(
+        id="order",
+        text=["email", "billing"],
+        label="fraud",
+        label_values={"0": 0, "1": 1},
+        numeric=["amount"],
+        split_by="random",
+    )
+    rng = np.random.default_rng(0)
+    frames = {
+        name: names(n, seed=i).with_columns(
+            order=pl.Series([f"o{k}" for k in rng.permutation(n)]),
+            amount=pl.Series(rng.normal(size=n)),
+            label=pl.Series(rng.integers(0, 2, n), dtype=pl.Int8),
+        )
+        for i, (name, n) in enumerate({"train": 121, "val": 61, "test": 1025}.items())
+    }
+    for name, rows in frames.items():
+        rows.write_parquet(tmp_path / f"{name}.parquet")
+    tokenizer.save(tmp_path)
+    (tmp_path / "columns.json").write_text(columns.model_dump_json())
+    (tmp_path / "script.py").write_text(SCRIPT)
+    run_in_two_processes(launcher, tmp_path)
+    bundle = Bundle.load(tmp_path / "bundle")
+    histories = [(tmp_path / f"history.{rank}").read_text() for rank in (0, 1)]
+    assert histories[0] == histories[1]
+    weights = [torch.load(tmp_path / f"weights.{rank}", weights_only=True) for rank in (0, 1)]
+    for name, value in bundle.model.state_dict().items():
+        assert torch.equal(value, weights[0][name]) and torch.equal(value, weights[1][name])
+    for name, n in {"test": 1025, "one": 1, "none": 0}.items():
+        scored, other = (pl.read_parquet(tmp_path / f"{name}.scored.{rank}") for rank in (0, 1))
+        assert scored.equals(other)
+        assert scored["order"].equals(frames["test"]["order"][:n])
+        np.testing.assert_allclose(
+            scored["score"], bundle.predictions(frames["test"][:n])["score"], atol=1e-6
+        )
+        assert len(pl.read_csv(tmp_path / f"{name}.scored.csv")) == n
+    assert not [path.name for path in tmp_path.rglob("*.partial")]
+    assert len(list((tmp_path / "fit" / "tensorboard").glob("events.*"))) == 1
+
+
 # ---- files
 
 
@@ -549,6 +754,8 @@ def relabelled(data: OrderDataset, label: list[int] | None) -> OrderDataset:
         ([1], [0, 1], {}, "train split has 1 rows"),
         ([0, 1], [1], {}, "val split has 1 rows"),
         ([0, 1], [], {}, "val split has 0 rows"),
+        ([0, 1, 1], [0, 1, 1, 0], {"processes": 2}, "train split has 3 rows; training needs at least 4"),
+        ([0, 1] * 9, None, {"processes": 2, "batch_size": 3}, "3 rows for 2 processes.*batch_size to 4"),
     ],
 )
 def test_mistakes_are_told_before_training(train_label, val_label, changes, message, planted, tmp_path):

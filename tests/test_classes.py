@@ -1,0 +1,381 @@
+"""Every registered class, end to end on made-up messages: it trains, comes back, scores unlabelled rows."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from n3r.bundle import Bundle, train_bundle
+from n3r.data import OrderDataset
+from n3r.features import FeatureConfig, TabularFeatures
+from n3r.messages import generate_messages
+from n3r.model import MODEL_CLASSES, TEXTS, ModelConfig, configure
+from n3r.preprocess import prepare
+from n3r.schema import ColumnMap
+from n3r.tokenizer import (
+    BertTokenizer,
+    NameTokenizer,
+    TextConfig,
+    TokenizerConfig,
+    load_tokenizer,
+    train_tokenizer,
+    train_wordpiece,
+)
+from n3r.train import Fitted, TrainConfig, fit
+
+CLASSES = list(MODEL_CLASSES)
+WITH_FEATURES = [name for name, row in MODEL_CLASSES.items() if row.tabular]
+TRIMODAL = [name for name, row in MODEL_CLASSES.items() if row.n_texts == 2]
+CHOSEN = ["lstm2risk", "bert", "trimodal_gate_fusion"]  # an LSTM, a BERT and two texts
+TINY = {
+    "lstm": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 1},
+    "lstm_ends": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 1},
+    "transformer": {
+        "embedding_size": 8,
+        "hidden_size": 6,
+        "n_blocks": 1,
+        "n_heads": 2,
+        "block_size": 32,
+    },
+    "cnn": {"embedding_size": 4, "kernel_sizes": [3, 5], "n_channels": [4, 6], "hidden_common_dim": 8},
+    "bert": {"embedding_size": 8, "n_blocks": 1, "n_heads": 2, "block_size": 32, "hidden_common_dim": 8},
+}
+CLEAN = ["dialogue_splitter", "html_normalizer", "emoji_remover"]
+STEPS = {
+    "bpe": [*CLEAN, "custom_bpe_tokenizer"],
+    "bert": [*CLEAN, "dialogue_chunker", "tokenizer"],
+}
+
+
+@dataclass
+class Messages:
+    """Prepared splits of one kind of labels, and all that a model of them needs but the model."""
+
+    splits: dict[str, pl.DataFrame]
+    column_map: ColumnMap
+    features: TabularFeatures
+    tokenizers: dict[str, NameTokenizer | BertTokenizer]
+
+    def config(self, model_class: str, **changes) -> ModelConfig:
+        row = MODEL_CLASSES[model_class]
+        return configure(
+            model_class,
+            **{
+                "vocab_size": self.tokenizers[TEXTS[row.encoder].tokenizer].vocab_size,
+                "n_tab_features": len(self.features) if row.tabular else 0,
+                "n_classes": self.column_map.n_classes,
+                **TINY[row.encoder],
+                **changes,
+            },
+        )
+
+    def parts(self, model_class: str, **settings) -> Bundle:
+        kind = TEXTS[MODEL_CLASSES[model_class].encoder].tokenizer
+        texts = TextConfig(steps=STEPS[kind], secondary_steps=STEPS[kind], max_tokens=32, max_chunks=3)
+        training = TrainConfig(
+            **{"epochs": 1, "batch_size": 64, "lr": 5e-3, "precision": "float32", **settings}
+        )
+        return Bundle(
+            None, self.tokenizers[kind], self.features, self.column_map, training, {"seed": 0}, texts
+        )
+
+    def train(self, model_class: str, folder: Path, **settings) -> tuple[Bundle, Fitted]:
+        parts = self.parts(model_class, **settings)
+        return train_bundle(self.config(model_class), self.splits, parts, folder)
+
+
+def prepared(frame: pl.DataFrame, **changes) -> Messages:
+    content = json.loads((Path(__file__).parents[1] / "configs" / "messages.json").read_text())
+    whole = prepare(frame.lazy(), ColumnMap(**{**content, **changes}))
+    train, column_map = whole.splits["train"], whole.column_map
+    features = TabularFeatures(FeatureConfig(count_threshold=5)).fit(
+        train, column_map.numeric, column_map.categorical, column_map.n_classes
+    )
+    texts = train.select(column_map.all_text)
+    tokenizers = {
+        "bpe": train_tokenizer(texts, TokenizerConfig(min_frequency=5, max_vocab=400))[0],
+        "bert": train_wordpiece(texts, vocab_size=400),
+    }
+    return Messages(whole.splits, column_map, features, tokenizers)
+
+
+@pytest.fixture(scope="module")
+def messages() -> Messages:
+    return prepared(generate_messages(300, seed=1))
+
+
+@pytest.fixture(scope="module")
+def three() -> Messages:
+    """String labels of three classes: the honest cases are the doubtful and the clear ones."""
+    frame = generate_messages(300, seed=1)
+    clear = pl.col("oracle_p") < pl.col("oracle_p").median()
+    kind = pl.when(pl.col("outcome") == "abuse").then(pl.lit("abuse")).when(clear).then(pl.lit("clear"))
+    frame = frame.with_columns(outcome=kind.otherwise(pl.lit("doubtful")))
+    return prepared(frame, label_values={"clear": 0, "doubtful": 1, "abuse": 2})
+
+
+@pytest.fixture(scope="module")
+def trained(messages, tmp_path_factory) -> dict[str, tuple[Bundle, Fitted]]:
+    """Each class after one epoch."""
+    folder = tmp_path_factory.mktemp("trained")
+    return {name: messages.train(name, folder / name) for name in CLASSES}
+
+
+@pytest.fixture(scope="module")
+def reloaded(trained, messages, tmp_path_factory, run_fresh) -> dict[str, pl.DataFrame]:
+    """What each class's bundle scores of unlabelled rows in one other process."""
+    folder = tmp_path_factory.mktemp("bundles")
+    for name, (bundle, _) in trained.items():
+        bundle.save(folder / name)
+    unlabelled(messages).write_parquet(folder / "rows.parquet")
+    code = """
+import pathlib, sys, polars as pl
+from n3r.bundle import Bundle
+folder = pathlib.Path(sys.argv[1])
+rows = pl.read_parquet(folder / "rows.parquet")
+for bundle in [path for path in folder.iterdir() if path.is_dir()]:
+    Bundle.load(bundle).predictions(rows).write_parquet(folder / f"{bundle.name}.scored.parquet")
+"""
+    run_fresh(code, folder)
+    return {name: pl.read_parquet(folder / f"{name}.scored.parquet") for name in CLASSES}
+
+
+def unlabelled(messages: Messages) -> pl.DataFrame:
+    """The test split in another order, without a label and what follows from it."""
+    rows = messages.splits["test"]
+    return rows.sample(fraction=1, shuffle=True, seed=3).drop("label", "oracle_p")
+
+
+every = pytest.mark.parametrize("model_class", CLASSES)
+
+
+# ---- each class
+
+
+@every
+def test_defect_05_every_class_trains_and_is_validated(trained, messages, model_class):
+    bundle, fitted = trained[model_class]
+    assert [list(epoch) for epoch in fitted.history] == [["epoch", "train_loss", "val_auroc", "val_loss"]]
+    assert all(np.isfinite(list(fitted.history[0].values())))
+    val = messages.splits["val"]
+    p = bundle.predict(val)
+    label = val["label"].to_numpy()
+    assert -np.log(p[np.arange(len(val)), label]).mean() == pytest.approx(
+        fitted.history[0]["val_loss"], abs=1e-5
+    )
+    assert bundle.model.config.model_class == model_class
+
+
+@every
+def test_every_class_learns(messages, model_class, tmp_path):
+    """On the training rows themselves, of which 60 can be learnt by heart."""
+    few = {"train": messages.splits["train"][:60], "val": messages.splits["val"][:0]}
+    parts = messages.parts(model_class, epochs=8, lr=1e-2)
+    history = train_bundle(messages.config(model_class), few, parts, tmp_path)[1].history
+    assert history[-1]["train_loss"] < 0.97 * history[0]["train_loss"]
+
+
+@every
+def test_defect_07_every_class_reloads_in_another_process_with_equal_scores(
+    trained, reloaded, messages, model_class
+):
+    here = trained[model_class][0].predictions(unlabelled(messages))
+    np.testing.assert_allclose(reloaded[model_class]["score"], here["score"], rtol=0, atol=1e-7)
+    assert here["score"].n_unique() > 5
+
+
+@every
+def test_defect_43_every_class_scores_unlabelled_rows_in_their_order(
+    trained, reloaded, messages, model_class
+):
+    rows, scored = unlabelled(messages), reloaded[model_class]
+    assert scored.columns == ["caseId", "segment", "time", "score"]
+    assert scored["caseId"].equals(rows["caseId"])
+    assert scored["score"].is_between(0, 1).all()
+    bundle = trained[model_class][0]
+    alone = [bundle.predictions(rows[i])["score"].item() for i in (0, 7, 20)]
+    np.testing.assert_allclose(scored["score"][[0, 7, 20]], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("model_class", WITH_FEATURES)
+def test_defect_37_categorical_columns_enter_every_class(trained, messages, model_class):
+    bundle, rows = trained[model_class][0], messages.splits["test"]
+    before = bundle.predict(rows)
+    for name in messages.column_map.categorical:
+        other = rows.with_columns(rows[name].sample(fraction=1, shuffle=True, seed=5).alias(name))
+        moved = np.abs(bundle.predict(other) - before).max(axis=1) > 1e-6
+        assert moved.mean() > 0.2, name
+
+
+@pytest.mark.parametrize("model_class", TRIMODAL)
+def test_the_second_text_enters_every_class_that_reads_it(trained, messages, model_class):
+    bundle, rows = trained[model_class][0], messages.splits["test"]
+    other = rows.with_columns(sellerMessages=rows["sellerMessages"].reverse())
+    assert (np.abs(bundle.predict(other) - bundle.predict(rows)).max(axis=1) > 1e-7).mean() > 0.5
+
+
+# ---- several classes, weights
+
+
+@pytest.mark.parametrize("model_class", CHOSEN)
+def test_defect_06_multiclass_with_string_labels(three, model_class, tmp_path):
+    bundle, fitted = three.train(model_class, tmp_path / "fit", epochs=2)
+    assert "val_auroc" in fitted.history[-1]
+    bundle.save(tmp_path / "bundle")
+    rows = unlabelled(three)
+    scored = Bundle.load(tmp_path / "bundle").predictions(rows)
+    assert scored.columns == ["caseId", "segment", "time", "score_0", "score_1", "score_2"]
+    assert scored.equals(bundle.predictions(rows))
+    np.testing.assert_allclose(scored.select("^score_.$").sum_horizontal(), 1, rtol=1e-5)
+    if MODEL_CLASSES[model_class].tabular:
+        names = three.features.names
+        assert {"reason risk of class 1", "reason risk of class 2"} <= set(names)
+
+
+def test_defect_06_string_labels_are_not_all_the_same_class(three):
+    counts = three.splits["train"]["label"].value_counts().sort("label")
+    assert counts["label"].to_list() == [0, 1, 2]
+    assert counts["count"].min() > 20
+
+
+@pytest.mark.parametrize("model_class", CHOSEN)
+def test_class_weights_count_in_every_kind(trained, messages, model_class, tmp_path):
+    rows = messages.splits["test"]
+    plain = trained[model_class][0].predict(rows)
+    weighted = messages.train(model_class, tmp_path, class_weights=[1, 30])[0].predict(rows)
+    assert weighted[:, 1].mean() > plain[:, 1].mean() + 0.01
+
+
+# ---- mistakes, told before training
+
+
+def refused(messages: Messages, model_class: str, folder: Path, message: str, **changes) -> None:
+    """Training with `changes` to the bundle or the splits fails and leaves no checkpoint."""
+    splits = changes.pop("splits", messages.splits)
+    config = changes.pop("config", messages.config(model_class))
+    with pytest.raises(ValueError, match=message):
+        train_bundle(config, splits, messages.parts(model_class)._replace(**changes), folder)
+    assert not list(folder.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("model_class", CHOSEN)
+def test_a_text_column_that_the_rows_lack(messages, model_class, tmp_path):
+    splits = {name: rows.drop("buyerMessages") for name, rows in messages.splits.items()}
+    refused(messages, model_class, tmp_path, r"lack the text columns \['buyerMessages'\]", splits=splits)
+
+
+@pytest.mark.parametrize("model_class", TRIMODAL)
+def test_a_trimodal_class_without_a_second_text(messages, model_class, tmp_path):
+    alone = messages.column_map.model_copy(update={"secondary_text": []})
+    refused(messages, model_class, tmp_path, "name `secondary_text`", column_map=alone)
+    splits = {name: rows.drop("sellerMessages") for name, rows in messages.splits.items()}
+    refused(messages, model_class, tmp_path, "sellerMessages", splits=splits)
+    one = OrderDataset.from_frame(
+        splits["train"], alone, messages.tokenizers["bert"], messages.features, TextConfig(max_tokens=32)
+    )
+    with pytest.raises(ValueError, match="rows of the train split have one: name `secondary_text`"):
+        fit(messages.config(model_class), one, None, TrainConfig(), tmp_path, 0)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@every
+def test_a_tokenizer_of_the_wrong_kind(messages, model_class, tmp_path):
+    kind = TEXTS[MODEL_CLASSES[model_class].encoder].tokenizer
+    other = {"bpe": "bert", "bert": "bpe"}[kind]
+    plain = TextConfig(steps=CLEAN, secondary_steps=CLEAN, max_tokens=32)
+    wrong = messages.tokenizers[other]
+    message = (
+        f"{model_class}.*needs a tokenizer of the kind '{kind}'; the text of the rows of the train split"
+    )
+    refused(messages, model_class, tmp_path, message, tokenizer=wrong, texts=plain)
+    refused(messages, model_class, tmp_path, f"not for a tokenizer of the kind '{other}'", tokenizer=wrong)
+
+
+@pytest.mark.parametrize("model_class", CHOSEN)
+def test_a_bundle_with_a_tokenizer_of_the_other_kind_does_not_score(trained, messages, model_class, tmp_path):
+    """Not even one whose manifest was made again."""
+    bundle, rows = trained[model_class][0], messages.splits["test"]
+    other = "bpe" if bundle.tokenizer.kind == "bert" else "bert"
+    for texts, message in (
+        (bundle.texts, "cleaning steps"),
+        (TextConfig(max_tokens=32), "needs a tokenizer"),
+    ):
+        wrong = bundle._replace(tokenizer=messages.tokenizers[other], texts=texts)
+        wrong.save(tmp_path / "model")
+        with pytest.raises(ValueError, match=message):
+            Bundle.load(tmp_path / "model").predict(rows)
+
+
+@pytest.mark.parametrize("step", ["dialogue_chunker", "custom_bpe_tokenizer", "tokenizer"])
+def test_steps_that_do_not_fit_the_tokenizer(messages, step, tmp_path):
+    model_class = "bimodal_bert" if step == "custom_bpe_tokenizer" else "lstm2risk"
+    texts = TextConfig(steps=[step], max_tokens=32)
+    refused(messages, model_class, tmp_path, rf"cleaning steps \['{step}'\] are not for", texts=texts)
+
+
+@pytest.mark.parametrize("model_class", CHOSEN)
+def test_other_mistakes(messages, model_class, tmp_path):
+    row = MODEL_CLASSES[model_class]
+    known = messages.config(model_class, vocab_size=50)
+    refused(messages, model_class, tmp_path, r"holds the token id \d+; the model knows 50", config=known)
+    weights = TrainConfig(class_weights=[1, 2, 3])
+    refused(messages, model_class, tmp_path, "3 entries for 2 classes", train_config=weights)
+    if row.tabular:
+        wider = messages.config(model_class, n_tab_features=len(messages.features) + 1)
+        message = f"{len(messages.features)} feature columns; the model reads {len(messages.features) + 1}"
+        refused(messages, model_class, tmp_path, message, config=wider)
+    if row.encoder == "bert":
+        long = TextConfig(steps=CLEAN, secondary_steps=CLEAN)
+        message = r"chunks of \d+ tokens; this BERT reads 32: set max_tokens"
+        refused(messages, model_class, tmp_path, message, texts=long)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, row in MODEL_CLASSES.items() if row.needs_tabular or not row.tabular]
+)
+def test_features_where_there_are_none_and_none_where_there_must_be(messages, name):
+    row = MODEL_CLASSES[name]
+    message = "numeric or categorical columns" if row.tabular else "reads text alone"
+    with pytest.raises(ValueError, match=message):
+        messages.config(name, n_tab_features=0 if row.tabular else 3)
+
+
+@pytest.mark.parametrize("load", [load_tokenizer, NameTokenizer.load, BertTokenizer.load])
+def test_a_missing_tokenizer_names_the_step_that_makes_it(load, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json does not exist: run step 02_tokenizer"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["steps", "secondary_steps"])
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (["html_normaliser"], "there is no step 'html_normaliser' .did you mean 'html_normalizer'"),
+        (["tokenizer", "text_upper"], "text_upper must come before tokenizer"),
+        ("tokenizer", "valid list"),
+    ],
+)
+def test_defect_08_wrong_steps_are_told(key, steps, message):
+    with pytest.raises(ValueError, match=message):
+        TextConfig(**{key: steps})
+
+
+def test_defect_08_default_steps_are_no_steps_and_work(messages, tmp_path):
+    """The published default was none at all, which could not be run."""
+    parts = messages.parts("lstm2risk")._replace(texts=TextConfig())
+    assert parts.texts.steps == []
+    bundle, _ = train_bundle(messages.config("lstm2risk"), messages.splits, parts, tmp_path)
+    assert np.isfinite(bundle.predict(messages.splits["test"])).all()
+
+
+def test_a_row_whose_chunks_are_all_empty_is_refused(trained):
+    model = trained["bert"][0].model
+    ids = torch.zeros(2, 2, 4, dtype=torch.long)
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    mask[0, 0] = True
+    with pytest.raises(ValueError, match="chunks are all empty"):
+        model({"text": ids, "attn_mask": mask})
