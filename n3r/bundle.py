@@ -22,9 +22,10 @@ from safetensors.torch import load_file, save_file
 from n3r.data import OrderDataset
 from n3r.features import TabularFeatures
 from n3r.model import ModelConfig, RiskModel
+from n3r.processes import is_first_process
 from n3r.schema import ColumnMap
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
-from n3r.train import Fitted, TrainConfig, fit, is_first_process, predict
+from n3r.train import Fitted, TrainConfig, fit, predict
 
 FILES = (
     "columns.json",

@@ -18,11 +18,9 @@ import json
 import logging
 import os
 import shutil
-import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,7 +28,6 @@ from typing import Any, Literal, NamedTuple
 import lightning as L
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -40,6 +37,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAUROC
 from tqdm import tqdm
 
+from n3r import processes
 from n3r.data import (
     Batch,
     Collate,
@@ -173,7 +171,7 @@ def fit(
     _check(model_config, train, val, config)
     arguments = model_config, train, val, config, Path(folder), pad_token
     if config.processes > 1 and "WORLD_SIZE" not in os.environ:
-        _launch(config.processes, _train, *arguments)
+        processes.launch(config.processes, _train, *arguments)
     else:
         _train(*arguments)
     last = _load(folder, "last")
@@ -199,7 +197,7 @@ def _train(
     pad_token: int,
 ) -> None:
     """Train and leave checkpoints in `folder`; every process of a group runs this."""
-    collate, share = collate_for(model_config, pad_token), _share()
+    collate, share = collate_for(model_config, pad_token), processes.share()
     n_local = int(os.environ.get("LOCAL_WORLD_SIZE", share[1]))
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(config.seed)
@@ -246,7 +244,7 @@ def predict(model: RiskModel, dataset: OrderDataset, pad_token: int, batch_size:
     Under a launcher of several processes each scores its share and all get the whole.
     """
     check_rows(model.config, dataset, "rows to score")
-    share = _share()
+    share = processes.share()
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     rows, scores = [np.empty(0, np.int64)], [np.empty((0, model.config.n_classes), np.float32)]
     model = model.to(device).eval()
@@ -259,16 +257,11 @@ def predict(model: RiskModel, dataset: OrderDataset, pad_token: int, batch_size:
                 scores.append(model(batch).softmax(dim=1).cpu().numpy())
     parts = [(np.concatenate(rows), np.concatenate(scores))]
     if share[1] > 1:
-        parts = _gather(parts[0], share[1])
+        parts = processes.gather(parts[0], share[1])
     out = np.full((len(dataset), model.config.n_classes), np.nan, np.float32)
     for where, what in parts:
         out[where] = what
     return out
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that writes files; alone it is."""
-    return _share()[0] == 0
 
 
 def collate_for(config: ModelConfig, pad_token: int) -> Collate:
@@ -412,7 +405,7 @@ def _check(model: ModelConfig, train: OrderDataset, val: OrderDataset | None, co
     weights = config.class_weights
     if weights is not None and len(weights) != model.n_classes:
         raise ValueError(f"class_weights has {len(weights)} entries for {model.n_classes} classes")
-    n_processes = max(config.processes, _share()[1])
+    n_processes = max(config.processes, processes.share()[1])
     fewest = 2 * n_processes
     if config.batch_size < fewest:
         raise ValueError(
@@ -447,41 +440,6 @@ def _schedule(optimizer: Any, config: TrainConfig, total: int) -> Any:
         return (total - step) / max(1, total - n_warm) if config.schedule == "linear" else 1.0
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, share_of_peak)
-
-
-def _share() -> tuple[int, int]:
-    """This process's number and how many there are, as a launcher says."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-
-
-def _launch(n: int, function: Callable[..., None], *arguments: Any) -> None:
-    """Run `function` in n new processes of one group on this machine, and wait."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.start_processes(
-        _run_rank, (n, port, torch.get_num_threads(), function, arguments), nprocs=n, start_method="spawn"
-    )
-
-
-def _run_rank(
-    rank: int, n: int, port: int, n_threads: int, function: Callable[..., None], arguments: tuple
-) -> None:
-    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n}
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in {**ranks, **address}.items()})
-    torch.set_num_threads(max(1, n_threads // n))
-    function(*arguments)
-    dist.destroy_process_group()
-
-
-def _gather(part: Any, n: int) -> list[Any]:
-    """The parts of all processes, in each of them."""
-    if not dist.is_initialized():
-        dist.init_process_group("gloo")
-    parts = [None] * n
-    dist.all_gather_object(parts, part)
-    return parts
 
 
 def resolve_precision(config: TrainConfig) -> str:

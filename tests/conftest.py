@@ -14,7 +14,8 @@ import polars as pl
 import pytest
 from hypothesis import settings
 
-from n3r.tokenizer import NameTokenizer, TokenizedText, TokenizerConfig, train_tokenizer
+from n3r.tokenizer import NameTokenizer, TokenizedText
+from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
 settings.register_profile("n3r", deadline=None)
 settings.load_profile("n3r")

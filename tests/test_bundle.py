@@ -17,8 +17,8 @@ from n3r.bundle import Bundle
 from n3r.features import TabularFeatures
 from n3r.model import model_select
 from n3r.schema import ColumnMap
-from n3r.tokenizer import TokenizerConfig, train_tokenizer
 from n3r.train import TrainConfig
+from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
 SMALL = {
     "lstm2risk": {"embedding_size": 8, "hidden_size": 8, "n_lstm_layers": 1},

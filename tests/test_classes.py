@@ -16,16 +16,9 @@ from n3r.messages import generate_messages
 from n3r.model import MODEL_CLASSES, TEXTS, ModelConfig, configure
 from n3r.preprocess import prepare
 from n3r.schema import ColumnMap
-from n3r.tokenizer import (
-    BertTokenizer,
-    NameTokenizer,
-    TextConfig,
-    TokenizerConfig,
-    load_tokenizer,
-    train_tokenizer,
-    train_wordpiece,
-)
+from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, fit
+from n3r.vocabulary import TokenizerConfig, train_tokenizer, train_wordpiece
 
 CLASSES = list(MODEL_CLASSES)
 WITH_FEATURES = [name for name, row in MODEL_CLASSES.items() if row.tabular]

@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # A module imports only from rows above its own.
 LAYERS = [
-    ["schema", "clean", "metrics", "legacy", "synth", "messages", "pretrained"],
+    ["schema", "clean", "metrics", "legacy", "synth", "messages", "pretrained", "processes"],
     ["tables", "preprocess", "features", "tokenizer", "plots"],
-    ["data", "text", "tabular"],
+    ["vocabulary", "data", "text", "tabular"],
     ["fusion", "bert"],
     ["model"],
     ["export", "train"],

@@ -18,9 +18,11 @@ from n3r.tokenizer import (
     ChunkedText,
     NameTokenizer,
     TextConfig,
+    load_tokenizer,
+)
+from n3r.vocabulary import (
     TokenizerConfig,
     compression,
-    load_tokenizer,
     n_characters,
     nearest_size,
     texts_of,
@@ -536,7 +538,7 @@ def test_defect_39_wordpiece_is_the_same_in_any_process(names, run_fresh, tmp_pa
     names(120).write_parquet(tmp_path / "fields.parquet")
     code = """
 import sys, polars
-from n3r.tokenizer import train_wordpiece
+from n3r.vocabulary import train_wordpiece
 print(train_wordpiece(polars.read_parquet(sys.argv[1]), 150).tokenizer.to_str())
 """
     first, second = (json.loads(run_fresh(code, tmp_path / "fields.parquet")) for _ in range(2))
@@ -581,7 +583,7 @@ def test_defect_39_one_seed_gives_one_tokenizer_in_any_process(names, run_fresh,
     fields.write_parquet(tmp_path / "fields.parquet")
     code = """
 import sys, polars
-from n3r.tokenizer import TokenizerConfig, train_tokenizer
+from n3r.vocabulary import TokenizerConfig, train_tokenizer
 fields = polars.read_parquet(sys.argv[1])
 print(train_tokenizer(fields, TokenizerConfig(min_frequency=3))[0].tokenizer.to_str())
 """

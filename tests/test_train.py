@@ -557,7 +557,7 @@ from n3r.bundle import Bundle, train_bundle
 from n3r.features import TabularFeatures
 from n3r.schema import ColumnMap
 from n3r.tokenizer import NameTokenizer
-from n3r.train import is_first_process
+from n3r.processes import is_first_process
 
 out, rank = Path(sys.argv[1]), os.environ["RANK"]
 frames = {name: pl.read_parquet(out / f"{name}.parquet") for name in ("train", "val", "test")}
