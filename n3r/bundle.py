@@ -64,8 +64,11 @@ class Bundle(NamedTuple):
     def predictions(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`predict` as a table: the id and, where the frame has them, segment, time and label; `score`.
 
-        With two classes `score` is the probability of class 1; with more there is a column a class.
+        With two classes `score` is the probability of class 1; with more there is a column a class. Raises
+        ValueError for rows without an id.
         """
+        if self.column_map.id not in frame.columns:
+            raise ValueError(f"the rows lack the id column {self.column_map.id!r} that the column map names")
         p = self.predict(frame)
         known = [
             n for n in (self.column_map.id, "segment", "time", "label", "oracle_p") if n in frame.columns
@@ -77,7 +80,7 @@ class Bundle(NamedTuple):
     def save(self, folder: Path) -> None:
         """Write the bundle under `folder`, replacing one that is there only when it is complete.
 
-        Of several processes only the first one writes.
+        Of several processes only the first one writes, and the others do not wait for it.
         """
         if not is_first_process():
             return

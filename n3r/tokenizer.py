@@ -309,7 +309,12 @@ def _load(folder: Path) -> tuple[Tokenizer, dict | None]:
     except Exception as error:  # the library raises bare Exception on a bad file
         raise ValueError(f"{path} is not a tokenizer file: {error}") from None
     metadata = Path(folder) / "tokenizer_metadata.json"
-    return tokenizer, json.loads(metadata.read_text()) if metadata.is_file() else None
+    if not metadata.is_file():
+        return tokenizer, None
+    try:
+        return tokenizer, json.loads(metadata.read_text())
+    except ValueError as error:
+        raise ValueError(f"{metadata} cannot be read: {error}") from None
 
 
 def _fair_share(lengths: np.ndarray, max_tokens: int) -> np.ndarray:

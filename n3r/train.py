@@ -10,8 +10,9 @@ Decisions:
 - Lightning's checkpoints serve to resume and to keep the best epoch, and are read with `weights_only`.
   What is handed on is a bundle.
 - Several processes (`processes`, or a launcher such as torchrun) share each batch, so the schedule and the
-  number of steps stay as they are. Nothing is written by a rank but the first; predictions are gathered by
-  row number, so none is lost and none counts twice (defect 44).
+  number of steps stay as they are. The weights are not those of one process: batch norm sees a process's
+  share. Nothing is written by a process but the first; predictions are gathered by row number, so none is
+  lost and none counts twice (defect 44).
 """
 
 import json

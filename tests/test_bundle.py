@@ -138,3 +138,8 @@ def test_defect_54_nothing_in_a_bundle_is_a_pickle(bundle, tmp_path):
             json.loads(path.read_text())
         else:
             assert path.suffix == ".safetensors"
+
+
+def test_defect_43_rows_without_their_id_are_refused(bundle, frame):
+    with pytest.raises(ValueError, match="lack the id column"):
+        bundle.predictions(frame.drop(COLUMNS.id))

@@ -5,25 +5,15 @@ from pathlib import Path
 
 # What n3r does not have yet, or has in no form; a number leaves this table when its test is written.
 NOT_HERE = {
-    2: "no ONNX export yet",
-    3: "no export yet; the collate's keys are tested in test_data.py",
-    8: "no text steps yet",
     9: "no region files; sizes are checked in test_pipeline.py",
-    17: "no cross-attention yet",
-    19: "no BERT yet",
-    20: "no BERT tokenizer yet",
-    21: "no CNN yet",
     24: "one loss",
     27: "unknown arguments raise everywhere: pydantic forbids them",
     35: "a folder's files are all read: test_tables.py",
-    37: "no risk tables yet",
-    44: "one process yet",
     45: "no calibration yet",
     46: "no calibration yet",
     47: "no calibration yet",
     49: "texts are tokenised once: test_data.py",
     52: "no serving yet",
-    53: "no ONNX helpers yet",
     55: "nothing installs at import: test_repo.py",
 }
 

@@ -163,6 +163,15 @@ def test_defect_11_onnx_backward_lstm_does_not_read_padding(exported):
     assert nodes["LSTM"] == 2 and not nodes["Loop"] + nodes["Scan"], "one node a layer, nothing unrolled"
 
 
+def test_defect_03_an_lstm_is_exported_from_what_a_loader_gives(tmp_path):
+    """The published export asked the batch for lengths that no collate made, and ended every training."""
+    model = tiny("lstm2risk", "lstm", F)
+    batch = {key: value for key, value in example(model, [5, 2]).items() if key in model.inputs}
+    assert "text_length" not in batch
+    export_onnx(model, tmp_path / "model.onnx", batch)
+    assert largest_difference(model, tmp_path / "model.onnx", [batch]) < 1e-5
+
+
 def test_export_is_silent_and_leaves_the_model_and_takes_any_example(tmp_path, capfd):
     model = tiny("lstm", "lstm_ends", 0, n_classes=3).double()
     model.texts.requires_grad_(False)

@@ -668,3 +668,10 @@ def test_a_tokenizer_without_our_special_tokens_is_refused(tmp_path):
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TokenizerConfig(**wrong)
+
+
+def test_damaged_metadata_is_named(tmp_path, tokenizer):
+    tokenizer.save(tmp_path)
+    (tmp_path / "tokenizer_metadata.json").write_text("{")
+    with pytest.raises(ValueError, match="tokenizer_metadata.json cannot be read"):
+        load_tokenizer(tmp_path)
