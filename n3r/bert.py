@@ -95,7 +95,7 @@ class ChunkPool(nn.Module):
         """(B, K, T, D) and (B, K, T) -> (B, d_out); chunks that are all padding do not count."""
         real = mask.any(dim=2, keepdim=True)  # (B, K, 1)
         pooled = torch.tanh(self.dense(tokens[:, :, 0])).masked_fill(~real, 0)  # (B, K, D)
-        return self.proj(self.drop(pooled.sum(dim=1) / real.sum(dim=1)))
+        return self.proj(self.drop(pooled.sum(dim=1) / real.sum(dim=1).clamp(min=1)))
 
 
 class TextBertBase(TextBranch):

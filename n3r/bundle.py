@@ -37,7 +37,7 @@ FILES = (
     "tokenizer_metadata.json",
     "vocab.json",
 )
-LIBRARIES = ("n3r", "torch", "tokenizers", "polars", "numpy")
+LIBRARIES = ("n3r", "torch", "transformers", "tokenizers", "polars", "numpy")
 
 
 class Bundle(NamedTuple):

@@ -25,7 +25,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ("n3r", "torch", "lightning", "tokenizers", "polars", "scikit-learn", "numpy", "papermill")
+LIBRARIES = ("n3r", "torch", "lightning", "transformers", "tokenizers", "polars", "scikit-learn", "numpy")
+LIBRARIES += ("papermill",)
 SIZES = ("dev", "quick", "full")
 OPTIONS = {"name": "name", "data": "data", "column_map": "map"}  # parameters with an option of their own
 
