@@ -1,5 +1,4 @@
 import json
-import pickle
 import re
 import time
 import warnings
@@ -235,7 +234,6 @@ def test_no_steps_only_strip():
 
 def test_a_cleaner_is_plain_data():
     cleaner = compose(PRIMARY)
-    assert pickle.loads(pickle.dumps(cleaner)) == cleaner
     assert compose(json.loads(json.dumps(cleaner.steps))) == cleaner
     assert (cleaner.tokenizer, cleaner.chunked) == ("bert", True)
 
@@ -292,8 +290,8 @@ def test_every_step_is_linear(name, unit):
 @given(ANY)
 @settings(deadline=None, max_examples=200)
 def test_no_text_crashes_a_step(text):
-    for step in (STEPS[name].run for name in RUNNING):
-        step(text)
+    for step in (STEPS[name] for name in RUNNING):
+        assert isinstance(step.run(text), list if step.kind == "split" else str)
 
 
 @pytest.mark.parametrize(
