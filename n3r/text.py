@@ -61,8 +61,8 @@ class BiLSTM(nn.LSTM):
         """(T, B, D) and (B,) -> (T, B, 2H); what stands at padded positions is undefined."""
         if x.is_cuda:  # cuDNN's packed kernel is the fast one there
             packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), enforce_sorted=False)
-            return pad_packed_sequence(super().forward(packed)[0], total_length=len(x))[0]
-        order = _reversal(lengths, len(x))  # (T, B)
+            return pad_packed_sequence(super().forward(packed)[0], total_length=x.shape[0])[0]
+        order = _reversal(lengths, x.shape[0])  # (T, B); a trace would freeze len(x)
         for layer in range(self.num_layers):
             if layer:
                 x = self.drop(x)

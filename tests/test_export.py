@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from n3r.export import export_onnx, largest_difference, onnx_scores
+from n3r.export import export_onnx, export_torchscript, largest_difference, onnx_scores, quantize_onnx
 from n3r.model import MODEL_CLASSES, Batch, RiskModel, model_select
 
 VOCAB, F, LONGEST = 30, 3, 12
@@ -82,7 +82,7 @@ def lengths_of(n_rows: int) -> list[int]:
 def exported(request, tmp_path_factory) -> tuple[RiskModel, Path]:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     model = tiny(*request.param)
-    export_onnx(model, path, example(model, [4, 2, 0], n_chunks=2))
+    export_onnx(model, path)
     return model.eval(), path
 
 
@@ -163,26 +163,59 @@ def test_defect_11_onnx_backward_lstm_does_not_read_padding(exported):
     assert nodes["LSTM"] == 2 and not nodes["Loop"] + nodes["Scan"], "one node a layer, nothing unrolled"
 
 
-def test_defect_03_an_lstm_is_exported_from_what_a_loader_gives(tmp_path):
+def test_defect_03_an_exported_lstm_needs_no_lengths_beside_what_a_loader_gives(tmp_path):
     """The published export asked the batch for lengths that no collate made, and ended every training."""
     model = tiny("lstm2risk", "lstm", F)
+    export_onnx(model, tmp_path / "model.onnx")
     batch = {key: value for key, value in example(model, [5, 2]).items() if key in model.inputs}
     assert "text_length" not in batch
-    export_onnx(model, tmp_path / "model.onnx", batch)
     assert largest_difference(model, tmp_path / "model.onnx", [batch]) < 1e-5
 
 
-def test_export_is_silent_and_leaves_the_model_and_takes_any_example(tmp_path, capfd):
+def test_exports_are_silent_leave_the_model_as_it_was_and_come_out_the_same_twice(tmp_path, capfd, caplog):
     model = tiny("lstm", "lstm_ends", 0, n_classes=3).double()
     model.texts.requires_grad_(False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for name, lengths in (("one", [0]), ("many", [3, 7] * 20)):
-            export_onnx(model, tmp_path / name, example(model, lengths))
+        for name in ("one", "two"):
+            export_onnx(model, tmp_path / name)
+            quantize_onnx(tmp_path / name, tmp_path / f"{name}.int8")
+        export_torchscript(model, tmp_path / "script.pt")
     assert capfd.readouterr() == ("", "")
-    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert [record for record in caplog.records if record.levelname != "DEBUG"] == []
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert (tmp_path / "one.int8").read_bytes() == (tmp_path / "two.int8").read_bytes()
     assert model.training and model.head[1].weight.dtype == torch.float64
     assert onnx_scores(tmp_path / "one", example(model, [2, 0])).shape == (2, 3)
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: "-".join(map(str, part)))
+def test_torchscript_gives_the_models_probabilities_without_n3r(part, tmp_path, run_fresh):
+    model = tiny(*part)
+    export_torchscript(model, tmp_path / "model.pt")
+    batches = [example(model, lengths_of(n), n_chunks=k) for n, k in ((9, 3), (2, 1))]
+    batches = [{name: batch[name] for name in model.inputs} for batch in batches]
+    with torch.inference_mode():
+        want = [model.eval()(batch).softmax(dim=1) for batch in batches]
+    torch.save({"batches": batches, "want": want}, tmp_path / "rows.pt")
+    code = """
+import sys, torch
+model, rows = torch.jit.load(sys.argv[1]), torch.load(sys.argv[2], weights_only=True)
+differences = [float((model(b) - w).abs().max()) for b, w in zip(rows["batches"], rows["want"])]
+print(max(differences), "n3r" in sys.modules)
+"""
+    difference, with_n3r = run_fresh(code, tmp_path / "model.pt", tmp_path / "rows.pt").split()
+    assert float(difference) <= 1e-6 and with_n3r == "False"
+
+
+@pytest.mark.parametrize("exported", [PARTS[0], PARTS[1], PARTS[3]], indirect=True, ids=str)
+def test_eight_bit_weights_move_scores_a_little(exported, tmp_path):
+    model, path = exported
+    quantize_onnx(path, tmp_path / "int8.onnx")
+    batch = example(model, lengths_of(50))
+    moved = np.abs(onnx_scores(tmp_path / "int8.onnx", batch) - onnx_scores(path, batch))
+    assert 0 < moved.max() < 0.05
+    assert b"Integer" in (tmp_path / "int8.onnx").read_bytes()
 
 
 class Branching(nn.Linear):
@@ -211,18 +244,14 @@ def test_defect_53_failed_export_raises_and_leaves_no_file(head, tmp_path):
     model = tiny("lstm", "lstm_ends", 0)
     model.head = head(12, 2)
     with pytest.raises(RuntimeError, match="model.onnx was not written"):
-        export_onnx(model, tmp_path / "model.onnx", example(model, [3, 1]))
+        export_onnx(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
 
 def test_defect_53_failed_export_keeps_the_file_that_was_there(tmp_path):
     path, model = tmp_path / "model.onnx", tiny("lstm", "lstm_ends", 0)
     path.write_text("the last good one")
-    batch = example(model, [3, 1])
-    del batch["attn_mask"]
-    with pytest.raises(ValueError, match="attn_mask"):
-        export_onnx(model, path, batch)
     model.head = Branching(12, 2)
     with pytest.raises(RuntimeError, match=str(path)):
-        export_onnx(model, path, example(model, [3, 1]))
+        export_onnx(model, path)
     assert path.read_text() == "the last good one" and len(list(tmp_path.iterdir())) == 1
