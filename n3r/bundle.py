@@ -1,43 +1,33 @@
 """A bundle: one directory that holds a trained model and all it needs to score rows of the input's kind.
 
 Decisions:
-- JSON and safetensors only; nothing is ever unpickled.
-- MANIFEST.json, the sha256 of every other file, is written last and the directory gets its name after that:
-  a directory under the final name is complete.
+- JSON, safetensors and ONNX only; nothing is ever unpickled. Which files, and that they are whole, is
+  manifest.py's. Scoring from one without torch is score.py's.
+- A bundle is written aside, its manifest last, and then gets its name: a folder of that name is complete.
+- Calibration is fitted on the validation rows when a model is trained, not when it is scored.
 """
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from n3r.data import OrderDataset
+from n3r.calibrate import Calibration, fit_calibration
+from n3r.card import model_card
+from n3r.data import OrderDataset, make_loader
+from n3r.export import export_onnx, onnx_scores, quantize_onnx
 from n3r.features import TabularFeatures
+from n3r.manifest import read_json, verify, versions, write_json, write_manifest, written_by
+from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
 from n3r.processes import is_first_process
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, TIME, ColumnMap
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
-from n3r.train import Fitted, TrainConfig, fit, predict
-
-FILES = (
-    "columns.json",
-    "config.json",
-    "features.json",
-    "metrics.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_metadata.json",
-    "vocab.json",
-)
-LIBRARIES = ("n3r", "torch", "transformers", "tokenizers", "polars", "numpy")
+from n3r.train import Fitted, TrainConfig, collate_for, fit, predict
 
 
 class Bundle(NamedTuple):
@@ -50,6 +40,8 @@ class Bundle(NamedTuple):
     train_config: TrainConfig
     metrics: dict[str, Any]
     texts: TextConfig = TextConfig()
+    calibration: Calibration | None = None
+    data: dict[str, Any] = {}  # what it was trained on: source, fingerprint, n_rows, splits
 
     def dataset(self, frame: pl.DataFrame) -> OrderDataset:
         """Prepared rows as this model reads them."""
@@ -77,10 +69,12 @@ class Bundle(NamedTuple):
             return frame.select(known).with_columns(score=pl.Series(p[:, 1]))
         return frame.select(known).with_columns(pl.Series(f"score_{c}", p[:, c]) for c in range(p.shape[1]))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, int8_rows: pl.DataFrame | None = None) -> None:
         """Write the bundle under `folder`, replacing one that is there only when it is complete.
 
-        Of several processes only the first one writes, and the others do not wait for it.
+        With `int8_rows`, prepared and labelled, a second graph has 8-bit weights, and what these change is
+        measured on them. Of several processes only the first one writes, and the others do not wait for it.
+        Raises ValueError when the folder cannot be written and RuntimeError when there is no correct graph.
         """
         if not is_first_process():
             return
@@ -89,44 +83,79 @@ class Bundle(NamedTuple):
         shutil.rmtree(aside, ignore_errors=True)
         try:
             aside.mkdir(parents=True)
-            self.tokenizer.save(aside)
-            save_file(self.model.state_dict(), aside / "model.safetensors")
-            config = {
-                "model": self.model.config.model_dump(),
-                "train": self.train_config.model_dump(),
-                "texts": self.texts.model_dump(),
-                "versions": {name: version(name) for name in LIBRARIES},
-            }
-            _write_json(aside / "config.json", config)
-            _write_json(aside / "features.json", self.features.to_dict())
-            _write_json(aside / "columns.json", self.column_map.model_dump())
-            _write_json(aside / "metrics.json", self.metrics)
-            _write_json(aside / "MANIFEST.json", {name: _sha256(aside / name) for name in FILES})
+            self._write(aside, int8_rows)
             shutil.rmtree(folder, ignore_errors=True)
             aside.rename(folder)
         except OSError as error:
-            shutil.rmtree(aside, ignore_errors=True)
             raise ValueError(f"cannot write the bundle {folder}: {error.strerror}") from None
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _write(self, folder: Path, int8_rows: pl.DataFrame | None) -> None:
+        self.tokenizer.save(folder)
+        save_file(self.model.state_dict(), folder / "model.safetensors")
+        export_onnx(self.model, folder / "model.onnx")
+        measured = self.metrics
+        if int8_rows is not None:
+            measured = {**measured, "int8": self._quantize(folder, int8_rows)}
+        config = {
+            "model": self.model.config.model_dump(),
+            "train": self.train_config.model_dump(),
+            "texts": self.texts.model_dump(),
+            "data": self.data,
+        }
+        calibration = (self.calibration or _calibrate(self.model, None, self.tokenizer.pad_token)).to_dict()
+        columns = self.column_map.model_dump()
+        write_json(folder / "config.json", config)
+        write_json(folder / "features.json", self.features.to_dict())
+        write_json(folder / "columns.json", columns)
+        write_json(folder / "metrics.json", measured)
+        write_json(folder / "calibration.json", calibration)
+        n_parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        with_versions = {**config, "versions": versions()}
+        card = model_card(with_versions, columns, measured, calibration, self.data, n_parameters)
+        (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+        write_manifest(folder)
+
+    def _quantize(self, folder: Path, rows: pl.DataFrame) -> dict[str, Any]:
+        """Write the graph of 8-bit weights beside the other; what it changes on labelled rows."""
+        graph, small = folder / "model.onnx", folder / "model.int8.onnx"
+        quantize_onnx(graph, small)
+        scores = {path: np.empty((len(rows), self.model.config.n_classes)) for path in (graph, small)}
+        collate = collate_for(self.model.config, self.tokenizer.pad_token)
+        for batch in make_loader(self.dataset(rows), collate, 512):
+            for path, found in scores.items():
+                found[batch["row_id"].numpy()] = onnx_scores(path, batch)
+        moved = {"rows": len(rows), "largest_move": float(np.abs(scores[small] - scores[graph]).max())}
+        if self.model.config.n_classes > 2:
+            return moved
+        paired = paired_auc(rows[LABEL].to_numpy(), scores[small][:, 1], scores[graph][:, 1])
+        own = ("difference", "low", "high")
+        return {**moved, "auroc": paired.auc_b, "auroc_int8": paired.auc_a} | {
+            name: getattr(paired, name) for name in own
+        }
 
     @classmethod
     def load(cls, folder: Path) -> "Bundle":
-        """Read a bundle after `verify`; the model is in eval mode on the CPU."""
+        """Read a bundle after `manifest.verify`; the model is in eval mode on the CPU."""
         folder = Path(folder)
-        verify(folder)
-        config = _read(folder / "config.json")
-        model = RiskModel(ModelConfig(**config["model"]))
-        try:
+        writers = verify(folder)
+        config = read_json(folder / "config.json")
+        with written_by(folder / "model.safetensors", "torch", writers):
+            model = RiskModel(ModelConfig(**config["model"]))
             model.load_state_dict(load_file(folder / "model.safetensors"))
-        except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{folder / 'model.safetensors'} does not fit config.json: {error}") from None
+        with written_by(folder / "tokenizer.json", "tokenizers", writers):
+            tokenizer = load_tokenizer(folder)
         return cls(
             model.eval(),
-            load_tokenizer(folder),
-            TabularFeatures.from_dict(_read(folder / "features.json")),
+            tokenizer,
+            TabularFeatures.from_dict(read_json(folder / "features.json")),
             ColumnMap.from_file(folder / "columns.json"),
             TrainConfig(**config["train"]),
-            _read(folder / "metrics.json"),
+            read_json(folder / "metrics.json"),
             TextConfig(**config["texts"]),
+            Calibration.from_dict(read_json(folder / "calibration.json")),
+            config["data"],
         )
 
 
@@ -138,8 +167,8 @@ def train_bundle(
 ) -> tuple[Bundle, Fitted]:
     """Train a model on prepared splits, with a bundle's tokenizer, features, column map and configs.
 
-    `parts` lacks nothing but the model. `folder` keeps the training's checkpoints. Raises ValueError as
-    `fit` does.
+    `parts` lacks the model alone; its calibration is fitted on the validation rows, where there are any.
+    `folder` keeps the training's checkpoints. Raises ValueError as `fit` does.
     """
     datasets = {
         split: OrderDataset.from_frame(
@@ -156,36 +185,22 @@ def train_bundle(
     }
     pad_token = parts.tokenizer.pad_token
     fitted = fit(model_config, datasets["train"], datasets.get("val"), parts.train_config, folder, pad_token)
-    return parts._replace(model=fitted.model), fitted
+    calibration = _calibrate(fitted.model, datasets.get("val"), pad_token)
+    data = {**parts.data, "splits": {name: _describe(frame) for name, frame in splits.items()}}
+    return parts._replace(model=fitted.model, calibration=calibration, data=data), fitted
 
 
-def verify(folder: Path) -> None:
-    """Raise FileNotFoundError or ValueError naming every missing, altered or foreign file of a bundle."""
-    folder = Path(folder)
-    if not (folder / "MANIFEST.json").is_file():
-        raise FileNotFoundError(f"{folder} is no complete bundle, it has no MANIFEST.json: train it first")
-    manifest = _read(folder / "MANIFEST.json")
-    present = {path.name for path in folder.iterdir()} - {"MANIFEST.json"}
-    problems = [f"{name} is missing" for name in FILES if name not in present]
-    problems += [f"{name} is foreign" for name in sorted(present - set(FILES))]
-    for name in FILES:
-        if name in present and manifest.get(name) != _sha256(folder / name):
-            problems.append(f"{name} was altered")
-    if problems:
-        raise ValueError(f"the bundle {folder} cannot be trusted: {'; '.join(problems)}")
+def _calibrate(model: RiskModel, val: OrderDataset | None, pad_token: int) -> Calibration:
+    """Fitted on the validation rows; without any, one that says so."""
+    if val is None:
+        return fit_calibration(np.empty(0, np.int64), np.empty((0, model.config.n_classes)))
+    return fit_calibration(val.label, predict(model, val, pad_token))
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+def _describe(frame: pl.DataFrame) -> dict[str, Any]:
+    """Rows, rows of each class, and first and last time of a prepared split."""
+    counts = frame[LABEL].value_counts(sort=False).sort(LABEL)
+    described = {"rows": len(frame), "classes": {str(c): n for c, n in counts.iter_rows()}}
+    if TIME in frame.columns and frame[TIME].count():
+        described |= {"from": str(frame[TIME].min()), "to": str(frame[TIME].max())}
+    return described

@@ -22,10 +22,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from n3r.features import TabularFeatures
 from n3r.schema import LABEL, ColumnMap
-from n3r.tokenizer import BertTokenizer, ChunkedText, NameTokenizer, TextConfig, TokenizedText
+from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, Texts, pad, read_texts
 
-_NO_TOKENS = np.empty(0, np.int32)
-Texts = TokenizedText | ChunkedText
 Sample = dict[str, Any]
 Batch = dict[str, Tensor]
 Collate = Callable[[list[Sample]], Batch]
@@ -89,24 +87,16 @@ class OrderDataset(Dataset):
     ) -> "OrderDataset":
         """Clean, tokenise and scale a prepared frame; its `label` column is used when it has one.
 
-        Of one text the map's `secondary_text` is the end; of two (`ModelConfig.n_texts`) it is the second,
-        and a ValueError where the map has none. `training` says that these are the rows that `features` were
-        fitted on: their risks are then taken out of fold.
+        `read_texts` says which columns make which text. `training` says that these are the rows that
+        `features` were fitted on: their risks are then taken out of fold.
 
         NOTE[DIFF] the legacy LSTM reads texts of any length; here a row keeps `max_tokens` tokens, since
         one name of 100,000 characters would pad a whole batch to its length.
         """
-        texts, secondary = texts or TextConfig(), None
-        if n_texts == 1:
-            text = tokenizer.read(_fields(frame, column_map.all_text), texts.steps, texts)
-        elif column_map.secondary_text:
-            text = tokenizer.read(_fields(frame, column_map.text), texts.steps, texts)
-            fields = _fields(frame, column_map.secondary_text)
-            secondary = tokenizer.read(fields, texts.secondary_steps, texts)
-        else:
-            raise ValueError("a trimodal class reads two texts: name `secondary_text` in the column map")
+        fields = _fields(frame, column_map.all_text)
+        text, *more = read_texts(fields, column_map, tokenizer, texts or TextConfig(), n_texts)
         label = frame[LABEL].fill_null(-1).to_numpy() if LABEL in frame.columns else None
-        return cls(text, features.transform(frame, out_of_fold=training), label, secondary)
+        return cls(text, features.transform(frame, out_of_fold=training), label, *more)
 
 
 class LengthBucketSampler(Sampler[list[int]]):
@@ -205,37 +195,23 @@ def make_loader(
     )
 
 
-def _fields(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+def _fields(frame: pl.DataFrame, names: list[str]) -> dict[str, list[str | None]]:
     absent = [name for name in names if name not in frame.columns]
     if absent:
         raise ValueError(f"the rows lack the text columns {absent} that the column map names")
-    return frame.select(names)
+    return {name: frame[name].cast(pl.String).to_list() for name in names}
 
 
 def _pad(samples: list[Sample], pad_token: int) -> Batch:
     """A batch as DESIGN describes it; a chunked text is (B, K, T) and has a mask of that shape."""
-    text, mask = _pad_texts([sample["text"] for sample in samples], pad_token)
+    text, mask = map(torch.from_numpy, pad([sample["text"] for sample in samples], pad_token))
     batch = {"text": text, "text_length": mask.flatten(1).sum(dim=1), "attn_mask": mask}
     if "secondary" in samples[0]:
         secondary = [sample["secondary"] for sample in samples]
-        batch["secondary"], batch["secondary_mask"] = _pad_texts(secondary, pad_token)
+        batch["secondary"], batch["secondary_mask"] = map(torch.from_numpy, pad(secondary, pad_token))
     return {
         **batch,
         "tabular": torch.from_numpy(np.stack([sample["tabular"] for sample in samples])),
         "label": torch.tensor([int(sample["label"]) for sample in samples]),
         "row_id": torch.tensor([sample["row_id"] for sample in samples]),
     }
-
-
-def _pad_texts(texts: list[np.ndarray] | list[list[np.ndarray]], pad_token: int) -> tuple[Tensor, Tensor]:
-    """Ids and mask, (B, T), or (B, K, T) for texts of chunks; T and K are at least 1."""
-    if isinstance(texts[0], list):
-        n_chunks = max(1, *map(len, texts))
-        flat = [chunk for row in texts for chunk in [*row, *[_NO_TOKENS] * (n_chunks - len(row))]]
-        ids, mask = _pad_texts(flat, pad_token)
-        return ids.unflatten(0, (-1, n_chunks)), mask.unflatten(0, (-1, n_chunks))
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    mask = np.arange(max(1, lengths.max())) < lengths[:, None]  # (B, T)
-    ids = np.full(mask.shape, pad_token, np.int64)
-    ids[mask] = np.concatenate(texts)
-    return torch.from_numpy(ids), torch.from_numpy(mask)

@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from n3r.model import TEXT_KEYS, Batch, RiskModel
+from n3r.model import Batch, RiskModel
 from n3r.text import BiLSTM
+from n3r.tokenizer import TEXT_KEYS
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -230,7 +231,7 @@ def _dimensions(name: str, value: Tensor) -> dict[int, str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the libraries' words on deprecations, shared axis names, preparation and torchvision's absence."""
+    """Without the libraries' words on deprecations, shared axes, preparation and torchvision's absence."""
     names = ("torch.onnx._internal.exporter._registration", None)  # the quantiser writes to the root
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:

@@ -32,9 +32,9 @@ from n3r.text import (
     TextBranch,
     TransformerEncoder,
 )
+from n3r.tokenizer import TEXT_KEYS
 
 Batch = dict[str, Tensor]
-TEXT_KEYS = (("text", "attn_mask"), ("secondary", "secondary_mask"))  # batch keys of each text
 
 
 class ModelConfig(BaseModel):

@@ -1,4 +1,4 @@
-"""The step graph, the strict notebook runner and the `n3r` command.
+"""The step graph and the strict notebook runner.
 
 Decisions:
 - A step is a notebook; papermill runs it. Papermill only warns of an unknown parameter and turns a tuple into
@@ -20,9 +20,11 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import typer
+
+from n3r.manifest import sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("n3r", "torch", "lightning", "transformers", "tokenizers", "polars", "scikit-learn", "numpy")
@@ -49,8 +51,6 @@ STEPS = (
 )
 DEFAULT = "05_parity"  # what `n3r run` runs, with the steps it needs
 Parameters = dict[str, dict[str, Any]]  # step -> parameter -> value
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 class StepError(RuntimeError):
@@ -274,11 +274,29 @@ def _key(step: Step, parameters: dict[str, Any], inputs: list[Path], done: dict[
         "code": [cell["source"] for cell in cells if cell["cell_type"] == "code"],
         "package": [_sha256(path.read_bytes()) for path in sorted(Path(__file__).parent.glob("*.[jpt]*"))],
         "parameters": parameters,
-        "inputs": [_file_sha256(path) for path in inputs],
+        "inputs": [sha256(path) for path in inputs],
         "needs": [done[name]["metrics"] for name in step.needs],
         "versions": versions(),
     }
     return _sha256(json.dumps(parts, sort_keys=True).encode())
+
+
+def refresh_notebook(step: str) -> None:
+    """Run a notebook at dev size and keep its outputs, without papermill's records."""
+    import nbformat
+    import papermill
+
+    os.environ["TQDM_DISABLE"] = "1"  # bars hold timings, which differ from run to run
+    path = notebook_path(step)
+    book = papermill.execute_notebook(path, path, kernel_name="python3", cwd=path.parent, progress_bar=False)
+    del book.metadata["papermill"]
+    left = ("papermill", "execution", "exception", "start_time", "end_time", "duration", "status")
+    for cell in book.cells:
+        for name in left:
+            cell.metadata.pop(name, None)
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]
+    nbformat.write(book, path)
 
 
 def notebook_path(step: str) -> Path:
@@ -294,179 +312,3 @@ def notebook_path(step: str) -> Path:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# ---- the command ----
-
-
-@app.command()
-def run(
-    steps: Annotated[
-        list[str] | None, typer.Argument(help="steps, such as 06; default: 05 and what it needs")
-    ] = None,
-    size: Annotated[
-        str, typer.Option(help="dev, quick or full: how large the models and synthetic data are")
-    ] = "quick",
-    data: Annotated[
-        list[str] | None,
-        typer.Option(help="file, folder or REGION=path; may be repeated. Default: synthetic orders"),
-    ] = None,
-    map: Annotated[Path | None, typer.Option(help="column map (JSON); default: that of the notebook")] = None,
-    name: Annotated[
-        str | None, typer.Option(help="the run's name; results go to runs/NAME and reports/NAME")
-    ] = None,
-    p: Annotated[
-        list[str] | None, typer.Option("-p", help="KEY=VALUE, a notebook parameter; see `n3r params`")
-    ] = None,
-) -> None:
-    """Prepare orders, train a tokenizer and both models, compare them with the legacy, write the report.
-
-    `n3r run 06` trains all model classes side by side, on messages.
-    """
-    from n3r.schema import ColumnMap
-    from n3r.tables import scan
-
-    if size not in SIZES:
-        raise ValueError(f"no size {size!r}; there are {', '.join(SIZES)}")
-    name = name or (size if not data else f"{Path(data[0].rpartition('=')[2]).stem}-{size}")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ValueError(f"the run name {name!r} may hold letters, digits, '_', '-' and '.' only")
-    chosen = with_needs(steps or [DEFAULT])
-    map_file = (map or _default_map(chosen[0])).resolve()
-    column_map = ColumnMap.from_file(map_file)
-    if column_map.n_classes > 2 and chosen[0].name == STEPS[0].name:
-        raise ValueError(
-            f"{map_file} has {column_map.n_classes} classes; steps 01 to 05 compare with a legacy of two: "
-            "run 06, which takes any number"
-        )
-    given: dict[str, Any] = {f"{chosen[0].name}.column_map": str(map_file)}
-    inputs = [map_file]
-    if data:
-        files = [_absolute(item) for item in data]
-        given[f"{chosen[0].name}.data"] = files
-        inputs += scan(files, column_map).files
-    parameters = resolve_parameters(size, given, p or [])
-    folder = ROOT / "runs" / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot write the run folder {folder}: {error.strerror}") from None
-    done = run_steps(folder, parameters, inputs, chosen)
-    provenance = {
-        "name": name,
-        "size": size,
-        "versions": versions(),
-        "processors": os.cpu_count(),
-        "inputs": {str(path): _file_sha256(path) for path in inputs},
-        "steps": done,
-    }
-    write_json(folder / "provenance.json", provenance)
-    if "05_parity" in done:
-        _summarise(folder)
-    if "06_multimodal" in done:
-        _compare_classes(folder)
-
-
-@app.command()
-def params(notebook: Annotated[str, typer.Argument(help="a step's name or number, such as 03")]) -> None:
-    """List a notebook's parameters with their defaults."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("parameter", "default", "meaning")
-    for name, spec in notebook_parameters(notebook_path(notebook).stem).items():
-        table.add_row(name, repr(spec["default"]), spec["help"])
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
-@app.command()
-def refresh() -> None:
-    """Run the notebooks at dev size and keep the outputs in them, as they are committed."""
-    import nbformat
-    import papermill
-
-    os.environ["TQDM_DISABLE"] = "1"  # bars hold timings, which differ from run to run
-    for step in STEPS:
-        path = notebook_path(step.name)
-        book = papermill.execute_notebook(
-            path, path, kernel_name="python3", cwd=path.parent, progress_bar=False
-        )
-        del book.metadata["papermill"]
-        for cell in book.cells:
-            for left in (
-                "papermill",
-                "execution",
-                "exception",
-                "start_time",
-                "end_time",
-                "duration",
-                "status",
-            ):
-                cell.metadata.pop(left, None)
-            if not cell.metadata.get("tags", True):
-                del cell.metadata["tags"]
-        nbformat.write(book, path)
-        typer.echo(f"{step.name} refreshed", err=True)
-
-
-def _default_map(step: Step) -> Path:
-    """The column map of a step's parameters cell, which is relative to the notebook."""
-    return ROOT / "notebooks" / notebook_parameters(step.name)["column_map"]["default"]
-
-
-def _absolute(item: str) -> str:
-    """A data item with its path made absolute; the notebooks run in another folder."""
-    region, equals, path = item.rpartition("=")
-    return f"{region}{equals}{Path(path).resolve()}"
-
-
-def _summarise(folder: Path) -> None:
-    """Print the table of test metrics, the parity verdicts and where the report is."""
-    from rich.console import Console
-    from rich.table import Table
-
-    metrics = read_metrics(folder, "05_parity")
-    table = Table(
-        "model", "test AUROC [95 %]", "AP", "recall at 1 % FPR", "at 5 % FPR", "orders/s in training"
-    )
-    for row in metrics["models"]:
-        table.add_row(*(str(cell) for cell in row.values()))
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
-    for sentence in metrics["verdicts"]:
-        console.print(sentence)
-    console.print(f"report: {metrics['report']}", soft_wrap=True)
-
-
-def _compare_classes(folder: Path) -> None:
-    """Print the table of model classes."""
-    from rich.console import Console
-    from rich.table import Table
-
-    rows = read_metrics(folder, "06_multimodal")["classes"]
-    table = Table("model class", "test AUROC [95 %]", "parameters", "seconds an epoch", "ms a row")
-    for row in rows:
-        figures = f"{row['parameters']:,}", f"{row['seconds_an_epoch']:.1f}", f"{row['ms_a_row']:.2f}"
-        table.add_row(row["model_class"], row["auroc_text"], *figures)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def main() -> None:
-    """The `n3r` command: exit status 0, 2 for a user's mistake, 1 for a failure of ours."""
-    try:
-        app()
-    except (ValueError, FileNotFoundError) as error:
-        typer.echo(f"n3r: {error}", err=True)
-        sys.exit(2)
-    except StepError as error:
-        typer.echo(f"n3r: {error}", err=True)
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -133,6 +133,30 @@ def risk_table(name: str, table: Mapping[str, object], ax: "Axes | None" = None)
     return ax
 
 
+def contributions(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
+    """Bars of `Scorer.explain_one`: what each input adds to a score or takes from it, largest on top.
+
+    At most 15 inputs; those that are missing already add nothing and are left out.
+    """
+    _require(table, "input", "is_missing", "contribution")
+    known = table.filter(~pl.col("is_missing"))
+    shown = known.head(15)
+    with _canvas(ax, 1.15 + 0.27 * max(2, len(shown))) as ax:
+        labels = [name if len(name) <= 24 else f"{name[:23]}…" for name in shown["input"]]
+        values = shown["contribution"].to_list()
+        ax.barh(range(len(shown)), values, color=[RED if v > 0 else BLUE for v in values], height=0.6)
+        ax.axvline(0, color=GREY, lw=0.8)
+        ax.set_yticks(range(len(shown)), labels)
+        ax.set_ylim(max(len(shown), 1) - 0.4, -0.6)
+        ax.grid(axis="y", visible=False)
+        _title(
+            ax,
+            "Why this score" + ("" if len(shown) == len(known) else f", {len(shown)} of {len(known)} inputs"),
+        )
+        ax.set(xlabel="score less the score without the input")
+    return ax
+
+
 def histogram(values: ArrayLike, what: str, of: str, ax: "Axes | None" = None) -> "Axes":
     """How many `of` have each number of `what`; wide ranges in at most 40 bars."""
     values = np.asarray(values)

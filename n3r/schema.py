@@ -163,7 +163,7 @@ class ColumnMap(BaseModel):
         """One phrase for each required column that `names` lacks, with the nearest names there."""
         names = list(names)
         lacking = [(n, r) for n, r, _ in _wanted(self) if n not in names]
-        return [f"{name!r} ({role}) is missing{_near(name, names)}" for name, role in lacking]
+        return [f"{name!r} ({role}) is missing{near(name, names)}" for name, role in lacking]
 
 
 def explain(error: ValidationError, known: Iterable[str]) -> str:
@@ -172,14 +172,15 @@ def explain(error: ValidationError, known: Iterable[str]) -> str:
     for item in error.errors(include_url=False, include_input=False):
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            parts.append(f"unknown key {key!r}{_near(key, known)}")
+            parts.append(f"unknown key {key!r}{near(key, known)}")
         else:
             message = item["msg"].removeprefix("Value error, ")
             parts.append(f"key {key!r}: {message}" if key else message)
     return "; ".join(parts)
 
 
-def _near(name: str, names: Iterable[str]) -> str:
+def near(name: str, names: Iterable[str]) -> str:
+    """" (did you mean ..?)", with at most two of `names`, or nothing."""
     by_lower = {other.lower(): other for other in names}
     near = get_close_matches(name.lower(), by_lower, n=2, cutoff=0.7)
     return f" (did you mean {' or '.join(repr(by_lower[n]) for n in near)}?)" if near else ""

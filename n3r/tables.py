@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, SPLITS, ColumnMap
 
@@ -37,6 +37,7 @@ SUFFIXES = {
 }  # ".snappy.parquet" ends in ".parquet"
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 REGION = "region"
+POLARS_ERRORS = (PolarsError, PanicException)  # damaged Parquet can bring about the second
 ROW = "__row__"
 TRUE, FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
 _DTYPES = {
@@ -58,7 +59,7 @@ class Source:
         """Within it, a polars error on damaged data becomes a ValueError naming the files."""
         try:
             yield
-        except PolarsError:
+        except POLARS_ERRORS:
             damaged = [str(path) for path in self.files if not _is_whole(path, self.format)]
             if not damaged:
                 raise
@@ -72,8 +73,8 @@ def scan(data: str | Path | Sequence[str | Path], column_map: ColumnMap) -> Sour
     the map, each row also gets the name of its file. Raises FileNotFoundError, or ValueError naming
     the file at fault.
     """
-    regions = _files([data] if isinstance(data, str | Path) else data)
-    formats = sorted({_format(path) for path in regions})
+    regions = find_files([data] if isinstance(data, str | Path) else data)
+    formats = sorted({format_of(path) for path in regions})
     if len(formats) > 1:
         raise ValueError(f"one call reads one format, found {' and '.join(formats)} files")
     frames = {path: _open(path, formats[0]) for path in regions}
@@ -81,7 +82,7 @@ def scan(data: str | Path | Sequence[str | Path], column_map: ColumnMap) -> Sour
     shared, dropped = _shared_columns(frames, column_map)
     if formats[0] in SEPARATORS:
         numbers = _number_columns(frames, shared, column_map)
-        frames = {p: f.with_columns(_number(name) for name in numbers) for p, f in frames.items()}
+        frames = {p: f.with_columns(number(name) for name in numbers) for p, f in frames.items()}
     frame = pl.concat([f.select(shared) for f in frames.values()], how="vertical_relaxed")
     return Source(frame, formats[0], tuple(frames), dropped)
 
@@ -155,9 +156,9 @@ def read_split(folder: str | Path, split: str, columns: Sequence[str] | None = N
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; run 01_preprocess first")
     try:
-        frame = _scan_file(path, content["format"], types)
+        frame = scan_file(path, content["format"], types)
         return frame.select(columns or list(types)).collect(engine="streaming")
-    except PolarsError:
+    except POLARS_ERRORS:
         raise ValueError(f"{path} is damaged; run 01_preprocess again") from None
 
 
@@ -196,17 +197,25 @@ def _aside(path: Path) -> Iterator[Path]:
     """A path to write to, renamed to `path` at the end, or removed if anything fails."""
     aside = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        aside.replace(path)
-    except (OSError, PolarsError) as error:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            aside.replace(path)
+    finally:
+        if aside.is_file():
+            aside.unlink()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within it, an error of the system or of polars becomes a ValueError naming file and folder."""
+    try:
+        yield
+    except (OSError, *POLARS_ERRORS) as error:
         reason = getattr(error, "strerror", None) or "input/output error, a full disk?"
         raise ValueError(
             f"cannot write {path.name} into {path.parent} ({reason}); choose a folder that can be written"
         ) from None
-    finally:
-        if aside.is_file():
-            aside.unlink()
 
 
 def _clear(folder: Path) -> None:
@@ -216,18 +225,19 @@ def _clear(folder: Path) -> None:
             (folder / name).unlink()
 
 
-def _format(path: Path) -> str | None:
+def format_of(path: Path, suffixes: Mapping[str, str] = SUFFIXES) -> str | None:
+    """The format that the file's name tells, or None."""
     name = path.name.lower()
-    return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+    return next((kind for suffix, kind in suffixes.items() if name.endswith(suffix)), None)
 
 
-def _files(items: Sequence[str | Path]) -> dict[Path, str | None]:
-    """File -> region, each file once, in the order given and by name within a folder."""
+def find_files(items: Sequence[str | Path], suffixes: Mapping[str, str] = SUFFIXES) -> dict[Path, str | None]:
+    """File -> region, each file once, in the order given and by name within a folder; raises as `scan`."""
     regions: dict[Path, str | None] = {}
     seen: dict[Path, str | None] = {}
     for item in items:
         region, place = _region(str(item))
-        for path in _expand(place):
+        for path in _expand(place, suffixes):
             if seen.setdefault(path.resolve(), region) != region:
                 raise ValueError(f"{path} is given for two regions, {seen[path.resolve()]} too")
             if path.resolve() not in {other.resolve() for other in regions}:
@@ -242,30 +252,27 @@ def _region(item: str) -> tuple[str | None, str]:
     return (None, item) if match is None or Path(item).exists() else match.groups()
 
 
-def _expand(place: str) -> list[Path]:
+def _expand(place: str, suffixes: Mapping[str, str]) -> list[Path]:
     path = Path(place).expanduser()
     if path.is_dir():
         inside = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] not in "._")
-        found = [p for p in inside if _format(p)]
+        found = [p for p in inside if format_of(p, suffixes)]
         if not found:
-            raise FileNotFoundError(f"the folder {path} holds no file ending in {_endings()}")
+            raise FileNotFoundError(f"the folder {path} holds no file ending in {', '.join(suffixes)}")
         return found
     pattern = str(path.relative_to(path.anchor))
     found = [path] if path.is_file() else sorted(Path(path.anchor).glob(pattern))
     found = [p for p in found if p.is_file()]
     if not found:
         raise FileNotFoundError(f"no file, folder or pattern {path}")
-    unknown = [str(p) for p in found if not _format(p)]
+    unknown = [str(p) for p in found if not format_of(p, suffixes)]
     if unknown:
-        raise ValueError(f"{', '.join(unknown)}: the name must end in {_endings()}")
+        raise ValueError(f"{', '.join(unknown)}: the name must end in {', '.join(suffixes)}")
     return found
 
 
-def _endings() -> str:
-    return ", ".join(SUFFIXES)
-
-
-def _scan_file(path: Path, kind: str, types: Mapping | None = None) -> pl.LazyFrame:
+def scan_file(path: Path, kind: str, types: Mapping | None = None) -> pl.LazyFrame:
+    """One file as a lazy table; a CSV or TSV as text throughout, unless `types` are given."""
     if kind == "parquet":
         return pl.scan_parquet(path, glob=False, hive_partitioning=False)
     separator = SEPARATORS[kind]
@@ -277,11 +284,11 @@ def _open(path: Path, kind: str) -> pl.LazyFrame:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
     try:
-        frame = _scan_file(path, kind)
+        frame = scan_file(path, kind)
         names = frame.collect_schema().names()
         # The rows of a CSV are counted where they are decoded: an open quote would hide them here.
         _refuse_no_rows(path, 1 if kind in SEPARATORS else frame.select(pl.len()).collect().item())
-    except (PolarsError, OSError):
+    except (*POLARS_ERRORS, OSError):
         raise ValueError(_damage(path, kind)) from None
     twice = [name for name in names if re.search(r"_duplicated_\d+$", name)]
     if kind in SEPARATORS and twice:
@@ -306,10 +313,10 @@ def _damage(path: Path, kind: str) -> str:
 def _is_whole(path: Path, kind: str) -> bool:
     """Whether every column of the file can be decoded."""
     try:
-        frame = _scan_file(path, kind)
+        frame = scan_file(path, kind)
         for name in frame.collect_schema().names():
             frame.select(pl.col(name)).collect(engine="streaming")
-    except (PolarsError, OSError):
+    except (*POLARS_ERRORS, OSError):
         return False
     return True
 
@@ -360,8 +367,8 @@ def _check_kinds(schemas: Mapping[Path, pl.Schema], shared: Sequence[str]) -> No
             )
 
 
-def _number(name: str) -> pl.Expr:
-    """Text as Float64, true and false as 1 and 0, anything else null."""
+def number(name: str) -> pl.Expr:
+    """Column of text as Float64, true and false as 1 and 0, anything else null."""
     text = pl.col(name).str.strip_chars()
     # Membership, not a replacement table: that took 2.7 times as long on 34 columns of numbers.
     words = pl.when(text.is_in(TRUE)).then(1.0).when(text.is_in(FALSE)).then(0.0)
@@ -393,22 +400,22 @@ def _count_numbers(
 ) -> dict[str, tuple[int, int]]:
     """Column -> cells that are filled, cells that are numbers."""
     counts = [
-        pl.struct((pl.col(name).str.strip_chars() != "").sum(), _number(name).count().alias("n")).alias(name)
+        pl.struct((pl.col(name).str.strip_chars() != "").sum(), number(name).count().alias("n")).alias(name)
         for name in candidates
     ]
     # The other columns are only decoded, so that damage anywhere in the file shows here.
     rest = [pl.col(name).null_count() for name in shared if name not in candidates]
     try:
         found = frame.select(pl.len().alias(ROW), *counts, *rest).collect(engine="streaming")
-    except PolarsError:
-        raise ValueError(_damage(path, _format(path))) from None
+    except POLARS_ERRORS:
+        raise ValueError(_damage(path, format_of(path))) from None
     _refuse_no_rows(path, found[ROW].item())
     return {name: tuple(found[name][0].values()) for name in candidates}
 
 
 def _first_text(frame: pl.LazyFrame, name: str, path: Path) -> str:
     """How many cells of the column are no numbers and where the first is, but not what it holds."""
-    bad = (pl.col(name).str.strip_chars() != "") & _number(name).is_null()
+    bad = (pl.col(name).str.strip_chars() != "") & number(name).is_null()
     rows = frame.with_row_index(ROW).filter(bad).select(pl.len(), pl.col(ROW).min().alias("first"))
     n_bad, first = rows.collect(engine="streaming").row(0)
     return f"{name!r}: {n_bad} cells of {path}, the first in data row {first + 1}"

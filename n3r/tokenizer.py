@@ -9,19 +9,22 @@ Decisions:
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tokenizers import Tokenizer
 
 from n3r.clean import Cleaner, compose
 from n3r.pretrained import found
+from n3r.schema import ColumnMap
 
+Fields = Iterable[Iterable[str | None]]  # columns of texts, such as a DataFrame of strings
 SPECIAL_TOKENS = ["[CLS]", "[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MISSING]", "|"]
+TEXT_KEYS = (("text", "attn_mask"), ("secondary", "secondary_mask"))  # batch keys of each text of a row
+_NO_TOKENS = np.empty(0, np.int32)
 
 
 class TextConfig(BaseModel):
@@ -124,24 +127,19 @@ class NameTokenizer:
     def vocab_size(self) -> int:
         return self.tokenizer.get_vocab_size()
 
-    def read(self, fields: pl.DataFrame, steps: Sequence[str], config: TextConfig) -> TokenizedText:
-        """Clean each field by `steps`, then `encode`; a null stays null."""
+    def read(self, fields: Fields, steps: Sequence[str], config: TextConfig) -> TokenizedText:
+        """Clean each field by `steps`, then `encode`; None stays None."""
         cleaner = _cleaner(steps, self.kind)
         if steps:
-            fields = fields.select(
-                pl.Series(
-                    column.name,
-                    [None if text is None else " ".join(cleaner(text)) for text in column.cast(pl.String)],
-                    pl.String,
-                )
-                for column in fields
-            )
+            fields = [
+                [None if text is None else " ".join(cleaner(text)) for text in column] for column in fields
+            ]
         return self.encode(fields, config.max_tokens)
 
-    def encode(self, fields: pl.DataFrame, max_tokens: int | None = None) -> TokenizedText:
+    def encode(self, fields: Fields, max_tokens: int | None = None) -> TokenizedText:
         """Encode N rows of string columns, joined in column order by the bar token.
 
-        A null is the token [MISSING]. A row of more than `max_tokens` tokens keeps an equal share of each
+        None is the token [MISSING]. A row of more than `max_tokens` tokens keeps an equal share of each
         field's first ones, so that one huge field cannot push the others out.
         """
         ids, lengths = zip(*(self._encode_field(column) for column in fields), strict=True)
@@ -158,12 +156,12 @@ class NameTokenizer:
             start += keep + 1
         return TokenizedText(joined, offsets)
 
-    def _encode_field(self, column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    def _encode_field(self, column: Iterable[str | None]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all rows of one field, end to end, and how many each row has."""
-        texts = ["" if text is None else text for text in column.cast(pl.String)]
-        encoded = [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        for i in column.is_null().arg_true():
-            encoded[i] = [self._missing]
+        texts = list(column)
+        known = ["" if text is None else text for text in texts]
+        encoded = [e.ids for e in self.tokenizer.encode_batch_fast(known, add_special_tokens=False)]
+        encoded = [[self._missing] if t is None else ids for t, ids in zip(texts, encoded, strict=True)]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         return np.fromiter((t for ids in encoded for t in ids), np.int32, lengths.sum()), lengths
 
@@ -205,7 +203,7 @@ class BertTokenizer:
     def vocab_size(self) -> int:
         return self.tokenizer.get_vocab_size()
 
-    def read(self, fields: pl.DataFrame, steps: Sequence[str], config: TextConfig) -> ChunkedText:
+    def read(self, fields: Fields, steps: Sequence[str], config: TextConfig) -> ChunkedText:
         """Clean each field by `steps` to messages and pack a row's messages into chunks.
 
         With `dialogue_chunker` among the steps a chunk takes messages until it is full, and a message
@@ -215,7 +213,7 @@ class BertTokenizer:
         NOTE[DIFF] the published chunker drops the rest of a long message.
         """
         cleaner = _cleaner(steps, self.kind)
-        columns = [[cleaner(text) for text in column.cast(pl.String)] for column in fields]
+        columns = [[cleaner(text) for text in column] for column in fields]
         rows = [[message for messages in row for message in messages] for row in zip(*columns, strict=True)]
         flat = [message for row in rows for message in row]
         encoded = iter([e.ids for e in self.tokenizer.encode_batch_fast(flat, add_special_tokens=False)])
@@ -251,6 +249,42 @@ class BertTokenizer:
             backend = source.backend_tokenizer
         roles = {role: getattr(source, role) for role in ("cls_token", "sep_token", "pad_token")}
         return cls(Tokenizer.from_str(backend.to_str()), roles)
+
+
+Texts = TokenizedText | ChunkedText
+
+
+def read_texts(
+    fields: Mapping[str, Sequence[str | None]],
+    column_map: ColumnMap,
+    tokenizer: NameTokenizer | BertTokenizer,
+    config: TextConfig,
+    n_texts: int = 1,
+) -> list[Texts]:
+    """The tokenised text of each row, or its two texts, from columns of strings.
+
+    Of one text the map's `secondary_text` is the end; of two (`ModelConfig.n_texts`) it is the second, and a
+    ValueError where the map has none.
+    """
+    if n_texts == 1:
+        return [tokenizer.read([fields[name] for name in column_map.all_text], config.steps, config)]
+    if not column_map.secondary_text:
+        raise ValueError("a trimodal class reads two texts: name `secondary_text` in the column map")
+    parts = (column_map.text, config.steps), (column_map.secondary_text, config.secondary_steps)
+    return [tokenizer.read([fields[name] for name in names], steps, config) for names, steps in parts]
+
+
+def pad(texts: Sequence[np.ndarray] | Sequence[list[np.ndarray]], pad_token: int) -> tuple[np.ndarray, ...]:
+    """Ids int64 and mask bool, (B, T), or (B, K, T) for texts of chunks; T and K are at least 1."""
+    if isinstance(texts[0], list):
+        n_chunks = max(1, *map(len, texts))
+        flat = [chunk for row in texts for chunk in [*row, *[_NO_TOKENS] * (n_chunks - len(row))]]
+        return tuple(part.reshape(len(texts), n_chunks, -1) for part in pad(flat, pad_token))
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    mask = np.arange(max(1, lengths.max())) < lengths[:, None]  # (B, T)
+    ids = np.full(mask.shape, pad_token, np.int64)
+    ids[mask] = np.concatenate(texts)
+    return ids, mask
 
 
 def load_tokenizer(folder: Path) -> NameTokenizer | BertTokenizer:

@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 import torch
 
-from n3r import bundle as bundles
 from n3r.bundle import Bundle
 from n3r.features import TabularFeatures
 from n3r.model import model_select
@@ -87,28 +86,6 @@ def test_unlabelled_rows_are_scored(bundle, frame):
     assert scored.columns == ["order", "score"]
 
 
-@pytest.mark.parametrize("name", bundles.FILES)
-def test_altered_missing_and_foreign_files_are_named(bundle, tmp_path, name):
-    folder = tmp_path / "model"
-    bundle.save(folder)
-    content = (folder / name).read_bytes()
-    (folder / name).write_bytes(content[:-1])
-    with pytest.raises(ValueError, match=f"{name} was altered"):
-        Bundle.load(folder)
-    (folder / name).unlink()
-    with pytest.raises(ValueError, match=f"{name} is missing"):
-        Bundle.load(folder)
-    (folder / name).write_bytes(content)
-    (folder / "extra.pkl").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"extra\.pkl is foreign"):
-        Bundle.load(folder)
-
-
-def test_no_manifest_is_no_bundle(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"MANIFEST\.json"):
-        Bundle.load(tmp_path)
-
-
 def test_saving_replaces_and_leaves_nothing_beside(bundle, tmp_path):
     bundle.save(tmp_path / "model")
     bundle._replace(metrics={"again": True}).save(tmp_path / "model")
@@ -137,7 +114,8 @@ def test_defect_54_nothing_in_a_bundle_is_a_pickle(bundle, tmp_path):
         if path.suffix == ".json":
             json.loads(path.read_text())
         else:
-            assert path.suffix == ".safetensors"
+            assert path.suffix in (".safetensors", ".onnx", ".md")
+            assert b"pickle" not in path.read_bytes()
 
 
 def test_defect_43_rows_without_their_id_are_refused(bundle, frame):

@@ -9,11 +9,7 @@ NOT_HERE = {
     24: "one loss",
     27: "unknown arguments raise everywhere: pydantic forbids them",
     35: "a folder's files are all read: test_tables.py",
-    45: "no calibration yet",
-    46: "no calibration yet",
-    47: "no calibration yet",
     49: "texts are tokenised once: test_data.py",
-    52: "no serving yet",
     55: "nothing installs at import: test_repo.py",
 }
 

@@ -13,7 +13,7 @@ from n3r import pipeline, synth
 from n3r.pipeline import STEPS, Step, resolve_parameters, run_steps
 
 ROOT = Path(__file__).resolve().parent.parent
-N3R = [sys.executable, "-m", "n3r.pipeline"]
+N3R = [sys.executable, "-m", "n3r.cli"]
 
 
 def notebook(path: Path, parameters: str, *code: str) -> None:

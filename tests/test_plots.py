@@ -44,6 +44,13 @@ MODELS = pl.DataFrame(
     }
 )
 RISKS = {"bins": {"phones": 0.4, "books": 0.1}, "default_bin": 0.2}
+WHY = pl.DataFrame(
+    {
+        "input": ["emailAddress", "amount", "customerName", "a_column_of_quite_a_long_name"],
+        "is_missing": [False, False, True, False],
+        "contribution": [0.4, -0.05, 0.0, 0.01],
+    }
+)
 DRAWINGS = {
     "roc": lambda ax=None: plots.roc(CURVES, ax),
     "precision_recall": lambda ax=None: plots.precision_recall(CURVES, ax),
@@ -57,6 +64,7 @@ DRAWINGS = {
     "split_counts": lambda ax=None: plots.split_counts(COUNTS, ax),
     "model_auc": lambda ax=None: plots.model_auc(MODELS, ax),
     "risk_table": lambda ax=None: plots.risk_table("category risk", RISKS, ax),
+    "contributions": lambda ax=None: plots.contributions(WHY, ax),
     "histogram": lambda ax=None: plots.histogram([1, 1, 2, 40], "tokens", "chunks", ax),
 }
 every = pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
@@ -344,3 +352,14 @@ def test_histogram_counts_every_value_once():
     assert sum(bar.get_height() for bar in ax.patches) == 1000
     assert len([bar for bar in ax.patches if bar.get_height()]) <= 40
     assert not plots.histogram([], "tokens", "chunks").patches[0].get_height()
+
+
+def test_contributions_are_drawn_largest_on_top_without_what_is_missing():
+    ax = plots.contributions(WHY)
+    assert [bar.get_width() for bar in ax.patches] == [0.4, -0.05, 0.01]
+    assert ax.yaxis_inverted()
+    assert "customerName" not in words(ax) and "a_column_of_quite_a_lon…" in words(ax)
+    raises, lowers = (ax.patches[i].get_facecolor() for i in (0, 1))
+    assert raises != lowers
+    many = pl.DataFrame({"input": map(str, range(40)), "is_missing": False, "contribution": 0.1})
+    assert len(plots.contributions(many).patches) == 15 and "15 of 40" in words(plots.contributions(many))

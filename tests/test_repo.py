@@ -12,14 +12,17 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module imports only from rows above its own.
 LAYERS = [
     ["schema", "clean", "metrics", "legacy", "synth", "messages", "pretrained", "processes"],
+    ["manifest", "calibrate", "card", "records"],
     ["tables", "preprocess", "features", "tokenizer", "plots"],
-    ["vocabulary", "data", "text", "tabular"],
-    ["fusion", "bert"],
+    ["rows", "vocabulary", "data", "text", "tabular"],
+    ["score", "fusion", "bert"],
     ["model"],
     ["export", "train"],
     ["bundle"],
-    ["parity", "report"],
+    ["parity", "report", "published"],
+    ["interop"],
     ["pipeline"],
+    ["cli"],
 ]
 MODULES = sorted(path.stem for path in (ROOT / "n3r").glob("*.py") if path.stem != "__init__")
 TRACKED = subprocess.run(
@@ -102,9 +105,12 @@ def test_no_path_of_one_machine_and_no_registry_host():
 
 
 def test_no_module_unpickles():
+    """The published layout is written with pickles for those who read them; nothing here does."""
     for module in MODULES:
         text = (ROOT / "n3r" / f"{module}.py").read_text()
-        assert not re.search(r"\bpickle\b(?!\.?\")|joblib", re.sub(r'"""[\s\S]*?"""|#.*', "", text)), module
+        code = re.sub(r'"""[\s\S]*?"""|#.*', "", text)
+        uses = re.findall(r"\bpickle\b(?!\.?\")\S{0,7}|joblib|\bdill\b|\bmarshal\b", code)
+        assert set(uses) <= ({"pickle", "pickle.dumps("} if module == "interop" else set()), module
         assert text.count("torch.load(") == text.count("weights_only=True, map_location"), module
 
 

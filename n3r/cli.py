@@ -1,0 +1,235 @@
+"""The `n3r` command: run the notebooks, score rows, hand models on and take them over.
+
+Exit status 0, 2 for a user's mistake, 1 for a failure of ours. Each command imports what it needs: scoring
+starts without torch.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from n3r import pipeline
+from n3r.manifest import sha256
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.command()
+def run(
+    steps: Annotated[
+        list[str] | None, typer.Argument(help="steps, such as 06; default: 05 and what it needs")
+    ] = None,
+    size: Annotated[
+        str, typer.Option(help="dev, quick or full: how large the models and synthetic data are")
+    ] = "quick",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="file, folder or REGION=path; may be repeated. Default: synthetic orders"),
+    ] = None,
+    map: Annotated[Path | None, typer.Option(help="column map (JSON); default: that of the notebook")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="the run's name; results go to runs/NAME and reports/NAME")
+    ] = None,
+    p: Annotated[
+        list[str] | None, typer.Option("-p", help="KEY=VALUE, a notebook parameter; see `n3r params`")
+    ] = None,
+) -> None:
+    """Prepare orders, train a tokenizer and both models, compare them with the legacy, write the report.
+
+    `n3r run 06` trains all model classes side by side, on messages.
+    """
+    from n3r.schema import ColumnMap
+    from n3r.tables import scan
+
+    if size not in pipeline.SIZES:
+        raise ValueError(f"no size {size!r}; there are {', '.join(pipeline.SIZES)}")
+    name = name or (size if not data else f"{Path(data[0].rpartition('=')[2]).stem}-{size}")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"the run name {name!r} may hold letters, digits, '_', '-' and '.' only")
+    chosen = pipeline.with_needs(steps or [pipeline.DEFAULT])
+    map_file = (map or _default_map(chosen[0])).resolve()
+    column_map = ColumnMap.from_file(map_file)
+    if column_map.n_classes > 2 and chosen[0].name == pipeline.STEPS[0].name:
+        raise ValueError(
+            f"{map_file} has {column_map.n_classes} classes; steps 01 to 05 compare with a legacy of two: "
+            "run 06, which takes any number"
+        )
+    given: dict[str, Any] = {f"{chosen[0].name}.column_map": str(map_file)}
+    inputs = [map_file]
+    if data:
+        files = [_absolute(item) for item in data]
+        given[f"{chosen[0].name}.data"] = files
+        inputs += scan(files, column_map).files
+    parameters = pipeline.resolve_parameters(size, given, p or [])
+    folder = pipeline.ROOT / "runs" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write the run folder {folder}: {error.strerror}") from None
+    done = pipeline.run_steps(folder, parameters, inputs, chosen)
+    provenance = {
+        "name": name,
+        "size": size,
+        "versions": pipeline.versions(),
+        "processors": os.cpu_count(),
+        "inputs": {str(path): sha256(path) for path in inputs},
+        "steps": done,
+    }
+    pipeline.write_json(folder / "provenance.json", provenance)
+    if "05_parity" in done:
+        _summarise(folder)
+    if "06_multimodal" in done:
+        _compare_classes(folder)
+
+
+@app.command()
+def score(
+    inputs: Annotated[
+        list[str], typer.Argument(help="Parquet, CSV, TSV, JSON lines: files, folders, REGION=path")
+    ],
+    bundle: Annotated[Path, typer.Option(help="the model's folder, such as runs/quick/lstm2risk")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="a file for all rows, or a folder")],
+    format: Annotated[
+        str | None, typer.Option(help="parquet, csv, tsv or jsonl, into a folder; default: as the input")
+    ] = None,
+    on_error: Annotated[
+        str, typer.Option(help="stop at rows that cannot be read, or skip and list them beside the output")
+    ] = "stop",
+    int8: Annotated[bool, typer.Option(help="the 8-bit weights, where the bundle has them")] = False,
+    threads: Annotated[int | None, typer.Option(help="of the model; default: all processors", min=1)] = None,
+) -> None:
+    """Score rows with a bundle: id, score, p_calibrated, percentile, in the rows' order."""
+    from n3r.score import Scorer, score_files
+
+    if on_error not in ("stop", "skip"):
+        raise ValueError(f"--on-error takes stop or skip, not {on_error!r}")
+    if format not in (None, "parquet", "csv", "tsv", "jsonl"):
+        raise ValueError(f"--format takes parquet, csv, tsv or jsonl, not {format!r}")
+    counts = score_files(Scorer(bundle, threads, int8), inputs, output, format, on_error == "skip")
+    summary = f"{counts.read:,} rows read, {counts.scored:,} scored, {counts.rejected:,} rejected"
+    typer.echo(f"{summary}: {output}", err=True)
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="the folder or file to write")],
+    bundle: Annotated[Path, typer.Option(help="the model's folder, such as runs/quick/lstm2risk")],
+    layout: Annotated[str, typer.Option(help="sagemaker (a folder) or torchscript (a file)")],
+    predictions: Annotated[
+        Path | None, typer.Option(help="a table with label and score, for predict_results.pth")
+    ] = None,
+) -> None:
+    """Write a bundle as the published artefacts, or as TorchScript; ONNX is in the bundle."""
+    from n3r.bundle import Bundle
+    from n3r.export import export_torchscript
+    from n3r.interop import write_sagemaker
+
+    if layout not in ("sagemaker", "torchscript"):
+        raise ValueError(f"--layout takes sagemaker or torchscript, not {layout!r}")
+    if layout == "sagemaker":
+        write_sagemaker(bundle, target, predictions)
+    elif predictions is None:
+        export_torchscript(Bundle.load(bundle).model, target)
+    else:
+        raise ValueError("--predictions goes with --layout sagemaker")
+    typer.echo(f"{layout}: {target}", err=True)
+
+
+@app.command(name="import-legacy")
+def import_legacy(
+    state_dict: Annotated[Path, typer.Argument(help="a legacy models/model_{epoch}.pt")],
+    model_class: Annotated[str, typer.Option(help="lstm2risk or transformer2risk")],
+    tokenizer: Annotated[Path, typer.Option(help="the legacy's tokenizer.json")],
+    features: Annotated[Path, typer.Option(help="its feature columns in the weights' order, one a line")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the bundle to write")],
+    map: Annotated[Path | None, typer.Option(help="column map (JSON); default: configs/orders.json")] = None,
+) -> None:
+    """Make a bundle of the legacy's weights; it scores as the legacy did."""
+    from n3r.interop import import_legacy
+    from n3r.schema import ColumnMap
+
+    columns = ColumnMap.from_file(map or pipeline.ROOT / "configs" / "orders.json")
+    import_legacy(state_dict, model_class, tokenizer, features, columns).save(output)
+    typer.echo(f"bundle: {output}", err=True)
+
+
+@app.command()
+def params(notebook: Annotated[str, typer.Argument(help="a step's name or number, such as 03")]) -> None:
+    """List a notebook's parameters with their defaults."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("parameter", "default", "meaning")
+    for name, spec in pipeline.notebook_parameters(pipeline.notebook_path(notebook).stem).items():
+        table.add_row(name, repr(spec["default"]), spec["help"])
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+@app.command()
+def refresh() -> None:
+    """Run the notebooks at dev size and keep the outputs in them, as they are committed."""
+    for step in pipeline.STEPS:
+        pipeline.refresh_notebook(step.name)
+        typer.echo(f"{step.name} refreshed", err=True)
+
+
+def _default_map(step: pipeline.Step) -> Path:
+    """The column map of a step's parameters cell, which is relative to the notebook."""
+    return pipeline.ROOT / "notebooks" / pipeline.notebook_parameters(step.name)["column_map"]["default"]
+
+
+def _absolute(item: str) -> str:
+    """A data item with its path made absolute; the notebooks run in another folder."""
+    region, equals, path = item.rpartition("=")
+    return f"{region}{equals}{Path(path).resolve()}"
+
+
+def _summarise(folder: Path) -> None:
+    """Print the table of test metrics, the parity verdicts and where the report is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    metrics = pipeline.read_metrics(folder, "05_parity")
+    table = Table(
+        "model", "test AUROC [95 %]", "AP", "recall at 1 % FPR", "at 5 % FPR", "orders/s in training"
+    )
+    for row in metrics["models"]:
+        table.add_row(*(str(cell) for cell in row.values()))
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    for sentence in metrics["verdicts"]:
+        console.print(sentence)
+    console.print(f"report: {metrics['report']}", soft_wrap=True)
+
+
+def _compare_classes(folder: Path) -> None:
+    """Print the table of model classes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = pipeline.read_metrics(folder, "06_multimodal")["classes"]
+    table = Table("model class", "test AUROC [95 %]", "parameters", "seconds an epoch", "ms a row")
+    for row in rows:
+        figures = f"{row['parameters']:,}", f"{row['seconds_an_epoch']:.1f}", f"{row['ms_a_row']:.2f}"
+        table.add_row(row["model_class"], row["auroc_text"], *figures)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def main() -> None:
+    """The `n3r` command."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(f"n3r: {error}", err=True)
+        sys.exit(2)
+    except pipeline.StepError as error:
+        typer.echo(f"n3r: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The files of a bundle: which there are, their checksums, and the versions that wrote them.
+
+Decisions:
+- MANIFEST.json is written last: a folder without it is no bundle.
+- `verify` names every file that is missing, truncated, altered or foreign before any of them is opened. Only
+  names known here are ever opened, so none can lead out of the folder; a link is foreign.
+- `FORMAT` is raised when a reader would misread an older writer's files; a bundle of another is refused. A
+  library that cannot read what another version of it wrote is named, with the version that can.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+FORMAT = 2
+MANIFEST = "MANIFEST.json"
+FILES = (
+    "MODEL_CARD.md",
+    "calibration.json",
+    "columns.json",
+    "config.json",
+    "features.json",
+    "metrics.json",
+    "model.onnx",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_metadata.json",
+    "vocab.json",
+)
+OPTIONAL = ("model.int8.onnx", "model.onnx.data")
+LIBRARIES = ("n3r", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "polars", "numpy")
+
+
+def write_manifest(folder: Path) -> None:
+    """Describe the files of a folder; the last act of writing a bundle."""
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())
+    }
+    write_json(folder / MANIFEST, {"format": FORMAT, "versions": versions(), "files": files})
+
+
+def versions() -> dict[str, str]:
+    """The libraries that a bundle's files depend on, and their versions here."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def verify(folder: Path) -> dict[str, str]:
+    """The versions that wrote a bundle; FileNotFoundError or ValueError naming every file at fault."""
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(f"{folder} is no complete bundle, it has no {MANIFEST}: train it first")
+    files, writers = _read_manifest(folder)
+    present = {path.name: path for path in folder.iterdir() if path.name != MANIFEST}
+    own = {name: path for name, path in present.items() if name in files and not path.is_symlink()}
+    problems = [f"{name} is missing" for name in sorted({*FILES, *files} - present.keys())]
+    problems += [f"{name} is foreign" for name in sorted(present.keys() - own.keys())]
+    problems += [problem for name, path in sorted(own.items()) if (problem := _damage(path, files[name]))]
+    if problems:
+        raise ValueError(f"the bundle {folder} cannot be trusted: {'; '.join(problems)}")
+    return writers
+
+
+def _read_manifest(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    damaged = f"the bundle {folder} cannot be trusted: {MANIFEST} was altered"
+    content = read_json(folder / MANIFEST)
+    if not isinstance(content, dict) or not isinstance(writers := content.get("versions", {}), dict):
+        raise ValueError(damaged)
+    written, own = content.get("format", 1), version("n3r")
+    if written != FORMAT:
+        writer = writers.get("n3r", "an earlier n3r")
+        advice = (
+            "install that n3r, or a newer one"
+            if isinstance(written, int) and written > FORMAT
+            else ("train the model again, or score with that n3r")
+        )
+        raise ValueError(
+            f"the bundle {folder} has the format {written!r} of n3r {writer}; this n3r {own} reads the "
+            f"format {FORMAT}: {advice}"
+        )
+    files = content.get("files")
+    known = isinstance(files, dict) and all(name in (*FILES, *OPTIONAL) for name in files)
+    if not known or not all(isinstance(entry, dict) for entry in files.values()):
+        raise ValueError(damaged)
+    return files, writers
+
+
+def _damage(path: Path, entry: dict[str, Any]) -> str | None:
+    if not path.is_file():
+        return f"{path.name} is no file"
+    n_bytes, expected = path.stat().st_size, entry.get("bytes")
+    if isinstance(expected, int) and n_bytes < expected:
+        return f"{path.name} is truncated ({n_bytes} of {expected} bytes)"
+    return None if n_bytes == expected and entry.get("sha256") == sha256(path) else f"{path.name} was altered"
+
+
+@contextmanager
+def written_by(path: Path, library: str, writers: dict[str, str]) -> Iterator[None]:
+    """Within it, what goes wrong with a verified file becomes a ValueError that says which versions met."""
+    try:
+        yield
+    except Exception as error:  # each library has its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read ({reason}): it was written with {library} {writers.get(library, '?')} "
+            f"and this is {version(library)}; install that version, or train the model again"
+        ) from None
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; ValueError names it when there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write a JSON file of finite numbers."""
+    path.write_text(
+        json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,289 @@
+"""Scores from a bundle, without torch: onnxruntime runs its graph, tokenizers and polars feed it.
+
+Decisions:
+- What the graph reads is made by the functions that made it in training: `read_texts`, `TabularFeatures`,
+  `pad`. A row scores the same alone, beside others, and from any kind of file.
+- Rows run in batches of near-equal length and come back in their order.
+- One order given as a dict goes the same way without a table: a table of one row costs more than the graph.
+- Files are read, scored and written a chunk of rows at a time, so that memory does not grow with them. The
+  output gets its name when the last row is in it.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from n3r.calibrate import Calibration
+from n3r.features import TabularFeatures
+from n3r.manifest import read_json, verify, written_by
+from n3r.rows import KINDS, ROW_SUFFIXES, Inputs, Reject, expand, read_chunks, typed, typed_row, writer
+from n3r.schema import ColumnMap
+from n3r.tables import format_of
+from n3r.tokenizer import TEXT_KEYS, ChunkedText, TextConfig, Texts, load_tokenizer, pad, read_texts
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+BATCH_ROWS, BATCH_TOKENS = 128, 8192  # at most, with padding
+REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}
+
+
+class Scorer:
+    """Scores rows that have the columns of a bundle's column map; other columns do not matter.
+
+    Attributes: `inputs` (the columns that are read), `outputs` (those that `score` gives beside the id).
+    """
+
+    def __init__(self, bundle: str | Path, threads: int | None = None, int8: bool = False):
+        """Verify and read a bundle; `threads` for the graph (None: all processors), `int8` for 8-bit weights.
+
+        Raises FileNotFoundError or ValueError naming the files at fault.
+        """
+        folder = Path(bundle)
+        writers = verify(folder)
+        config = read_json(folder / "config.json")
+        self.column_map = ColumnMap.from_file(folder / "columns.json")
+        self.features = TabularFeatures.from_dict(read_json(folder / "features.json"))
+        self.calibration = Calibration.from_dict(read_json(folder / "calibration.json"))
+        with written_by(folder / "tokenizer.json", "tokenizers", writers):
+            self.tokenizer = load_tokenizer(folder)
+        graph = folder / ("model.int8.onnx" if int8 else "model.onnx")
+        if not graph.is_file():
+            raise ValueError(f"{folder} has no 8-bit weights: save it with int8_rows, or score without int8")
+        with written_by(graph, "onnxruntime", writers):
+            self._session = _session(graph, threads)
+        self._reads = [node.name for node in self._session.get_inputs()]
+        self._texts = TextConfig(**config["texts"])
+        self._longest = config["model"]["block_size"]  # of a text; what is over is cut, as in training
+        self._n_classes = config["model"]["n_classes"]
+        self.inputs = self._find_inputs()
+        self.outputs = list(self._named(np.full((1, self._n_classes), 1 / self._n_classes)))
+
+    def _find_inputs(self) -> Inputs:
+        columns = self.column_map
+        texts = columns.all_text
+        if "tabular" not in self._reads:
+            return Inputs(columns.id, texts, [], [])
+        categorical = [name for name in self.features.columns if name not in self.features.imputation_]
+        return Inputs(columns.id, texts, list(self.features.imputation_), categorical)
+
+    def score(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The id of each row and, in the rows' order, `score`, `p_calibrated` and `percentile`.
+
+        With two classes `score` is the model's probability of class 1, `p_calibrated` the same after
+        calibration on the validation rows, and `percentile` says how little of that traffic scored as high.
+        With more classes they are `score_<c>` and `p_calibrated_<c>`. Without calibration there are scores
+        alone.
+
+        Raises ValueError naming every column that is missing or of a wrong type, or the first cells that are.
+        """
+        rows, problems = typed(frame, self.inputs)
+        if problems:
+            shown = "; ".join(f"row {row + 1}, column {column!r}: {why}" for row, column, why in problems[:5])
+            raise ValueError(f"{len(problems)} cells cannot be read: {shown}")
+        return self.score_typed(rows)
+
+    def score_typed(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """`score` of rows that `rows.typed` or `rows.read_chunks` gave."""
+        texts = self._read_texts({name: rows[name].to_list() for name in self.inputs.text})
+        tabular = self.features.transform(rows) if "tabular" in self._reads else None
+        scores = self._named(self._probabilities(texts, tabular))
+        ids = rows.select(self.inputs.id) if self.inputs.id in rows.columns else rows.select()
+        return ids.with_columns(pl.Series(name, values) for name, values in scores.items())
+
+    def score_one(self, order: Mapping[str, Any], output: str | None = None) -> float:
+        """The first of `outputs`, or another, of one order: column -> text, number or None.
+
+        Raises ValueError as `score` does. The id need not be there.
+        """
+        values = typed_row(order, self.inputs)
+        scores = self._named(self._one(values))
+        if (output or self.outputs[0]) not in scores:
+            raise ValueError(f"this model gives no {output!r}; it gives {', '.join(scores)}")
+        return float(scores[output or self.outputs[0]][0])
+
+    def explain_one(self, order: Mapping[str, Any], of_class: int = 1) -> pl.DataFrame:
+        """What each input column adds to the score of one order, largest first.
+
+        Columns: `input`, `role`, `is_missing`, `score_without` (with a missing value in its place) and
+        `contribution`, the score less that. Exact for any model and no more than it says: contributions of
+        columns that say the same thing are small each, and they do not sum to the score.
+        """
+        inputs = self.inputs
+        values = typed_row(order, inputs)
+        roles = {"text": inputs.text, "number": inputs.numeric, "category": inputs.categorical}
+        names = list(dict.fromkeys(name for names in roles.values() for name in names))
+        rows = [values, *({**values, name: None} for name in names)]
+        texts = self._read_texts({name: [row[name] for row in rows] for name in inputs.text})
+        reads = "tabular" in self._reads
+        tabular = np.concatenate([self.features.transform_row(row) for row in rows]) if reads else None
+        score, *without = self._probabilities(texts, tabular)[:, of_class].tolist()
+        table = pl.DataFrame(
+            {
+                "input": names,
+                "role": [", ".join(role for role in roles if name in roles[role]) for name in names],
+                "is_missing": [values[name] is None for name in names],
+                "score_without": without,
+            }
+        ).with_columns(contribution=score - pl.col("score_without"))
+        return table.sort(pl.col("contribution").abs(), descending=True, maintain_order=True)
+
+    def _one(self, values: Mapping[str, Any]) -> np.ndarray:
+        """Probabilities (1, C) of one row."""
+        texts = self._read_texts({name: [values[name]] for name in self.inputs.text})
+        tabular = self.features.transform_row(values) if "tabular" in self._reads else None
+        return self._run(texts, tabular, [0])
+
+    def _read_texts(self, fields: Mapping[str, Sequence[str | None]]) -> list[Texts]:
+        n_texts = sum(ids in self._reads for ids, _ in TEXT_KEYS)
+        return read_texts(fields, self.column_map, self.tokenizer, self._texts, n_texts)
+
+    def _probabilities(self, texts: list[Texts], tabular: np.ndarray | None) -> np.ndarray:
+        """Probabilities (N, C) of tokenised rows and their features."""
+        out = np.empty((len(texts[0]), self._n_classes), np.float32)
+        for rows in _batches(sum(_cost(text) for text in texts)):
+            out[rows] = self._run(texts, tabular, rows)
+        return out
+
+    def _run(self, texts: list[Texts], tabular: np.ndarray | None, rows: Sequence[int]) -> np.ndarray:
+        feed = {}
+        for (ids, mask), text in zip(TEXT_KEYS, texts, strict=False):
+            cut = [text.row(row)[: self._longest] for row in rows]
+            feed[ids], feed[mask] = pad(cut, self.tokenizer.pad_token)
+        if tabular is not None:
+            feed["tabular"] = tabular[rows]
+        return self._session.run(["probs"], feed)[0]
+
+    def _named(self, p: np.ndarray) -> dict[str, np.ndarray]:
+        """Probabilities (N, C) as the columns of `outputs`, float32."""
+        kinds = {"score": p}
+        if self.calibration.log_loss:
+            kinds["p_calibrated"] = self.calibration.calibrated(p)
+        if self._n_classes > 2:
+            named = {f"{kind}_{c}": values[:, c] for kind, values in kinds.items() for c in range(p.shape[1])}
+        else:
+            named = {kind: values[:, 1] for kind, values in kinds.items()}
+            percentile = self.calibration.percentile(p[:, 1])
+            named |= {} if percentile is None else {"percentile": percentile}
+        return {name: values.astype(np.float32) for name, values in named.items()}
+
+
+class Counts(NamedTuple):
+    """What became of the rows of files: read = scored + rejected."""
+
+    read: int
+    scored: int
+    rejected: int
+
+
+def score_files(
+    scorer: Scorer,
+    items: Sequence[str | Path],
+    output: str | Path,
+    kind: str | None = None,
+    skip: bool = False,
+    progress: bool = True,
+) -> Counts:
+    """Score files, folders and patterns of Parquet, CSV, TSV and JSON lines, rows and files in their order.
+
+    An `output` that ends in .parquet, .csv, .tsv or .jsonl is one file of all rows; else it is a folder that
+    gets a file for each file, in the `kind` given or its own. With `skip` rows that cannot be read are listed
+    beside the output, in `<its name>.rejects.csv`; otherwise the first of them is a ValueError naming file,
+    row and column, and nothing is written.
+    """
+    from tqdm import tqdm
+
+    counts = Counts(0, 0, 0)
+    hidden = {} if progress else {"disable": True}  # False would overrule TQDM_DISABLE
+    with tqdm(
+        desc="scored", unit=" rows", unit_scale=True, mininterval=0.5, file=sys.stderr, **hidden
+    ) as bar:
+        for target, sources in _targets(expand(items), Path(output), kind).items():
+            found = _score_into(target, sources, scorer, skip, bar)
+            counts = Counts(*(a + b for a, b in zip(counts, found, strict=True)))
+    return counts
+
+
+def _targets(files: list[tuple[Path, str | None]], output: Path, kind: str | None) -> dict[Path, list]:
+    """Each file to write and the files that its rows come from."""
+    if output.suffix.removeprefix(".") in KINDS:
+        if kind not in (None, output.suffix.removeprefix(".")):
+            raise ValueError(f"{output} is to be {kind}: let its name end so, or leave the format out")
+        targets = {output: files}
+    else:
+        targets = {}
+        for path, region in files:
+            own = kind or format_of(path, ROW_SUFFIXES)
+            targets.setdefault(output / f"{path.name.split('.')[0]}.{own}", []).append((path, region))
+        several = [target.name for target, sources in targets.items() if len(sources) > 1]
+        if several:
+            raise ValueError(f"several files would become {', '.join(several)}: give one output file")
+    inputs = {path.resolve() for path, _ in files}
+    if over := [str(target) for target in targets if target.resolve() in inputs]:
+        raise ValueError(f"the output would replace the input {', '.join(over)}: choose another name")
+    return targets
+
+
+def _score_into(
+    target: Path, sources: list[tuple[Path, str | None]], scorer: Scorer, skip: bool, bar: Any
+) -> Counts:
+    n_read = n_rejected = 0
+    rejects = target.with_name(f"{target.stem}.rejects.csv")
+    with ExitStack() as files:
+        scored = files.enter_context(writer(target, target.suffix.removeprefix(".")))
+        rejected = None
+        for path, region in sources:
+            for chunk in read_chunks(path, scorer.inputs, region=region):
+                if chunk.rejects and not skip:
+                    raise ValueError(_refusal(chunk.rejects))
+                scored.write(scorer.score_typed(chunk.frame))
+                if chunk.rejects:
+                    rejected = rejected or files.enter_context(writer(rejects, "csv"))
+                    rejected.write(pl.DataFrame(chunk.rejects, schema=REJECTS, orient="row"))
+                n_read += chunk.n_rows
+                n_rejected += len(chunk.rejects)
+                bar.update(chunk.n_rows)
+        if rejected is None:
+            rejects.unlink(missing_ok=True)  # of an earlier run
+    return Counts(n_read, n_read - n_rejected, n_rejected)
+
+
+def _refusal(rejects: list[Reject]) -> str:
+    shown = "".join(
+        f"\n- {r.file}, row {r.row}{f', column {r.column!r}' if r.column else ''}: {r.reason}"
+        for r in rejects[:5]
+    )
+    more = f"\n- and {len(rejects) - 5} more at least" if len(rejects) > 5 else ""
+    return f"rows that cannot be read:{shown}{more}\nmend them, or list them and go on with --on-error skip"
+
+
+def _session(path: Path, threads: int | None) -> "InferenceSession":
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.log_severity_level = 4  # what it would log it also raises
+    options.intra_op_num_threads = threads or 0
+    return InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _cost(text: Texts) -> np.ndarray:
+    """Tokens that a row takes in a batch of its like, (N,)."""
+    return text.lengths * text.n_chunks if isinstance(text, ChunkedText) else text.lengths
+
+
+def _batches(cost: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of near-equal cost, each row once."""
+    order = np.argsort(cost, kind="stable")
+    start = 0
+    while start < len(order):
+        # Costs ascend, so the last row of a batch says what each of its rows is padded to.
+        rows = order[start : start + BATCH_ROWS]
+        padded = cost[rows] * np.arange(1, len(rows) + 1)
+        rows = rows[: max(1, int(np.searchsorted(padded, BATCH_TOKENS, side="right")))]
+        yield rows
+        start += len(rows)
