@@ -1,7 +1,7 @@
 """Scoring from a bundle beside the legacy's eager model, at the published sizes, interleaved in one process.
 
     python -m benchmarks.score latency lstm2risk     one order, dict to calibrated score, 1 thread
-    python -m benchmarks.score batch lstm2risk       rows a second, 2 threads, tokenising and features included
+    python -m benchmarks.score batch lstm2risk       rows a second, 2 threads, with tokenising and features
     python -m benchmarks.score cold lstm2risk        import to first score, in new processes
     python -m benchmarks.score memory lstm2risk      peak memory of `n3r score` by rows of the file
 

@@ -107,6 +107,8 @@ class Bundle(NamedTuple):
         calibration = (self.calibration or _calibrate(self.model, None, self.tokenizer.pad_token)).to_dict()
         columns = self.column_map.model_dump()
         write_json(folder / "config.json", config)
+        mode = (folder / "config.json").stat().st_mode
+        (folder / "model.safetensors").chmod(mode)  # safetensors lets its owner alone read it
         write_json(folder / "features.json", self.features.to_dict())
         write_json(folder / "columns.json", columns)
         write_json(folder / "metrics.json", measured)

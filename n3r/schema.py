@@ -180,10 +180,10 @@ def explain(error: ValidationError, known: Iterable[str]) -> str:
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """" (did you mean ..?)", with at most two of `names`, or nothing."""
+    """A phrase that asks whether at most two of `names` were meant, or nothing."""
     by_lower = {other.lower(): other for other in names}
-    near = get_close_matches(name.lower(), by_lower, n=2, cutoff=0.7)
-    return f" (did you mean {' or '.join(repr(by_lower[n]) for n in near)}?)" if near else ""
+    found = get_close_matches(name.lower(), by_lower, n=2, cutoff=0.7)
+    return f" (did you mean {' or '.join(repr(by_lower[n]) for n in found)}?)" if found else ""
 
 
 def _is_number(kind: pl.DataType) -> bool:
