@@ -202,17 +202,18 @@ def cold(model_class: str, folder: Path, pairs: int, n_rows: int) -> dict[str, A
     return {"median_s": round(statistics.median(map(sum, parts)), 2)}
 
 
+# VmHWM: getrusage's peak starts at that of the process that started this one.
 MEMORY = """
-import resource, sys
+import re, sys
 from n3r.score import Scorer, score_files
 scorer = Scorer(sys.argv[1], threads=2)
 print(score_files(scorer, [sys.argv[2]], sys.argv[3], progress=False).scored)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 """
 
 
 def memory(model_class: str, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
-    """Peak memory of scoring Parquet files of growing numbers of rows, with a small model."""
+    """Peak memory of scoring Parquet files of growing numbers of rows, with a small model; Linux."""
     bundle(model_class, folder, **SMALL[model_class])
     part = orders(min(n_rows, 100_000), seed=2)
     peaks = {}
@@ -223,7 +224,7 @@ def memory(model_class: str, folder: Path, pairs: int, n_rows: int) -> dict[str,
         started = time.perf_counter()
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         seconds = time.perf_counter() - started
-        peaks[out[0]] = round(int(out[1]) / (1024 if sys.platform == "linux" else 1024**2))
+        peaks[out[0]] = round(int(out[1]) / 1024)
         print(
             json.dumps(
                 {"rows": int(out[0]), "peak_mb": peaks[out[0]], "rows_a_second": round(size / seconds)}

@@ -206,29 +206,38 @@ class TabularFeatures:
 
     def _encode(self, numbers: np.ndarray, risks: np.ndarray) -> np.ndarray:
         """Numbers (N, n), not finite where missing, and risks (N, r) -> (N, F) float32."""
+        learned = self._learned
         missing = ~np.isfinite(numbers)
-        raw = np.hstack([np.where(missing, list(self.imputation_.values()), numbers), risks])
+        raw = np.concatenate([np.where(missing, learned.fills, numbers), risks], axis=1)
         if self.config.scaling == "none":
             return raw.astype(np.float32)
-        read = self._learned
-        scaled = _interpolate(raw[:, read.scaled], read.values, read.scores)
-        return np.hstack([scaled, missing[:, read.indicators]]).astype(np.float32)
+        out = np.empty((len(raw), len(learned.scaled) + len(learned.indicators)), np.float32)
+        out[:, : len(learned.scaled)] = learned.scale(raw[:, learned.scaled])
+        out[:, len(learned.scaled) :] = missing[:, learned.indicators]
+        return out
 
     @cached_property
     def _learned(self) -> "_Learned":
-        """Knots and indicators as arrays."""
+        """What was learned, as arrays."""
         raw = {name: i for i, name in enumerate([*self.imputation_, *self.risk_tables_])}
-        width = (
-            2 ** max((len(k["value"]) - 1).bit_length() for k in self.knots_.values()) if self.knots_ else 2
-        )
+        most = max((len(knots["value"]) for knots in self.knots_.values()), default=2)
+        width = 2 ** (most - 1).bit_length()
         values = np.full((len(self.knots_), width), np.inf)
         scores = np.zeros_like(values)
         for i, knots in enumerate(self.knots_.values()):
             n = len(knots["value"])
-            values[i, :n] = knots["value"]
-            scores[i, :n], scores[i, n:] = knots["score"], knots["score"][-1]
-        indicators = [raw[name] for name in self.indicators_]
-        return _Learned([raw[name] for name in self.knots_], indicators, values, scores)
+            values[i, :n], scores[i, :n] = knots["value"], knots["score"]
+        first = np.arange(len(values)) * width
+        return _Learned(
+            np.array(list(self.imputation_.values()), np.float64),
+            np.array([raw[name] for name in self.knots_], np.int64),
+            np.array([raw[name] for name in self.indicators_], np.int64),
+            values.ravel(),
+            scores.ravel(),
+            first,
+            first + np.isfinite(values).sum(axis=1) - 1,
+            width,
+        )
 
     def _risks(self, frame: pl.DataFrame, out_of_fold: bool) -> Iterator[tuple[str, np.ndarray]]:
         for name, table in self.risk_tables_.items():
@@ -316,27 +325,27 @@ def read_precomputed(path: str | Path) -> dict:
 class _Learned(NamedTuple):
     """What `TabularFeatures._encode` reads."""
 
-    scaled: list[int]  # raw columns with knots
-    indicators: list[int]  # raw columns with a missing indicator
-    values: np.ndarray  # (F, K) knots of each scaled column, K a power of two, filled up with infinity
-    scores: np.ndarray  # (F, K), filled up with the last
+    fills: np.ndarray  # (n,) what a missing number becomes
+    scaled: np.ndarray  # (G,) raw columns with knots
+    indicators: np.ndarray  # raw columns with a missing indicator
+    values: np.ndarray  # (G * width,) the knots of each scaled column, filled up with infinity
+    scores: np.ndarray  # (G * width,)
+    first: np.ndarray  # (G,) where each column's knots start
+    last: np.ndarray  # (G,) its last knot
+    width: int  # a power of two
 
-
-def _interpolate(x: np.ndarray, values: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """(N, F) -> (N, F): `np.interp` of each column by its knots, for all columns at once."""
-    n_columns, width = values.shape
-    first = np.arange(n_columns) * width
-    v, s = values.ravel(), scores.ravel()
-    low = np.broadcast_to(first, x.shape).copy()  # (N, F) the last knot that is not above x
-    step = width // 2
-    while step:
-        low += step * (v[low + step] <= x)
-        step //= 2
-    last = first + np.isfinite(values).sum(axis=1) - 1
-    low = np.minimum(low, last - 1)
-    x = np.clip(x, v[first], v[last])
-    share = (x - v[low]) / (v[low + 1] - v[low])  # and no slope: between denormal knots it is infinite
-    return s[low] + share * (s[low + 1] - s[low])
+    def scale(self, x: np.ndarray) -> np.ndarray:
+        """(N, G) -> (N, G): `np.interp` of each column by its knots, all columns at once."""
+        v, s = self.values, self.scores
+        low = np.broadcast_to(self.first, x.shape)  # (N, G) the last knot that is not above x
+        step = self.width // 2
+        while step:
+            low = low + step * (v[low + step] <= x)
+            step //= 2
+        low = np.minimum(low, self.last - 1)
+        x = np.minimum(np.maximum(x, v[self.first]), v[self.last])
+        share = (x - v[low]) / (v[low + 1] - v[low])  # and no slope: between denormal knots it is infinite
+        return s[low] + share * (s[low + 1] - s[low])
 
 
 def _side_by_side(columns: list[np.ndarray], n_rows: int) -> np.ndarray:

@@ -10,6 +10,7 @@ Decisions:
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -142,28 +143,28 @@ class NameTokenizer:
         None is the token [MISSING]. A row of more than `max_tokens` tokens keeps an equal share of each
         field's first ones, so that one huge field cannot push the others out.
         """
-        ids, lengths = zip(*(self._encode_field(column) for column in fields), strict=True)
-        lengths = np.stack(lengths)  # (K, N) tokens of each field
-        kept = lengths if max_tokens is None else _fair_share(lengths, max_tokens)
-        n_fields, n_rows = kept.shape
-        offsets = np.zeros(n_rows + 1, np.int64)
-        np.cumsum(kept.sum(axis=0) + n_fields - 1, out=offsets[1:])
-        joined = np.full(offsets[-1], self._bar, np.int32)
-        start = offsets[:-1].copy()
-        for field, full, keep in zip(ids, lengths, kept, strict=True):
-            source = np.repeat(np.cumsum(full) - full, keep) + _ramp(keep)
-            joined[np.repeat(start, keep) + _ramp(keep)] = field[source]
-            start += keep + 1
-        return TokenizedText(joined, offsets)
+        columns = [self._encode_field(list(column)) for column in fields]
+        most = None if max_tokens is None else max_tokens - len(columns) + 1
+        rows = [self._join(row, most) for row in zip(*columns, strict=True)]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        return TokenizedText(np.fromiter(chain.from_iterable(rows), np.int32, offsets[-1]), offsets)
 
-    def _encode_field(self, column: Iterable[str | None]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of all rows of one field, end to end, and how many each row has."""
-        texts = list(column)
+    def _encode_field(self, texts: list[str | None]) -> list[list[int]]:
         known = ["" if text is None else text for text in texts]
         encoded = [e.ids for e in self.tokenizer.encode_batch_fast(known, add_special_tokens=False)]
-        encoded = [[self._missing] if t is None else ids for t, ids in zip(texts, encoded, strict=True)]
-        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        return np.fromiter((t for ids in encoded for t in ids), np.int32, lengths.sum()), lengths
+        return [[self._missing] if t is None else ids for t, ids in zip(texts, encoded, strict=True)]
+
+    def _join(self, fields: tuple[list[int], ...], most: int | None) -> list[int]:
+        """One row of fields with bars between, each cut to its share where they have more than `most` ids."""
+        if most is not None and sum(map(len, fields)) > most:
+            share = max(1, most // len(fields))
+            fields = [ids[:share] for ids in fields]
+        joined = [*fields[0]]
+        for ids in fields[1:]:
+            joined.append(self._bar)
+            joined += ids
+        return joined
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, vocab.json and tokenizer_metadata.json into an existing folder."""
@@ -349,19 +350,6 @@ def _load(folder: Path) -> tuple[Tokenizer, dict | None]:
         return tokenizer, json.loads(metadata.read_text())
     except ValueError as error:
         raise ValueError(f"{metadata} cannot be read: {error}") from None
-
-
-def _fair_share(lengths: np.ndarray, max_tokens: int) -> np.ndarray:
-    n_fields = len(lengths)
-    too_long = lengths.sum(axis=0) + n_fields - 1 > max_tokens
-    share = max(1, (max_tokens - n_fields + 1) // n_fields)
-    return np.where(too_long, np.minimum(lengths, share), lengths)
-
-
-def _ramp(lengths: np.ndarray) -> np.ndarray:
-    """0, 1, .. n - 1 for each n of lengths, end to end."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
 
 
 def _write_json(path: Path, content: dict) -> None:
