@@ -35,10 +35,13 @@ notebooks: $(READY)  ## run the notebooks at dev size and keep their outputs in 
 lab: $(READY)  ## JupyterLab on notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-bench: $(READY)  ## training speed beside the legacy at the published sizes, as ratios (some 8 minutes)
+bench: $(READY)  ## training and scoring beside the legacy at the published sizes, as ratios (some 15 minutes)
 	$(BIN)/python -m benchmarks.train lstm2risk names
 	$(BIN)/python -m benchmarks.train lstm2risk bots
 	$(BIN)/python -m benchmarks.train transformer2risk names
+	$(BIN)/python -m benchmarks.score lstm2risk latency batch cold
+	$(BIN)/python -m benchmarks.score transformer2risk latency batch cold
+	$(BIN)/python -m benchmarks.score lstm2risk memory --small
 
 example: run  ## renew reports/example from the quick run
 	mkdir -p reports/example

@@ -1,10 +1,11 @@
 """Scoring from a bundle beside the legacy's eager model, at the published sizes, interleaved in one process.
 
-    python -m benchmarks.score latency lstm2risk     one order, dict to calibrated score, 1 thread
-    python -m benchmarks.score batch lstm2risk       rows a second, 2 threads, with tokenising and features
-    python -m benchmarks.score cold lstm2risk        import to first score, in new processes
-    python -m benchmarks.score memory lstm2risk      peak memory of `n3r score` by rows of the file
+    python -m benchmarks.score lstm2risk latency     one order, dict to calibrated score, 1 thread
+    python -m benchmarks.score lstm2risk batch       rows a second, 2 threads, with tokenising and features
+    python -m benchmarks.score lstm2risk cold        import to first score, in new processes
+    python -m benchmarks.score lstm2risk memory      peak memory of scoring files of more and more rows
 
+Several cases share a bundle; `--small` takes a small model, `--rows` and `--pairs` less of all.
 Prints one JSON line a pair and one with the medians. Orders are synthetic, 100 feature columns, texts of 26
 tokens in the mean; the weights are random, which costs the same. The legacy tokenises, fills and scores as
 published, with n3r's tokenizer, whose texts are as long. `n3r int8` has 8-bit weights.
@@ -71,8 +72,8 @@ def orders(n_rows: int, seed: int = 0) -> pl.DataFrame:
 
 def bundle(model_class: str, folder: Path, **dimensions: Any) -> Bundle:
     """A saved bundle of random weights with both graphs."""
-    train = orders(20_000, seed=1)
-    config = TokenizerConfig(max_vocab=VOCAB, min_frequency=2)
+    train = orders(2_000 if dimensions else 20_000, seed=1)
+    config = TokenizerConfig(max_vocab=VOCAB, min_frequency=2, target_compression=2.33)
     tokenizer, _ = train_tokenizer(train.select(TEXT), config)
     features = TabularFeatures().fit(train, COLUMNS.numeric)
     torch.manual_seed(0)
@@ -111,10 +112,9 @@ def legacy(made: Bundle) -> tuple[torch.nn.Module, Callable[[pl.DataFrame], Lega
     return model, read
 
 
-def latency(model_class: str, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
+def latency(made: Bundle, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
     """Milliseconds an order, one at a time, of each system; medians and 95th percentiles."""
     torch.set_num_threads(1)
-    made = bundle(model_class, folder)
     scorers = {"n3r": Scorer(folder, threads=1), "n3r int8": Scorer(folder, threads=1, int8=True)}
     model, read = legacy(made)
     pad = made.tokenizer.pad_token
@@ -149,10 +149,9 @@ def latency(model_class: str, folder: Path, pairs: int, n_rows: int) -> dict[str
     }
 
 
-def batch(model_class: str, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
+def batch(made: Bundle, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
     """Rows a second of each system."""
     torch.set_num_threads(2)
-    made = bundle(model_class, folder)
     model, read = legacy(made)
     frame = orders(n_rows, seed=2)
     scorers = {"n3r": Scorer(folder, threads=2), "n3r int8": Scorer(folder, threads=2, int8=True)}
@@ -189,9 +188,8 @@ print(imported - started, loaded - imported, time.perf_counter() - loaded)
 """
 
 
-def cold(model_class: str, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
+def cold(made: Bundle, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
     """Seconds from the first import to the first score."""
-    bundle(model_class, folder)
     row = json.dumps(orders(1000, seed=2).row(0, named=True))
     parts = []
     for _ in range(pairs):
@@ -212,9 +210,8 @@ print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 """
 
 
-def memory(model_class: str, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
-    """Peak memory of scoring Parquet files of growing numbers of rows, with a small model; Linux."""
-    bundle(model_class, folder, **SMALL[model_class])
+def memory(made: Bundle, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
+    """Peak memory of scoring Parquet files of growing numbers of rows, on Linux."""
     part = orders(min(n_rows, 100_000), seed=2)
     peaks = {}
     for size in sorted({n_rows // 100, n_rows // 10, n_rows}):
@@ -230,7 +227,7 @@ def memory(model_class: str, folder: Path, pairs: int, n_rows: int) -> dict[str,
                 {"rows": int(out[0]), "peak_mb": peaks[out[0]], "rows_a_second": round(size / seconds)}
             )
         )
-    return {"peak_mb": peaks, "dimensions": SMALL[model_class]}
+    return {"peak_mb": peaks}
 
 
 def _seconds(call: Callable[[], Any]) -> float:
@@ -243,18 +240,22 @@ CASES = {"latency": (latency, 300), "batch": (batch, 4000), "cold": (cold, 1), "
 
 
 def main() -> None:
-    """Run one case."""
+    """Run the cases."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("case", choices=CASES)
     parser.add_argument("model_class", choices=["lstm2risk", "transformer2risk"])
+    parser.add_argument("cases", choices=CASES, nargs="+")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--rows", type=int)
+    parser.add_argument("--small", action="store_true", help="a small model instead of the published size")
     arguments = parser.parse_args()
-    measure, n_rows = CASES[arguments.case]
+    sizes = SMALL[arguments.model_class] if arguments.small else {}
+    described = {"model_class": arguments.model_class, "dimensions": sizes or "published"}
     with tempfile.TemporaryDirectory() as place:
-        n_rows = arguments.rows or n_rows
-        found = measure(arguments.model_class, Path(place) / "bundle", arguments.pairs, n_rows)
-    print(json.dumps({"case": arguments.case, "model_class": arguments.model_class, **found}))
+        made = bundle(arguments.model_class, Path(place) / "bundle", **sizes)
+        for case in arguments.cases:
+            measure, n_rows = CASES[case]
+            found = measure(made, Path(place) / "bundle", arguments.pairs, arguments.rows or n_rows)
+            print(json.dumps({"case": case, **described, **found}))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from n3r import pipeline
-from n3r.manifest import sha256
+from n3r.manifest import sha256, verify
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -124,18 +124,19 @@ def export(
     ] = None,
 ) -> None:
     """Write a bundle as the published artefacts, or as TorchScript; ONNX is in the bundle."""
+    if layout not in ("sagemaker", "torchscript"):
+        raise ValueError(f"--layout takes sagemaker or torchscript, not {layout!r}")
+    if predictions and layout != "sagemaker":
+        raise ValueError("--predictions goes with --layout sagemaker")
+    verify(bundle)  # before torch is imported, which takes seconds
     from n3r.bundle import Bundle
     from n3r.export import export_torchscript
     from n3r.interop import write_sagemaker
 
-    if layout not in ("sagemaker", "torchscript"):
-        raise ValueError(f"--layout takes sagemaker or torchscript, not {layout!r}")
     if layout == "sagemaker":
         write_sagemaker(bundle, target, predictions)
-    elif predictions is None:
-        export_torchscript(Bundle.load(bundle).model, target)
     else:
-        raise ValueError("--predictions goes with --layout sagemaker")
+        export_torchscript(Bundle.load(bundle).model, target)
     typer.echo(f"{layout}: {target}", err=True)
 
 

@@ -122,7 +122,7 @@ class _Probabilities(nn.Module):
 
     def __init__(self, model: RiskModel):
         super().__init__()
-        self.model = copy.deepcopy(model).cpu().float()
+        self.model = copy.deepcopy(model).cpu().float().requires_grad_(False)
         self.eval()
 
     def forward(self, batch: Batch) -> Tensor:

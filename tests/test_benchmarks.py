@@ -6,12 +6,29 @@ import sys
 from pathlib import Path
 
 
-def test_training_benchmark_prints_a_line_a_pair_and_the_median():
-    command = [sys.executable, "-m", "benchmarks.train", "lstm2risk", "names"]
-    command += ["--pairs", "1", "--steps", "1", "--legacy-steps", "1"]
+def run(*arguments: str) -> list[dict]:
+    command = [sys.executable, "-m", *arguments]
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    pair, median = map(json.loads, done.stdout.splitlines())
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_training_benchmark_prints_a_line_a_pair_and_the_median():
+    sizes = ("--pairs", "1", "--steps", "1", "--legacy-steps", "1")
+    pair, median = run("benchmarks.train", "lstm2risk", "names", *sizes)
     assert pair["ratio"] > 0
     assert median["median_ratio"] == pair["ratio"]
     assert 25 < median["mean_tokens"] < 27
+
+
+def test_scoring_benchmarks_print_a_line_a_pair_and_the_medians():
+    cases = {"latency": 1, "batch": 1, "cold": 1, "memory": 3}  # and the lines before the summary
+    lines = run("benchmarks.score", "lstm2risk", *cases, "--small", "--pairs", "1", "--rows", "300")
+    for case, n_lines in cases.items():
+        *pairs, summary = lines[: n_lines + 1]
+        lines = lines[n_lines + 1 :]
+        assert all(value > 0 for pair in pairs for value in pair.values())
+        assert summary["case"] == case and summary["dimensions"] != "published"
+        if case in ("latency", "batch"):
+            assert set(pairs[0]) == {"legacy", "n3r", "n3r int8"}
+    assert lines == []

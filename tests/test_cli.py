@@ -1,0 +1,135 @@
+"""Commands that hand models on and take them over; `run` and `score` are in test_pipeline and test_score."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from n3r.bundle import Bundle
+from n3r.features import TabularFeatures
+from n3r.legacy import (
+    LegacyLSTM2Risk,
+    LegacyLSTMConfig,
+    LegacyTextDataset,
+    LegacyTokenizer,
+    legacy_tabular,
+    predict_legacy,
+)
+from n3r.model import model_select
+from n3r.schema import ColumnMap
+from n3r.score import Scorer
+from n3r.train import TrainConfig
+
+TEXT = ["email", "billing", "holder"]
+COLUMNS = ColumnMap(
+    id="order", text=TEXT, label="fraud", label_values={"0": 0, "1": 1}, numeric=["amount"], split_by="random"
+)
+
+
+def n3r(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "n3r.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+
+
+@pytest.fixture(scope="module")
+def rows(names) -> pl.DataFrame:
+    amount = pl.Series([None if i % 5 == 0 else float(i) for i in range(300)])
+    return names(300).with_columns(order=pl.int_range(300).cast(pl.String), amount=amount)
+
+
+@pytest.fixture(scope="module")
+def folder(rows, tokenizer, tmp_path_factory) -> Path:
+    features = TabularFeatures().fit(rows, ["amount"])
+    sizes = {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 1}
+    model = model_select("lstm2risk", vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **sizes)
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    Bundle(model.eval(), tokenizer, features, COLUMNS, TrainConfig(), {}).save(folder)
+    return folder
+
+
+def test_the_command_lists_what_it_can_do():
+    done = n3r("--help")
+    assert done.returncode == 0
+    for command in ("run", "score", "export", "import-legacy", "params", "refresh"):
+        assert command in done.stdout
+
+
+def test_scoring_starts_without_torch(run_fresh):
+    code = "import sys, n3r.cli, n3r.score; print({'torch', 'lightning', 'transformers'} & set(sys.modules))"
+    assert run_fresh(code).strip() == "set()"
+
+
+def test_a_bundle_becomes_torchscript(folder, rows, tmp_path):
+    done = n3r("export", tmp_path / "model.pt", "--bundle", folder, "--layout", "torchscript")
+    assert done.returncode == 0, done.stderr
+    bundle = Bundle.load(folder)
+    data = bundle.dataset(rows[:1])
+    batch = {
+        "text": torch.from_numpy(data.text.row(0).astype(np.int64))[None],
+        "attn_mask": torch.ones(1, len(data.text.row(0)), dtype=torch.bool),
+        "tabular": torch.from_numpy(data.tabular),
+    }
+    np.testing.assert_allclose(
+        torch.jit.load(tmp_path / "model.pt")(batch), bundle.predict(rows[:1]), atol=1e-6
+    )
+
+
+def test_a_bundle_becomes_the_published_artefacts(folder, tmp_path):
+    pl.DataFrame({"label": [0, 1], "score": [0.1, 0.9]}).write_csv(tmp_path / "predictions.csv")
+    arguments = ("--bundle", folder, "--layout", "sagemaker", "--predictions", tmp_path / "predictions.csv")
+    done = n3r("export", tmp_path / "artefacts", *arguments)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "artefacts").iterdir()}
+    assert {
+        "model.pth",
+        "model.onnx",
+        "hyperparameters.json",
+        "feature_columns.txt",
+        "predict_results.pth",
+    } <= names
+
+
+def test_wrong_requests_end_in_one_message_and_status_2(folder, tmp_path):
+    for arguments, message in (
+        (("--bundle", folder, "--layout", "tensorflow"), "sagemaker or torchscript, not 'tensorflow'"),
+        (("--bundle", tmp_path, "--layout", "sagemaker"), "MANIFEST.json"),
+        (
+            ("--bundle", folder, "--layout", "torchscript", "--predictions", "x.csv"),
+            "goes with --layout sagemaker",
+        ),
+    ):
+        done = n3r("export", tmp_path / "out", *arguments)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_legacy_weights_become_a_bundle_that_scores_as_they_did(rows, tmp_path):
+    joined = (
+        rows.select(pl.concat_str(pl.col(TEXT).fill_null("[MISSING]"), separator="|")).to_series().to_list()
+    )
+    tokenizer = LegacyTokenizer(min_frequency=3).train(joined)
+    sizes = {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 1}
+    model = LegacyLSTM2Risk(LegacyLSTMConfig(n_tab_features=1, n_embed=tokenizer.vocab_size, **sizes))
+    torch.save(model.state_dict(), tmp_path / "model_9.pt")
+    tokenizer.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "features.txt").write_text("amount\n")
+    (tmp_path / "map.json").write_text(json.dumps(COLUMNS.model_dump()))
+    files = ("--tokenizer", tmp_path / "tokenizer.json", "--features", tmp_path / "features.txt")
+    rest = ("--map", tmp_path / "map.json", "-o", tmp_path / "bundle")
+    done = n3r("import-legacy", tmp_path / "model_9.pt", "--model-class", "lstm2risk", *files, *rest)
+    assert done.returncode == 0, done.stderr
+    dataset = LegacyTextDataset(
+        joined, legacy_tabular(rows, ["amount"]), np.zeros(len(rows), np.float32), tokenizer
+    )
+    scored = Scorer(tmp_path / "bundle").score(rows)
+    assert scored.columns == ["order", "score"], "nothing to calibrate on"
+    np.testing.assert_allclose(scored["score"], predict_legacy(model, dataset), atol=1e-6)
+    shutil.copy(tmp_path / "features.txt", tmp_path / "weights.pt")
+    done = n3r("import-legacy", tmp_path / "weights.pt", "--model-class", "lstm2risk", *files, *rest)
+    assert done.returncode == 2 and "weights.pt" in done.stderr and "Traceback" not in done.stderr
