@@ -66,15 +66,18 @@ def quantize_onnx(path: Path, target: Path) -> None:
     """Write a graph with the weights of its matrix products and LSTMs in 8 bits (dynamic quantisation).
 
     A quarter of the size, half to a quarter of the time. Activations are scaled by the largest of the batch:
-    a score moves by some 0.002, and a little with its batch-mates.
+    a score moves by some thousandths, also with its batch-mates. The encoder of the features stays as it is:
+    its columns differ so much in size that with one scale for all of them scores moved by up to 0.14.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     graph = onnx.load(path)
     del graph.graph.value_info[:]  # shapes of the weights before they are transposed
+    kept = [node.name for node in graph.graph.node if any("model.tabular." in name for name in node.input)]
+    kept += [f"{name}_MatMul" for name in kept]  # what the quantiser calls a Gemm
     with _checked(target, "the quantisation") as aside, _quiet():
-        quantize_dynamic(graph, aside, weight_type=QuantType.QInt8)
+        quantize_dynamic(graph, aside, weight_type=QuantType.QInt8, nodes_to_exclude=kept)
 
 
 def example_batch(model: RiskModel, n_rows: int = 2, n_tokens: int = 5, n_chunks: int = 2) -> Batch:
