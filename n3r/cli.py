@@ -205,6 +205,8 @@ def _summarise(folder: Path) -> None:
     for sentence in metrics["verdicts"]:
         console.print(sentence)
     console.print(f"report: {metrics['report']}", soft_wrap=True)
+    bundle = os.path.relpath(folder / "lstm2risk")
+    console.print(f"to score orders: n3r score --bundle {bundle} ORDERS -o SCORES", soft_wrap=True)
 
 
 def _compare_classes(folder: Path) -> None:

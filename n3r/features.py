@@ -193,10 +193,10 @@ class TabularFeatures:
 
         A frame of one row with a hundred columns takes milliseconds to make and to take apart again.
         """
-        numbers = [np.nan if values[name] is None else np.float32(values[name]) for name in self.imputation_]
+        numbers = np.array([[values[name] for name in self.imputation_]], np.float32)  # None becomes NaN
         tables = self.risk_tables_.values()
         risks = [table["bins"].get(values[table["column"]], table["default_bin"]) for table in tables]
-        return self._encode(np.array([numbers], np.float64), np.array([risks], np.float64))
+        return self._encode(numbers.astype(np.float64), np.array([risks], np.float64))
 
     @property
     def columns(self) -> list[str]:

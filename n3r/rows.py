@@ -118,18 +118,19 @@ def typed_row(row: Mapping[str, Any], inputs: Inputs) -> dict[str, str | float |
 
     Raises ValueError naming every column that is missing or cannot be read; the id need not be there.
     """
-    names = inputs._replace(id=None).names
-    plain = all(type(row.get(name)) in _STRINGS for name in (*inputs.text, *inputs.categorical))
-    plain = plain and all(type(row.get(name)) in _NUMBERS for name in inputs.numeric)
-    if not plain or any(name not in row for name in names):
+    try:
+        texts = {name: row[name] for name in (*inputs.text, *inputs.categorical)}
+        numbers = [row[name] for name in inputs.numeric]
+        if not (_STRINGS.issuperset(map(type, texts.values())) and _NUMBERS.issuperset(map(type, numbers))):
+            raise TypeError
+        with np.errstate(over="ignore"):
+            found = np.array(numbers, np.float64).astype(np.float32)  # None becomes NaN
+    except (KeyError, TypeError, OverflowError):  # a column is missing, or a table must tell its type
         return _typed_table(row, inputs._replace(id=None))
-    values = {name: _scalar(row[name]) for name in (*inputs.text, *inputs.categorical)}
-    numbers = np.array([_scalar(row[name]) for name in inputs.numeric], np.float64)  # None becomes NaN
-    with np.errstate(over="ignore"):
-        numbers = numbers.astype(np.float32)
-    finite = np.isfinite(numbers).tolist()
-    found = zip(inputs.numeric, numbers.tolist(), finite, strict=True)
-    return values | {name: number if known else None for name, number, known in found}
+    texts = {name: _scalar(text) for name, text in texts.items()}
+    finite = np.isfinite(found).tolist()
+    cells = zip(inputs.numeric, found.tolist(), finite, strict=True)
+    return texts | {name: number if known else None for name, number, known in cells}
 
 
 def _typed_table(row: Mapping[str, Any], inputs: Inputs) -> dict[str, str | float | None]:

@@ -82,6 +82,8 @@ class Scorer:
 
         Raises ValueError naming every column that is missing or of a wrong type, or the first cells that are.
         """
+        if not isinstance(frame, pl.DataFrame):
+            raise ValueError(f"expected a polars DataFrame, found {type(frame).__name__}: see pl.from_pandas")
         rows, problems = typed(frame, self.inputs)
         if problems:
             shown = "; ".join(f"row {row + 1}, column {column!r}: {why}" for row, column, why in problems[:5])

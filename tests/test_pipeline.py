@@ -224,6 +224,13 @@ def test_orders_in_csv_give_a_report_and_predictions_in_csv(tmp_path):
         provenance = json.loads((folder / "provenance.json").read_text())
         assert set(provenance["steps"]) == {step.name for step in STEPS[:5]}
         assert all(record["peak_memory_mb"] > 50 for record in provenance["steps"].values())
+        # Raw orders, as they came, get the scores that the prepared ones got in training.
+        bundle, raw = folder / "lstm2risk", [f"{r}={tmp_path / r}.csv" for r in ("NA", "EU")]
+        command_score = [*N3R, "score", "--bundle", str(bundle), *raw, "-o", str(tmp_path / "scores.parquet")]
+        assert subprocess.run(command_score, cwd=tmp_path, capture_output=True).returncode == 0
+        both = scored.join(pl.read_parquet(tmp_path / "scores.parquet"), on="objectId", suffix="_raw")
+        assert len(both) == len(scored)
+        assert (both["score"].cast(pl.Float64) - both["score_raw"]).abs().max() < 1e-6
         again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert again.stderr.count("unchanged, skipped") == 5
     finally:

@@ -476,6 +476,8 @@ def test_missing_and_unusable_columns_are_all_named(made, tmp_path):
         scorer.score(pl.DataFrame([{**ORDER, "amount": "1"}, {**ORDER, "amount": "secret"}]))
     with pytest.raises(ValueError, match="'amount' is not a number"):
         scorer.score_one({**ORDER, "amount": "secret"})
+    with pytest.raises(ValueError, match="expected a polars DataFrame, found list"):
+        scorer.score([ORDER])
     write(tmp_path, "jsonl", "rows", prepared(3).drop("name"))
     with pytest.raises(ValueError, match=r"(?s)rows.jsonl.*'name' is missing"):
         score_files(scorer, [tmp_path / "rows.jsonl"], tmp_path / "out.csv", progress=False)
