@@ -23,7 +23,6 @@ from n3r.features import TabularFeatures
 from n3r.manifest import read_json, verify, written_by
 from n3r.rows import KINDS, ROW_SUFFIXES, Inputs, Reject, expand, read_chunks, typed, typed_row, writer
 from n3r.schema import ColumnMap
-from n3r.tables import format_of
 from n3r.tokenizer import TEXT_KEYS, ChunkedText, TextConfig, Texts, load_tokenizer, pad, read_texts
 
 if TYPE_CHECKING:
@@ -95,8 +94,8 @@ class Scorer:
         texts = self._read_texts({name: rows[name].to_list() for name in self.inputs.text})
         tabular = self.features.transform(rows) if "tabular" in self._reads else None
         scores = self._named(self._probabilities(texts, tabular))
-        ids = rows.select(self.inputs.id) if self.inputs.id in rows.columns else rows.select()
-        return ids.with_columns(pl.Series(name, values) for name, values in scores.items())
+        columns = (pl.Series(name, values) for name, values in scores.items())
+        return rows.select(self.inputs.id).with_columns(columns)
 
     def score_one(self, order: Mapping[str, Any], output: str | None = None) -> float:
         """The first of `outputs`, or another, of one order: column -> text, number or None.
@@ -220,8 +219,9 @@ def _targets(files: list[tuple[Path, str | None]], output: Path, kind: str | Non
     else:
         targets = {}
         for path, region in files:
-            own = kind or format_of(path, ROW_SUFFIXES)
-            targets.setdefault(output / f"{path.name.split('.')[0]}.{own}", []).append((path, region))
+            ending = next(suffix for suffix in ROW_SUFFIXES if path.name.lower().endswith(suffix))
+            name = f"{path.name[: -len(ending)]}.{kind or ROW_SUFFIXES[ending]}"
+            targets.setdefault(output / name, []).append((path, region))
         several = [target.name for target, sources in targets.items() if len(sources) > 1]
         if several:
             raise ValueError(f"several files would become {', '.join(several)}: give one output file")
@@ -239,11 +239,17 @@ def _score_into(
     with ExitStack() as files:
         scored = files.enter_context(writer(target, target.suffix.removeprefix(".")))
         rejected = None
+        # An id may be a number in Parquet and is text in CSV.
+        ids = (
+            [pl.col(scorer.inputs.id).cast(pl.String)]
+            if len({path.suffix for path, _ in sources}) > 1
+            else []
+        )
         for path, region in sources:
             for chunk in read_chunks(path, scorer.inputs, region=region):
                 if chunk.rejects and not skip:
                     raise ValueError(_refusal(chunk.rejects))
-                scored.write(scorer.score_typed(chunk.frame))
+                scored.write(scorer.score_typed(chunk.frame).with_columns(ids))
                 if chunk.rejects:
                     rejected = rejected or files.enter_context(writer(rejects, "csv"))
                     rejected.write(pl.DataFrame(chunk.rejects, schema=REJECTS, orient="row"))

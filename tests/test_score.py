@@ -344,6 +344,17 @@ def test_a_folder_of_files_becomes_a_folder_of_scores_each_in_its_format(made, t
     assert {path.suffix for path in (tmp_path / "csv").iterdir()} == {".csv"}
 
 
+def test_numbered_orders_of_two_formats_fit_one_output(made, tmp_path):
+    _, folder = made("lstm2risk")
+    rows = prepared(10, seed=4).with_columns(order=pl.int_range(10))
+    parts = [write(tmp_path, "parquet", "2025.01", rows[:5]), write(tmp_path, "csv", "2025.02", rows[5:])]
+    score_files(Scorer(folder), parts, tmp_path / "all.parquet", progress=False)
+    assert pl.read_parquet(tmp_path / "all.parquet")["order"].to_list() == [str(i) for i in range(10)]
+    score_files(Scorer(folder), parts, tmp_path / "apart", progress=False)
+    assert sorted(p.name for p in (tmp_path / "apart").iterdir()) == ["2025.01.parquet", "2025.02.csv"]
+    assert pl.read_parquet(tmp_path / "apart" / "2025.01.parquet")["order"].to_list() == list(range(5))
+
+
 def test_outputs_that_would_be_lost_are_refused(made, tmp_path):
     _, folder = made("lstm2risk")
     scorer, rows = Scorer(folder), prepared(4)
