@@ -7,7 +7,6 @@ Decisions:
 - Calibration is fitted on the validation rows when a model is trained, not when it is scored.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from n3r.card import model_card
 from n3r.data import OrderDataset, make_loader
 from n3r.export import export_onnx, onnx_scores, quantize_onnx
 from n3r.features import TabularFeatures
-from n3r.manifest import read_json, verify, versions, write_json, write_manifest, written_by
+from n3r.manifest import read_json, verify, versions, write_json, write_manifest, written_by, written_whole
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
 from n3r.processes import is_first_process
@@ -76,20 +75,9 @@ class Bundle(NamedTuple):
         measured on them. Of several processes only the first one writes, and the others do not wait for it.
         Raises ValueError when the folder cannot be written and RuntimeError when there is no correct graph.
         """
-        if not is_first_process():
-            return
-        folder = Path(folder)
-        aside = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        try:
-            aside.mkdir(parents=True)
-            self._write(aside, int8_rows)
-            shutil.rmtree(folder, ignore_errors=True)
-            aside.rename(folder)
-        except OSError as error:
-            raise ValueError(f"cannot write the bundle {folder}: {error.strerror}") from None
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        if is_first_process():
+            with written_whole(Path(folder), "the bundle") as aside:
+                self._write(aside, int8_rows)
 
     def _write(self, folder: Path, int8_rows: pl.DataFrame | None) -> None:
         self.tokenizer.save(folder)

@@ -30,7 +30,7 @@ from torch import Tensor
 from n3r.bundle import Bundle
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.legacy import to_n3r
-from n3r.manifest import versions, write_json
+from n3r.manifest import versions, write_json, written_whole
 from n3r.model import ModelConfig, RiskModel, configure
 from n3r.published import (
     FRONT,
@@ -76,22 +76,13 @@ def write_sagemaker(bundle: Path, folder: Path, predictions: Path | None = None)
     if problems := _inexpressible(loaded):
         raise ValueError(f"the published layout cannot hold {bundle}: {'; '.join(problems)}")
     results = None if predictions is None else _results(Path(predictions), loaded.model.config.n_classes)
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        aside.mkdir(parents=True)
+    with written_whole(folder, "the layout") as aside:
         _write_tables(loaded, aside)
         _write_weights(loaded, aside)
         _write_tokenizer(loaded, aside)
         _write_graph(bundle, loaded, aside)
         if results:
             torch.save(results, aside / "predict_results.pth")
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-    except OSError as error:
-        raise ValueError(f"cannot write the layout {folder}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -10,6 +10,7 @@ Decisions:
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -46,6 +47,25 @@ def write_manifest(folder: Path) -> None:
 def versions() -> dict[str, str]:
     """The libraries that a bundle's files depend on, and their versions here."""
     return {name: version(name) for name in LIBRARIES}
+
+
+@contextmanager
+def written_whole(folder: Path, what: str) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `folder` at the end; on failure nothing is left.
+
+    Raises ValueError naming `what` and the folder when it cannot be written.
+    """
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    except OSError as error:
+        raise ValueError(f"cannot write {what} {folder}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def verify(folder: Path) -> dict[str, str]:
