@@ -4,6 +4,7 @@ That all classes come back is shown in test_classes.py.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -49,7 +50,7 @@ def frame():
     )
 
 
-@pytest.fixture(params=sorted(SMALL))
+@pytest.fixture(scope="module", params=sorted(SMALL))
 def bundle(request, frame):
     tokenizer, _ = train_tokenizer(frame.select(COLUMNS.text), TokenizerConfig(min_frequency=2))
     features = TabularFeatures().fit(frame, COLUMNS.numeric)
@@ -60,14 +61,20 @@ def bundle(request, frame):
     return Bundle(model.eval(), tokenizer, features, COLUMNS, TrainConfig(), {"test": {"auroc": 0.5}})
 
 
-def test_a_fresh_process_scores_the_same(bundle, frame, tmp_path):
-    bundle.save(tmp_path / "model")
+@pytest.fixture(scope="module")
+def saved(bundle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    bundle.save(folder)
+    return folder
+
+
+def test_a_fresh_process_scores_the_same(bundle, saved, frame, tmp_path):
     frame.write_parquet(tmp_path / "rows.parquet")
     code = (
         "import sys, polars as pl; from n3r.bundle import Bundle; "
         "b = Bundle.load(sys.argv[1]); b.predictions(pl.read_parquet(sys.argv[2])).write_parquet(sys.argv[3])"
     )
-    paths = [str(tmp_path / name) for name in ("model", "rows.parquet", "scored.parquet")]
+    paths = [str(saved), *(str(tmp_path / name) for name in ("rows.parquet", "scored.parquet"))]
     subprocess.run([sys.executable, "-c", code, *paths], check=True)
     scored = pl.read_parquet(paths[2])
     assert scored["order"].equals(frame["order"])
@@ -99,18 +106,16 @@ def test_unwritable_folder_is_named(bundle, tmp_path):
         bundle.save(tmp_path / "file" / "model")
 
 
-def test_defect_07_the_saved_config_builds_the_same_model(bundle, tmp_path):
-    bundle.save(tmp_path / "model")
-    loaded = Bundle.load(tmp_path / "model")
+def test_defect_07_the_saved_config_builds_the_same_model(bundle, saved):
+    loaded = Bundle.load(saved)
     assert loaded.model.config == bundle.model.config
     assert loaded.column_map == bundle.column_map
     assert loaded.train_config == bundle.train_config
     assert loaded.features.to_dict() == bundle.features.to_dict()
 
 
-def test_defect_54_nothing_in_a_bundle_is_a_pickle(bundle, tmp_path):
-    bundle.save(tmp_path / "model")
-    for path in (tmp_path / "model").iterdir():
+def test_defect_54_nothing_in_a_bundle_is_a_pickle(saved):
+    for path in saved.iterdir():
         if path.suffix == ".json":
             json.loads(path.read_text())
         else:
@@ -121,3 +126,19 @@ def test_defect_54_nothing_in_a_bundle_is_a_pickle(bundle, tmp_path):
 def test_defect_43_rows_without_their_id_are_refused(bundle, frame):
     with pytest.raises(ValueError, match="lack the id column"):
         bundle.predictions(frame.drop(COLUMNS.id))
+
+
+def test_a_damaged_bundle_is_not_loaded(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "model")
+    (tmp_path / "model" / "extra.pkl").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"extra\.pkl is foreign"):
+        Bundle.load(tmp_path / "model")
+
+
+def test_other_accounts_can_read_a_bundle_as_far_as_the_umask_lets_them(saved):
+    assert len({path.stat().st_mode for path in saved.iterdir()}) == 1
+
+
+def test_a_bundle_without_calibration_says_why(saved):
+    loaded = Bundle.load(saved)
+    assert loaded.calibration.method == "none" and "0 of class 0" in loaded.calibration.reason
