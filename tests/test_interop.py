@@ -70,6 +70,18 @@ def rows(names, n: int = N, seed: int = 0) -> pl.DataFrame:
     )
 
 
+class Refusing(pickle.Unpickler):
+    """Takes plain data alone, and runs nothing."""
+
+    def find_class(self, module, name):
+        raise AssertionError(f"{module}.{name} in a pickle")
+
+
+def plain(path: Path):
+    with path.open("rb") as file:
+        return Refusing(file).load()
+
+
 def columns(**changes) -> ColumnMap:
     roles = {"id": "order", "label": "fraud", "label_values": {"no": 0, "yes": 1}, "split_by": "random"}
     inputs = {"text": ["email", "billing", "holder"], "numeric": NUMERIC, "categorical": ["device"]}
@@ -288,7 +300,7 @@ def test_defect_39_columns_and_tables_are_those_of_the_bundle_in_order(layout):
     assert told["tab_field_list"] == NUMERIC and told["categorical_features_to_encode"] == ["device"]
     for name, key in (("impute_dict", "imputation_dict"), ("risk_table_map", "risk_tables")):
         content = json.loads((folder / f"{name}.json").read_text())
-        assert content == told[key] == pickle.loads((folder / f"{name}.pkl").read_bytes())
+        assert content == told[key] == plain(folder / f"{name}.pkl")
     assert content["device"].keys() == {"bins", "default_bin"}
     assert json.loads((folder / "vocab.json").read_text())["[PAD]"] == 1
     assert "front" not in str(told) and told["n_embed"] == bundle.tokenizer.vocab_size
@@ -367,20 +379,15 @@ def test_defect_54_no_pickle_holds_anything_but_plain_data(layout, frame):
     np.testing.assert_array_equal(results["y_true"], frame["label"])
     np.testing.assert_allclose(results["y_pred"], bundle.predict(frame)[:, 1], atol=1e-6)
 
-    class Refusing(pickle.Unpickler):
-        def find_class(self, module, name):
-            raise AssertionError(f"{module}.{name} in a pickle")
-
     pickles = sorted(folder.rglob("*.pkl"))
     assert len(pickles) == 3
     for path in pickles:
-        with path.open("rb") as file:
-            Refusing(file).load()
+        plain(path)
 
 
 def test_defect_46_percentiles_are_those_of_the_calibration(layout, frame):
     bundle, folder, _ = layout
-    pairs = pickle.loads((folder / "calibration" / "percentile_score.pkl").read_bytes())
+    pairs = plain(folder / "calibration" / "percentile_score.pkl")
     scores, percentiles = map(np.array, zip(*pairs, strict=True))
     assert pairs[0] == (0.0, 0.0) and pairs[-1] == (1.0, 1.0)
     assert (np.diff(scores) > 0).all() and (np.diff(percentiles) > 0).all()
