@@ -1,20 +1,14 @@
-"""Figures of a data set, a training and an evaluation, in one quiet style.
+"""Figures of a data set, a training and its ranking, in the house style of canvas.py.
 
 Every function takes its data and an optional Axes, draws on it and returns it; without one it makes
-a Figure of its own, outside pyplot's registry, so nothing leaks and nothing pops up.
+a Figure of its own.
 
 Decisions:
-- 4.2 inches wide, 8 to 9.5 pt type: legible at 400 px and in a printed column.
-- Okabe-Ito colours, with a line style or marker each, so no reading rests on colour alone.
 - n and base rate are printed on every plot of scores, an interval beside every AUC.
 - What the rows cannot show is said in words ("not enough data"), never drawn as zero.
-- SVG is a pure function of the figure: no date, no random ids.
 """
 
-import base64
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,43 +16,45 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from n3r import metrics
+from n3r.canvas import (
+    BAND,
+    BLUE,
+    GREY,
+    HEIGHT,
+    MAX_ROWS,
+    RED,
+    SKY,
+    VERDICTS,
+    canvas,
+    class_counts,
+    draw_column,
+    draw_curve,
+    draw_interval,
+    dress,
+    forest_height,
+    forest_rows,
+    heading,
+    legend_below,
+    require_columns,
+    sized,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
-BLUE, RED, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
-COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
-DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
-INK, GREY, RULE, BAND = "#222222", "#6b6b6b", "#e2e2e2", "#dcebf5"
-VERDICTS = {"equivalent": (GREEN, "o"), "different": (RED, "D"), "not shown": (GREY, "s")}
-MAX_ROWS = 25  # of a forest plot; more do not fit a page, and the smallest say least
-WIDTH, HEIGHT = 4.2, 3.3  # inches
-STYLE = {
-    "font.size": 8.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 9.5,
-    "axes.axisbelow": True,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 5,
-}
 Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
 
 
 def roc(curves: Curves, ax: "Axes | None" = None) -> "Axes":
     """ROC curves of `{name: (labels, scores)}`; the legend gives AUC and its 95 % interval."""
-    with _canvas(ax) as ax:
+    with canvas(ax) as ax:
         ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
         drawn = [
-            _curve(ax, i, metrics.roc_points(y, p), f"{name}  {metrics.auc_ci(y, p)}")
+            draw_curve(ax, i, metrics.roc_points(y, p), f"{name}  {metrics.auc_ci(y, p)}")
             for i, (name, (y, p)) in enumerate(curves.items())
         ]
         ax.set(xlabel="false-positive rate", ylabel="recall", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-        _title(ax, "ROC", *_counts(y for y, _ in curves.values()))
+        heading(ax, "ROC", *class_counts(y for y, _ in curves.values()))
         ax.legend(handles=drawn, loc="lower right", title="AUC [95 % interval]")
     return ax
 
@@ -68,8 +64,8 @@ def precision_recall(curves: Curves, ax: "Axes | None" = None) -> "Axes":
 
     A dotted line at the base rate is what random scores reach.
     """
-    with _canvas(ax) as ax:
-        counts = _counts(y for y, _ in curves.values())
+    with canvas(ax) as ax:
+        counts = class_counts(y for y, _ in curves.values())
         for rate in [n_positive / n for n, n_positive in counts if n]:
             ax.axhline(rate, color=GREY, lw=0.8, ls=":")
             ax.text(0.08, rate, f"base rate {rate:.1%}", color=GREY, va="bottom", fontsize=8)
@@ -77,25 +73,25 @@ def precision_recall(curves: Curves, ax: "Axes | None" = None) -> "Axes":
         for i, (name, (y, p)) in enumerate(curves.items()):
             ap = metrics.evaluate(y, p)["average_precision"]
             shown = metrics.NOT_ENOUGH if ap is None else f"{ap:.3f}"
-            drawn.append(_curve(ax, i, metrics.pr_points(y, p), f"{name}  {shown}"))
+            drawn.append(draw_curve(ax, i, metrics.pr_points(y, p), f"{name}  {shown}"))
         ax.set(xlabel="recall", ylabel="precision", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
-        _title(ax, "Precision and recall", *counts)
+        heading(ax, "Precision and recall", *counts)
         ax.legend(handles=drawn, loc="upper right", title="average precision")
     return ax
 
 
 def segment_auc(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
     """Forest plot of `metrics.by_segment`: AUC and its 95 % interval, largest segment on top."""
-    _require(table, "segment", "n", "n_positive", "auroc", "low", "high")
-    with _canvas(ax, _forest_height(table)) as ax:
+    require_columns(table, "segment", "n", "n_positive", "auroc", "low", "high")
+    with canvas(ax, forest_height(table)) as ax:
         ax.axvline(0.5, color=GREY, lw=0.8, ls=":")
         counts = table["n"].sum(), table["n_positive"].sum()
-        rows = _forest(ax, table, "segment", "AUC by segment", counts)
+        rows = forest_rows(ax, table, "segment", "AUC by segment", counts)
         for at, row in enumerate(rows):
-            _interval(ax, at, row["auroc"], row["low"], row["high"], BLUE, "o")
-        _column(ax, 34, "AUC", ["" if r["auroc"] is None else f"{r['auroc']:.3f}" for r in rows])
-        _column(ax, 72, "n", [f"{r['n']:,}" for r in rows])
-        _column(ax, 112, "positive", [f"{r['n_positive'] / r['n']:.1%}" for r in rows])
+            draw_interval(ax, at, row["auroc"], row["low"], row["high"], BLUE, "o")
+        draw_column(ax, 34, "AUC", ["" if r["auroc"] is None else f"{r['auroc']:.3f}" for r in rows])
+        draw_column(ax, 72, "n", [f"{r['n']:,}" for r in rows])
+        draw_column(ax, 112, "positive", [f"{r['n_positive'] / r['n']:.1%}" for r in rows])
         ax.set(xlabel="AUC, 95 % interval")
     return ax
 
@@ -105,13 +101,13 @@ def model_auc(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
 
     Columns: model, auroc, low, high and, the same in each row, n and n_positive.
     """
-    _require(table, "model", "auroc", "low", "high", "n", "n_positive")
-    with _canvas(ax, _forest_height(table)) as ax:
+    require_columns(table, "model", "auroc", "low", "high", "n", "n_positive")
+    with canvas(ax, forest_height(table)) as ax:
         ax.axvline(0.5, color=GREY, lw=0.8, ls=":")
-        rows = _forest(ax, table, "model", "AUC by model", (table["n"][0], table["n_positive"][0]))
+        rows = forest_rows(ax, table, "model", "AUC by model", (table["n"][0], table["n_positive"][0]))
         for at, row in enumerate(rows):
-            _interval(ax, at, row["auroc"], row["low"], row["high"], BLUE, "o")
-        _column(ax, 34, "AUC", ["" if r["auroc"] is None else f"{r['auroc']:.3f}" for r in rows])
+            draw_interval(ax, at, row["auroc"], row["low"], row["high"], BLUE, "o")
+        draw_column(ax, 34, "AUC", ["" if r["auroc"] is None else f"{r['auroc']:.3f}" for r in rows])
         ax.set(xlabel="AUC, 95 % interval")
     return ax
 
@@ -121,14 +117,14 @@ def risk_table(name: str, table: Mapping[str, object], ax: "Axes | None" = None)
     base = table["default_bin"]
     bins = sorted(table["bins"].items(), key=lambda item: (-item[1], item[0]))
     shown = bins if len(bins) <= MAX_ROWS else [*bins[: MAX_ROWS // 2], *bins[-(MAX_ROWS // 2) :]]
-    with _canvas(ax, 1.15 + 0.27 * max(2, len(shown))) as ax:
+    with canvas(ax, 1.15 + 0.27 * max(2, len(shown))) as ax:
         labels = [label if len(label) <= 20 else f"{label[:19]}…" for label, _ in shown]
         ax.barh(range(len(shown)), [risk - base for _, risk in shown], left=base, color=BLUE, height=0.6)
         ax.axvline(base, color=GREY, lw=0.8)
         ax.set_yticks(range(len(shown)), labels)
         ax.set_ylim(max(len(shown), 1) - 0.4, -0.6)
         ax.grid(axis="y", visible=False)
-        _title(ax, name if len(shown) == len(bins) else f"{name}, {len(shown)} of {len(bins)} categories")
+        heading(ax, name if len(shown) == len(bins) else f"{name}, {len(shown)} of {len(bins)} categories")
         ax.set(xlabel=f"risk; the line is that of unseen categories, {base:.3f}")
     return ax
 
@@ -138,10 +134,10 @@ def contributions(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
 
     At most 15 inputs; those that are missing already add nothing and are left out.
     """
-    _require(table, "input", "is_missing", "contribution")
+    require_columns(table, "input", "is_missing", "contribution")
     known = table.filter(~pl.col("is_missing"))
     shown = known.head(15)
-    with _canvas(ax, 1.15 + 0.27 * max(2, len(shown))) as ax:
+    with canvas(ax, 1.15 + 0.27 * max(2, len(shown))) as ax:
         labels = [name if len(name) <= 24 else f"{name[:23]}…" for name in shown["input"]]
         values = shown["contribution"].to_list()
         ax.barh(range(len(shown)), values, color=[RED if v > 0 else BLUE for v in values], height=0.6)
@@ -149,7 +145,7 @@ def contributions(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
         ax.set_yticks(range(len(shown)), labels)
         ax.set_ylim(max(len(shown), 1) - 0.4, -0.6)
         ax.grid(axis="y", visible=False)
-        _title(
+        heading(
             ax,
             "Why this score" + ("" if len(shown) == len(known) else f", {len(shown)} of {len(known)} inputs"),
         )
@@ -162,7 +158,7 @@ def histogram(values: ArrayLike, what: str, of: str, ax: "Axes | None" = None) -
     values = np.asarray(values)
     low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
     step = -(-(high - low + 1) // 40)
-    with _canvas(ax) as ax:
+    with canvas(ax) as ax:
         ax.hist(values, np.arange(low, high + 2 * step, step) - 0.5, rwidth=0.85, color=BLUE)
         ax.grid(axis="x", visible=False)
         ax.set(xlabel=what, ylabel=of)
@@ -176,18 +172,18 @@ def paired_difference(
     names: tuple[str, str] = ("A", "B"),
 ) -> "Axes":
     """Forest plot of `metrics.paired_by_segment`: AUC of A less AUC of B beside the ±margin band."""
-    _require(table, "segment", "n", "n_positive", "difference", "low", "high", "verdict")
-    with _canvas(ax, _forest_height(table)) as ax:
+    require_columns(table, "segment", "n", "n_positive", "difference", "low", "high", "verdict")
+    with canvas(ax, forest_height(table)) as ax:
         ax.axvspan(-margin, margin, color=BAND, lw=0)
         ax.axvline(0, color=GREY, lw=0.8)
         counts = table["n"].sum(), table["n_positive"].sum()
-        rows = _forest(ax, table, "segment", "Paired difference", counts)
+        rows = forest_rows(ax, table, "segment", "Paired difference", counts)
         for at, row in enumerate(rows):
             colour, marker = VERDICTS.get(row["verdict"], (GREY, "s"))
-            _interval(ax, at, row["difference"], row["low"], row["high"], colour, marker)
+            draw_interval(ax, at, row["difference"], row["low"], row["high"], colour, marker)
         values = ["" if r["difference"] is None else f"{r['difference']:+.3f}" for r in rows]
-        _column(ax, 40, "difference", values)
-        _column(ax, 98, "verdict", [r["verdict"] if r["verdict"] in VERDICTS else "" for r in rows])
+        draw_column(ax, 40, "difference", values)
+        draw_column(ax, 98, "verdict", [r["verdict"] if r["verdict"] in VERDICTS else "" for r in rows])
         ax.xaxis.get_major_locator().set_params(nbins=5)
         ax.set(xlabel=f"AUC of {names[0]} less AUC of {names[1]}\n95 % interval; band: ±{margin:g}")
     return ax
@@ -203,7 +199,7 @@ def compression_curve(
     """Characters per token over vocabulary size, with the target and the size that was chosen."""
     if len(sizes) != len(compression):
         raise ValueError(f"sizes has {len(sizes)} values, compression has {len(compression)}")
-    with _canvas(ax, HEIGHT * 0.85) as ax:
+    with canvas(ax, HEIGHT * 0.85) as ax:
         size, value = np.asarray(sizes, float), np.asarray(compression, float)
         order = np.argsort(size, kind="stable")
         ax.axhline(target, color=GREY, lw=0.8, ls="--")
@@ -219,7 +215,7 @@ def compression_curve(
         ax.set(xlabel="vocabulary size", ylabel="characters per token")
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
         ax.xaxis.set_minor_formatter("")
-        _title(ax, "Compression")
+        heading(ax, "Compression")
     return ax
 
 
@@ -228,14 +224,14 @@ def training_curve(history: Sequence[Mapping[str, float | None]], ax: "Axes | No
 
     Keys: epoch, train_loss, val_loss, val_auroc; a missing or None value leaves a gap.
     """
-    with _canvas(ax, HEIGHT * 0.95) as ax:
+    with canvas(ax, HEIGHT * 0.95) as ax:
         epochs = [row["epoch"] for row in history]
         columns = {
             key: np.array([np.nan if row.get(key) is None else row[key] for row in history], float)
             for key in ("train_loss", "val_loss", "val_auroc")
         }
         twin = ax.twinx()
-        _dress(twin)
+        dress(twin)
         twin.grid(False)
         hollow = {"ls": "--", "mfc": "white", "label": "train loss"}
         lines = [
@@ -252,8 +248,8 @@ def training_curve(history: Sequence[Mapping[str, float | None]], ax: "Axes | No
         ax.set(xlabel="epoch", ylabel="loss")
         ax.xaxis.get_major_locator().set_params(integer=True)
         twin.set_ylabel("AUC", color=RED)
-        _legend_below(ax, handles=lines)
-        _title(ax, "Training")
+        legend_below(ax, handles=lines)
+        heading(ax, "Training")
     return ax
 
 
@@ -263,8 +259,8 @@ def score_distribution(y: ArrayLike, p: ArrayLike, ax: "Axes | None" = None) -> 
     On a linear scale the rare high scores of a 2 % class, the ones acted on, are invisible.
     """
     y, p = metrics.checked(y, probability=True, p=p)
-    [(n, n_positive)] = _counts([y])
-    with _canvas(ax, HEIGHT * 0.85) as ax:
+    [(n, n_positive)] = class_counts([y])
+    with canvas(ax, HEIGHT * 0.85) as ax:
         edges = np.linspace(0, 1, 26)
         for label, colour, dash, count in ((0, BLUE, "-", n - n_positive), (1, RED, "--", n_positive)):
             share = np.histogram(p[y == label], edges)[0] / max(count, 1)
@@ -273,7 +269,7 @@ def score_distribution(y: ArrayLike, p: ArrayLike, ax: "Axes | None" = None) -> 
             ax.stairs(share, edges, color=colour, lw=1.4, ls=dash, label=text)
         ax.set(xlabel="score", ylabel="share of the class", xlim=(0, 1), yscale="log")
         ax.legend(loc="upper right")
-        _title(ax, "Scores by label", (n, n_positive))
+        heading(ax, "Scores by label", (n, n_positive))
     return ax
 
 
@@ -282,8 +278,8 @@ def split_counts(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
 
     Rows of the same split and label (say, one a segment) are added up.
     """
-    _require(table, "split", "label", "n")
-    with _canvas(ax, HEIGHT * 0.65) as ax:
+    require_columns(table, "split", "label", "n")
+    with canvas(ax, HEIGHT * 0.65) as ax:
         known = {"train": 0, "val": 1, "test": 2}
         splits = sorted(table["split"].unique(maintain_order=True), key=lambda s: known.get(s, 3))
         totals = table.group_by("split", "label").agg(pl.col("n").sum())
@@ -294,140 +290,13 @@ def split_counts(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
             ax.barh(splits, widths, left=left, color=colour, hatch=hatch, ec="white", label=f"label {label}")
             left += widths
         for at, split in enumerate(splits):
-            text = _size(int(left[at]), sums.get((split, 1), 0))
+            text = sized(int(left[at]), sums.get((split, 1), 0))
             ax.annotate(text, (1, at), (6, 0), ax.get_yaxis_transform(), "offset points", va="center")
         ax.invert_yaxis()
         ax.grid(axis="y", visible=False)
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
         ax.xaxis.get_major_locator().set_params(nbins=4)
         ax.set(xlabel="rows")
-        _legend_below(ax)
-        _title(ax, "Rows by split")
+        legend_below(ax)
+        heading(ax, "Rows by split")
     return ax
-
-
-def to_svg(fig: "Figure") -> str:
-    """The figure as an `<svg>` element to set into HTML; the same figure gives the same bytes."""
-    import matplotlib
-
-    _settle(fig)
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "n3r"}):
-        fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
-def to_png_base64(fig: "Figure", dpi: int = 144) -> str:
-    """The figure as base64 PNG, for `<img src="data:image/png;base64,...">`."""
-    _settle(fig)
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _settle(fig: "Figure") -> None:
-    """Lay the figure out for good: matplotlib starts each draw from the last layout and drifts."""
-    if fig.get_layout_engine() is not None:
-        fig.draw_without_rendering()
-        fig.set_layout_engine("none")
-
-
-@contextmanager
-def _canvas(ax: "Axes | None", height: float = HEIGHT) -> Iterator["Axes"]:
-    """The Axes to draw on, in the house style, which is undone for the caller's other figures."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE):
-        if ax is None:
-            ax = Figure(figsize=(WIDTH, height), layout="constrained").add_subplot()
-        _dress(ax)
-        yield ax
-
-
-def _dress(ax: "Axes") -> None:
-    """Light grid, two spines; set on the Axes, since a given one was made under another style."""
-    ax.grid(True, color=RULE, lw=0.6)
-    ax.set_axisbelow(True)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.label.set(size=8.5, color=INK)
-    ax.tick_params(labelsize=8, labelcolor=INK, color=GREY, length=3)
-    for side, spine in ax.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set(color=GREY, linewidth=0.8)
-
-
-def _title(ax: "Axes", title: str, *counts: tuple[int, int], above: int = 0) -> None:
-    """The name and, on a line below it, n and base rate; `above` leaves points free under both."""
-    ax.set_title(title, loc="left", fontweight="bold", pad=above + (17 if counts else 5))
-    if len(counts) > 1:
-        low, high = (f(n for n, _ in counts) for f in (min, max))
-        text = f"n = {low:,}, base rates differ" if low == high else f"n = {low:,} to {high:,}"
-    else:
-        text = _size(*counts[0]) if counts else ""
-    place = ("axes fraction", "offset points")
-    ax.annotate(text, (0, 1), (0, above + 5), *place, color=GREY, fontsize=8)
-
-
-def _counts(labels: Iterable[ArrayLike]) -> list[tuple[int, int]]:
-    """The distinct (rows, positive rows) of several label vectors, in order."""
-    pairs = [(np.size(y), int(np.sum(np.asarray(y) == 1))) for y in labels]
-    return list(dict.fromkeys(pairs))
-
-
-def _size(n: int, n_positive: int) -> str:
-    return f"n = {n:,}" + (f", {n_positive / n:.1%} positive" if n else "")
-
-
-def _curve(ax: "Axes", i: int, points: tuple[np.ndarray, np.ndarray] | None, label: str) -> "Line2D":
-    x, y = ([], []) if points is None else points
-    [line] = ax.plot(x, y, color=COLOURS[i % len(COLOURS)], ls=DASHES[i % len(DASHES)], label=label)
-    return line
-
-
-def _forest_height(table: pl.DataFrame) -> float:
-    return 1.15 + 0.27 * max(2, min(len(table), MAX_ROWS))
-
-
-def _forest(ax: "Axes", table: pl.DataFrame, column: str, title: str, counts: tuple[int, int]) -> list[dict]:
-    """Set up one line a row of the table, the first on top, and return the rows that have one."""
-    rows = table.head(MAX_ROWS).to_dicts()
-    names = [row[column] for row in rows]
-    ax.set_yticks(range(len(rows)), [name if len(name) <= 20 else f"{name[:19]}…" for name in names])
-    ax.set_ylim(max(len(rows), 1) - 0.4, -0.6)
-    ax.grid(axis="y", visible=False)
-    if len(table) > len(rows):
-        title += f", largest {len(rows)} of {len(table)}"
-    _title(ax, title, counts, above=13)
-    return rows
-
-
-def _interval(
-    ax: "Axes", at: int, value: float | None, low: float | None, high: float | None, colour: str, marker: str
-) -> None:
-    if value is None:
-        x = ax.get_yaxis_transform()
-        ax.text(0.5, at, metrics.NOT_ENOUGH, color=GREY, transform=x, ha="center", va="center")
-        return
-    ends = None if low is None else [[value - low], [high - value]]
-    ax.errorbar([value], [at], xerr=ends, color=colour, marker=marker, capsize=2.5, elinewidth=1.3)
-
-
-def _column(ax: "Axes", offset: int, head: str, cells: Sequence[str]) -> None:
-    """Words right of the frame, right-aligned `offset` points from it, one cell a row."""
-    place = {"textcoords": "offset points", "ha": "right", "fontsize": 8}
-    ax.annotate(head, (1, 1), (offset, 5), "axes fraction", color=GREY, **place)
-    for at, cell in enumerate(cells):
-        ax.annotate(cell, (1, at), (offset, 0), ax.get_yaxis_transform(), va="center", **place)
-
-
-def _legend_below(ax: "Axes", **options: object) -> None:
-    """Under the x label, where no line can run through it."""
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 4.2}
-    ax.legend(ncol=3, handlelength=3, **place, **options)
-
-
-def _require(table: pl.DataFrame, *columns: str) -> None:
-    if missing := [name for name in columns if name not in table.columns]:
-        raise ValueError(f"table lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}")

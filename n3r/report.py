@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 from numpy.typing import ArrayLike
 
-from n3r import plots
+from n3r import canvas, plots
 from n3r.metrics import NOT_ENOUGH
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ def _html(content: dict[str, Any], sections: list[Section]) -> str:
 
 def _svg(axes: "Axes", caption: str, key: str) -> str:
     """The figure without its XML envelope; `key` keeps its ids apart from the other figures'."""
-    svg = plots.to_svg(axes.figure)
+    svg = canvas.to_svg(axes.figure)
     svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->| xmlns(:\w+)?="[^"]*"', "", svg, flags=re.DOTALL)
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{key}-", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)

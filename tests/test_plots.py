@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from matplotlib.figure import Figure
 
-from n3r import metrics, plots
+from n3r import canvas, metrics, plots
 
 RNG = np.random.default_rng(0)
 N = 600
@@ -112,10 +112,10 @@ def test_leaves_the_callers_style_alone(draw):
 @every
 def test_svg_is_byte_equal_on_repetition(draw):
     ax = draw()
-    first = plots.to_svg(ax.figure)
-    plots.to_png_base64(ax.figure, 50)
-    assert plots.to_svg(ax.figure) == first
-    assert plots.to_svg(draw().figure) == first
+    first = canvas.to_svg(ax.figure)
+    canvas.to_png_base64(ax.figure, 50)
+    assert canvas.to_svg(ax.figure) == first
+    assert canvas.to_svg(draw().figure) == first
     assert ElementTree.fromstring(first).tag.endswith("svg")
     assert "<dc:date>" not in first
 
@@ -123,7 +123,7 @@ def test_svg_is_byte_equal_on_repetition(draw):
 @every
 def test_nothing_is_cut_off_or_smaller_than_can_be_read(draw):
     ax = draw()
-    plots.to_svg(ax.figure)
+    canvas.to_svg(ax.figure)
     inside = ax.figure.bbox.padded(1)
     for text in ax.figure.findobj(matplotlib.text.Text):
         if text.get_visible() and text.get_text().strip():
@@ -135,8 +135,8 @@ def test_nothing_is_cut_off_or_smaller_than_can_be_read(draw):
 
 def test_svg_is_byte_equal_in_another_process():
     code = (
-        "from n3r import plots;"
-        "print(plots.to_svg(plots.compression_curve([1, 10, 100], [1, 2, 3], 10, 2).figure), end='')"
+        "from n3r import canvas, plots;"
+        "print(canvas.to_svg(plots.compression_curve([1, 10, 100], [1, 2, 3], 10, 2).figure), end='')"
     )
     runs = [
         subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)
@@ -147,8 +147,8 @@ def test_svg_is_byte_equal_in_another_process():
 
 def test_import_does_not_bring_pyplot():
     code = (
-        "import sys, n3r.plots as p; light = 'matplotlib.pyplot' not in sys.modules;"
-        "p.to_svg(p.roc({'a': ([0, 1, 0, 1], [.1, .2, .3, .4])}).figure);"
+        "import sys, n3r.canvas as c, n3r.plots as p; light = 'matplotlib.pyplot' not in sys.modules;"
+        "c.to_svg(p.roc({'a': ([0, 1, 0, 1], [.1, .2, .3, .4])}).figure);"
         "sys.exit(not light or 'matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -156,7 +156,7 @@ def test_import_does_not_bring_pyplot():
 
 def test_png_is_an_image_of_the_asked_resolution():
     fig = DRAWINGS["roc"]().figure
-    small, large = (base64.b64decode(plots.to_png_base64(fig, dpi)) for dpi in (50, 100))
+    small, large = (base64.b64decode(canvas.to_png_base64(fig, dpi)) for dpi in (50, 100))
     assert small.startswith(b"\x89PNG")
     widths = [int.from_bytes(image[16:20]) for image in (small, large)]
     assert widths == [210, 420]
@@ -244,11 +244,11 @@ def test_verdicts_differ_in_colour_and_marker():
 
 
 def test_many_segments_are_cut_and_counted():
-    n = plots.MAX_ROWS + 7
+    n = canvas.MAX_ROWS + 7
     table = metrics.by_segment(np.repeat(np.arange(n), 12), np.tile([0, 1], n * 6), np.tile(A[:12], n))
     ax = plots.segment_auc(table)
-    assert len(ax.containers) == plots.MAX_ROWS
-    assert f"largest {plots.MAX_ROWS} of {n}" in words(ax)
+    assert len(ax.containers) == canvas.MAX_ROWS
+    assert f"largest {canvas.MAX_ROWS} of {n}" in words(ax)
     assert f"n = {n * 12}" in words(ax)
 
 
@@ -282,7 +282,7 @@ def test_training_curve_marks_the_best_epoch_and_leaves_gaps():
 def test_training_curve_without_any_auc():
     ax = plots.training_curve([{"epoch": 0, "train_loss": 0.5}])
     assert all(len(axes.lines) in (1, 2) for axes in ax.figure.axes)
-    assert plots.to_svg(plots.training_curve([]).figure).startswith("<svg")
+    assert canvas.to_svg(plots.training_curve([]).figure).startswith("<svg")
 
 
 def test_score_distribution_gives_each_class_its_own_share():
@@ -292,7 +292,7 @@ def test_score_distribution_gives_each_class_its_own_share():
     expected = np.histogram(A[Y == 1], 25, (0, 1))[0] / Y.sum()
     np.testing.assert_allclose(outlines[1].get_data().values, expected)
     assert f"label 1 (n = {Y.sum()})" in words(ax)
-    assert plots.to_svg(plots.score_distribution([0, 0], [0.1, 0.2]).figure).startswith("<svg")
+    assert canvas.to_svg(plots.score_distribution([0, 0], [0.1, 0.2]).figure).startswith("<svg")
     with pytest.raises(ValueError, match="1 of 2 are outside"):
         plots.score_distribution([0, 1], [0.1, 1.2])
 
@@ -324,7 +324,7 @@ def test_empty_tables_are_drawn():
         plots.roc({}),
         plots.precision_recall({}),
     ):
-        assert plots.to_svg(ax.figure).startswith("<svg")
+        assert canvas.to_svg(ax.figure).startswith("<svg")
 
 
 def test_models_on_the_same_rows_share_one_count():
@@ -344,7 +344,7 @@ def test_many_categories_show_both_ends():
     bins = {f"c{i:03d}": i / 1000 for i in range(200)}
     ax = plots.risk_table("x", {"bins": bins, "default_bin": 0.1})
     assert "of 200 categories" in words(ax) and "c199" in words(ax) and "c000" in words(ax)
-    assert len(ax.patches) == plots.MAX_ROWS // 2 * 2
+    assert len(ax.patches) == canvas.MAX_ROWS // 2 * 2
 
 
 def test_histogram_counts_every_value_once():

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     ["schema", "clean", "metrics", "legacy", "synth", "messages", "pretrained", "processes"],
     ["manifest", "calibrate", "card", "records"],
-    ["tables", "preprocess", "features", "tokenizer", "plots"],
+    ["tables", "preprocess", "features", "tokenizer", "canvas"],
+    ["plots"],
     ["rows", "vocabulary", "data", "text", "tabular"],
     ["score", "fusion", "bert"],
     ["model"],
