@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
-from scipy.special import expit, logit, ndtr, ndtri
+from scipy.special import expit, logit, ndtr, ndtri, stdtr, stdtrit
 
 ALPHA = 0.05  # of each one-sided equivalence test, and of "different"
 MAX_POINTS = 1000  # more than a printed curve can show
@@ -49,6 +49,8 @@ class PairedAUC:
 
     All but the counts are None when a class has fewer than two rows; z alone is None where the
     variance is zero and the difference is not. `same`: no pair of rows tells the scores apart.
+    Over several trainings AUCs and difference are means, `by_seed` has each difference, and `df` are the
+    degrees of freedom of `se`; None stands for a normal distribution.
     """
 
     n: int
@@ -62,10 +64,12 @@ class PairedAUC:
     p_value: float | None = None
     se: float | None = None
     same: bool = False
+    df: float | None = None
+    by_seed: tuple[float, ...] = ()
 
     def interval(self, level: float) -> tuple[float, float] | tuple[None, None]:
         """The interval of the difference at another level; (None, None) without a variance."""
-        quantile = _quantile(level)
+        quantile = _quantile(level, self.df)
         if self.se is None:
             return None, None
         if self.se == 0 and not self.same:
@@ -154,28 +158,36 @@ def class_auc(label: ArrayLike, p: ArrayLike, level: float = 0.95) -> AUC:
 
 
 def paired_auc(y: ArrayLike, p_a: ArrayLike, p_b: ArrayLike, level: float = 0.95) -> PairedAUC:
-    """DeLong's test of two scores on the same rows; low and high bound the difference A - B."""
+    """DeLong's test of two scores on the same rows; low and high bound the difference A - B.
+
+    p_a, p_b: (N,), or (S, N) with a row for each of S trainings that differ in their seed. The interval of
+    the mean difference is then one for other rows and other seeds: DeLong's variance of the mean placements
+    plus the variance between seeds, with Satterthwaite's degrees of freedom. Raises ValueError as `auc_ci`
+    and when the two do not have as many trainings.
+    """
     # NOTE[DIFF] the legacy's comparison is a stub, and its sibling runs t and Wilcoxon tests on raw
     # scores, which test a shift of the mean and not quality (defect 48).
-    y, p_a, p_b = checked(y, p_a=p_a, p_b=p_b)
+    y, runs = _trainings(y, p_a, p_b)
     n_positive, n_negative = _classes(y)
     if min(n_positive, n_negative) < 2:
         return PairedAUC(y.size, n_positive)
-    (won_a, lost_a), (won_b, lost_b) = _placements(y, p_a), _placements(y, p_b)
+    won, lost = (np.stack(part) for part in zip(*[_paired_placements(y, *run) for run in runs], strict=True))
     n_pairs = n_positive * n_negative
-    auc_a, auc_b = float(won_a.sum() / n_pairs), float(won_b.sum() / n_pairs)
-    difference = float((won_a - won_b).sum() / n_pairs)
-    se = _standard_error(won_a - won_b, lost_a - lost_b)
+    aucs = won.sum(axis=2) / n_pairs  # (S, 2)
+    by_seed = (won[:, 0] - won[:, 1]).sum(axis=1) / n_pairs  # summed before divided: equal sums give 0
+    won, lost = won.mean(axis=0), lost.mean(axis=0)  # (2, P), (2, N)
+    difference, se = float(by_seed.mean()), _standard_error(won[0] - won[1], lost[0] - lost[1])
+    se, df = _over_seeds(se, by_seed)
     # Two perfect scores differ in no pair either, but ten rows do not make them the same score.
-    same_order = 0 < auc_a < 1 or np.array_equal(*(np.argsort(p, kind="stable") for p in (p_a, p_b)))
-    same = se == difference == 0 and same_order
+    same = se == difference == 0 and all(map(_same_order, aucs[:, 0], runs))
     if se > 0 or same:
         z = difference / se if se else 0.0
-        p_value = float(2 * ndtr(-abs(z)))
+        p_value = float(2 * (ndtr(-abs(z)) if df is None else stdtr(df, -abs(z))))
     else:  # the level at which `_saturated` stops excluding zero
         z, p_value = None, min(1.0, 2 * (1 + abs(difference)) ** -min(n_positive, n_negative))
-    figures = {"difference": difference, "z": z, "p_value": p_value, "se": se, "same": same}
-    paired = PairedAUC(y.size, n_positive, auc_a, auc_b, **figures)
+    auc_a, auc_b = aucs.mean(axis=0).tolist()
+    figures = {"difference": difference, "z": z, "p_value": p_value, "se": se, "same": same, "df": df}
+    paired = PairedAUC(y.size, n_positive, auc_a, auc_b, **figures, by_seed=tuple(by_seed.tolist()))
     low, high = paired.interval(level)
     return replace(paired, low=low, high=high)
 
@@ -194,7 +206,8 @@ def equivalence(
     low, high = paired.interval(1 - 2 * ALPHA)
     if low is None:
         return Verdict(NOT_ENOUGH, f"{NOT_ENOUGH}: fewer than two rows of a class", margin)
-    span = f"90 % interval [{low:+.4f}, {high:+.4f}]"
+    seeds = f" over {len(paired.by_seed)} seeds" if len(paired.by_seed) > 1 else ""
+    span = f"90 % interval{seeds} [{low:+.4f}, {high:+.4f}]"
     p_value = paired.p_value if p_value is None else p_value
     if paired.same:
         kind, sentence = "equivalent", "equivalent: no pair of rows tells the two scores apart"
@@ -275,9 +288,10 @@ def by_segment(segment: ArrayLike, y: ArrayLike, p: ArrayLike, min_per_class: in
     """
     columns = ("segment", "n", "n_positive", "auroc", "low", "high", "note")
     rows = []
-    for name, labels, (scores,) in _segments(segment, y, p=p):
-        auc = auc_ci(labels, scores)
-        enough = min(_classes(labels)) >= min_per_class
+    y, p = checked(y, p=p)
+    for name, at in _segments(segment, y.size):
+        auc = auc_ci(y[at], p[at])
+        enough = min(_classes(y[at])) >= min_per_class
         figures = (auc.value, auc.low, auc.high, None) if enough else (None, None, None, NOT_ENOUGH)
         rows.append((name, auc.n, auc.n_positive, *figures))
     return _largest_first(rows, columns)
@@ -300,9 +314,11 @@ def paired_by_segment(
     """
     columns = ("segment", "n", "n_positive", "auc_a", "auc_b", "difference", "low", "high")
     compared, rows = [], []
-    for name, labels, (a, b) in _segments(segment, y, p_a=p_a, p_b=p_b):
-        q = paired_auc(labels, a, b)
-        if min(_classes(labels)) >= max(2, min_per_class):
+    y, runs = _trainings(y, p_a, p_b)
+    a, b = np.swapaxes(runs, 0, 1)
+    for name, at in _segments(segment, y.size):
+        q = paired_auc(y[at], a[:, at], b[:, at])
+        if min(_classes(y[at])) >= max(2, min_per_class):
             compared.append((name, q))
         else:
             rows.append((name, q.n, q.n_positive, *[None] * 7, NOT_ENOUGH, NOT_ENOUGH))
@@ -365,6 +381,36 @@ def _standard_error(won: np.ndarray, lost: np.ndarray) -> float | None:
     return float(np.sqrt(sum(variances) / (won.size * lost.size)))
 
 
+def _trainings(y: ArrayLike, p_a: ArrayLike, p_b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) and scores (S, 2, N) of S trainings of two models."""
+    several = [np.asarray(p) if np.ndim(p) == 2 else [p] for p in (p_a, p_b)]
+    if len(several[0]) != len(several[1]) or not len(several[0]):
+        counts = " and ".join(str(len(p)) for p in several)
+        raise ValueError(f"p_a and p_b hold {counts} trainings: expected as many of each, 1 or more")
+    pairs = [checked(y, p_a=a, p_b=b) for a, b in zip(*several, strict=True)]
+    return pairs[0][0], np.stack([np.stack(pair[1:]) for pair in pairs])
+
+
+def _paired_placements(y: np.ndarray, *scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    won, lost = zip(*(_placements(y, p) for p in scores), strict=True)
+    return np.stack(won), np.stack(lost)
+
+
+def _same_order(auc: float, pair: np.ndarray) -> bool:
+    return 0 < auc < 1 or np.array_equal(*(np.argsort(p, kind="stable") for p in pair))
+
+
+def _over_seeds(se: float, by_seed: np.ndarray) -> tuple[float, float | None]:
+    """Standard error with the variance between seeds added, and its degrees of freedom."""
+    if by_seed.size < 2:
+        return se, None
+    between = by_seed.var(ddof=1) / by_seed.size
+    total = se**2 + between
+    # Satterthwaite 1946; DeLong's variance rests on so many rows that its own count as infinite.
+    df = total**2 * (by_seed.size - 1) / between**2 if between else None
+    return float(np.sqrt(total)), None if df is None else float(df)
+
+
 def _saturated(value: float, floor: int, pairs: int, level: float) -> tuple[float, float]:
     """The interval of a mean on [floor, 1] when every one of `pairs` independent draws was `value`.
 
@@ -374,18 +420,14 @@ def _saturated(value: float, floor: int, pairs: int, level: float) -> tuple[floa
     return q * value + (1 - q) * floor, q * value + (1 - q)
 
 
-def _segments(
-    segment: ArrayLike, y: ArrayLike, **scores: ArrayLike
-) -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
-    """Each segment's name, labels and scores; rows without a segment are one of their own."""
-    y, *columns = checked(y, **scores)
+def _segments(segment: ArrayLike, n_rows: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Each segment's name and row positions; rows without a segment are one of their own."""
     names = pl.Series("segment", segment).cast(pl.String).fill_null("[MISSING]")
-    if len(names) != y.size:
-        raise ValueError(f"segment has {len(names)} values, labels have {y.size}")
+    if len(names) != n_rows:
+        raise ValueError(f"segment has {len(names)} values, labels have {n_rows}")
     rows = names.to_frame().with_row_index("row").group_by("segment", maintain_order=True)
     for (name,), group in rows:
-        at = group["row"].to_numpy()
-        yield name, y[at], [column[at] for column in columns]
+        yield name, group["row"].to_numpy()
 
 
 def _largest_first(rows: list[tuple], columns: tuple[str, ...]) -> pl.DataFrame:
@@ -410,10 +452,11 @@ def _ratio(part: float, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _quantile(level: float) -> float:
+def _quantile(level: float, df: float | None = None) -> float:
     if not 0 < level < 1:
         raise ValueError(f"level {level}: expected a number in (0, 1), such as 0.95")
-    return float(ndtri((1 + level) / 2))
+    upper = (1 + level) / 2
+    return float(ndtri(upper) if df is None else stdtrit(df, upper))
 
 
 def _fraction(name: str, value: float) -> None:

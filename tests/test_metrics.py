@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -183,6 +184,77 @@ def test_defect_48_comparison_sees_quality_not_a_shift_of_the_mean():
     # And they see nothing here: the same scores, so the same mean, on the wrong rows.
     shuffled = np.random.default_rng(0).permutation(b)
     assert metrics.paired_auc(y, a, shuffled).p_value < 1e-4
+
+
+# --- paired_auc over several trainings
+
+
+def trainings(seed, n=300, n_seeds=3, spread=0.0):
+    """Labels, and scores (S, N) of two models whose true quality varies by `spread` from seed to seed."""
+    rng = np.random.default_rng(seed)
+    y = rng.random(n) < 0.3
+    signal = y + rng.normal(size=n)
+    return y, *(
+        np.stack([signal * (1 + spread * rng.normal()) + rng.normal(size=n) for _ in range(n_seeds)])
+        for _ in "ab"
+    )
+
+
+def test_one_training_is_the_plain_test():
+    y, a, b = trainings(0, n_seeds=1)
+    one, plain = metrics.paired_auc(y, a, b), metrics.paired_auc(y, a[0], b[0])
+    assert one == plain
+    assert (plain.df, plain.by_seed) == (None, (plain.difference,))
+
+
+def test_variance_over_seeds_by_definition():
+    y, a, b = trainings(1, spread=0.5)
+    pair = metrics.paired_auc(y, a, b)
+    on_rows = 0.0
+    for i in (0, 1):
+        mean = np.mean([components(y, p)[i] - components(y, q)[i] for p, q in zip(a, b, strict=True)], axis=0)
+        on_rows += mean.var(ddof=1) / mean.size
+    differences = [roc_auc_score(y, p) - roc_auc_score(y, q) for p, q in zip(a, b, strict=True)]
+    between = np.var(differences, ddof=1) / 3
+    assert pair.by_seed == pytest.approx(differences)
+    assert pair.difference == pytest.approx(np.mean(differences))
+    assert pair.se == pytest.approx(math.sqrt(on_rows + between))
+    assert pair.df == pytest.approx(2 * (on_rows + between) ** 2 / between**2)
+    low, high = stats.t.interval(0.95, pair.df, pair.difference, pair.se)
+    assert (pair.low, pair.high) == pytest.approx((low, high))
+    assert pair.p_value == pytest.approx(2 * stats.t.sf(abs(pair.z), pair.df))
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.6])
+def test_interval_over_seeds_covers_other_rows_and_other_seeds(spread):
+    pairs = [metrics.paired_auc(*trainings(seed, 200, spread=spread)) for seed in range(300)]
+    covered = np.mean([pair.low <= 0 <= pair.high for pair in pairs])
+    assert covered >= 0.92  # three standard errors below 95 %
+
+
+def test_equivalence_over_seeds_says_so():
+    y, a, _ = trainings(2, n=4000)
+    pair = metrics.paired_auc(y, a, a + 1e-3 * trainings(3, n=4000)[1])
+    verdict = metrics.equivalence(pair, 0.02)
+    assert verdict.kind == "equivalent"
+    assert "90 % interval over 3 seeds" in verdict.sentence
+
+
+def test_as_many_trainings_of_each_are_asked_for():
+    y, a, b = trainings(4)
+    with pytest.raises(ValueError, match="p_a and p_b hold 3 and 2 trainings"):
+        metrics.paired_auc(y, a, b[:2])
+    with pytest.raises(ValueError, match="p_a and p_b hold 0 and 0 trainings"):
+        metrics.paired_auc(y, a[:0], b[:0])
+
+
+def test_segments_over_seeds_are_the_paired_auc_of_each():
+    y, a, b = trainings(5, spread=0.3)
+    segment = np.where(np.arange(300) < 180, "US", "DE")
+    table = metrics.paired_by_segment(segment, y, a, b)
+    pair = metrics.paired_auc(y[180:], a[:, 180:], b[:, 180:])
+    row = table.filter(segment="DE").row(0, named=True)
+    assert (row["difference"], row["low"], row["p_value"]) == (pair.difference, pair.low, pair.p_value)
 
 
 # --- equivalence
