@@ -1,36 +1,23 @@
-"""The report of a run: one HTML page to pass on, the same in Markdown, and its figures as JSON.
+"""The report of a run: how well every model ranks, by marketplace, beside the legacy, and on what data.
 
 Decisions:
-- The page stands alone: inline CSS and SVG, no script, no link out; its own policy forbids the rest.
-- A section is plots, sentences and tables of finished text; HTML and Markdown print the same ones.
-- Every value from outside is escaped for where it goes: HTML, Markdown or a plot.
-- Rounding happens where a reader looks; the JSON keeps every digit, and a NaN becomes null.
-- "n/a" is a figure that the rows cannot give, never a zero. A part without content is left out.
-- Equal content gives equal bytes: sorted keys, no date, no random id.
+- A part without content is left out.
+- The best n3r model by test AUROC is the one that the headline and the large figures speak of.
 """
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from html import escape
-from importlib.resources import files
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import polars as pl
 from numpy.typing import ArrayLike
 
-from n3r import canvas, plots
+from n3r import plots
 from n3r.metrics import NOT_ENOUGH
+from n3r.page import Page, Section, Table, cell, drawable, glossary, plain, show, tabulate, write_page
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-# Heading -> (key of a row, or the keys of a value and the ends of its interval; format, "%" for a share)
-Columns = Mapping[str, tuple[str, str]]
 Curves = Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]
 
-MISSING = "n/a"
 AUROC = ("auroc auroc_low auroc_high", ".3f")
 SYSTEM = {"model": ("name", ""), "system": ("system", "")}
 METRICS = {
@@ -55,6 +42,22 @@ COMPARED = {
     "legacy": ("auc_b", ".3f"),
     "n3r - legacy [95 %]": ("difference low high", "+.4f"),
 }
+SCORED = (
+    "Scored on test orders that no model has seen. Precision, recall, F1 and accuracy count a score of 0.5 "
+    "or more as fraud, which rare fraud seldom reaches: the recalls at 1 % and 5 % false positives (FPR) say "
+    "more."
+)
+CHOSEN = "The rows on which the best epoch was chosen; a model should do about as well on test."
+FEW_FRAUDS = "Good overall can hide a country where a model fails. Few frauds make wide intervals."
+COMPARISON = (
+    "Both systems score the same test rows, and the paired difference decides. Equivalent: its 90 % interval "
+    "lies inside the margin. Not shown: too few rows to tell, which proves no difference either. The "
+    "p-values by marketplace are corrected for their number (Holm)."
+)
+REPEATABLE = "What it takes to get the same figures again."
+WORDS = ("AUROC", "[low, high], 95 % interval", "AP, average precision", "Recall at 1 % FPR", "Precision")
+WORDS += ("Recall", "F1", "Accuracy", "Log loss", "Brier", "Share of the attainable lift over chance", "p")
+WORDS += ("n/a",)
 PHRASES = {
     "equivalent": "is equivalent to the legacy within {margin:g}",
     "different": "ranks {way} than the legacy",
@@ -63,39 +66,31 @@ PHRASES = {
 }
 
 
-class Table(NamedTuple):
-    """Cells as text; the first `n_words` columns hold words, the others numbers."""
-
-    title: str
-    head: Sequence[str]
-    rows: list[tuple[str, ...]]
-    n_words: int = 2
-
-
-class Section(NamedTuple):
-    """A part of the report; `plots` are pairs of a caption and the Axes drawn on."""
-
-    title: str
-    plots: "list[tuple[str, Axes]]"
-    tables: list[Table]
-    notes: Sequence[str] = ()
-
-
 def write_report(content: dict[str, Any], curves: Curves, folder: Path) -> Path:
     """Write report.html, report.md and report.json into a folder; return the page's path.
 
     content: JSON types. curves: {"val" | "test": {model: (labels, probabilities)}}.
     Raises ValueError naming the folder when it cannot be written; then it is left as it was.
     """
-    content = json.loads(json.dumps(content, sort_keys=True), parse_constant=lambda nan_or_infinite: None)
-    sections = list(_sections(content, curves))
-    texts = {
-        "report.json": json.dumps(content, ensure_ascii=False, indent=1) + "\n",
-        "report.md": _markdown(content, sections),
-        "report.html": _html(content, sections),
-    }
-    _write(Path(folder), texts)
-    return Path(folder) / "report.html"
+    content = plain(content)
+    name = f"{content['name']}: risk of a first order being fraud"
+    models = content.get("models") or []
+    page = Page(name, _headline(content), _tiles(models), list(_sections(content, curves)), glossary(*WORDS))
+    return write_page(page, content, folder, "report")
+
+
+def _tiles(models: list[dict]) -> list[tuple[str, str]]:
+    """The best model's figures that a reader in a hurry looks for."""
+    if (best := _best(models, "test")) is None:
+        return []
+    test, attained = best["test"], _attained(models)
+    tiles = [
+        (show(test["auroc"], ".3f"), "test AUROC of the best model"),
+        (show(test["recall_at_fpr_1"], "%"), "of frauds caught when 1 in 100 good orders is stopped"),
+        (attained, "of what any model could gain over chance"),
+        (show(test["n"], ","), f"test orders, {show(test['base_rate'], '%')} of them fraud"),
+    ]
+    return [tile for tile in tiles if tile[0] is not None]
 
 
 def summary(models: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -103,13 +98,13 @@ def summary(models: list[dict[str, Any]]) -> list[dict[str, str]]:
     names = {"AUROC [95 %]": "test AUROC [95 %]", "recall at 5 % FPR": "at 5 % FPR"}
     columns = {"model": ("name", "")} | {names.get(k, k): METRICS[k] for k in list(METRICS)[:4]}
     columns["orders/s in training"] = ("orders_per_second", ",.0f")
-    table = _table("", columns, [{**m, **(m.get("test") or {})} for m in models])
+    table = tabulate("", columns, [{**m, **(m.get("test") or {})} for m in models])
     return [dict(zip(table.head, row, strict=True)) for row in table.rows]
 
 
 def _sections(content: dict[str, Any], curves: Curves) -> Iterator[Section]:
     models, parity = content.get("models") or [], content.get("parity") or {}
-    yield _ranking("How well fraud is ranked", "test", models, curves.get("test") or {})
+    yield _ranking("How well fraud is ranked", SCORED, "test", models, curves)
     if with_segments := [model for model in models if model.get("segments")]:
         yield _marketplaces(with_segments)
     if parity.get("comparisons"):
@@ -117,21 +112,21 @@ def _sections(content: dict[str, Any], curves: Curves) -> Iterator[Section]:
     if trained := [model for model in models if model["system"] != "oracle"]:
         yield _training(trained)
     if any(model.get("val") for model in models):
-        yield _ranking("The same on validation", "val", models, curves.get("val") or {})
+        yield _ranking("The same on validation", CHOSEN, "val", models, curves)
     if content.get("tokenizer"):
         yield _tokenizer(content["tokenizer"])
     yield _data(content["data"], content.get("preparation") or {})
     if found := content.get("departures"):
         columns = {"file": ("where", ""), "what is done otherwise, and why": ("what", "")}
-        yield Section("Departures from the legacy", [], [_table("", columns, found)])
+        yield Section("Departures from the legacy", [], [tabulate("", columns, found)])
     if rows := list(_leaves(content.get("provenance") or {})):
-        yield Section("Provenance", [], [Table("", ("", "value"), rows)])
+        yield Section("Provenance", [], [Table("", ("", "value"), rows)], lead=REPEATABLE)
 
 
-def _ranking(title: str, split: str, models: list[dict], scored: Mapping) -> Section:
-    drawn = []
+def _ranking(title: str, lead: str, split: str, models: list[dict], curves: Curves) -> Section:
+    drawn, scored = [], curves.get(split) or {}
     if scored:
-        named = {_drawable(name): pair for name, pair in scored.items()}
+        named = {drawable(name): pair for name, pair in scored.items()}
         drawn.append(("Frauds caught for good orders stopped", plots.roc(named)))
         drawn.append(("How many of the stopped orders are fraud", plots.precision_recall(named)))
     best = _best(models, split)
@@ -139,7 +134,7 @@ def _ranking(title: str, split: str, models: list[dict], scored: Mapping) -> Sec
         drawn.append((f"Scores of {best['name']}", plots.score_distribution(*scored[best["name"]])))
     own = ("name", "system")  # and no other key: a model's precision is not its scores'
     rows = [{**{key: m[key] for key in own}, **(m[split] or {})} for m in models if split in m]
-    return Section(title, drawn, [_table(f"Metrics, {split} rows", SYSTEM | METRICS, rows)])
+    return Section(title, drawn, [tabulate(f"Metrics, {split} rows", SYSTEM | METRICS, rows)], lead=lead)
 
 
 def _marketplaces(models: list[dict]) -> Section:
@@ -151,20 +146,21 @@ def _marketplaces(models: list[dict]) -> Section:
             own = {f"{key}{i}": row[key] for key in ("auroc", "low", "high")}
             rows[row["segment"]] = row | rows.get(row["segment"], {}) | own
     title = "AUROC [95 %] by marketplace, test rows"
-    return Section("By marketplace", drawn, [_table(title, MARKETPLACE | COUNTS | aurocs, rows.values(), 1)])
+    found = tabulate(title, MARKETPLACE | COUNTS | aurocs, rows.values(), 1)
+    return Section("By marketplace", drawn, [found], lead=FEW_FRAUDS)
 
 
 def _parity(comparisons: list[dict], margin: float) -> Section:
     columns = {"model": ("model_class", ""), **COMPARED, "p": ("p_value", ".3f")}
     by_segment = MARKETPLACE | COMPARED | {"p": ("p_holm", ".3f")} | COUNTS
-    drawn, tables = [], [_table("n3r and legacy, test rows", columns, comparisons)]
+    drawn, tables = [], [tabulate("n3r and legacy, test rows", columns, comparisons)]
     for row in comparisons:
         if segments := row.get("segments"):
             axes = plots.paired_difference(_frame(segments), margin, names=("n3r", "legacy"))
             drawn.append((row["model_class"], axes))
-            tables.append(_table(f"{row['model_class']} by marketplace", by_segment, segments))
+            tables.append(tabulate(f"{row['model_class']} by marketplace", by_segment, segments))
     notes = [f"{row['model_class']}: {row.get('sentence') or row['verdict']}" for row in comparisons]
-    return Section("As good as the legacy?", drawn, tables, notes)
+    return Section("As good as the legacy?", drawn, tables, notes, COMPARISON)
 
 
 def _training(models: list[dict]) -> Section:
@@ -173,21 +169,21 @@ def _training(models: list[dict]) -> Section:
     columns = {"precision": ("precision", ""), **{head: (key, ",.0f") for head, key in keys.items()}}
     sized = {m["name"]: m["dimensions"] for m in models if m.get("dimensions")}
     keys = dict.fromkeys(key for dimensions in sized.values() for key in dimensions)
-    rows = [(key, *(_show(dimensions.get(key, "")) for dimensions in sized.values())) for key in keys]
-    tables = [_table("Models", SYSTEM | columns, models, 3), Table("Dimensions", ("", *sized), rows, 1)]
+    rows = [(key, *(show(dimensions.get(key, "")) for dimensions in sized.values())) for key in keys]
+    tables = [tabulate("Models", SYSTEM | columns, models, 3), Table("Dimensions", ("", *sized), rows, 1)]
     return Section("Training", drawn, tables[: 1 + bool(rows)])
 
 
 def _tokenizer(found: dict) -> Section:
     size, target, curve = found["vocab_size"], found["target_compression"], found.get("curve")
-    reached = _show(found["compression"], ".2f")
+    reached = show(found["compression"], ".2f")
     note = f"{size:,} tokens from the training rows; one stands for {reached} characters (target {target:g})"
     drawn, tables = [], []
     if curve:
         points = ([row[key] for row in curve] for key in ("vocab_size", "compression"))
         drawn = [("The vocabulary chosen", plots.compression_curve(*points, size, target))]
         columns = {"vocabulary": ("vocab_size", ","), "characters per token": ("compression", ".3f")}
-        tables = [_table("Vocabularies measured", columns, curve, 0)]
+        tables = [tabulate("Vocabularies measured", columns, curve, 0)]
     return Section("Tokenizer", drawn, tables, [note])
 
 
@@ -199,7 +195,7 @@ def _data(data: dict, preparation: dict) -> Section:
     if steps := preparation.get("steps"):
         columns = {"step": ("step", ""), "reason": ("reason", "")}
         columns |= {name: (f"rows_{name}", ",") for name in ("in", "kept", "dropped")}
-        tables = [_table("Rows dropped, and why", columns, steps)]
+        tables = [tabulate("Rows dropped, and why", columns, steps)]
     if splits := preparation.get("splits"):
         drawn = [("Rows kept, by split", plots.split_counts(pl.DataFrame(splits)))]
         kinds = {0: "good", 1: "fraud"}
@@ -224,108 +220,32 @@ def _attained(models: list[dict]) -> str | None:
     best = _best(models, "test")
     if best is None or oracle is None or oracle <= 0.5:
         return None
-    return _show((best["test"]["auroc"] - 0.5) / (oracle - 0.5), "%")
+    return show((best["test"]["auroc"] - 0.5) / (oracle - 0.5), "%")
 
 
 def _headline(content: dict[str, Any]) -> str:
     models, parity = content.get("models") or [], content.get("parity") or {}
     parts = [f"{NOT_ENOUGH.capitalize()} for a test AUROC"]
     if best := _best(models, "test"):
-        parts = [f"The best n3r model, {best['name']}, reaches a test AUROC of {_cell(best['test'], *AUROC)}"]
+        parts = [f"The best n3r model, {best['name']}, reaches a test AUROC of {cell(best['test'], *AUROC)}"]
     if share := _attained(models):
         parts[0] += f", {share} of the attainable lift over chance"
     for row in parity.get("comparisons") or []:
         words = {"margin": parity["margin"], "way": "better" if (row["difference"] or 0) > 0 else "worse"}
         phrase = PHRASES.get(row["verdict"], "{verdict}").format(**words, verdict=row["verdict"])
-        parts.append(f"{row['model_class']} {phrase} ({_show(row['difference'], '+.4f')})")
+        parts.append(f"{row['model_class']} {phrase} ({show(row['difference'], '+.4f')})")
     return "; ".join(parts) + "."
-
-
-def _table(title: str, columns: Columns, rows: Iterable[Mapping], n_words: int = 2) -> Table:
-    cells = [tuple(_cell(row, *column) for column in columns.values()) for row in rows]
-    return Table(title, tuple(columns), cells, n_words)
-
-
-def _cell(row: Mapping, keys: str, spec: str) -> str:
-    value, *ends = (row.get(key) for key in keys.split())
-    known = ends and value is not None and None not in ends
-    return _show(value, spec) + (f" [{', '.join(_show(end, spec) for end in ends)}]" if known else "")
-
-
-def _show(value: Any, spec: str = "") -> str:
-    if value is None:
-        return MISSING
-    return f"{100 * value:.1f} %" if spec == "%" else format(value, spec)
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Dotted names and texts of what nested objects hold."""
     if not isinstance(value, dict):
-        yield name, _show(value)
+        yield name, show(value)
         return
     for key in value:
         yield from _leaves(value[key], f"{name}.{key}" if name else key)
 
 
 def _frame(segments: list[dict]) -> pl.DataFrame:
-    rows = [{**row, "segment": _drawable(row["segment"])} for row in segments]
+    rows = [{**row, "segment": drawable(row["segment"])} for row in segments]
     return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def _drawable(name: str) -> str:
-    return name.replace("$", r"\$")  # matplotlib reads $...$ as a formula
-
-
-def _markdown(content: dict[str, Any], sections: list[Section]) -> str:
-    blocks = [f"# {_escaped(content['name'])}", _escaped(_headline(content))]
-    for section in sections:
-        blocks += [f"## {section.title}", *map(_escaped, section.notes)]
-        for table in section.tables:
-            rule = [":--" if i < table.n_words else "--:" for i in range(len(table.head))]
-            lines = [map(_escaped, table.head), rule, *(map(_escaped, row) for row in table.rows)]
-            blocks += [f"**{_escaped(table.title)}**"] if table.title else []
-            blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
-    return "\n\n".join(blocks) + "\n"
-
-
-def _escaped(text: str) -> str:
-    text = re.sub(r"([\\`*_|~$]|(?<=\])(?=\())", r"\\\1", " ".join(text.split()))
-    return escape(text, quote=False)
-
-
-def _html(content: dict[str, Any], sections: list[Section]) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    source = files("n3r").joinpath("report.html.j2").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    name, headline, models = content["name"], _headline(content), content.get("models") or []
-    shown = {"name": name, "headline": headline, "best": _best(models, "test"), "attained": _attained(models)}
-    return page.from_string(source).render(**shown, sections=sections, show=_show, svg=_svg)
-
-
-def _svg(axes: "Axes", caption: str, key: str) -> str:
-    """The figure without its XML envelope; `key` keeps its ids apart from the other figures'."""
-    svg = canvas.to_svg(axes.figure)
-    svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->| xmlns(:\w+)?="[^"]*"', "", svg, flags=re.DOTALL)
-    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{key}-", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
-
-
-def _write(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write all files aside, then rename them."""
-    asides = {name: folder / f".{name}.partial" for name in texts}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any((folder / name).is_dir() for name in texts):
-            raise IsADirectoryError(0, f"a folder has the name of one of {', '.join(texts)}")
-        for name, aside in asides.items():
-            aside.write_bytes(texts[name].encode("utf-8", "replace"))
-        for name, aside in asides.items():
-            aside.replace(folder / name)
-    except OSError as error:
-        reason = f"{error.strerror}; choose a folder that can be written"
-        raise ValueError(f"cannot write the report into {folder}: {reason}") from None
-    finally:
-        for aside in asides.values():
-            if aside.is_file():
-                aside.unlink()

@@ -14,7 +14,7 @@ LAYERS = [
     ["schema", "clean", "metrics", "legacy", "synth", "messages", "pretrained", "processes"],
     ["manifest", "calibrate", "card", "records"],
     ["tables", "preprocess", "features", "tokenizer", "canvas"],
-    ["plots"],
+    ["plots", "evaluation_plots", "page"],
     ["rows", "vocabulary", "data", "text", "tabular"],
     ["score", "fusion", "bert"],
     ["model"],
