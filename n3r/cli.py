@@ -8,12 +8,15 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from n3r import pipeline
 from n3r.manifest import sha256, verify
+
+if TYPE_CHECKING:
+    from n3r.schema import ColumnMap
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -112,6 +115,38 @@ def score(
     counts = score_files(Scorer(bundle, threads, int8), inputs, output, format, on_error == "skip")
     summary = f"{counts.read:,} rows read, {counts.scored:,} scored, {counts.rejected:,} rejected"
     typer.echo(f"{summary}: {output}", err=True)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="a run, a model of a run (runs/quick/lstm2risk) or a score file")],
+    b: Annotated[Path, typer.Argument(help="another; where both are runs, models of one name are compared")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder for the report")] = Path(
+        "comparison"
+    ),
+    margin: Annotated[float, typer.Option(help="AUC difference that counts as none")] = 0.01,
+    fpr: Annotated[
+        float, typer.Option(help="share of good orders each may stop, where decisions count")
+    ] = 0.01,
+    column: Annotated[str, typer.Option(help="the column of scores in a file")] = "score",
+    orders: Annotated[
+        Path | None, typer.Option(help="raw orders with the labels, where the scores come without")
+    ] = None,
+    map: Annotated[Path | None, typer.Option(help="their column map; default: configs/orders.json")] = None,
+) -> None:
+    """Compare two runs or score files on the same rows: AUC, equivalence, decisions, overlaid curves."""
+    from n3r.comparison import compare_models
+    from n3r.comparison_report import verdict, write_comparison
+    from n3r.scored import scored_models, with_labels
+
+    models = [scored_models(place, column) for place in (a, b)]
+    if orders:
+        column_map = _column_map(map)
+        models = [{n: with_labels(t, orders, column_map) for n, t in tables.items()} for tables in models]
+    content, scores = compare_models(*models, names=_apart(a, b), margin=margin, fpr=fpr)
+    page = write_comparison(content, scores, output)
+    typer.echo(verdict(content["comparisons"]))
+    typer.echo(f"report: {page}", err=True)
 
 
 @app.command()
@@ -220,6 +255,19 @@ def _compare_classes(folder: Path) -> None:
         figures = f"{row['parameters']:,}", f"{row['seconds_an_epoch']:.1f}", f"{row['ms_a_row']:.2f}"
         table.add_row(row["model_class"], row["auroc_text"], *figures)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _column_map(path: Path | None) -> "ColumnMap":
+    from n3r.schema import ColumnMap
+
+    return ColumnMap.from_file(path or pipeline.ROOT / "configs" / "orders.json")
+
+
+def _apart(a: Path, b: Path) -> tuple[str, str]:
+    """The shortest endings of two paths that differ."""
+    ends = [path.resolve().with_suffix("").parts[::-1] for path in (a, b)]
+    n = next((i for i, (x, y) in enumerate(zip(*ends, strict=False)) if x != y), len(min(ends)) - 1) + 1
+    return tuple("/".join(end[:n][::-1]) for end in ends)
 
 
 def main() -> None:

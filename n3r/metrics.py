@@ -268,16 +268,26 @@ def recall_at_fpr(y: ArrayLike, p: ArrayLike, fpr: float) -> float | None:
     A threshold takes tied scores together or not at all. None with one class only.
     """
     y, p = checked(y, p=p)
+    threshold = threshold_at_fpr(y, p, fpr)
+    return None if threshold is None else float((p[y] >= threshold).mean())
+
+
+def threshold_at_fpr(y: ArrayLike, p: ArrayLike, fpr: float) -> float | None:
+    """The lowest score at or above which lies no more than the share `fpr` of the negative rows.
+
+    Infinity when even the highest score stops too many of them. None with one class only.
+    """
+    y, p = checked(y, p=p)
     _fraction("fpr", fpr)
-    positive, negative = p[y], p[~y]
+    negative = p[~y]
     if not all(_classes(y)):
         return None
     allowed = int(fpr * negative.size + 1e-9)  # 0.29 * 100 is 28.999...
     if allowed >= negative.size:
-        return 1.0
-    # Flagging at or under the (allowed + 1)-th highest negative would be one alarm too many.
+        return float(p.min())
+    # Stopping at or under the (allowed + 1)-th highest negative would be one alarm too many.
     cut = np.partition(negative, -1 - allowed)[-1 - allowed]
-    return float((positive > cut).mean())
+    return float(np.min(p, where=p > cut, initial=np.inf))
 
 
 def by_segment(segment: ArrayLike, y: ArrayLike, p: ArrayLike, min_per_class: int = FEW_ROWS) -> pl.DataFrame:

@@ -186,12 +186,14 @@ def mark_times(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
 
 
 def select_wide(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
-    """Text fields, joined text, categorical columns and features, in that order, typed."""
+    """Joined text, text fields, categorical and group columns and features, in that order, typed."""
     # NOTE[DIFF] the legacy drops boolean features without a word; here they are 0 and 1.
     numbers = [pl.col(name).cast(pl.Float32) for name in column_map.numeric]
-    if column_map.oracle in frame.collect_schema():
+    schema = frame.collect_schema()
+    if column_map.oracle in schema:
         numbers.append(pl.col(column_map.oracle).cast(pl.Float64).alias(ORACLE))
-    texts = dict.fromkeys([*column_map.all_text, *column_map.categorical])
+    groups = [name for name in column_map.groups if name in schema]
+    texts = dict.fromkeys([*column_map.all_text, *column_map.categorical, *groups])
     fields = [_text(name).fill_null(MISSING) for name in column_map.text]
     joined = pl.concat_str(fields, separator=SEPARATOR).alias(TEXT)
     return frame.select(joined, *map(_text, texts), *numbers)
@@ -206,7 +208,7 @@ def in_order(keys: pl.DataFrame, frame: pl.LazyFrame, column_map: ColumnMap) -> 
         return keys
     # NOTE[DIFF] of two such rows the legacy keeps whichever the reader brings first.
     m = column_map
-    used = [*m.roles.values(), *m.all_text, *m.categorical, *m.numeric, m.oracle, FILE_COLUMN]
+    used = [*m.roles.values(), *m.all_text, *m.categorical, *m.groups, *m.numeric, m.oracle, FILE_COLUMN]
     names = [name for name in frame.collect_schema() if name in used]
     rows = _only(frame.with_row_index(ROW), keys.height, tied).select(ROW, *names)
     ranks = rows.collect(engine="streaming").sort(names).with_row_index(TIE)

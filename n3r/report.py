@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from n3r import plots
+from n3r.comparison_report import comparison_sections, verdict
 from n3r.metrics import NOT_ENOUGH
 from n3r.page import Page, Section, Table, cell, drawable, glossary, plain, show, tabulate, write_page
 
@@ -36,12 +37,6 @@ METRICS = {
 }
 MARKETPLACE = {"marketplace": ("segment", "")}
 COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
-COMPARED = {
-    "verdict": ("verdict", ""),
-    "n3r": ("auc_a", ".3f"),
-    "legacy": ("auc_b", ".3f"),
-    "n3r - legacy [95 %]": ("difference low high", "+.4f"),
-}
 SCORED = (
     "Scored on test orders that no model has seen. Precision, recall, F1 and accuracy count a score of 0.5 "
     "or more as fraud, which rare fraud seldom reaches: the recalls at 1 % and 5 % false positives (FPR) say "
@@ -49,21 +44,10 @@ SCORED = (
 )
 CHOSEN = "The rows on which the best epoch was chosen; a model should do about as well on test."
 FEW_FRAUDS = "Good overall can hide a country where a model fails. Few frauds make wide intervals."
-COMPARISON = (
-    "Both systems score the same test rows, and the paired difference decides. Equivalent: its 90 % interval "
-    "lies inside the margin. Not shown: too few rows to tell, which proves no difference either. The "
-    "p-values by marketplace are corrected for their number (Holm)."
-)
 REPEATABLE = "What it takes to get the same figures again."
 WORDS = ("AUROC", "[low, high], 95 % interval", "AP, average precision", "Recall at 1 % FPR", "Precision")
 WORDS += ("Recall", "F1", "Accuracy", "Log loss", "Brier", "Share of the attainable lift over chance", "p")
-WORDS += ("n/a",)
-PHRASES = {
-    "equivalent": "is equivalent to the legacy within {margin:g}",
-    "different": "ranks {way} than the legacy",
-    "not shown": "is not shown to be equivalent to the legacy within {margin:g}",
-    NOT_ENOUGH: "has not enough data to be compared with the legacy",
-}
+WORDS += ("Spearman's rank correlation", "Flip", "McNemar", "n/a")
 
 
 def write_report(content: dict[str, Any], curves: Curves, folder: Path) -> Path:
@@ -75,7 +59,7 @@ def write_report(content: dict[str, Any], curves: Curves, folder: Path) -> Path:
     content = plain(content)
     name = f"{content['name']}: risk of a first order being fraud"
     models = content.get("models") or []
-    page = Page(name, _headline(content), _tiles(models), list(_sections(content, curves)), glossary(*WORDS))
+    page = Page(name, headline(content), _tiles(models), list(_sections(content, curves)), glossary(*WORDS))
     return write_page(page, content, folder, "report")
 
 
@@ -108,7 +92,7 @@ def _sections(content: dict[str, Any], curves: Curves) -> Iterator[Section]:
     if with_segments := [model for model in models if model.get("segments")]:
         yield _marketplaces(with_segments)
     if parity.get("comparisons"):
-        yield _parity(parity["comparisons"], parity["margin"])
+        yield from comparison_sections(parity["comparisons"])
     if trained := [model for model in models if model["system"] != "oracle"]:
         yield _training(trained)
     if any(model.get("val") for model in models):
@@ -148,19 +132,6 @@ def _marketplaces(models: list[dict]) -> Section:
     title = "AUROC [95 %] by marketplace, test rows"
     found = tabulate(title, MARKETPLACE | COUNTS | aurocs, rows.values(), 1)
     return Section("By marketplace", drawn, [found], lead=FEW_FRAUDS)
-
-
-def _parity(comparisons: list[dict], margin: float) -> Section:
-    columns = {"model": ("model_class", ""), **COMPARED, "p": ("p_value", ".3f")}
-    by_segment = MARKETPLACE | COMPARED | {"p": ("p_holm", ".3f")} | COUNTS
-    drawn, tables = [], [tabulate("n3r and legacy, test rows", columns, comparisons)]
-    for row in comparisons:
-        if segments := row.get("segments"):
-            axes = plots.paired_difference(_frame(segments), margin, names=("n3r", "legacy"))
-            drawn.append((row["model_class"], axes))
-            tables.append(tabulate(f"{row['model_class']} by marketplace", by_segment, segments))
-    notes = [f"{row['model_class']}: {row.get('sentence') or row['verdict']}" for row in comparisons]
-    return Section("As good as the legacy?", drawn, tables, notes, COMPARISON)
 
 
 def _training(models: list[dict]) -> Section:
@@ -223,17 +194,16 @@ def _attained(models: list[dict]) -> str | None:
     return show((best["test"]["auroc"] - 0.5) / (oracle - 0.5), "%")
 
 
-def _headline(content: dict[str, Any]) -> str:
+def headline(content: dict[str, Any]) -> str:
+    """The report's answer in one sentence, from its JSON alone."""
     models, parity = content.get("models") or [], content.get("parity") or {}
     parts = [f"{NOT_ENOUGH.capitalize()} for a test AUROC"]
     if best := _best(models, "test"):
         parts = [f"The best n3r model, {best['name']}, reaches a test AUROC of {cell(best['test'], *AUROC)}"]
     if share := _attained(models):
         parts[0] += f", {share} of the attainable lift over chance"
-    for row in parity.get("comparisons") or []:
-        words = {"margin": parity["margin"], "way": "better" if (row["difference"] or 0) > 0 else "worse"}
-        phrase = PHRASES.get(row["verdict"], "{verdict}").format(**words, verdict=row["verdict"])
-        parts.append(f"{row['model_class']} {phrase} ({show(row['difference'], '+.4f')})")
+    if comparisons := parity.get("comparisons"):
+        parts.append(verdict(comparisons).removesuffix("."))
     return "; ".join(parts) + "."
 
 

@@ -58,6 +58,7 @@ class ColumnMap(BaseModel):
     internal_domains: list[str] = []  # names such as "amazon": x.amazon.com and amazon.co.uk match
     numeric: list[str] = []  # ordered features; "*": every other numeric or boolean column
     categorical: list[str] = []  # kept as text, for risk tables
+    groups: list[str] = []  # metrics are also given by their values; never a feature, need not be present
     ignore: list[str] = []  # never a feature, need not be present
     oracle: str | None = None  # true probability of synthetic data, never a feature
     split_files: dict[str, str] = {}  # file-name pattern -> split, for data with a split of its own
@@ -78,11 +79,11 @@ class ColumnMap(BaseModel):
 
     def _name_problems(self) -> list[str]:
         problems = [] if self.text else ["text must name at least one column"]
-        for key in ("text", "secondary_text", "numeric", "categorical"):
+        for key in ("text", "secondary_text", "numeric", "categorical", "groups"):
             names = getattr(self, key)
             twice = sorted({name for name in names if names.count(name) > 1})
             problems += [f"{key} names {name!r} twice" for name in twice]
-        needed = [*self.roles.values(), *self.all_text, *self.categorical, self.oracle]
+        needed = [*self.roles.values(), *self.all_text, *self.categorical, *self.groups, self.oracle]
         for name in self.numeric:
             if name in needed or name in self.ignore:
                 problems.append(f"{name!r} is listed as numeric and also has another role")
@@ -147,7 +148,7 @@ class ColumnMap(BaseModel):
 
     def may_be_feature(self, name: str) -> bool:
         """Whether "*" may stand for this column, its type apart."""
-        other = [*self.all_text, *self.categorical, *self.ignore, *self.numeric]
+        other = [*self.all_text, *self.categorical, *self.groups, *self.ignore, *self.numeric]
         return name not in (*self.roles.values(), *other, self.oracle, FILE_COLUMN)
 
     def resolve_numeric(self, schema: Mapping[str, pl.DataType]) -> Self:
@@ -259,6 +260,7 @@ def _clashes(column_map: ColumnMap) -> list[str]:
         "text": column_map.all_text,
         "numeric": column_map.numeric,
         "categorical": column_map.categorical,
+        "groups": column_map.groups,
     }
     return [
         f"{name!r} ({role}) has a name that prepared tables use; rename it or put it in `ignore`"

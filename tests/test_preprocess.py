@@ -110,8 +110,8 @@ def test_prepared_columns_and_types():
     prepared = prepare(frame, ORDERS, HALVES)
     table = together(prepared)
     assert table.columns == [
-        "objectId", "time", "segment", "label", "text", *ORDERS.text, "daysSinceFirstCompletedOrder", "flag",
-        "big", "oracle_p",
+        "objectId", "time", "segment", "label", "text", *ORDERS.text, "locale",
+        "daysSinceFirstCompletedOrder", "flag", "big", "oracle_p",
     ]  # fmt: skip
     assert prepared.column_map.numeric == ["daysSinceFirstCompletedOrder", "flag", "big"]
     assert table.select(prepared.column_map.numeric).dtypes == [pl.Float32] * 3

@@ -72,6 +72,8 @@ def test_maps_survive_json():
         (json.dumps(BASE | {"split_files": {"*": "dev"}}), ["'dev'"]),
         (json.dumps(BASE | {"text": ["name", "status"]}), ["'status' is the label and also an input"]),
         (json.dumps(BASE | {"ignore": ["name"]}), ["'name' is ignored and also has a role"]),
+        (json.dumps(BASE | {"ignore": ["age"], "groups": ["age"]}), ["'age' is ignored and also has a role"]),
+        (json.dumps(BASE | {"groups": ["f"], "numeric": ["f"]}), ["'f' is listed as numeric"]),
     ],
 )
 def test_a_bad_map_is_one_message_with_file_and_key(tmp_path, content, phrases):
@@ -98,6 +100,8 @@ def test_star_stands_for_other_numbers_in_input_order():
     )
     resolved = column_map(numeric=["a", "*"], ignore=["skip"], oracle="p").resolve_numeric(table.schema)
     assert resolved.numeric == ["a", "z", "flag", "b"]
+    grouped = column_map(numeric=["*"], ignore=["skip"], oracle="p", groups=["z", "age"])
+    assert grouped.resolve_numeric(table.schema).numeric == ["flag", "a", "b"]
     first = column_map(numeric=["*", "z"], ignore=["skip"], oracle="p", categorical=["b"])
     assert first.resolve_numeric(table.schema).numeric == ["flag", "a", "z"]
 
