@@ -118,6 +118,47 @@ def score(
 
 
 @app.command()
+def evaluate(
+    scores: Annotated[Path, typer.Argument(help="a model of a run (runs/quick/lstm2risk) or a score file")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the report's folder")] = Path("evaluation"),
+    orders: Annotated[
+        list[Path] | None,
+        typer.Option(help="raw orders with labels and columns, by id; may be repeated"),
+    ] = None,
+    map: Annotated[Path | None, typer.Option(help="their column map; default: configs/orders.json")] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="scored rows that thresholds are chosen on; default: the same")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="scored rows of training, or of earlier: has anything moved since?")
+    ] = None,
+    column: Annotated[str, typer.Option(help="the column of scores in a file")] = "score",
+    p: Annotated[
+        list[str] | None, typer.Option("-p", help="KEY=VALUE: fpr, cost_missed, cost_alarm, n_slices, seed")
+    ] = None,
+) -> None:
+    """Report on one model's scores: what it catches and costs, calibration, drift, failures, fairness."""
+    from n3r.evaluation import EvaluationConfig, evaluate_model
+    from n3r.evaluation_report import headline, write_evaluation
+    from n3r.scored import labels_of, only_model, with_labels
+
+    config = EvaluationConfig.from_texts(p or [])
+    column_map = _column_map(map) if orders else None
+    tables = []
+    for place in (scores, validation, reference):
+        table = only_model(place, column) if place else None
+        if orders and table is not None:
+            table = with_labels(table, orders, column_map)
+        tables.append(table)
+    test, val, train = tables
+    labels_of({str(scores): test})
+    content = {"name": scores.stem, **evaluate_model(test, config, column_map, val, train)}
+    page = write_evaluation(content, {scores.stem: (test["label"], test["score"])}, output, "evaluation")
+    typer.echo(headline(content))
+    typer.echo(f"report: {page}", err=True)
+
+
+@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="a run, a model of a run (runs/quick/lstm2risk) or a score file")],
     b: Annotated[Path, typer.Argument(help="another; where both are runs, models of one name are compared")],
@@ -130,7 +171,7 @@ def compare(
     ] = 0.01,
     column: Annotated[str, typer.Option(help="the column of scores in a file")] = "score",
     orders: Annotated[
-        Path | None, typer.Option(help="raw orders with the labels, where the scores come without")
+        list[Path] | None, typer.Option(help="raw orders with the labels, where the scores have none")
     ] = None,
     map: Annotated[Path | None, typer.Option(help="their column map; default: configs/orders.json")] = None,
 ) -> None:

@@ -7,7 +7,7 @@ Decisions:
 - Labels come with the scores, or from the raw orders through their column map, as in training.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -40,6 +40,16 @@ def scored_models(place: str | Path, score: str = SCORE) -> dict[str, pl.DataFra
     return found
 
 
+def only_model(place: str | Path, score: str = SCORE) -> pl.DataFrame:
+    """The scored rows of a place that holds one model; ValueError names the models where it holds several."""
+    found = scored_models(place, score)
+    if len(found) > 1:
+        raise ValueError(
+            f"{place} holds {', '.join(found)}: name one, such as {Path(place) / next(iter(found))}"
+        )
+    return next(iter(found.values()))
+
+
 def read_scored(path: str | Path, score: str = SCORE) -> pl.DataFrame:
     """A score file, its first column the id: Parquet, CSV, TSV or JSON lines, as `n3r score` writes them.
 
@@ -63,7 +73,7 @@ def read_scored(path: str | Path, score: str = SCORE) -> pl.DataFrame:
     return _typed(frame, path)
 
 
-def with_labels(scored: pl.DataFrame, orders: str | Path, column_map: ColumnMap) -> pl.DataFrame:
+def with_labels(scored: pl.DataFrame, orders: Sequence[str | Path], column_map: ColumnMap) -> pl.DataFrame:
     """Scored rows with all that the raw orders of the same ids say, typed as in training.
 
     Rows whose order has no label of the map are left out. Raises ValueError when an id has no order or
@@ -78,9 +88,9 @@ def with_labels(scored: pl.DataFrame, orders: str | Path, column_map: ColumnMap)
         found = pl.concat([keys, wide], how="horizontal").rename({ID: KEY}).collect(engine="streaming")
     found = found.join(scored.select(KEY), on=KEY, how="semi")
     if twice := found.height - found[KEY].n_unique():
-        raise ValueError(f"{orders} holds {twice} orders of an id that an earlier one has")
+        raise ValueError(f"{twice} orders have an id that an earlier one has")
     if lost := scored.height - found.height:
-        raise ValueError(f"{lost} of {scored.height} scored ids are not among the orders {orders}")
+        raise ValueError(f"{lost} of {scored.height} scored ids are not among the orders given")
     own = [name for name in (KEY, SCORE, CALIBRATED) if name in scored.columns]
     table = scored.select(own).join(found, on=KEY, how="left", maintain_order="left")
     if table[LABEL].null_count() == table.height:

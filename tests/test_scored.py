@@ -92,7 +92,7 @@ def test_labels_come_from_the_raw_orders_by_id(raw):
     orders, path = raw
     mixed = orders.sample(fraction=1, shuffle=True, seed=2)
     scores = mixed.select(id="objectId", score="oracle_p")
-    table = scored.with_labels(scores, path, ColumnMap.from_file(CONFIG))
+    table = scored.with_labels(scores, [path], ColumnMap.from_file(CONFIG))
     known = mixed.filter(pl.col("status").is_in(["F", "I", "N"]))
     assert table["id"].to_list() == known["objectId"].to_list()
     assert table["label"].to_list() == (known["status"] != "N").cast(pl.Int8).to_list()
@@ -106,13 +106,13 @@ def test_ids_without_an_order_and_orders_without_a_label_are_counted(raw, tmp_pa
     columns = ColumnMap.from_file(CONFIG)
     strange = pl.DataFrame({"id": ["nobody", orders["objectId"][0]], "score": [0.1, 0.2]})
     with pytest.raises(ValueError, match="1 of 2 scored ids are not among the orders"):
-        scored.with_labels(strange, path, columns)
+        scored.with_labels(strange, [path], columns)
     open_orders = orders.filter(pl.col("status").is_in(["P", "C"]))
     with pytest.raises(ValueError, match="none of the .* scored orders has a label"):
-        scored.with_labels(open_orders.select(id="objectId", score="oracle_p"), path, columns)
+        scored.with_labels(open_orders.select(id="objectId", score="oracle_p"), [path], columns)
     twice = written(pl.concat([orders, orders.head(3)]), tmp_path / "twice.parquet")
-    with pytest.raises(ValueError, match="3 orders of an id that an earlier one has"):
-        scored.with_labels(orders.select(id="objectId", score="oracle_p"), twice, columns)
+    with pytest.raises(ValueError, match="3 orders have an id that an earlier one has"):
+        scored.with_labels(orders.select(id="objectId", score="oracle_p"), [twice], columns)
 
 
 def test_labels_are_asked_for_where_no_table_has_them():

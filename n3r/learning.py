@@ -1,0 +1,66 @@
+"""What more rows would win: a model trained anew on ever more of the training rows.
+
+Decisions:
+- Each training is what a user with so few rows would have: tokenizer, features and network all learn from
+  those rows alone. Smaller samples are parts of larger ones, so that a curve's steps are the rows' doing.
+- An epoch has four steps at least, with smaller batches where rows are few: one or two teach nothing, which
+  would say nothing of the rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from n3r.bundle import Bundle, train_bundle
+from n3r.features import TabularFeatures
+from n3r.metrics import auc_ci
+from n3r.schema import LABEL
+from n3r.vocabulary import TokenizerConfig, train_tokenizer
+
+FEWEST_STEPS = 4  # an epoch
+
+
+def learning_curve(
+    bundle: Bundle, splits: Mapping[str, pl.DataFrame], sizes: Sequence[int], folder: Path, seed: int = 0
+) -> pl.DataFrame:
+    """Test AUC of a bundle's model class and settings by the number of training rows.
+
+    Columns: n_rows, n_frauds (of the training), auroc, low, high (95 %, of the test rows), n, n_positive.
+    Sizes beyond the training split are left out. `seed` draws the rows; `folder` keeps the trainings.
+    Raises ValueError on sizes below 10, where a sample has one class only, and for a BERT, whose tokenizer
+    comes with its weights.
+    """
+    if bundle.tokenizer.kind != "bpe":
+        raise ValueError("a learning curve trains a tokenizer for each size; a BERT brings its own")
+    if wrong := [size for size in sizes if size < 10]:
+        raise ValueError(f"sizes {wrong}: a training needs 10 rows at least")
+    order = np.random.default_rng(seed).permutation(len(splits["train"]))
+    rows = []
+    for size in sorted(set(sizes)):
+        if size <= len(order):
+            train = splits["train"][np.sort(order[:size])]
+            trained = _trained_on(bundle, {**splits, "train": train}, Path(folder) / str(size))
+            auc = auc_ci(splits["test"][LABEL], trained.predict(splits["test"])[:, 1])
+            rows.append((size, int(train[LABEL].sum()), auc.value, auc.low, auc.high, auc.n, auc.n_positive))
+    columns = ("n_rows", "n_frauds", "auroc", "low", "high", "n", "n_positive")
+    kinds = {name: pl.Int64 if name.startswith("n") else pl.Float64 for name in columns}
+    return pl.DataFrame(rows, schema=kinds, orient="row")
+
+
+def _trained_on(bundle: Bundle, splits: Mapping[str, pl.DataFrame], folder: Path) -> Bundle:
+    train, columns = splits["train"], bundle.column_map
+    if train[LABEL].n_unique() < 2:
+        raise ValueError(f"all {len(train)} rows of a sample have the same label: take larger sizes")
+    known = {name: bundle.tokenizer.metadata[name] for name in TokenizerConfig.model_fields}
+    tokenizer, _ = train_tokenizer(train.select(columns.all_text), TokenizerConfig(**known))
+    features = TabularFeatures(bundle.features.config)
+    features.fit(train, columns.numeric, columns.categorical, columns.n_classes)
+    config = bundle.model.config.model_copy(
+        update={"vocab_size": tokenizer.vocab_size, "n_tab_features": len(features)}
+    )
+    batch_size = min(bundle.train_config.batch_size, max(2, len(train) // FEWEST_STEPS))
+    settings = bundle.train_config.model_copy(update={"batch_size": batch_size})
+    parts = bundle._replace(model=None, tokenizer=tokenizer, features=features, train_config=settings)
+    return train_bundle(config, splits, parts, folder)[0]
