@@ -42,7 +42,7 @@ AGREEMENT = {
     "frauds": ("fraud_flips", ","),
     "only A right": ("only_a_right", ","),
     "only B right": ("only_b_right", ","),
-    "McNemar p": ("mcnemar_p", ".3f"),
+    "McNemar p": ("mcnemar_p", "p"),
 }
 
 
@@ -81,13 +81,13 @@ def comparison_sections(rows: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
         names[1]: ("auc_b", ".3f"),
         f"{names[0]} - {names[1]} [95 %]": ("difference low high", "+.4f"),
     }
-    tables = [tabulate("AUROC on the same rows", MODEL | columns | {"p": ("p_value", ".3f")} | COUNTS, rows)]
+    tables = [tabulate("AUROC on the same rows", MODEL | columns | {"p": ("p_value", "p")} | COUNTS, rows)]
     seeds = [_by_seed(row) for row in rows if len(row["by_seed"]) > 1]
     if seeds:
         heads = {f"seed {i + 1}": (f"seed{i}", "+.4f") for i in range(max(len(row) for row in seeds) - 1)}
         tables.append(tabulate(f"{names[0]} - {names[1]}, each seed", MODEL | heads, seeds, 1))
     drawn = []
-    by_segment = {"segment": ("segment", "")} | columns | {"p": ("p_holm", ".3f")} | COUNTS
+    by_segment = {"segment": ("segment", "")} | columns | {"p": ("p_holm", "p")} | COUNTS
     for row in rows:
         if segments := row.get("segments"):
             axes = plots.paired_difference(_frame(segments), row["margin"], names=names)

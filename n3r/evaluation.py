@@ -112,7 +112,7 @@ def _models(test: pl.DataFrame, rivals: Mapping[str, np.ndarray]) -> list[dict[s
     others = dict(rivals)
     if ORACLE in test.columns and not test[ORACLE].null_count():
         others["oracle"] = test[ORACLE]
-    rows = [{"name": "this model", **_metrics(y, p)}]
+    rows = [{"name": None, **_metrics(y, p)}]  # the model itself
     for name, scores in others.items():
         paired = asdict(metrics.paired_auc(y, p, scores))
         own = {key: paired[key] for key in ("difference", "low", "high", "p_value")}

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike
 from n3r import evaluation_plots, plots
 from n3r.metrics import NOT_ENOUGH
 from n3r.page import (
-    Columns,
     Page,
     Section,
     Table,
@@ -35,8 +34,8 @@ NOTE = {"note": ("note", "")}
 MODELS = {
     "model": ("name", ""),
     "AUROC [95 %]": ("auroc auroc_low auroc_high", ".3f"),
-    "this model's lead [95 %]": ("lead lead_low lead_high", "+.4f"),
-    "p": ("p_value", ".3f"),
+    "this model's lead [95 %]": ("difference low high", "+.4f"),
+    "p": ("p_value", "p"),
     "AP [95 %]": ("average_precision average_precision_low average_precision_high", ".3f"),
     "recall at 1 % FPR": ("recall_at_fpr_1", "%"),
     "at 5 %": ("recall_at_fpr_5", "%"),
@@ -100,10 +99,10 @@ TRAITS = {
     "AUROC within [95 %]": ("auroc low high", ".3f"),
     "frauds missed": ("missed", ","),
     "how many times as often [95 %]": ("missed_ratio missed_low missed_high", ".2f"),
-    "p": ("missed_p_holm", ".3f"),
+    "p": ("missed_p_holm", "p"),
     "false alarms": ("alarms", ","),
     "times as often [95 %]": ("alarm_ratio alarm_low alarm_high", ".2f"),
-    "p ": ("alarm_p_holm", ".3f"),
+    "p ": ("alarm_p_holm", "p"),
 }
 SHAPES = {
     "field": ("field", ""),
@@ -121,7 +120,7 @@ DISPARITIES = {
     "highest rate": ("largest", "%"),
     "disparity ratio [95 %]": ("ratio low high", ".2f"),
     "by chance": ("chance_ratio", ".2f"),
-    "p": ("p_holm", ".3f"),
+    "p": ("p_holm", "p"),
     "groups": ("n_groups", ","),
     "left out": ("n_left_out", ","),
 }
@@ -177,8 +176,8 @@ def headline(content: Content) -> str:
     own, point = content["models"][0], _operating_point(content)
     if own["auroc"] is None:
         return f"{NOT_ENOUGH.capitalize()} to evaluate {content['name']}."
-    first = f"{content['name']} reaches an AUROC of {cell(own, *MODELS['AUROC [95 %]'])} on {own['n']:,} test orders"
-    parts = [first]
+    auroc = cell(own, *MODELS["AUROC [95 %]"])
+    parts = [f"{content['name']} reaches an AUROC of {auroc} on {own['n']:,} test orders"]
     if point and point["recall"] is not None:
         caught = cell(point, *OPERATING["recall [95 %]"])
         parts.append(
@@ -191,7 +190,7 @@ def headline(content: Content) -> str:
         way = "ahead of" if best["difference"] > 0 else "behind"
         lead = f"{abs(best['difference']):.4f}"
         sure = "" if best["p_value"] is not None and best["p_value"] < 0.05 else ", which may be chance"
-        parts.append(f"that is {lead} {way} the best of the others, {best['name']}{sure}")
+        parts.append(f"its AUROC is {lead} {way} that of the best of the others, {best['name']}{sure}")
     return "; ".join(parts) + "."
 
 
@@ -239,33 +238,23 @@ def _ranking(content: Content, scores: Scores) -> Section:
         ("How many of the stopped orders are fraud", plots.precision_recall(named)),
         ("Scores of either class", plots.score_distribution(*first)),
     ]
-    # The lead is this model's; the paired difference in the JSON is this model less the other, the same sign.
-    keys = {"lead": "difference", "lead_low": "low", "lead_high": "high"}
-    rows = [{**row, **{new: row.get(old) for new, old in keys.items()}} for row in content["models"]]
+    rows = [{**row, "name": row["name"] or content["name"]} for row in content["models"]]
     lead = (
-        "Test orders that no model has seen. The baselines learned from the same training orders; what the model "
-        "adds is its lead over them, and the interval says whether it is more than chance."
+        "Test orders that no model has seen. The baselines learned from the same training orders; what "
+        "the model adds is its lead over them, and the interval says whether it is more than chance."
     )
-    return Section(
-        "How well fraud is ranked", drawn, [tabulate("On the same rows", MODELS, rows, 1)], lead=lead
-    )
+    found = tabulate("On the same rows", MODELS, rows, 1)
+    return Section("How well fraud is ranked", drawn, [found], lead=lead)
 
 
 def _catching(content: Content) -> Section:
-    found = content["decisions"]
-    operating, top = (
-        pl.DataFrame(found[key], infer_schema_length=None) for key in ("operating_points", "top_shares")
-    )
+    found, name = content["decisions"], drawable(content["name"])
+    operating, top = ({name: _table(found[key])} for key in ("operating_points", "top_shares"))
+    gain = {name: pl.DataFrame(found["gain"])}
     drawn = [
-        (
-            "Frauds caught, by good orders stopped",
-            evaluation_plots.operating_recall({content["name"]: operating}),
-        ),
-        (
-            "Frauds caught, by orders stopped",
-            evaluation_plots.gain({content["name"]: pl.DataFrame(found["gain"])}, top),
-        ),
-        ("How much denser frauds are at the top", evaluation_plots.lift({content["name"]: top})),
+        ("Frauds caught, by good orders stopped", evaluation_plots.operating_recall(operating)),
+        ("Frauds caught, by orders stopped", evaluation_plots.gain(gain, top)),
+        ("How much denser frauds are at the top", evaluation_plots.lift(top)),
     ]
     tables = [
         tabulate("At chosen false-positive rates", OPERATING, found["operating_points"], 0),
@@ -282,25 +271,25 @@ def _cost(content: Content) -> Section:
     rows = [{**row, "mark": "cheapest here" if row["is_cheapest"] else ""} for row in found["thresholds"]]
     if chosen:
         rows.append({**chosen, "mark": "chosen on validation"})
-    note = (
-        f"A missed fraud costs {config['cost_missed']:,.0f}, a false alarm {config['cost_alarm']:,.0f}; change both "
-        "with cost_missed and cost_alarm."
-    )
-    notes = [note]
+    missed, alarm = (f"{config[key]:,.0f}" for key in ("cost_missed", "cost_alarm"))
+    notes = [f"A missed fraud costs {missed} and a false alarm {alarm} (cost_missed and cost_alarm)."]
     if best["cost_per_1000"] is not None:
         notes.append(
             f"1,000 orders cost {best['stop_none_per_1000']:,.0f} when none is stopped, "
             f"{best['cost_per_1000']:,.0f} at the threshold that is cheapest on these rows"
             + (f", {chosen['cost_per_1000']:,.0f} at the one chosen on validation rows." if chosen else ".")
         )
-    lead = "The threshold chosen on validation rows is the one to expect from; the cheapest on these rows flatters itself."
+    lead = (
+        "The threshold chosen on validation rows is the one to expect from; the cheapest on these rows "
+        "flatters itself."
+    )
     return Section("What it costs", drawn, [tabulate("Thresholds", THRESHOLDS, rows, 0)], notes, lead)
 
 
 def _meaning(content: Content) -> Section:
-    found = content["calibration"]
-    names = {"score": "score", "p_calibrated": "calibrated"}
-    bins = {names[key]: pl.DataFrame(part["bins"], infer_schema_length=None) for key, part in found.items()}
+    names = {"score": "score", "p_calibrated": "calibrated score"}
+    found = {key: content["calibration"][key] for key in names if key in content["calibration"]}
+    bins = {names[key]: _table(part["bins"]) for key, part in found.items()}
     drawn = [("Does a score of 0.2 mean one fraud in five?", evaluation_plots.reliability_diagram(bins))]
     known = {
         names[key]: pl.DataFrame(part["posterior"]["bins"])
@@ -341,7 +330,7 @@ def _grouped(content: Content) -> Iterator[Section]:
 
 def _moved(content: Content) -> Iterator[Section]:
     found = content["stability"]
-    frame = pl.DataFrame(found["features"], infer_schema_length=None)
+    frame = _table(found["features"])
     drawn = [("Columns that moved most", evaluation_plots.drift_bars(frame))]
     notes = []
     if score := found.get("score"):
@@ -357,9 +346,9 @@ def _moved(content: Content) -> Iterator[Section]:
 
 def _failing(content: Content) -> Iterator[Section]:
     found = content["failures"]
-    frame = pl.DataFrame(found["traits"], infer_schema_length=None)
-    frame = frame.with_columns(pl.col("trait").map_elements(drawable, return_dtype=pl.String))
-    drawn = [("Over-represented among missed frauds", evaluation_plots.trait_forest(frame))]
+    frame = _table([{**row, "trait": drawable(row["trait"])} for row in found["traits"]])
+    counts = content["models"][0]["n"], content["models"][0]["n_positive"]
+    drawn = [("Over-represented among missed frauds", evaluation_plots.trait_forest(frame, counts))]
     shown = [
         row for row in found["traits"] if row["missed_ratio"] is not None or row["alarm_ratio"] is not None
     ]
@@ -369,8 +358,9 @@ def _failing(content: Content) -> Iterator[Section]:
         if rows:
             tables.append(tabulate(f"Commonest shapes: {failure}s", SHAPES, rows))
     lead = (
-        "Frauds below the operating threshold, and good orders above it, by what their strings look like. No text is "
-        "shown: A and a stand for letters, 9 for digits, a run for one; a shape is listed when five orders have it."
+        "Frauds below the operating threshold, and good orders above it, by what their strings look like."
+        " No text is shown: A and a stand for letters, 9 for digits, a run for one; a shape is listed "
+        "when five orders have it."
     )
     yield Section("Where it fails", drawn, tables, lead=lead)
 
@@ -379,10 +369,15 @@ def _fair(content: Content) -> Iterator[Section]:
     drawn, tables, notes = [], [], []
     for part in content["fairness"]["by"]:
         if len(part["groups"]) > 1:
-            frame = _frame(part["groups"])
+            frame, overall = (
+                _frame(part["groups"]),
+                {row["rate"]: row["overall"] for row in part["disparities"]},
+            )
+            stopped = evaluation_plots.group_rates(frame, "fpr", overall["false-positive rate"])
+            caught = evaluation_plots.group_rates(frame, "recall", overall["recall"])
             drawn += [
-                (f"Good orders stopped, by {part['by']}", evaluation_plots.group_rates(frame, "fpr")),
-                (f"Frauds caught, by {part['by']}", evaluation_plots.group_rates(frame, "recall")),
+                (f"Good orders stopped, by {part['by']}", stopped),
+                (f"Frauds caught, by {part['by']}", caught),
             ]
             by_group = {part["by"]: ("group", "")} | GROUP
             tables += [
@@ -393,8 +388,8 @@ def _fair(content: Content) -> Iterator[Section]:
     if guess := content["fairness"].get("guess"):
         tables.append(_guesses(guess))
     lead = (
-        "Names carry origin, and a score that reads names can treat groups of people unlike. The script and the likely "
-        "locale are guessed from the name; they are not anybody's origin."
+        "Names carry origin, and a score that reads names can treat groups of people unlike. The script "
+        "and the likely locale are guessed from the name; they are not anybody's origin."
     )
     yield Section("Does it serve all alike?", drawn, tables, notes, lead)
 
@@ -406,7 +401,7 @@ def _guesses(guess: list[dict[str, Any]]) -> Table:
 
 
 def _attacked(content: Content) -> Iterator[Section]:
-    tables = {name: pl.DataFrame(rows, infer_schema_length=None) for name, rows in content["attacks"].items()}
+    tables = {name: _table(rows) for name, rows in content["attacks"].items()}
     named = {drawable(name): table for name, table in tables.items()}
     drawn = [
         ("What each attack costs", evaluation_plots.attack_losses(named)),
@@ -415,21 +410,21 @@ def _attacked(content: Content) -> Iterator[Section]:
     rows = [{"system": name, **row} for name, found in content["attacks"].items() for row in found]
     rows.sort(key=lambda row: (row["attack"], row["strength"]))
     lead = (
-        "Frauds alone are changed, as a fraudster would change his own order; good orders stay. Still caught: of the "
-        "frauds above the threshold before, those that are still above it."
+        "Frauds alone are changed, as a fraudster would change his own order; good orders stay. Still "
+        "caught: of the frauds above the threshold before, those that are still above it."
     )
     yield Section("Under attack", drawn, [tabulate("", ATTACKS, rows)], lead=lead)
 
 
 def _attainable(content: Content) -> Iterator[Section]:
     rows = content["learning"]
-    frame = pl.DataFrame(rows, infer_schema_length=None)
+    frame = _table(rows)
     oracle = next((row["auroc"] for row in content["models"] if row["name"] == "oracle"), None)
     rows = [{**row, "attained": attained(row["auroc"], oracle)} for row in rows]
     drawn = [("More rows", evaluation_plots.learning_curve(frame, oracle))]
     lead = (
-        "Trained anew on ever more of the training rows. On synthetic orders the oracle is the probability that labels "
-        "were drawn with: no model can rank better."
+        "Trained anew on ever more of the training rows. On synthetic orders the oracle is the "
+        "probability that labels were drawn with: no model can rank better."
     )
     yield Section("What more rows would win", drawn, [tabulate("", LEARNING, rows, 1)], lead=lead)
 
@@ -441,8 +436,12 @@ def attained(auroc: float | None, oracle: float | None) -> float | None:
     return (auroc - 0.5) / (oracle - 0.5)
 
 
+def _table(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
 def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    return pl.DataFrame([{**row, "group": drawable(row["group"])} for row in rows], infer_schema_length=None)
+    return _table([{**row, "group": drawable(row["group"])} for row in rows])
 
 
 def _as_segments(frame: pl.DataFrame) -> pl.DataFrame:

@@ -96,9 +96,11 @@ def cell(row: Mapping, keys: str, spec: str) -> str:
 
 
 def show(value: Any, spec: str = "") -> str:
-    """A value as text; "%" shows a share."""
+    """A value as text; "%" shows a share and "p" a p-value."""
     if value is None:
         return MISSING
+    if spec == "p":
+        return "< 0.001" if value < 0.001 else f"{value:.3f}"
     return f"{100 * value:.1f} %" if spec == "%" else format(value, spec)
 
 

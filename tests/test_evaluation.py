@@ -68,7 +68,7 @@ def test_rivals_stand_beside_the_model(rows, content):
     _, splits = rows
     test = splits["test"]
     own, coin, oracle = content["models"]
-    assert [row["name"] for row in content["models"]] == ["this model", "coin", "oracle"]
+    assert [row["name"] for row in content["models"]] == [None, "coin", "oracle"]
     paired = metrics.paired_auc(test["label"], test["score"], test["oracle_p"])
     assert (oracle["difference"], oracle["low"]) == (paired.difference, paired.low)
     assert own["auroc"] == metrics.auc_ci(test["label"], test["score"]).value
