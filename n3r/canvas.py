@@ -151,8 +151,9 @@ def draw_interval(
 ) -> None:
     """A value and its interval on line `at` of a forest plot; None reads "not enough data"."""
     if value is None:
-        x = ax.get_yaxis_transform()
-        ax.text(0.5, at, NOT_ENOUGH, color=GREY, transform=x, ha="center", va="center")
+        place = {"transform": ax.get_yaxis_transform(), "ha": "center", "va": "center"}
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # lines of the plot end at the words
+        ax.text(0.5, at, NOT_ENOUGH, color=GREY, bbox=paper, **place)
         return
     ends = None if low is None else [[value - low], [high - value]]
     ax.errorbar([value], [at], xerr=ends, color=colour, marker=marker, capsize=2.5, elinewidth=1.3)

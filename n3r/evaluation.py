@@ -21,6 +21,8 @@ from n3r.attacks import address_fields
 from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, explain
 from n3r.scored import CALIBRATED, SCORE
 
+MIN_COMPARED = 30  # rows of a class: the extremes of many tiny groups differ by chance, and say nothing else
+
 
 class EvaluationConfig(BaseModel):
     """Where a team would act, what its mistakes cost, and how rows are grouped."""
@@ -226,7 +228,7 @@ def _fairness(
 
 def _disparity(by: str, group: pl.Series, test: pl.DataFrame, threshold: float, seed: int) -> dict[str, Any]:
     rows = group, test[LABEL], test[SCORE], threshold
-    rates = groups.disparities(*rows, seed=seed)
+    rates = groups.disparities(*rows, MIN_COMPARED, seed)
     return {
         "by": by,
         "groups": groups.by_group(*rows).to_dicts(),
