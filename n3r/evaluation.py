@@ -186,7 +186,8 @@ def _stability(
     columns = [name for name in columns if name in test.columns]
     found: dict[str, Any] = {"features": stability.drift(train, test, columns).to_dicts()}
     if SCORE in train.columns:
-        found["score"] = asdict(stability.psi(train[SCORE], test[SCORE]))
+        moved = stability.psi(train[SCORE], test[SCORE])
+        found["score"] = {**asdict(moved), "verdict": moved.verdict}
     return found
 
 

@@ -332,14 +332,13 @@ def _moved(content: Content) -> Iterator[Section]:
     found = content["stability"]
     frame = _table(found["features"])
     drawn = [("Columns that moved most", evaluation_plots.drift_bars(frame))]
-    notes = []
+    splits = [row for row in content["data"] if row["split"] != "val"]
+    notes = ["Compared: " + " against ".join(f"{row['n']:,} {row['split']} rows" for row in splits)]
     if score := found.get("score"):
         value = (
-            NOT_ENOUGH
-            if score["value"] is None
-            else f"{score['value']:.3f}, by chance up to {score['chance']:.3f}"
+            "" if score["value"] is None else f"{score['value']:.3f}, by chance up to {score['chance']:.3f}: "
         )
-        notes = [f"PSI of the score between training and test rows: {value}"]
+        notes.append(f"PSI of the score: {value}{score['verdict']}")
     lead = "Train against test. A column that moved is a reason to look, not yet a fault of the model."
     yield Section("Has the population moved?", drawn, [tabulate("", DRIFT, found["features"])], notes, lead)
 
@@ -349,9 +348,7 @@ def _failing(content: Content) -> Iterator[Section]:
     frame = _table([{**row, "trait": drawable(row["trait"])} for row in found["traits"]])
     counts = content["models"][0]["n"], content["models"][0]["n_positive"]
     drawn = [("Over-represented among missed frauds", evaluation_plots.trait_forest(frame, counts))]
-    shown = [
-        row for row in found["traits"] if row["missed_ratio"] is not None or row["alarm_ratio"] is not None
-    ]
+    shown = [row for row in found["traits"] if row["missed_ratio"] or row["alarm_ratio"]]
     tables = [tabulate("By trait, the strongest first", TRAITS, shown[:N_SHOWN], 1)]
     for failure in ("missed fraud", "false alarm"):
         rows = [row for row in found["shapes"] if row["failure"] == failure]
@@ -360,7 +357,8 @@ def _failing(content: Content) -> Iterator[Section]:
     lead = (
         "Frauds below the operating threshold, and good orders above it, by what their strings look like."
         " No text is shown: A and a stand for letters, 9 for digits, a run for one; a shape is listed "
-        "when five orders have it."
+        "when five orders have it. A ratio of 2: frauds with the trait are missed twice as often as those "
+        "without it; traits overlap, so counts do not add up."
     )
     yield Section("Where it fails", drawn, tables, lead=lead)
 
