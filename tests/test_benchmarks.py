@@ -32,3 +32,9 @@ def test_scoring_benchmarks_print_a_line_a_pair_and_the_medians():
         if case in ("latency", "batch"):
             assert set(pairs[0]) == {"legacy", "n3r", "n3r int8"}
     assert lines == []
+
+
+def test_the_report_benchmark_prints_a_line_a_run_and_the_medians():
+    one, medians = run("benchmarks.report", "--rows", "2000", "--runs", "1")
+    assert medians == {"case": "report", "rows": 2000, **one}
+    assert one["peak_mb"] > 100
