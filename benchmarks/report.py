@@ -5,7 +5,7 @@
 
 Each run is `n3r evaluate` in its own process: scores and raw orders read from Parquet and matched by id,
 every part of the report computed, HTML, Markdown and JSON written. Orders are synthetic, with 44 columns; the
-score is the known risk with noise; a tenth as many rows more are the reference that stability is told against.
+score is the known risk with noise; a tenth as many rows more are what stability is told against.
 Prints one JSON line a run and one with the medians.
 """
 

@@ -200,7 +200,8 @@ def learning_curve(table: pl.DataFrame, oracle: float | None = None, ax: "Axes |
             ax.text(0.01, oracle, f"oracle {oracle:.3f}", color=GREY, **place)
         for i, ((model,), rows) in enumerate(table.group_by("model", maintain_order=True)):
             known = rows.drop_nulls("low").sort("n_rows")
-            draw_curve(ax, i, (known["n_rows"], known["auroc"]), model).set_marker(_MARKERS[i % len(_MARKERS)])
+            line = draw_curve(ax, i, (known["n_rows"], known["auroc"]), model)
+            line.set_marker(_MARKERS[i % len(_MARKERS)])
             band = {"color": COLOURS[i % len(COLOURS)], "alpha": 0.12, "lw": 0}
             ax.fill_between(known["n_rows"], known["low"], known["high"], **band)
         ax.set(xlabel="training rows", ylabel="test AUC", xscale="log")
@@ -397,9 +398,6 @@ def posterior_calibration(tables: Mapping[str, pl.DataFrame], ax: "Axes | None" 
         ax.set(xlabel="mean score of a bin of equal numbers of rows", ylabel="true probability, 10 to 90 %")
         heading(ax, "Scores against the true probability", *_bin_sizes(tables, "mean_posterior"))
     return ax
-
-
-_FLOOR = 1e-5  # the lowest score that is drawn
 
 
 def _draw_at_shares(ax: "Axes", tables: Mapping[str, pl.DataFrame], x: str, value: str) -> None:

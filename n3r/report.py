@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 from numpy.typing import ArrayLike
 
-from n3r import plots
+from n3r import evaluation_plots, plots
 from n3r.comparison_report import comparison_sections, verdict
 from n3r.metrics import NOT_ENOUGH
 from n3r.page import Page, Section, Table, cell, drawable, glossary, plain, show, tabulate, write_page
@@ -44,6 +44,15 @@ SCORED = (
 )
 CHOSEN = "The rows on which the best epoch was chosen; a model should do about as well on test."
 FEW_FRAUDS = "Good overall can hide a country where a model fails. Few frauds make wide intervals."
+FUNCTION = (
+    "The weights that the legacy learned give the legacy's probabilities in n3r's model when all departures "
+    "are off. With one on, what is larger than rounding is its doing, on the rows it concerns."
+)
+ALONE = (
+    "n3r trained with all departures off, as the legacy trains; then with each on alone, and with all. An "
+    "interval that holds 0 shows no effect on these rows; the departure may be there for others, or for speed."
+)
+UNMEASURED = "n/a: not on the way from a prepared row to a score, or not among those that were tried alone."
 REPEATABLE = "What it takes to get the same figures again."
 WORDS = ("AUROC", "[low, high], 95 % interval", "AP, average precision", "Recall at 1 % FPR", "Precision")
 WORDS += ("Recall", "F1", "Accuracy", "Log loss", "Brier", "Share of the attainable lift over chance", "p")
@@ -91,8 +100,7 @@ def _sections(content: dict[str, Any], curves: Curves) -> Iterator[Section]:
     yield _ranking("How well fraud is ranked", SCORED, "test", models, curves)
     if with_segments := [model for model in models if model.get("segments")]:
         yield _marketplaces(with_segments)
-    if parity.get("comparisons"):
-        yield from comparison_sections(parity["comparisons"])
+    yield from _parity(parity)
     if trained := [model for model in models if model["system"] != "oracle"]:
         yield _training(trained)
     if any(model.get("val") for model in models):
@@ -101,8 +109,7 @@ def _sections(content: dict[str, Any], curves: Curves) -> Iterator[Section]:
         yield _tokenizer(content["tokenizer"])
     yield _data(content["data"], content.get("preparation") or {})
     if found := content.get("departures"):
-        columns = {"file": ("where", ""), "what is done otherwise, and why": ("what", "")}
-        yield Section("Departures from the legacy", [], [tabulate("", columns, found)])
+        yield _departures(found, parity.get("ablation") or {})
     if rows := list(_leaves(content.get("provenance") or {})):
         yield Section("Provenance", [], [Table("", ("", "value"), rows)], lead=REPEATABLE)
 
@@ -132,6 +139,57 @@ def _marketplaces(models: list[dict]) -> Section:
     title = "AUROC [95 %] by marketplace, test rows"
     found = tabulate(title, MARKETPLACE | COUNTS | aurocs, rows.values(), 1)
     return Section("By marketplace", drawn, [found], lead=FEW_FRAUDS)
+
+
+def _parity(parity: dict[str, Any]) -> Iterator[Section]:
+    """The three levels: the same function, as good when trained, each departure alone."""
+    if parity.get("function"):
+        yield _same_function(parity["function"])
+    if parity.get("comparisons"):
+        yield from comparison_sections(parity["comparisons"])
+    if parity.get("ablation"):
+        yield _each_departure(parity["ablation"])
+
+
+def _same_function(function: dict[str, list[dict]]) -> Section:
+    rows = [{"model": model, **row} for model, found in function.items() for row in found]
+    columns = {
+        "model": ("model", ""),
+        "departures that are on": ("departure", ""),
+        "largest difference": ("largest", ".1e"),
+        "mean": ("mean", ".1e"),
+        "rows that moved": ("n_moved", ","),
+        "rows": ("n_rows", ","),
+        "what is on, or why it cannot be switched": ("note", ""),
+    }
+    found = tabulate("The legacy's weights in n3r's model, test rows in random batches", columns, rows)
+    return Section("The same function?", [], [found], lead=FUNCTION)
+
+
+def _each_departure(ablation: dict[str, list[dict]]) -> Section:
+    columns = {
+        "departure": ("departure", ""),
+        "what it does": ("what", ""),
+        "AUROC": ("auc", ".3f"),
+        "difference to all off [95 %]": ("difference low high", "+.4f"),
+        "orders/s": ("orders_per_second", ",.0f"),
+        "times as fast": ("speed_ratio", ".2f"),
+        "seeds": ("n_seeds", ""),
+    }
+    drawn, tables = [], []
+    for model, rows in ablation.items():
+        frame = pl.DataFrame(rows, infer_schema_length=None)
+        drawn.append((model, evaluation_plots.ablation_forest(frame)))
+        tables.append(tabulate(model, columns, rows))
+    return Section("What does each departure do?", drawn, tables, lead=ALONE)
+
+
+def _departures(found: list[dict], ablation: dict[str, list[dict]]) -> Section:
+    columns = {"file": ("where", ""), "what is done otherwise, and why": ("what", "")}
+    for model in ablation:
+        columns[f"AUROC, {model} [95 %]"] = (f"{model}_difference {model}_low {model}_high", "+.4f")
+    notes = [UNMEASURED] if ablation else []
+    return Section("Departures from the legacy", [], [tabulate("", columns, found)], notes)
 
 
 def _training(models: list[dict]) -> Section:

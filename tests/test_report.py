@@ -244,7 +244,12 @@ def test_equal_content_gives_equal_bytes(written, tmp_path):
 
 
 def test_absent_parts_are_left_out(tmp_path, page):
-    parts = ["By marketplace", "n3r and legacy: which ranks better?", "Tokenizer", "Departures from the legacy"]
+    parts = [
+        "By marketplace",
+        "n3r and legacy: which ranks better?",
+        "Tokenizer",
+        "Departures from the legacy",
+    ]
     parts += ["Provenance", "Rows dropped, and why", "Training"]
     assert set(parts) <= set(page.words)
     empty = {"tokenizer": None, "parity": {}, "departures": [], "preparation": {}, "provenance": {}}
@@ -272,7 +277,7 @@ def test_markdown_has_the_tables_and_escapes(tmp_path):
     models = [{**content()["models"][0], "name": name}]
     _, md = write_bare(tmp_path, models=models, parity=content()["parity"])
     tables = [block.split("\n") for block in md.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 7  # test, marketplaces, parity, by segment, decisions, models, dimensions
+    assert len(tables) == 7  # test, markets, parity, by segment, decisions, models, sizes
     for lines in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert r"a\|b\`c\*\_d\_ [x]\(y) &lt;b&gt; \$e\$" in tables[0][2]
