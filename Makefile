@@ -22,7 +22,7 @@ run: $(READY)  ## everything on synthetic orders, quick size: prepare, train, co
 	$(BIN)/n3r run --size quick
 
 test: lint  ## lint, pytest, and nbval on the notebooks
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
 
 lint: $(READY)  ## ruff on code and notebooks
@@ -42,6 +42,7 @@ bench: $(READY)  ## training and scoring beside the legacy at the published size
 	$(BIN)/python -m benchmarks.score lstm2risk latency batch cold
 	$(BIN)/python -m benchmarks.score transformer2risk latency batch cold
 	$(BIN)/python -m benchmarks.score lstm2risk memory --small
+	$(BIN)/python -m benchmarks.report
 
 example: run  ## renew reports/example from the quick run
 	mkdir -p reports/example

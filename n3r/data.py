@@ -103,6 +103,9 @@ class LengthBucketSampler(Sampler[list[int]]):
     """Batches of row numbers whose texts are of near-equal length, each row once an epoch.
 
     Without `shuffle` rows are taken longest first, so that memory runs out at once or never.
+
+    NOTE[DIFF] the legacy's batches are random rows, padded to the longest of them, and its last batch is
+    what is left.
     """
 
     def __init__(

@@ -35,6 +35,7 @@ class FeatureConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # NOTE[DIFF] the legacy reads numbers as they are: one amount of 10 million sets its batch's variance.
     scaling: Literal["quantile", "none"] = "quantile"
     n_quantiles: int = Field(200, ge=2)  # knots per column; 200 place a value within half a percent
     # NOTE[DIFF] the legacy fills -1, a legal value of many columns, before it learns a mean, so that its
@@ -61,7 +62,10 @@ PRECOMPUTED = {
 
 
 class TabularFeatures:
-    """Turns a frame's numeric and categorical columns into the (N, F) float32 matrix a model reads."""
+    """Turns a frame's numeric and categorical columns into the (N, F) float32 matrix a model reads.
+
+    NOTE[DIFF] the names models of the legacy read no categories; here they read each one's risk.
+    """
 
     def __init__(self, config: FeatureConfig | None = None):
         self.config = config or FeatureConfig()

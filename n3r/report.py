@@ -50,7 +50,7 @@ FUNCTION = (
 )
 ALONE = (
     "n3r trained with all departures off, as the legacy trains; then with each on alone, and with all. An "
-    "interval that holds 0 shows no effect on these rows; the departure may be there for others, or for speed."
+    "interval that holds 0 shows no effect on these rows; the departure may be for others, or for speed."
 )
 UNMEASURED = "n/a: not on the way from a prepared row to a score, or not among those that were tried alone."
 REPEATABLE = "What it takes to get the same figures again."

@@ -31,7 +31,10 @@ class Modality(NamedTuple):
 
 
 class Dropout(nn.Module):
-    """Dropout whose rate is rounded to 1/256, so that a mask element costs one random byte."""
+    """Dropout whose rate is rounded to 1/256, so that a mask element costs one random byte.
+
+    NOTE[DIFF] the legacy draws a Bernoulli number an element, at the exact rate.
+    """
 
     def __init__(self, rate: float):
         super().__init__()
@@ -50,7 +53,10 @@ class Dropout(nn.Module):
 
 
 class BiLSTM(nn.LSTM):
-    """Bidirectional LSTM over padded rows, equal to `nn.LSTM` over packed ones."""
+    """Bidirectional LSTM over padded rows, equal to `nn.LSTM` over packed ones.
+
+    NOTE[DIFF] the legacy packs rows, and its Transformer loops over the heads: the same numbers, slower.
+    """
 
     def __init__(self, d_in: int, hidden_size: int, n_layers: int, dropout_rate: float):
         dropout = dropout_rate if n_layers > 1 else 0.0

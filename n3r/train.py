@@ -62,11 +62,14 @@ class TrainConfig(BaseModel):
     lr: float = Field(1e-3, gt=0)  # the schedule's peak
     schedule: Literal["one_cycle", "linear", "constant"] = "one_cycle"  # after the warm-up
     weight_decay: float = Field(0.01, ge=0)
+    decay: Literal["matrices", "all"] = "matrices"  # of linear and recurrent layers, or all as the legacy
     warmup: float = Field(0.1, gt=0, lt=1)  # share of the steps until the peak
-    gradient_clip: float = Field(1.0, gt=0)  # largest norm of all gradients together
+    # NOTE[DIFF] the legacy does not clip, and takes a rare huge gradient whole.
+    gradient_clip: float | None = Field(1.0, gt=0)  # largest norm of all gradients together; None: any
     patience: int = Field(3, ge=1)  # epochs without a better `monitor` before stopping
     monitor: Literal["val_auroc", "val_loss"] = "val_auroc"
     class_weights: list[float] | None = None  # weight of each class in the loss
+    # NOTE[DIFF] the legacy trains in float32 everywhere; bfloat16 is faster where a processor multiplies it.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = Field(0, ge=0)
     processes: int = Field(1, ge=1)  # that share each batch
@@ -137,9 +140,10 @@ class RiskModule(L.LightningModule):
         schedule = _schedule(optimizer, self.config, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: float, **_: Any) -> None:
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: float | None, **_: Any) -> None:
         # Lightning refuses to clip for a fused optimiser, which would matter only with a loss scaler.
-        nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        if gradient_clip_val is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def _count(self, batch: Batch) -> int:
         """The weight of a batch in a mean: its rows, a multiple of the number of processes.
@@ -149,6 +153,8 @@ class RiskModule(L.LightningModule):
         return len(batch["label"]) * self.trainer.world_size
 
     def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        # NOTE[DIFF] a logit a class, for any number of them; the legacy has one logit and a sigmoid, which is
+        # the softmax of (0, z).
         logits = self.model(batch).float()
         return F.cross_entropy(logits, batch["label"], weight=self.class_weights), logits
 
@@ -164,10 +170,11 @@ def fit(
     """Train a new model of `model_config` and return it as of its best epoch.
 
     `folder` keeps checkpoints and TensorBoard's files; when it holds those of a training of the same configs,
-    code and data, this one goes on from its last epoch, else it replaces them. Without `val` all epochs run
-    and the last one counts, as in the legacy. Raises ValueError before training for rows that the model
-    cannot read, rows without labels, fewer than two rows a process, and class weights of another number than
-    the classes.
+    code and data, this one goes on from its last epoch, else it replaces them. Raises ValueError before
+    training for rows that the model cannot read, rows without labels, fewer than two rows a process, and
+    class weights of another number than the classes.
+
+    NOTE[DIFF] the legacy has no validation rows and keeps its last epoch; here that is so without `val`.
     """
     _check(model_config, train, val, config)
     arguments = model_config, train, val, config, Path(folder), pad_token
@@ -275,7 +282,7 @@ def collate_for(config: ModelConfig, pad_token: int) -> Collate:
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Optimiser groups: decayed matrices of linear and recurrent layers, and all else undecayed.
+    """Optimiser groups: the decayed parameters, as `config.decay` says, and the others.
 
     NOTE[DIFF] the legacy decays every parameter. Norms and biases have no size to keep small, and a
     rare token's embedding would shrink with every batch that does not hold it.
@@ -289,7 +296,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     }
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for parameter in model.parameters():
-        groups[id(parameter) in decayed].append(parameter)
+        groups[config.decay == "all" or id(parameter) in decayed].append(parameter)
     return [
         {"params": groups[True], "weight_decay": config.weight_decay},
         {"params": groups[False], "weight_decay": 0.0},

@@ -6,6 +6,9 @@ Decisions:
 - BPE merges are nested: the tokenizer of size v is the first v entries of a larger one. So one training
   and a search over truncations replace the legacy's up to fifteen trainings (defect 50).
 - NFKC lives inside tokenizer.json, so whoever loads that file alone sees the same tokens (defect 13).
+
+NOTE[DIFF] the legacy learns from and encodes a row's joined text, in which a typed bar or special token is
+one (defect 15); here each field is a text of its own.
 """
 
 import json
