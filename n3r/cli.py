@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @app.command()
 def run(
     steps: Annotated[
-        list[str] | None, typer.Argument(help="steps, such as 06; default: 05 and what it needs")
+        list[str] | None, typer.Argument(help="steps, such as 06; default: 08 and what it needs")
     ] = None,
     size: Annotated[
         str, typer.Option(help="dev, quick or full: how large the models and synthetic data are")
@@ -41,7 +41,7 @@ def run(
         list[str] | None, typer.Option("-p", help="KEY=VALUE, a notebook parameter; see `n3r params`")
     ] = None,
 ) -> None:
-    """Prepare orders, train a tokenizer and both models, compare them with the legacy, write the report.
+    """Prepare orders, train both models, compare them with the legacy, evaluate them, write the reports.
 
     `n3r run 06` trains all model classes side by side, on messages.
     """
@@ -83,10 +83,9 @@ def run(
         "steps": done,
     }
     pipeline.write_json(folder / "provenance.json", provenance)
-    if "05_parity" in done:
-        _summarise(folder)
-    if "06_multimodal" in done:
-        _compare_classes(folder)
+    for step, summarise in SUMMARIES.items():
+        if step in done:
+            summarise(folder)
 
 
 @app.command()
@@ -296,6 +295,15 @@ def _compare_classes(folder: Path) -> None:
         figures = f"{row['parameters']:,}", f"{row['seconds_an_epoch']:.1f}", f"{row['ms_a_row']:.2f}"
         table.add_row(row["model_class"], row["auroc_text"], *figures)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _headlines(folder: Path) -> None:
+    """Print what each model's evaluation says in one sentence, and where it is."""
+    for found in pipeline.read_metrics(folder, "08_evaluate").values():
+        typer.echo(f"{found['headline']}\nreport: {found['report']}")
+
+
+SUMMARIES = {"05_parity": _summarise, "06_multimodal": _compare_classes, "08_evaluate": _headlines}
 
 
 def _column_map(path: Path | None) -> "ColumnMap":

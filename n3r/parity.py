@@ -4,7 +4,6 @@ Decisions:
 - The legacy gets what it had as published: its own tokenizer, its -1 fill, its optimiser and schedule. It
   shares with the bundle the rows, the dimensions, the epochs, the batch size, the rate and the seed.
 - Another seed gives other weights, order and dropout; the tokenizers stay, on both sides.
-- Both are compared on the same test rows by the paired DeLong interval and two one-sided tests.
 - Where the weights are the same, so are the probabilities, but for the departures (`function_parity`).
 """
 
@@ -43,7 +42,6 @@ from n3r.legacy import (
     train_legacy,
 )
 from n3r.manifest import read_json
-from n3r.metrics import equivalence, paired_auc, paired_by_segment
 from n3r.model import ModelConfig, RiskModel
 from n3r.schema import LABEL, SEPARATOR, TEXT
 from n3r.tokenizer import NameTokenizer
@@ -313,30 +311,6 @@ def _unspellable(tokenizer: LegacyTokenizer) -> NameTokenizer:
     own = truncate(tokenizer.tokenizer, tokenizer.vocab_size)
     own.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(SEPARATOR, "¦")])
     return NameTokenizer(own)
-
-
-def compare(ours: pl.DataFrame, legacy: pl.DataFrame, margin: float = 0.01) -> dict[str, Any]:
-    """Difference of two models' AUC on the same test rows, overall and by segment, with a verdict.
-
-    `auc_a`, `difference` > 0 and "n3r better" speak for `ours`; `low` and `high` bound the difference at
-    95 %. Raises ValueError when the two tables do not hold the same rows in the same order.
-    """
-    if not ours[:, 0].equals(legacy[:, 0]):
-        raise ValueError("the two prediction tables hold other rows or another order: score the same split")
-    y, a, b = ours["label"].to_numpy(), ours["score"].to_numpy(), legacy["score"].to_numpy()
-    paired = paired_auc(y, a, b)
-    verdict = equivalence(paired, margin, NAMES)
-    segments: list[dict] = []
-    if ours["segment"].n_unique() > 1:
-        segment = ours["segment"].fill_null("(none)").to_numpy()
-        segments = paired_by_segment(segment, y, a, b, margin, names=NAMES).to_dicts()
-    return {
-        **asdict(paired),
-        "margin": margin,
-        "verdict": verdict.kind,
-        "sentence": verdict.sentence,
-        "segments": segments,
-    }
 
 
 def departures(package: Path = Path(__file__).parent) -> list[dict[str, str]]:

@@ -48,8 +48,9 @@ STEPS = (
     Step("04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",)),
     Step("05_parity", ("03_train_lstm2risk", "04_train_transformer2risk"), ("report/report.html",)),
     Step("06_multimodal", (), ("multimodal/data/columns.json",)),
+    Step("08_evaluate", ("05_parity",), ("report/lstm2risk.html", "report/transformer2risk.html")),
 )
-DEFAULT = "05_parity"  # what `n3r run` runs, with the steps it needs
+DEFAULT = "08_evaluate"  # what `n3r run` runs, with the steps it needs
 Parameters = dict[str, dict[str, Any]]  # step -> parameter -> value
 
 

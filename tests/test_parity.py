@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 import torch
 
-from n3r import metrics, parity
+from n3r import parity
 from n3r.bundle import Bundle
 from n3r.features import TabularFeatures
 from n3r.model import RiskModel, configure
@@ -31,40 +31,6 @@ SMALL = {
         "block_size": 24,
     },
 }
-
-
-def table(scores, seed=0, n=400):
-    rng = np.random.default_rng(seed)
-    return pl.DataFrame(
-        {
-            "order": [str(i) for i in range(n)],
-            "segment": rng.choice(["US", "DE", "JP"], n),
-            "label": rng.integers(0, 2, n),
-            "score": scores,
-        }
-    )
-
-
-def test_compare_agrees_with_the_metrics_it_is_made_of():
-    rng = np.random.default_rng(1)
-    ours = table(rng.random(400))
-    legacy = ours.with_columns(score=(pl.col("score") + pl.Series(rng.random(400))) / 2)
-    result = parity.compare(ours, legacy, 0.02)
-    paired = metrics.paired_auc(ours["label"], ours["score"], legacy["score"])
-    assert (result["difference"], result["low"], result["high"]) == (
-        paired.difference,
-        paired.low,
-        paired.high,
-    )
-    assert result["sentence"] == metrics.equivalence(paired, 0.02, ("n3r", "legacy")).sentence
-    assert {row["segment"] for row in result["segments"]} == {"US", "DE", "JP"}
-
-
-def test_other_rows_are_refused():
-    rng = np.random.default_rng(1)
-    ours = table(rng.random(400))
-    with pytest.raises(ValueError, match="other rows or another order"):
-        parity.compare(ours, ours.reverse())
 
 
 @pytest.mark.parametrize("n_rows", [13, 100, 513, 1025])
