@@ -44,9 +44,11 @@ bench: $(READY)  ## training and scoring beside the legacy at the published size
 	$(BIN)/python -m benchmarks.score lstm2risk memory --small
 	$(BIN)/python -m benchmarks.report
 
-example: run  ## renew reports/example from the quick run
+example: run  ## renew reports/example from the quick run; its picture where chromium is installed
 	mkdir -p reports/example
-	cp runs/quick/report/report.* reports/example/
+	cp runs/quick/report/report.* runs/quick/report/lstm2risk.* reports/example/
+	! command -v chromium >/dev/null || chromium --headless --no-sandbox --disable-gpu --hide-scrollbars \
+		--window-size=1200,1000 --screenshot=reports/example/report.png reports/example/report.html 2>/dev/null
 
 clean:  ## remove what runs and tools left; keeps .venv
 	rm -rf runs .pytest_cache .ruff_cache .hypothesis

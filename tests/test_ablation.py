@@ -332,7 +332,7 @@ def test_effects_stand_beside_the_notes_of_their_names():
     notes = ablation.effects(parity.departures(), {"transformer2risk": table})
     assert len(notes) == len(parity.departures())
     (pool,) = [note for note in notes if note["departure"] == "pool"]
-    assert (pool["where"], pool["transformer2risk difference"]) == ("text.py", 0.1)
+    assert (pool["where"], pool["transformer2risk_difference"]) == ("text.py", 0.1)
     named = [note["departure"] for note in notes if note["departure"]]
     assert sorted(named) == sorted(ablation.DEPARTURES)
-    assert all(n["transformer2risk difference"] is None for n in notes if n["departure"] != "pool")
+    assert all(n["transformer2risk_difference"] is None for n in notes if n["departure"] != "pool")

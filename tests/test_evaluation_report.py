@@ -138,8 +138,7 @@ def test_attained_share():
     assert attained(None, 0.9) is attained(0.8, None) is attained(0.6, 0.5) is None
 
 
-@pytest.mark.parametrize("name", ["lstm2risk", "transformer2risk"])
-def test_the_committed_example_has_the_headline_that_its_json_gives(name):
-    content = json.loads((EXAMPLE / f"{name}.json").read_text(encoding="utf-8"))
-    html = (EXAMPLE / f"{name}.html").read_text(encoding="utf-8")
-    assert f'<p class="headline">{headline(content)}</p>' in html
+def test_the_committed_example_has_the_headline_that_its_json_gives():
+    content = json.loads((EXAMPLE / "lstm2risk.json").read_text(encoding="utf-8"))
+    page = (EXAMPLE / "lstm2risk.html").read_text(encoding="utf-8")
+    assert f'<p class="headline">{headline(content)}</p>' in page

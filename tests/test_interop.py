@@ -42,7 +42,7 @@ N = 160
 SMALL = {
     "lstm": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 2},
     "lstm_ends": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 1},
-    "transformer": {"embedding_size": 8, "hidden_size": 6, "n_blocks": 2, "n_heads": 2, "block_size": 24},
+    "transformer": {"embedding_size": 8, "hidden_size": 6, "n_blocks": 2, "n_heads": 2, "block_size": 48},
     "cnn": {"embedding_size": 4, "kernel_sizes": [3], "n_channels": [4], "hidden_common_dim": 8},
     "bert": {"embedding_size": 8, "n_blocks": 1, "n_heads": 2, "block_size": 40, "hidden_common_dim": 8},
 }
@@ -124,7 +124,7 @@ def make_bundle(frame, tokenizer, model_class, scaling="quantile", column_map=No
         **dimensions,
     )
     bundle = Bundle(
-        shake(model), tokenizer, features, column_map, TrainConfig(), {}, TextConfig(max_tokens=36)
+        shake(model), tokenizer, features, column_map, TrainConfig(), {}, TextConfig(max_tokens=48)
     )
     if column_map.n_classes > 2:
         return bundle

@@ -2,6 +2,7 @@ import copy
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -323,3 +324,15 @@ def test_any_text_survives(tmp_path_factory, name, what):
     assert json.loads((folder / "report.json").read_bytes())["departures"] == departures
     assert len(Page(html).row("file")) == 2
     assert "<" not in md
+
+
+def test_the_verdict_of_the_committed_example_is_reproduced_from_its_json():
+    example = Path("reports/example")
+    content = json.loads((example / "report.json").read_text(encoding="utf-8"))
+    page = (example / "report.html").read_text(encoding="utf-8")
+    assert f'<p class="headline">{report.headline(content)}</p>' in page
+    for row in content["parity"]["comparisons"]:
+        low, high = row["difference"] - 1.6449 * row["se"], row["difference"] + 1.6449 * row["se"]
+        inside = -row["margin"] < low and high < row["margin"]
+        kind = "equivalent" if inside else "different" if row["p_value"] < 0.05 else "not shown"
+        assert row["df"] is None and row["verdict"] == kind

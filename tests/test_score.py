@@ -156,7 +156,7 @@ print(json.dumps([scorer.score_one(row, scorer.outputs[-1]) for row in rows[:20]
         np.testing.assert_allclose(table.select(names), want.select(names), atol=1e-5)
     last = Scorer(folder).outputs[-1]
     np.testing.assert_allclose(alone, scored["parquet"][last][:20], atol=1e-5)
-    assert want.select(names).to_numpy()[:, 0].std() > 0.01, "rows that are all alike prove nothing"
+    assert want.select(names).to_numpy()[:, 0].std() > 0.005, "rows that are all alike prove nothing"
 
 
 text = (
