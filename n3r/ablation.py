@@ -63,7 +63,7 @@ _REQUIRES = "weights are learned for it"
 
 DEPARTURES = {
     "tokenizer": Departure(
-        "fields are encoded one by one and no text spells a special token; vocabulary of its own size search",
+        "spellings made alike, fields one by one, no text spells a special token; its own vocabulary size",
         "the legacy's tokenizer on the joined text",
         "vocabulary.py",
         "a typed bar or special token",

@@ -1,7 +1,7 @@
 """The legacy trainer, models, tokenizer and collate functions, written anew with behaviour kept.
 
-Only parity reports and benchmarks import this file, to have something to compare n3r with, and interop.py,
-which reads the legacy's weights.
+Only parity.py, ablation.py and benchmarks import this file, to have something to compare n3r with, and
+interop.py, which reads the legacy's weights.
 
 Decisions
 - Slowness and faults stay wherever a score or a timing depends on them; such a line says `Kept:`
