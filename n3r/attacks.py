@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from n3r.metrics import NOT_ENOUGH, auc_ci, paired_auc
-from n3r.schema import MISSING, SEPARATOR, TEXT, near
+from n3r.schema import MISSING, SEPARATOR, TEXT, address_fields, near
 
 FPR = 0.01  # share of the good rows that may score above the threshold of "caught"
 STRENGTHS = (0.1, 0.3, 1.0)
@@ -152,12 +152,6 @@ ATTACKS: dict[str, Attack] = {
         _places(r"[!-~]", lambda character, _: FULL_WIDTH[character]),
     ),
 }
-
-
-def address_fields(frame: pl.DataFrame, fields: Sequence[str]) -> list[str]:
-    """The fields that hold e-mail addresses: most of their values have exactly one "@"."""
-    signs = frame.select(pl.col(fields).str.count_matches("@", literal=True) == 1)
-    return [column.name for column in signs if (column.mean() or 0) > 0.5]
 
 
 def applicable(frame: pl.DataFrame, fields: Sequence[str]) -> list[str]:

@@ -17,8 +17,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from n3r import decisions, failures, groups, metrics, origin, reliability, stability
-from n3r.attacks import address_fields
-from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, explain
+from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, address_fields, explain
 from n3r.scored import CALIBRATED, SCORE
 
 MIN_COMPARED = 30  # rows of a class: the extremes of many tiny groups differ by chance, and say nothing else

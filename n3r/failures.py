@@ -23,7 +23,7 @@ from scipy.special import ndtri
 
 from n3r import metrics
 from n3r.metrics import FEW_ROWS, NOT_ENOUGH
-from n3r.schema import MISSING, mask
+from n3r.schema import MISSING, address_fields, mask
 
 MIN_SHARED = 5  # rows of the data that have a shape before it is listed
 HEAD = 64  # characters of a text that its shape covers, more than two whole names have
@@ -62,7 +62,7 @@ def traits(frame: pl.DataFrame, text: Sequence[str]) -> pl.DataFrame:
     fields that the frame lacks or that are not text.
     """
     fields = _texts(frame, text)
-    emails = [name for name in text if _is_email(fields[name])]
+    emails = address_fields(fields, text)
     names = [name for name in text if name not in emails]
     found = []
     for field in text:
@@ -240,11 +240,6 @@ def _holm(table: pl.DataFrame, name: str) -> pl.Series:
 def _table(rows: list[tuple], columns: Sequence[str]) -> pl.DataFrame:
     kinds = dict.fromkeys(_COUNTS, pl.Int64) | dict.fromkeys(_WORDS, pl.String)
     return pl.DataFrame(rows, schema={name: kinds.get(name, pl.Float64) for name in columns}, orient="row")
-
-
-def _is_email(values: pl.Series) -> bool:
-    """Whether most of the values hold one "@"; none of no values do."""
-    return bool(((values.str.count_matches("@", literal=True) == 1).mean() or 0) > 0.5)
 
 
 def _of_any_field(field: str) -> Iterator[tuple[str, pl.Expr]]:

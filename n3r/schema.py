@@ -14,7 +14,7 @@ Decisions:
 
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, Self
@@ -300,6 +300,12 @@ _SCRIPTS = {
     "ARABIC": "عع", "HEBREW": "אא", "DEVANAGARI": "अअ", "THAI": "กก",
 }  # fmt: skip
 _KEPT = frozenset("@.-|:/_+,' ")
+
+
+def address_fields(frame: pl.DataFrame, fields: Sequence[str]) -> list[str]:
+    """The fields that hold e-mail addresses: most of their values have exactly one "@"."""
+    signs = frame.select(pl.col(fields).str.count_matches("@", literal=True) == 1)
+    return [column.name for column in signs if (column.mean() or 0) > 0.5]
 
 
 def mask(text: str) -> str:

@@ -16,13 +16,13 @@ from n3r.attacks import (
     ATTACKS,
     INVISIBLE,
     LOOKALIKES,
-    address_fields,
     applicable,
     attack_curve,
     perturb,
     sample_for_attack,
 )
 from n3r.metrics import NOT_ENOUGH, auc_ci, paired_auc, recall_at_fpr
+from n3r.schema import address_fields
 
 MAIL, NAMES = "mail", ["billing", "customer", "holder"]
 FIELDS = [MAIL, *NAMES]
