@@ -313,7 +313,9 @@ def _column_map(path: Path | None) -> "ColumnMap":
 
 
 def _apart(a: Path, b: Path) -> tuple[str, str]:
-    """The shortest endings of two paths that differ."""
+    """The shortest endings of two paths that differ; ValueError where the paths do not."""
+    if a.resolve() == b.resolve():
+        raise ValueError(f"both are {a}: there is nothing to compare")
     ends = [path.resolve().with_suffix("").parts[::-1] for path in (a, b)]
     n = next((i for i, (x, y) in enumerate(zip(*ends, strict=False)) if x != y), len(min(ends)) - 1) + 1
     return tuple("/".join(end[:n][::-1]) for end in ends)

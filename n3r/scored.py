@@ -14,7 +14,7 @@ import polars as pl
 
 from n3r.preprocess import ID, mark_rows, select_wide
 from n3r.rows import ROW_SUFFIXES
-from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, check, near
+from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, check, near, parse_time
 from n3r.tables import POLARS_ERRORS, format_of, number, scan, scan_file
 
 SCORE, CALIBRATED, KEY = "score", "p_calibrated", "id"
@@ -118,16 +118,19 @@ def labels_of(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
 
 def _typed(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The id and words as text, numbers as numbers; one ValueError names all that is wrong."""
-    table = frame.with_columns(pl.exclude(NUMBERS).cast(pl.String))
+    table = frame.with_columns(pl.exclude(*NUMBERS, TIME).cast(pl.String))
+    if TIME in frame.columns:
+        table = table.with_columns(parse_time(TIME, None, frame.schema).alias(TIME))
     texts = [name for name in NUMBERS if frame.schema.get(name) == pl.String]
     others = [pl.col(name).cast(pl.Float64, strict=False) for name in NUMBERS if name in frame.columns]
     table = table.with_columns(number(name) for name in texts).with_columns(others)
     problems = []
     for name in table.columns:
         lost = table[name].null_count() - (0 if name == SCORE else frame[name].null_count())
-        lost += 0 if table[name].dtype == pl.String else (~table[name].is_finite()).sum()
+        lost += (~table[name].is_finite()).sum() if name in NUMBERS else 0
         if lost:
-            problems.append(f"{lost} of {table.height} values of {name!r} are no finite numbers")
+            kind = "finite numbers" if name in NUMBERS else "dates or ISO times"
+            problems.append(f"{lost} of {table.height} values of {name!r} are no {kind}")
     if nameless := table[KEY].null_count():
         problems.append(f"{nameless} rows have no id")
     if twice := table.height - table[KEY].n_unique():

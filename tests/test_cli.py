@@ -24,6 +24,7 @@ from n3r.legacy import (
 from n3r.model import model_select
 from n3r.schema import ColumnMap
 from n3r.score import Scorer
+from n3r.synth import generate_orders
 from n3r.train import TrainConfig
 
 TEXT = ["email", "billing", "holder"]
@@ -56,7 +57,7 @@ def folder(rows, tokenizer, tmp_path_factory) -> Path:
 def test_the_command_lists_what_it_can_do():
     done = n3r("--help")
     assert done.returncode == 0
-    for command in ("run", "score", "export", "import-legacy", "params", "refresh"):
+    for command in ("run", "score", "evaluate", "compare", "export", "import-legacy", "params", "refresh"):
         assert command in done.stdout
 
 
@@ -133,3 +134,68 @@ def test_legacy_weights_become_a_bundle_that_scores_as_they_did(rows, tmp_path):
     shutil.copy(tmp_path / "features.txt", tmp_path / "weights.pt")
     done = n3r("import-legacy", tmp_path / "weights.pt", "--model-class", "lstm2risk", *files, *rest)
     assert done.returncode == 2 and "weights.pt" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory) -> Path:
+    """Raw orders, two score files of them, and a run with predictions."""
+    folder = tmp_path_factory.mktemp("scores")
+    orders = generate_orders(1500, seed=4, base_rate=0.2)
+    orders.write_parquet(folder / "orders.parquet")
+    rng = np.random.default_rng(0)
+    for name in ("new", "old"):
+        noise = pl.Series(rng.random(len(orders)))
+        score = (orders["oracle_p"] + noise) / 2
+        orders.select("objectId").with_columns(score=score).write_csv(folder / f"{name}.csv")
+    (folder / "run" / "predictions").mkdir(parents=True)
+    labelled = orders.filter(pl.col("status").is_in(["F", "I", "N"])).select(
+        "objectId",
+        segment="marketplaceCountryCode",
+        time=pl.from_epoch(pl.col("orderDate").cast(pl.Int64)),
+        label=(pl.col("status") != "N").cast(pl.Int8),
+        score="oracle_p",
+    )
+    labelled.write_parquet(folder / "run" / "predictions" / "lstm2risk_test.parquet")
+    return folder
+
+
+def test_two_score_files_are_compared_on_their_orders(scores, tmp_path):
+    out = tmp_path / "comparison"
+    done = n3r(
+        "compare", scores / "new.csv", scores / "old.csv", "--orders", scores / "orders.parquet", "-o", out
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("new is not shown to be equivalent to old within 0.01 (")
+    content = json.loads((out / "comparison.json").read_text())
+    assert content["comparisons"][0]["n"] > 1300
+    assert "<svg" in (out / "comparison.html").read_text()
+
+
+def test_a_model_of_a_run_and_a_score_file_are_evaluated(scores, tmp_path):
+    done = n3r("evaluate", scores / "run" / "lstm2risk", "-o", tmp_path / "run", "-p", "fpr=0.05")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("lstm2risk reaches an AUROC of ")
+    assert "over time" in (tmp_path / "run" / "evaluation.md").read_text().lower()
+    orders = ("--orders", scores / "orders.parquet", "--validation", scores / "old.csv")
+    done = n3r("evaluate", scores / "new.csv", *orders, "-o", tmp_path / "file")
+    assert done.returncode == 0, done.stderr
+    assert "Does it serve all alike?" in (tmp_path / "file" / "evaluation.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (("evaluate", "new.csv"), "no label on every row of"),
+        (("evaluate", "nothing.csv"), "is no score file, and no run or model of a run"),
+        (("evaluate", "run/lstm2risk", "-p", "cost_mised=1"), "did you mean 'cost_missed'"),
+        (("compare", "new.csv", "new.csv"), "nothing to compare"),
+        (("compare", "new.csv", "run"), "do not hold the same rows"),
+        (("compare", "new.csv", "old.csv", "--column", "scor"), "no column 'scor' beside its id"),
+    ],
+)
+def test_a_mistake_in_what_is_evaluated_or_compared_is_one_message(scores, arguments, says, tmp_path):
+    paths = [scores / a if "." in a and "=" not in a or a.startswith("run") else a for a in arguments]
+    done = n3r(*paths, "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert says in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

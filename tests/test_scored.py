@@ -32,6 +32,15 @@ def test_ids_stay_text_and_another_column_can_be_the_score(tmp_path):
     assert table.rows() == [("007", 0.25), ("NA", 0.001)]
 
 
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_times_and_segments_are_read_as_a_run_writes_them(tmp_path, kind):
+    time = pl.Series(["2025-05-04T10:00:00", None, "2025-05-05T11:30:00"]).str.to_datetime()
+    table = TABLE.with_columns(time=time, segment=pl.Series(["US", None, "DE"]))
+    read = scored.read_scored(written(table, tmp_path / f"s.{kind}"))
+    assert read.schema["time"] == pl.Datetime("us")
+    assert read["time"].to_list() == time.to_list() and read["segment"].to_list() == ["US", None, "DE"]
+
+
 @pytest.mark.parametrize(
     "rows, says",
     [
