@@ -101,7 +101,7 @@ def _sections(content: dict[str, Any], curves: Curves) -> Iterator[Section]:
     if with_segments := [model for model in models if model.get("segments")]:
         yield _marketplaces(with_segments)
     yield from _parity(parity)
-    if trained := [model for model in models if model["system"] != "oracle"]:
+    if trained := [model for model in models if model["system"] in ("n3r", "legacy")]:
         yield _training(trained)
     if any(model.get("val") for model in models):
         yield _ranking("The same on validation", CHOSEN, "val", models, curves)
@@ -243,6 +243,15 @@ def _best(models: list[dict], split: str) -> dict | None:
     return max(known, key=lambda model: model[split]["auroc"], default=None)
 
 
+def _ahead(models: list[dict], best: dict | None) -> dict | None:
+    """The best baseline, where it ranks better than the best n3r model."""
+    known = [
+        m for m in models if m["system"] == "baseline" and (m.get("test") or {}).get("auroc") is not None
+    ]
+    first = max(known, key=lambda model: model["test"]["auroc"], default=None)
+    return first if first and best and first["test"]["auroc"] > best["test"]["auroc"] else None
+
+
 def _attained(models: list[dict]) -> str | None:
     """What share of the oracle's lead over chance the best n3r model has."""
     oracle = next((m["test"]["auroc"] for m in models if m["system"] == "oracle" and m["test"]), None)
@@ -260,6 +269,8 @@ def headline(content: dict[str, Any]) -> str:
         parts = [f"The best n3r model, {best['name']}, reaches a test AUROC of {cell(best['test'], *AUROC)}"]
     if share := _attained(models):
         parts[0] += f", {share} of the attainable lift over chance"
+    if ahead := _ahead(models, best):
+        parts.append(f"{ahead['name']}, a baseline, reaches {cell(ahead['test'], *AUROC)}")
     if comparisons := parity.get("comparisons"):
         parts.append(verdict(comparisons).removesuffix("."))
     return "; ".join(parts) + "."

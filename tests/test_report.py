@@ -336,3 +336,13 @@ def test_the_verdict_of_the_committed_example_is_reproduced_from_its_json():
         inside = -row["margin"] < low and high < row["margin"]
         kind = "equivalent" if inside else "different" if row["p_value"] < 0.05 else "not shown"
         assert row["df"] is None and row["verdict"] == kind
+
+
+def test_a_baseline_that_is_ahead_is_named_in_the_headline(tmp_path):
+    ahead = {"name": "boosting", "system": "baseline", "test": metrics.evaluate(Y, BEST)}
+    behind = {**ahead, "name": "n-grams", "test": metrics.evaluate(Y, B)}
+    html, _ = write_bare(tmp_path, models=[model("Net", "n3r", A), behind, ahead])
+    assert f"; boosting, a baseline, reaches {ahead['test']['auroc']:.3f} [" in html
+    assert [row[0] for row in Page(html).rows].count("boosting") == 1  # it has no row of a training
+    html, _ = write_bare(tmp_path, models=[model("Net", "n3r", BEST), behind])
+    assert "a baseline, reaches" not in html
