@@ -18,8 +18,9 @@ MODEL = {"model": ("model", "")}
 COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
 LEAD = (
     "Both systems score the same rows, and the paired difference decides. Equivalent: its 90 % interval lies "
-    "inside the margin. Not shown: too few rows to tell, which proves no difference either. The p-values "
-    "by segment are corrected for their number (Holm)."
+    "inside the margin. Not shown: too few rows to tell, which proves no difference either. The interval of "
+    "one training of each speaks of other rows; over several seeds it speaks of other trainings too. The "
+    "p-values by segment are corrected for their number (Holm)."
 )
 ALIKE = (
     "Each system stops orders at its own threshold, the lowest that stops no more than the given share of "
