@@ -316,8 +316,10 @@ def _apart(a: Path, b: Path) -> tuple[str, str]:
     """The shortest endings of two paths that differ; ValueError where the paths do not."""
     if a.resolve() == b.resolve():
         raise ValueError(f"both are {a}: there is nothing to compare")
-    ends = [path.resolve().with_suffix("").parts[::-1] for path in (a, b)]
-    n = next((i for i, (x, y) in enumerate(zip(*ends, strict=False)) if x != y), len(min(ends)) - 1) + 1
+    paths = [path.resolve() for path in (a, b)]
+    bare = [path.with_suffix("") if path.is_file() else path for path in paths]
+    ends = [path.parts[::-1] for path in (bare if bare[0] != bare[1] else paths)]
+    n = 1 + next(i for i, (x, y) in enumerate(zip(*ends, strict=False)) if x != y)
     return tuple("/".join(end[:n][::-1]) for end in ends)
 
 

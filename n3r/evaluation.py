@@ -129,13 +129,13 @@ def _decisions(
     y: np.ndarray, p: np.ndarray, val: pl.DataFrame | None, config: EvaluationConfig
 ) -> dict[str, Any]:
     """Operating points, top shares, gain, costs, and what validation rows' cheapest threshold does here."""
-    costs = config.costs
+    costs, rates = config.costs, sorted({*decisions.RATES, config.fpr})
     chosen = None
     if val is not None and len(val):
         threshold = decisions.cheapest(val[LABEL], val[SCORE], costs)["threshold"]
         chosen = decisions.at_threshold(y, p, threshold, costs)
     return {
-        "operating_points": decisions.operating_points(y, p, seed=config.seed).to_dicts(),
+        "operating_points": decisions.operating_points(y, p, rates, seed=config.seed).to_dicts(),
         "top_shares": decisions.top_shares(y, p, seed=config.seed).to_dicts(),
         "gain": decisions.gain_points(y, p).to_dict(as_series=False),
         "thresholds": decisions.threshold_table(y, p, costs).to_dicts(),

@@ -171,6 +171,13 @@ def test_two_score_files_are_compared_on_their_orders(scores, tmp_path):
     assert "<svg" in (out / "comparison.html").read_text()
 
 
+def test_one_name_in_two_formats_is_two_systems(scores, tmp_path):
+    pl.read_csv(scores / "new.csv").write_parquet(scores / "new.parquet")
+    files = scores / "new.csv", scores / "new.parquet"
+    done = n3r("compare", *files, "--orders", scores / "orders.parquet", "-o", tmp_path / "out")
+    assert done.stdout.startswith("new.csv is equivalent to new.parquet"), done.stderr
+
+
 def test_a_model_of_a_run_and_a_score_file_are_evaluated(scores, tmp_path):
     done = n3r("evaluate", scores / "run" / "lstm2risk", "-o", tmp_path / "run", "-p", "fpr=0.05")
     assert done.returncode == 0, done.stderr

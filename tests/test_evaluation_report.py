@@ -10,7 +10,7 @@ import pytest
 
 from n3r import synth
 from n3r.attacks import ATTACKS, attack_curve
-from n3r.evaluation import evaluate_model
+from n3r.evaluation import EvaluationConfig, evaluate_model
 from n3r.evaluation_report import attained, headline, write_evaluation
 from n3r.preprocess import prepare
 from n3r.schema import ColumnMap
@@ -131,6 +131,12 @@ def test_defect_42_what_rows_cannot_say_is_na(rows, tmp_path):
     table = html[html.index("At chosen false-positive rates") :]
     assert table[: table.index("</table>")].count("n/a") >= 5 * 3
     assert ">0.0 %<" not in table[: table.index("</table>")].replace("<th", "<td")
+
+
+def test_any_operating_point_is_in_the_headline(rows):
+    _, test, _ = rows
+    content = {"name": "m", **evaluate_model(test, EvaluationConfig(fpr=0.033))}
+    assert "of frauds when 3.3 % of good orders may be stopped" in headline(content)
 
 
 def test_attained_share():
