@@ -4,9 +4,9 @@
     python -m benchmarks.custom_transformer --pairs 1 --steps 1 --small     (a smoke run)
 
 Both are made with the same weights, and their first losses are compared. A step is forward, backward and
-Adam's update (autograd's is torch's fused one) of 8 rows of 256 random tokens; d_model 256, 4 blocks, 4 heads, d_ffn 1024,
-float32. One JSON line a pair of timings, interleaved in one process; then the medians. Memory is the peak of a process that
-trains, less that of one that only imports.
+Adam's update (autograd's is torch's fused one) of 8 rows of 256 random tokens; d_model 256, 4 blocks, 4
+heads, d_ffn 1024, float32. One JSON line a pair of timings, interleaved in one process; then the medians.
+Memory is the peak of a process that trains, less that of one that only imports.
 """
 
 import argparse

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from n3r.schema import ColumnMap
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+lm = typer.Typer(
+    no_args_is_help=True, help="A language model of names or prose: the hand-written transformer."
+)
+app.add_typer(lm, name="lm")
 
 
 @app.command()
@@ -233,6 +237,65 @@ def import_legacy(
     typer.echo(f"bundle: {output}", err=True)
 
 
+@lm.command(name="train")
+def lm_train(
+    config: Annotated[Path, typer.Option(help="what to read, the model's dimensions, how to train (JSON)")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="folder; default: runs/lm/NAME of the config")
+    ] = None,
+    replace: Annotated[bool, typer.Option(help="in the place of another training in the folder")] = False,
+    p: Annotated[
+        list[str] | None, typer.Option("-p", help="KEY=VALUE over the config, such as epochs=3")
+    ] = None,
+) -> None:
+    """Train a language model; the same command goes on with one that was interrupted."""
+    from n3r.language_model import LanguageModelConfig, train_language_model
+
+    settings = LanguageModelConfig.from_file(config, p or [])
+    folder = output or pipeline.ROOT / "runs" / "lm" / config.stem
+    documents = settings.documents()
+    sizes = ", ".join(f"{len(texts):,} {split}" for split, texts in documents.items())
+    typer.echo(f"documents: {sizes}", err=True)
+    model = train_language_model(settings, folder, documents, replace, report=_say_evaluation)
+    info = model.wrapper.get_model_info()
+    typer.echo(f"{info['n_parameters']:,} parameters, {info['n_steps']} steps to the best evaluation")
+    _say_figures("test", model.evaluate(documents["test"]))
+    typer.echo(f"checkpoint: {os.path.relpath(folder)}", err=True)
+
+
+@lm.command(name="eval")
+def lm_eval(
+    checkpoint: Annotated[Path, typer.Option(help="the folder of a training, or of one checkpoint in it")],
+    data: Annotated[
+        str | None, typer.Option(help="file, folder or hub data set; default: its own test documents")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="of a table; default: as in training")] = None,
+    generate: Annotated[
+        str | None, typer.Option(help="a beginning; the model goes on, in place of figures")
+    ] = None,
+    n: Annotated[int, typer.Option(help="how many texts to generate", min=1)] = 5,
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest token")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="draw from so many likeliest tokens")] = None,
+    seed: Annotated[int, typer.Option(help="of what is drawn")] = 0,
+) -> None:
+    """Perplexity and bits a character of a language model, or texts that it invents."""
+    from n3r.corpus import find_documents
+    from n3r.language_model import LanguageModel
+
+    model = LanguageModel.load(checkpoint)
+    if generate is not None:
+        for text in model.generate(generate, n, temperature, top_k, seed=seed):
+            typer.echo(text)
+        return
+    if data is None:
+        name, documents = "test", model.config.documents()["test"]
+    else:
+        limit = model.config.subset_size if model.config.use_subset else None
+        found = find_documents(data, column or model.config.column, model.config.unit, limit)
+        name, documents = data, found.get("test") or sum(found.values(), [])
+    _say_figures(name, model.evaluate(documents))
+
+
 @app.command()
 def params(notebook: Annotated[str, typer.Argument(help="a step's name or number, such as 03")]) -> None:
     """List a notebook's parameters with their defaults."""
@@ -295,6 +358,25 @@ def _compare_classes(folder: Path) -> None:
         figures = f"{row['parameters']:,}", f"{row['seconds_an_epoch']:.1f}", f"{row['ms_a_row']:.2f}"
         table.add_row(row["model_class"], row["auroc_text"], *figures)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _say_evaluation(row: dict[str, float]) -> None:
+    """Print an evaluation during the training of a language model, above its progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(
+        f"step {row['step']:>6,}  epoch {row['epoch']:6.2f}  training loss {row['train_loss']:.3f}  "
+        f"validation loss {row['val_loss']:.3f}, perplexity {row['val_perplexity']:.2f}, "
+        f"{row['val_bits_per_character']:.3f} bits a character",
+        file=sys.stderr,
+    )
+
+
+def _say_figures(name: str, found: dict[str, float]) -> None:
+    typer.echo(
+        f"{name}: perplexity {found['perplexity']:.3f} a token, {found['bits_per_character']:.4f} bits a "
+        f"character ({found['n_tokens']:,} tokens, {found['n_characters']:,} characters)"
+    )
 
 
 def _headlines(folder: Path) -> None:

@@ -7,7 +7,7 @@ respect to the input, and those of the layer's parameters by their names. Decisi
 - Vectors are rows: a position is a row of x (B, T, D), and a matrix stands on its right, y = x W + b.
 - `d_z` is the derivative of the loss with respect to z, and has the shape of z.
 - Attention's weights, (B H, T, T), are the largest things in sight: they are computed again on the way back
-  instead of being kept. So is a layer norm's output, in passing, where a matrix needs it.
+  instead of being kept.
 - Sums over many terms (means, variances, a token's gradients) are taken in float32 at least.
 """
 
@@ -129,8 +129,9 @@ class Attention(Layer):
     """Causal multi-head self-attention: o = softmax(q k^T / sqrt(d) + mask) v in each of H heads.
 
     With weights p = softmax(s): d_v = p^T d_o and d_p = d_o v^T. A softmax's row sums to one, so what moves
-    all of it alike is lost: d_s = p (d_p - sum_j d_p_j p_j), and that sum is d_o . o. Then d_q = d_s k / sqrt(d)
-    and d_k = d_s^T q / sqrt(d). The mask is -infinity where a key lies after its query: p and d_s are 0 there.
+    all of it alike is lost: d_s = p (d_p - sum_j d_p_j p_j), and that sum is d_o . o. Then d_q = d_s k and
+    d_k = d_s^T q, both / sqrt(d). The mask is -infinity where a key lies after its query: there p and d_s
+    are 0.
     Vaswani et al., "Attention Is All You Need", 2017; weights computed again as in Dao et al., 2022.
     """
 
@@ -157,7 +158,7 @@ class Attention(Layer):
         return d_x, {**_inside("project", d_project), **_inside("output", d_output)}
 
     def weights(self, cache: Any) -> Tensor:
-        """p of a forward pass, (B, H, T, T): how much each place reads of each earlier one."""
+        """The p of a forward pass, (B, H, T, T): how much each place reads of each earlier one."""
         _, q, k, *_ = cache
         return self._weights(q, k).unflatten(0, (-1, self.n_heads))
 

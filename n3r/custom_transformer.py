@@ -256,7 +256,7 @@ class CustomTransformerWrapper:
         """Prompts (B, T) continued to `max_length` tokens in all, (B, at most max_length) int64.
 
         Each token is drawn from softmax(logits / temperature), of the `top_k` likeliest only where given; at
-        temperature 0 it is the likeliest. A row that drew `eos_token_id` is filled with it, and when all have,
+        temperature 0 it is the likeliest. A row that drew `eos_token_id` is filled with it; when all have,
         generation ends. The same `seed` gives the same tokens. Raises ValueError on a `max_length` beyond
         `max_seq_len` or not beyond the prompt, a negative temperature or a `top_k` below 1.
         """
@@ -358,8 +358,8 @@ class CustomTransformerWrapper:
     ) -> None:
         if not input_ids.shape[-1] < max_length <= self.config.max_seq_len:
             raise ValueError(
-                f"max_length {max_length} with a prompt of {input_ids.shape[-1]} tokens: it counts the prompt "
-                f"too, and max_seq_len is {self.config.max_seq_len}"
+                f"max_length {max_length} with a prompt of {input_ids.shape[-1]} tokens: it counts the "
+                f"prompt too, and max_seq_len is {self.config.max_seq_len}"
             )
         if not temperature >= 0 or math.isinf(temperature):
             raise ValueError(f"temperature {temperature}; expected 0 or more")
