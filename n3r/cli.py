@@ -385,7 +385,22 @@ def _headlines(folder: Path) -> None:
         typer.echo(f"{found['headline']}\nreport: {found['report']}")
 
 
-SUMMARIES = {"05_parity": _summarise, "06_multimodal": _compare_classes, "08_evaluate": _headlines}
+def _say_surprise(folder: Path) -> None:
+    """Print what a language model's surprise is worth, alone and beside LSTM2Risk."""
+    found = pipeline.read_metrics(folder, "07_custom_transformer")
+    for what, auc in found["alone"].items():
+        typer.echo(
+            f"surprise in {what}, alone: AUROC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]"
+        )
+    typer.echo(found["sentence"])
+
+
+SUMMARIES = {
+    "05_parity": _summarise,
+    "06_multimodal": _compare_classes,
+    "07_custom_transformer": _say_surprise,
+    "08_evaluate": _headlines,
+}
 
 
 def _column_map(path: Path | None) -> "ColumnMap":

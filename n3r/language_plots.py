@@ -28,6 +28,7 @@ def perplexity_curve(
             solid = {"marker": "o", "ms": 3.5, "label": f"{name}, validation"}
             ax.plot(epochs, np.exp([row["val_loss"] for row in rows]), color=colour, **solid)
         ax.set_yscale("log")
+        ax.yaxis.get_major_locator().set_params(subs=(1, 2, 5))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter("")
         ax.set(xlabel="epoch", ylabel="perplexity a token")

@@ -1,10 +1,11 @@
-"""What more rows would win: a model trained anew on ever more of the training rows.
+"""What more would win: a model trained anew on ever more of the training rows, or with more columns.
 
 Decisions:
-- Each training is what a user with so few rows would have: tokenizer, features and network all learn from
+- Each training on fewer rows is what a user with so few rows would have: tokenizer, features and network all learn from
   those rows alone. Smaller samples are parts of larger ones, so that a curve's steps are the rows' doing.
 - An epoch has four steps at least, with smaller batches where rows are few: one or two teach nothing, which
   would say nothing of the rows.
+- What columns add is told beside trainings without them from the same seeds, for two trainings differ anyway.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,8 @@ import polars as pl
 
 from n3r.bundle import Bundle, train_bundle
 from n3r.features import TabularFeatures
-from n3r.metrics import auc_ci
-from n3r.schema import LABEL
+from n3r.metrics import PairedAUC, auc_ci, paired_auc
+from n3r.schema import LABEL, ColumnMap
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
 FEWEST_STEPS = 4  # an epoch
@@ -49,14 +50,49 @@ def learning_curve(
     return pl.DataFrame(rows, schema=kinds, orient="row")
 
 
+def added_value(
+    bundle: Bundle,
+    splits: Mapping[str, pl.DataFrame],
+    added: Sequence[str],
+    folder: Path,
+    seeds: Sequence[int] = (0,),
+) -> PairedAUC:
+    """Test AUC with numeric columns `added` to a bundle's features (A) and without (B), over trainings.
+
+    Tokenizer and settings are the bundle's; features and network are made anew for each seed. `folder` keeps
+    the trainings. Raises ValueError for columns that the bundle reads already or that the splits lack.
+    """
+    known = bundle.column_map.numeric
+    if wrong := [name for name in added if name in known or name not in splits["train"].columns]:
+        raise ValueError(f"{wrong} are features of the model already, or not among the splits' columns")
+    scores = {}
+    for name, numeric in (("with", [*known, *added]), ("without", known)):
+        columns = bundle.column_map.model_copy(update={"numeric": numeric})
+        features = _fitted(bundle, splits["train"], columns)
+        config = bundle.model.config.model_copy(update={"n_tab_features": len(features)})
+        for seed in seeds:
+            settings = bundle.train_config.model_copy(update={"seed": seed})
+            parts = bundle._replace(
+                model=None, features=features, column_map=columns, train_config=settings, metrics={}
+            )
+            trained, _ = train_bundle(config, splits, parts, Path(folder) / f"{name}_{seed}")
+            scores[name, seed] = trained.predict(splits["test"])[:, 1]
+    a, b = (np.stack([scores[name, seed] for seed in seeds]) for name in ("with", "without"))
+    return paired_auc(splits["test"][LABEL], a, b)
+
+
+def _fitted(bundle: Bundle, train: pl.DataFrame, columns: ColumnMap) -> TabularFeatures:
+    features = TabularFeatures(bundle.features.config)
+    return features.fit(train, columns.numeric, columns.categorical, columns.n_classes)
+
+
 def _trained_on(bundle: Bundle, splits: Mapping[str, pl.DataFrame], folder: Path) -> Bundle:
     train, columns = splits["train"], bundle.column_map
     if train[LABEL].n_unique() < 2:
         raise ValueError(f"all {len(train)} rows of a sample have the same label: take larger sizes")
     known = {name: bundle.tokenizer.metadata[name] for name in TokenizerConfig.model_fields}
     tokenizer, _ = train_tokenizer(train.select(columns.all_text), TokenizerConfig(**known))
-    features = TabularFeatures(bundle.features.config)
-    features.fit(train, columns.numeric, columns.categorical, columns.n_classes)
+    features = _fitted(bundle, train, columns)
     config = bundle.model.config.model_copy(
         update={"vocab_size": tokenizer.vocab_size, "n_tab_features": len(features)}
     )

@@ -48,6 +48,7 @@ STEPS = (
     Step("04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",)),
     Step("05_parity", ("03_train_lstm2risk", "04_train_transformer2risk"), ("report/report.html",)),
     Step("06_multimodal", (), ("multimodal/data/columns.json",)),
+    Step("07_custom_transformer", ("03_train_lstm2risk",), ()),
     Step("08_evaluate", ("05_parity",), ("report/lstm2risk.html", "report/transformer2risk.html")),
 )
 DEFAULT = "08_evaluate"  # what `n3r run` runs, with the steps it needs
