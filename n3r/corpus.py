@@ -266,4 +266,5 @@ def _split(given: Documents, held_out: float, seed: int) -> Documents:
     parts = {split: order[i * n_out : (i + 1) * n_out] for i, split in enumerate(absent)}
     rest = order[len(absent) * n_out :]
     taken = {split: [documents[i] for i in np.sort(rows)] for split, rows in parts.items()}
-    return {**given, "train": [documents[i] for i in np.sort(rest)], **taken}
+    whole = {**given, "train": [documents[i] for i in np.sort(rest)], **taken}
+    return {split: whole[split] for split in SPLITS}

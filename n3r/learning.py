@@ -1,8 +1,9 @@
 """What more would win: a model trained anew on ever more of the training rows, or with more columns.
 
 Decisions:
-- Each training on fewer rows is what a user with so few rows would have: tokenizer, features and network all learn from
-  those rows alone. Smaller samples are parts of larger ones, so that a curve's steps are the rows' doing.
+- Each training on fewer rows is what a user with so few rows would have: tokenizer, features and network all
+  learn from those rows alone. Smaller samples are parts of larger ones, so that a curve's steps are the
+  rows' doing.
 - An epoch has four steps at least, with smaller batches where rows are few: one or two teach nothing, which
   would say nothing of the rows.
 - What columns add is told beside trainings without them from the same seeds, for two trainings differ anyway.

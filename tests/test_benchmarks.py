@@ -21,6 +21,13 @@ def test_training_benchmark_prints_a_line_a_pair_and_the_median():
     assert 25 < median["mean_tokens"] < 27
 
 
+def test_the_hand_written_step_is_that_of_autograd_and_its_figures_are_printed():
+    pair, medians = run("benchmarks.custom_transformer", "--small", "--pairs", "1", "--steps", "1")
+    assert medians["ratio"] == pair["ratio"] > 0
+    assert medians["loss_difference"] < 1e-5
+    assert set(medians["peak_mb"]) == {"written", "autograd"}
+
+
 def test_scoring_benchmarks_print_a_line_a_pair_and_the_medians():
     cases = {"latency": 1, "batch": 1, "cold": 1, "memory": 3}  # and the lines before the summary
     lines = run("benchmarks.score", "lstm2risk", *cases, "--small", "--pairs", "1", "--rows", "300")

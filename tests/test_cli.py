@@ -1,6 +1,7 @@
 """Commands that hand models on and take them over; `run` and `score` are in test_pipeline and test_score."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -206,3 +207,35 @@ def test_a_mistake_in_what_is_evaluated_or_compared_is_one_message(scores, argum
     assert done.returncode == 2
     assert says in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+SMALL_LM = ("subset_size=400", "use_subset=true", "d_model=32", "n_blocks=1", "epochs=4", "eval_every=10")
+
+
+def test_a_language_model_is_trained_evaluated_and_sampled(tmp_path):
+    config = Path(__file__).parents[1] / "configs" / "custom_transformer.json"
+    options = [part for text in SMALL_LM for part in ("-p", text)]
+    done = n3r("lm", "train", "--config", config, "-o", tmp_path / "lm", *options, "-p", "batch_size=16")
+    assert done.returncode == 0, done.stderr
+    perplexities = [float(x) for x in re.findall(r"perplexity ([\d.]+), [\d.]+ bits", done.stderr)]
+    assert len(perplexities) > 3 and perplexities[-1] < perplexities[0] / 1.5
+    test = re.search(r"^test: perplexity [\d.]+ a token, [\d.]+ bits a character .*$", done.stdout, re.M)[0]
+    again = n3r("lm", "eval", "--checkpoint", tmp_path / "lm")
+    assert again.stdout.strip() == test
+    drawn = n3r("lm", "eval", "--checkpoint", tmp_path / "lm", "--generate", "Ma", "--n", "3")
+    assert len(drawn.stdout.splitlines()) == 3 and drawn.stdout.startswith("Ma")
+    (tmp_path / "names.txt").write_text("Ana Silva\n\nBo Li\n")
+    other = n3r("lm", "eval", "--checkpoint", tmp_path / "lm", "--data", tmp_path / "names.txt")
+    assert "16 characters" in other.stdout
+
+
+def test_a_mistake_with_language_models_is_one_message(tmp_path):
+    config = Path(__file__).parents[1] / "configs" / "custom_transformer.json"
+    for arguments, says in (
+        (("train", "--config", config, "-p", "d_model=30"), "d_model 30 is not divisible by n_heads 4"),
+        (("train", "--config", config, "-p", "data=no.txt"), "no file or folder no.txt"),
+        (("train", "--config", tmp_path / "no.json"), "no config"),
+        (("eval", "--checkpoint", tmp_path), "is no language model"),
+    ):
+        done = n3r("lm", *arguments)
+        assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr

@@ -1,5 +1,6 @@
 """More rows: each training sees only its own, and the curve says what the test rows say."""
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -58,3 +59,30 @@ def test_bad_sizes_and_samples_are_named(trained, tmp_path):
     good = {**splits, "train": splits["train"].filter(pl.col("label") == 0)}
     with pytest.raises(ValueError, match="all 100 rows of a sample have the same label"):
         learning.learning_curve(bundle, good, [100], tmp_path)
+
+
+def test_what_columns_add_is_told_with_its_interval(trained, tmp_path):
+    bundle, splits = trained
+    longer = bundle.train_config.model_copy(update={"epochs": 8, "lr": 0.01})
+    bundle, rng = bundle._replace(train_config=longer), np.random.default_rng(0)
+    known = {
+        name: frame.with_columns(
+            tip=pl.Series(frame["label"] + rng.normal(0, 0.3, len(frame))),
+            noise=pl.Series(rng.normal(size=len(frame))),
+        )
+        for name, frame in splits.items()
+    }
+    tip, noise = (
+        learning.added_value(bundle, known, [name], tmp_path / name, seeds=[0, 1])
+        for name in ("tip", "noise")
+    )
+    assert tip.low > 0.05 and len(tip.by_seed) == 2
+    assert noise.low < 0 < noise.high
+    assert tip.auc_b == noise.auc_b  # the trainings without are the same
+
+
+def test_columns_that_add_nothing_new_or_are_not_there(trained, tmp_path):
+    bundle, splits = trained
+    used = bundle.column_map.numeric[0]
+    with pytest.raises(ValueError, match=f"{used}.*no_such.*features of the model already, or not among"):
+        learning.added_value(bundle, splits, [used, "no_such"], tmp_path)
