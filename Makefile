@@ -43,6 +43,7 @@ bench: $(READY)  ## training and scoring beside the legacy at the published size
 	$(BIN)/python -m benchmarks.score transformer2risk latency batch cold
 	$(BIN)/python -m benchmarks.score lstm2risk memory --small
 	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.custom_transformer
 
 example: run  ## renew reports/example from the quick run; its picture where chromium is installed
 	mkdir -p reports/example

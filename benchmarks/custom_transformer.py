@@ -27,6 +27,7 @@ from n3r.custom_transformer import CustomTransformerConfig, CustomTransformerWra
 
 RATE = 1e-3
 SIZES = {"d_model": 256, "n_blocks": 4, "n_heads": 4, "d_ffn": 1024, "max_seq_len": 256}
+SMALL = {"d_model": 16, "n_blocks": 1, "n_heads": 2, "d_ffn": 16, "max_seq_len": 8}
 BATCH = 8
 
 
@@ -119,9 +120,9 @@ def seconds(step: Callable[[], float], n_steps: int) -> float:
     return (time.perf_counter() - started) / n_steps
 
 
-def peak_mb(system: str, options: list[str]) -> float:
+def peak_mb(system: str) -> float:
     """Peak memory of a process of its own that trains a system, or with "none" only imports what it needs."""
-    command = [sys.executable, "-m", "benchmarks.custom_transformer", "--process", system, *options]
+    command = [sys.executable, "-m", "benchmarks.custom_transformer", *sys.argv[1:], "--process", system]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -130,46 +131,50 @@ def own_peak_mb() -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
+def compare(config: CustomTransformerConfig, ids: Tensor, n_pairs: int, n_steps: int) -> None:
+    """Print one JSON line a pair of timings, and the medians with the memory."""
+    steps = {name: make(config, ids) for name, make in SYSTEMS.items()}
+    losses = {name: step() for name, step in steps.items()}  # and a warm-up
+    pairs = []
+    for _ in range(n_pairs):
+        pairs.append({name: seconds(step, n_steps) * 1000 for name, step in steps.items()})
+        pairs[-1]["ratio"] = pairs[-1]["written"] / pairs[-1]["autograd"]
+        print(json.dumps({key: round(value, 2) for key, value in pairs[-1].items()}))
+    peaks = [{name: peak_mb(name) for name in (*SYSTEMS, "none")} for _ in range(n_pairs)]
+    described = {
+        "case": "training step, ms",
+        **config.model_dump(include={"vocab_size", "dtype", *SIZES}),
+        "batch": BATCH,
+        "threads": torch.get_num_threads(),
+        "loss_difference": abs(losses["written"] - losses["autograd"]),
+        **{key: round(statistics.median(pair[key] for pair in pairs), 2) for key in pairs[0]},
+        "peak_mb": {
+            name: round(statistics.median(peak[name] - peak["none"] for peak in peaks), 1) for name in SYSTEMS
+        },
+    }
+    print(json.dumps(described))
+
+
 def main() -> None:
-    """Print one JSON line a pair and the medians."""
+    """Read the arguments; compare, or be a process whose memory is measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5, help="of each in a pair")
     parser.add_argument("--vocab", type=int, default=512, help="size of the vocabulary")
+    parser.add_argument("--d-ffn", type=int, default=1024, help="width of the feed-forward layers")
     parser.add_argument("--small", action="store_true", help="tiny dimensions, to see that it runs")
     parser.add_argument("--process", choices=[*SYSTEMS, "none"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    sizes = {"d_model": 16, "n_blocks": 1, "n_heads": 2, "d_ffn": 16, "max_seq_len": 8}
-    config = CustomTransformerConfig(vocab_size=arguments.vocab, **(sizes if arguments.small else SIZES))
+    sizes = SMALL if arguments.small else {**SIZES, "d_ffn": arguments.d_ffn}
+    config = CustomTransformerConfig(vocab_size=arguments.vocab, **sizes)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocab_size, (BATCH, config.max_seq_len), generator=generator)
-    if arguments.process:
-        if arguments.process != "none":
-            seconds(SYSTEMS[arguments.process](config, ids), 3)
-        print(own_peak_mb())
+    if arguments.process is None:
+        compare(config, ids, arguments.pairs, arguments.steps)
         return
-    steps = {name: make(config, ids) for name, make in SYSTEMS.items()}
-    losses = {name: step() for name, step in steps.items()}  # and a warm-up
-    pairs = []
-    for _ in range(arguments.pairs):
-        pairs.append({name: seconds(step, arguments.steps) * 1000 for name, step in steps.items()})
-        pairs[-1]["ratio"] = pairs[-1]["written"] / pairs[-1]["autograd"]
-        print(json.dumps({key: round(value, 2) for key, value in pairs[-1].items()}))
-    options = ["--vocab", str(arguments.vocab), *(["--small"] if arguments.small else [])]
-    peaks = [{name: peak_mb(name, options) for name in (*SYSTEMS, "none")} for _ in range(arguments.pairs)]
-    memory = {name: statistics.median(peak[name] - peak["none"] for peak in peaks) for name in SYSTEMS}
-    medians = {key: round(statistics.median(pair[key] for pair in pairs), 2) for key in pairs[0]}
-    described = {
-        "case": "training step, ms",
-        **config.model_dump(include={"vocab_size", *SIZES}),
-        "batch": BATCH,
-        "dtype": config.dtype,
-        "threads": torch.get_num_threads(),
-        "loss_difference": abs(losses["written"] - losses["autograd"]),
-        **medians,
-        "peak_mb": {name: round(value, 1) for name, value in memory.items()},
-    }
-    print(json.dumps(described))
+    if arguments.process != "none":
+        seconds(SYSTEMS[arguments.process](config, ids), 3)
+    print(own_peak_mb())
 
 
 if __name__ == "__main__":

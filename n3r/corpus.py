@@ -174,13 +174,12 @@ def from_hub(repository: str, kind: Literal["dataset", "model"], patterns: list[
 
     Raises FileNotFoundError saying how to do without, when it can be had from neither.
     """
-    from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repository, repo_type=kind, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, HTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         instead = {
             "dataset": f"and there is no file or folder {repository}: give `data` the path of one",
             "model": "give `tokenizer` the path of a tokenizer.json, or 'bpe' to train one",
@@ -239,7 +238,7 @@ def _read(path: Path, column: str, unit: str, limit: int | None) -> list[str]:
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a text in UTF-8") from None
     pieces = [text] if unit == "files" else text.split("\n" if unit == "lines" else "\n\n")
-    return [piece for piece in pieces if piece.strip()][:limit]
+    return [piece.strip("\n") for piece in pieces if piece.strip()][:limit]
 
 
 def _cells(frame: pl.LazyFrame, column: str, where: str, limit: int | None) -> list[str]:

@@ -254,7 +254,9 @@ def cross_entropy_backward(cache: Any) -> Tensor:
 
 def _layers(name: str, value: Any) -> list[tuple[str, Layer]]:
     """The layers that an attribute is or lists, by name."""
-    items = {f"{name}.{i}": item for i, item in enumerate(value)} if isinstance(value, list) else {name: value}
+    items = (
+        {f"{name}.{i}": item for i, item in enumerate(value)} if isinstance(value, list) else {name: value}
+    )
     return [(inner, item) for inner, item in items.items() if isinstance(item, Layer)]
 
 
