@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 import n3r.model
+import n3r.tabular
 import n3r.text
 from n3r.bundle import Bundle
 from n3r.data import OrderDataset
@@ -220,7 +221,7 @@ class LoopedBlock(TransformerBlock):
         for head in self.qkv.weight.unflatten(0, (3, self.n_heads, -1)).transpose(0, 1):  # (3, D/h, D)
             q, k, v = F.linear(x, head.flatten(0, 1)).chunk(3, dim=2)  # (B, T, D/h) each
             score = (q @ k.transpose(1, 2) * k.shape[2] ** -0.5).masked_fill(~mask[:, 0], -torch.inf)
-            mixed.append(F.dropout(score.softmax(dim=2), self.dropout, self.training) @ v)
+            mixed.append(self.drop(score.softmax(dim=2)) @ v)
         return torch.cat(mixed, dim=2)  # (B, T, D)
 
 
@@ -241,7 +242,7 @@ def built_as_legacy(off: Iterable[str]) -> Iterator[None]:
         (module, name, part)
         for departure in off
         for name, part in PARTS.get(departure, {}).items()
-        for module in (n3r.model, n3r.text)
+        for module in (n3r.model, n3r.text, n3r.tabular)
         if hasattr(module, name)
     ]
     kept = [(module, name, getattr(module, name)) for module, name, _ in swaps]

@@ -166,7 +166,7 @@ class ResidualBlock(nn.Module):
             nn.Linear(d, expansion * d),
             nn.ReLU(),
             nn.Linear(expansion * d, d),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ class Head(nn.Module):
 
     def __init__(self, blocks: list[ResidualBlock], last: list[nn.Module], dropout: float):
         super().__init__()
-        layers = [part for block in blocks for part in (block, nn.ReLU(), nn.Dropout(dropout))]
+        layers = [part for block in blocks for part in (block, nn.ReLU(), Dropout(dropout))]
         self.net = nn.Sequential(*layers, *last)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -319,7 +319,7 @@ FUSION_DEFAULTS: dict[str, dict[str, Any]] = {
 def _lstm2risk_head(d: int, config: ModelConfig) -> Head:
     blocks = [ResidualBlock(d, 4, norm=True, dropout=0.0) for _ in range(3)]
     h, p = config.hidden_size or max(d // 4, 1), config.dropout_rate
-    last = [nn.Linear(d, h), nn.ReLU(), nn.Dropout(p), nn.Linear(h, config.n_classes)]
+    last = [nn.Linear(d, h), nn.ReLU(), Dropout(p), nn.Linear(h, config.n_classes)]
     return Head(blocks, last, p)
 
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from n3r.text import Dropout
+
 
 class PiecewiseLinear(nn.Module):
     """Each normal score also as how far it fills each of K bins of equal probability.
@@ -39,11 +41,11 @@ class TabularEncoder(nn.Module):
             nn.BatchNorm1d(n_features),
             nn.Linear(n_features, d),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(d, d),
             nn.LayerNorm(d),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAUROC
 from tqdm import tqdm
 
-from n3r import processes
+from n3r import memory, processes
 from n3r.data import (
     Batch,
     Collate,
@@ -207,7 +207,7 @@ def _train(
     """Train and leave checkpoints in `folder`; every process of a group runs this."""
     collate, share = collate_for(model_config, pad_token), processes.share()
     n_local = int(os.environ.get("LOCAL_WORLD_SIZE", share[1]))
-    with torch.random.fork_rng(), _quiet():
+    with torch.random.fork_rng(), _quiet(), memory.kept():
         torch.manual_seed(config.seed)
         model = RiskModel(model_config).load_pretrained()
         module = RiskModule(model, config, _plan(model_config, config, train, val))

@@ -11,13 +11,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # A module imports only from rows above its own.
 LAYERS = [
-    ["schema", "clean", "metrics", "legacy", "synth", "messages", "pretrained", "processes", "custom_layers"],
+    ["schema", "clean", "metrics", "legacy", "synth", "messages", "pretrained", "processes", "memory"],
+    ["custom_layers"],
     ["manifest", "calibrate", "card", "records"],
     ["decisions", "reliability", "groups", "origin", "stability", "failures", "attacks", "baselines"],
     ["tables", "preprocess", "features", "tokenizer", "canvas", "custom_transformer"],
     ["plots", "evaluation_plots", "language_plots", "page"],
-    ["rows", "vocabulary", "data", "text", "tabular"],
-    ["score", "scored", "fusion", "bert", "corpus"],
+    ["rows", "vocabulary", "data", "text"],
+    ["score", "scored", "fusion", "bert", "tabular", "corpus"],
     ["model", "comparison", "evaluation", "language_model"],
     ["comparison_report", "evaluation_report"],
     ["export", "train"],
