@@ -1,4 +1,4 @@
-"""Training speed of n3r beside the legacy, both at the published size, interleaved in one process.
+"""Training speed of n3r beside the legacy, both at the published size, interleaved.
 
     python -m benchmarks.train lstm2risk names
     python -m benchmarks.train lstm2risk names --steps 2 --pairs 1     (a smoke run)
@@ -6,8 +6,9 @@
 One JSON line a pair: orders a second of each over the same number of batches of 512 rows, data loading,
 forward, backward and optimiser included, and their ratio; then the median ratio. Texts are random token ids
 with the lengths of the case: `names` 26 +- 6 tokens; `bots` log-normal, mean 44, the longest 163, as the
-twitter_bots texts are. The legacy trains in float32 on packed sequences, as published; n3r as `TrainConfig`
-has it by default.
+twitter_bots texts are. The legacy trains in float32 on packed sequences, as published; n3r as `fit` does by
+default. Each has a process of its own, and one waits while the other works: how memory is given back
+(`n3r.memory`) holds for a process, and the legacy's is as the system has it.
 """
 
 import argparse
@@ -16,6 +17,9 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
@@ -102,6 +106,22 @@ def speed(steps: Iterator[int], n_steps: int) -> float:
     return n_rows / (time.perf_counter() - started)
 
 
+def serve(system: str, model_class: str, case: str, wanted: Connection) -> None:
+    """Be one system's process: for each number of steps that is wanted, send the speed."""
+    torch.manual_seed(0)
+    data = rows(case, N_BATCHES * BATCH)
+    config = model_select(model_class, vocab_size=VOCAB, n_tab_features=N_FEATURES).config
+    if system == "n3r":
+        steps = n3r_steps(RiskModel(config).train(), data, resolve_precision(TrainConfig()))
+    else:
+        steps = legacy_steps(legacy_model(config, VOCAB, N_FEATURES).train(), data, config.block_size)
+    with memory.kept() if system == "n3r" else nullcontext():  # as `fit` trains
+        speed(steps, 1)  # warm-up
+        wanted.send(None)
+        while n_steps := wanted.recv():
+            wanted.send(speed(steps, n_steps))
+
+
 def main() -> None:
     """Print one JSON line a pair and the median ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -111,31 +131,32 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=N_BATCHES, help="batches of n3r a pair")
     parser.add_argument("--legacy-steps", type=int, default=2)
     arguments = parser.parse_args()
-    torch.manual_seed(0)
-    data = rows(arguments.case, N_BATCHES * BATCH)
-    config = model_select(arguments.model_class, vocab_size=VOCAB, n_tab_features=N_FEATURES).config
-    precision = resolve_precision(TrainConfig())
-    ours = n3r_steps(RiskModel(config).train(), data, precision)
-    theirs = legacy_steps(legacy_model(config, VOCAB, N_FEATURES).train(), data, config.block_size)
-    speed(ours, 1), speed(theirs, 1)  # warm-up
-    ratios = []
+    systems = {"n3r": arguments.steps, "legacy": arguments.legacy_steps}
+    context, ends = get_context("spawn"), {}
+    for system in systems:
+        ends[system], other = context.Pipe()
+        place = (system, arguments.model_class, arguments.case, other)
+        context.Process(target=serve, args=place, daemon=True).start()
+        ends[system].recv()  # one warms up after the other
+    pairs = []
     for _ in range(arguments.pairs):
-        with memory.kept():  # as `fit` trains
-            fast = speed(ours, arguments.steps)
-        pair = fast, speed(theirs, arguments.legacy_steps)
-        ratios.append(pair[0] / pair[1])
-        print(
-            json.dumps({"n3r": round(pair[0], 1), "legacy": round(pair[1], 1), "ratio": round(ratios[-1], 2)})
-        )
+        pair = {}
+        for system, n_steps in systems.items():
+            ends[system].send(n_steps)
+            pair[system] = ends[system].recv()
+        pairs.append({**pair, "ratio": pair["n3r"] / pair["legacy"]})
+        print(json.dumps({key: round(value, 2) for key, value in pairs[-1].items()}), flush=True)
+    for end in ends.values():
+        end.send(0)
+    text = rows(arguments.case, N_BATCHES * BATCH).text
     described = {
-        "model_class": arguments.model_class,
-        "case": arguments.case,
-        "mean_tokens": round(float(data.text.lengths.mean()), 1),
-        "longest": int(data.text.lengths.max()),
+        "case": f"train {arguments.model_class} {arguments.case}",
+        "mean_tokens": round(float(text.lengths.mean()), 1),
+        "longest": int(text.lengths.max()),
         "batch": BATCH,
         "threads": torch.get_num_threads(),
-        "dtype": {"n3r": precision, "legacy": "float32"},
-        "median_ratio": round(statistics.median(ratios), 2),
+        "dtype": {"n3r": resolve_precision(TrainConfig()), "legacy": "float32"},
+        **{key: round(statistics.median(pair[key] for pair in pairs), 2) for key in pairs[0]},
     }
     print(json.dumps(described))
 

@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 from n3r.clean import Cleaner, compose
 from n3r.pretrained import found
 from n3r.schema import ColumnMap
+from n3r.spelling import for_ascii
 
 Fields = Iterable[Iterable[str | None]]  # columns of texts, such as a DataFrame of strings
 SPECIAL_TOKENS = ["[CLS]", "[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MISSING]", "|"]
@@ -121,6 +122,7 @@ class NameTokenizer:
         self.tokenizer = tokenizer
         self.metadata = metadata or {}
         self.pad_token = tokenizer.token_to_id("[PAD]")
+        self._for_ascii = for_ascii(tokenizer)
         self._missing = tokenizer.token_to_id("[MISSING]")
         self._bar = tokenizer.token_to_id("|")
 
@@ -143,28 +145,38 @@ class NameTokenizer:
         None is the token [MISSING]. A row of more than `max_tokens` tokens keeps an equal share of each
         field's first ones, so that one huge field cannot push the others out.
         """
-        columns = [self._encode_field(list(column)) for column in fields]
-        most = None if max_tokens is None else max_tokens - len(columns) + 1
-        rows = [self._join(row, most) for row in zip(*columns, strict=True)]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
-        return TokenizedText(np.fromiter(chain.from_iterable(rows), np.int32, offsets[-1]), offsets)
+        columns = [list(column) for column in fields]
+        n_rows, n_fields = len(columns[0]), len(columns)
+        known = {text: i for i, text in enumerate(dict.fromkeys(chain.from_iterable(columns)))}
+        texts = self._encode_texts(list(known))  # each once: a row often has one name thrice
+        which = np.array([[known[text] for text in column] for column in columns], np.int64)  # (F, N)
+        lengths = texts.lengths[which] if n_rows else which
+        if max_tokens is not None:
+            most = max_tokens - n_fields + 1
+            over = lengths.sum(axis=0) > most
+            lengths[:, over] = np.minimum(lengths[:, over], max(1, most // n_fields))
+        offsets = np.zeros(n_rows + 1, np.int64)
+        np.cumsum(lengths.sum(axis=0) + n_fields - 1, out=offsets[1:])
+        ids = np.full(offsets[-1], self._bar, np.int32)
+        start = offsets[:-1]
+        for text, length in zip(which, lengths, strict=True):
+            step = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+            ids[np.repeat(start, length) + step] = texts.ids[np.repeat(texts.offsets[text], length) + step]
+            start = start + length + 1
+        return TokenizedText(ids, offsets)
 
-    def _encode_field(self, texts: list[str | None]) -> list[list[int]]:
-        known = ["" if text is None else text for text in texts]
-        encoded = [e.ids for e in self.tokenizer.encode_batch_fast(known, add_special_tokens=False)]
-        return [[self._missing] if t is None else ids for t, ids in zip(texts, encoded, strict=True)]
-
-    def _join(self, fields: tuple[list[int], ...], most: int | None) -> list[int]:
-        """One row of fields with bars between, each cut to its share where they have more than `most` ids."""
-        if most is not None and sum(map(len, fields)) > most:
-            share = max(1, most // len(fields))
-            fields = [ids[:share] for ids in fields]
-        joined = [*fields[0]]
-        for ids in fields[1:]:
-            joined.append(self._bar)
-            joined += ids
-        return joined
+    def _encode_texts(self, texts: list[str | None]) -> TokenizedText:
+        """Ids of each text by itself."""
+        encoded: list[list[int]] = [[self._missing]] * len(texts)
+        present = [i for i, text in enumerate(texts) if text is not None]
+        for ascii, tokenizer in ((True, self._for_ascii), (False, self.tokenizer)):
+            rows = [i for i in present if texts[i].isascii() == ascii]
+            found = tokenizer.encode_batch_fast([texts[i] for i in rows], add_special_tokens=False)
+            for i, encoding in zip(rows, found, strict=True):
+                encoded[i] = encoding.ids
+        offsets = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum([len(ids) for ids in encoded], out=offsets[1:])
+        return TokenizedText(np.fromiter(chain.from_iterable(encoded), np.int32, offsets[-1]), offsets)
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, vocab.json and tokenizer_metadata.json into an existing folder."""

@@ -18,16 +18,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from n3r.spelling import ONE_SPELLING, spelling
 from n3r.tokenizer import SPECIAL_TOKENS, BertTokenizer, NameTokenizer
 
 N_MEASURED = 10_000  # held-out texts that a compression is measured on, as in the legacy
-INVISIBLE = r"\p{Default_Ignorable_Code_Point}"  # zero-width and format characters, variation selectors
-# Cyrillic and Greek letters that NFKC keeps, and the Latin ones of their shape.
-LOOKALIKES = "АВСЕНІЈКМОРЅТХУҮаԁсеһіјӏорԛѕԝху" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαιορυν"
-LATIN = "ABCEHIJKMOPSTXYYadcehijlopqswxy" + "ABEZHIKMNOPTYXaiopuv"
-NEAR = r"\S{0,30}"  # between a lookalike and a Latin letter; unbounded, a long field takes n ** 2 steps
 
 
 class TokenizerConfig(BaseModel):
@@ -94,7 +90,7 @@ def train_tokenizer(
 def train_bpe(texts: Sequence[str], vocab_size: int, min_frequency: int) -> Tokenizer:
     """One BPE training with the special tokens at the ids 0 to 6 of the vocabulary."""
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Sequence([*spelling(), normalizers.Replace("|", "¦")])
+    tokenizer.normalizer = ONE_SPELLING
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -104,28 +100,6 @@ def train_bpe(texts: Sequence[str], vocab_size: int, min_frequency: int) -> Toke
     )
     tokenizer.train_from_iterator(texts, trainer)
     return truncate(tokenizer, tokenizer.get_vocab_size())
-
-
-def spelling() -> list[normalizers.Normalizer]:
-    """The steps that make the spellings of one identity alike.
-
-    Invisible characters go, NFKC, a lookalike becomes Latin where a Latin letter stands near it in the same
-    word (words of Cyrillic or Greek alone stay), lower case, and NFKC again for what that put together.
-
-    NOTE[DIFF] the legacy applies NFKC alone. On twitter_bots (1,485 test rows, means of 2 seeds) NFKC alone
-    loses 0.032, 0.033 and 0.026 AUC when bots put invisible characters, lookalikes or the other case wherever
-    they can, and the share of bots above the threshold of 1 % false positives falls from 0.29 to 0.05, 0.04
-    and 0.15; with these steps 0, 0.010 and 0 AUC are lost. The clean AUC moves by +0.0031 (paired 95 %
-    intervals -0.0004 to +0.0092 and -0.0034 to +0.0070), on synthetic orders by +0.0031 (3 seeds: +0.0063,
-    +0.0091, -0.0061). A name takes 7 instead of 1 microseconds to normalise. Dots and +tags in addresses
-    stay: synthetic frauds that use them score higher, by 0.037 and 0.018 AUC.
-    """
-    folds = [
-        normalizers.Replace(Regex(rf"{look}(?:(?={NEAR}\p{{Latin}})|(?<=\p{{Latin}}{NEAR}{look}))"), letter)
-        for look, letter in zip(LOOKALIKES, LATIN, strict=True)
-    ]
-    nfkc = normalizers.NFKC()
-    return [normalizers.Replace(Regex(INVISIBLE), ""), nfkc, *folds, normalizers.Lowercase(), nfkc]
 
 
 def truncate(tokenizer: Tokenizer, size: int) -> Tokenizer:

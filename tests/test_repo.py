@@ -11,7 +11,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # A module imports only from rows above its own.
 LAYERS = [
-    ["schema", "clean", "metrics", "legacy", "synth", "messages", "pretrained", "processes", "memory"],
+    [
+        "schema",
+        "clean",
+        "metrics",
+        "legacy",
+        "synth",
+        "messages",
+        "pretrained",
+        "processes",
+        "memory",
+        "spelling",
+    ],
     ["custom_layers"],
     ["manifest", "calibrate", "card", "records"],
     ["decisions", "reliability", "groups", "origin", "stability", "failures", "attacks", "baselines"],

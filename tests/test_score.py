@@ -106,7 +106,7 @@ def _train(model_class: str, folder: Path) -> tuple[Bundle, Path]:
         n_tab_features=0 if model_class == "lstm" else len(features),
         **SMALL[model_class],
     )
-    settings = TrainConfig.for_model(config, epochs=2, batch_size=32, lr=0.01, precision="float32")
+    settings = TrainConfig.for_model(config, epochs=2, batch_size=32, lr=0.01, precision="float32", seed=1)
     text_config = TextConfig(max_tokens=24, steps=["text_normalizer"] if bert else [])
     parts = Bundle(None, tokenizer, features, column_map, settings, {}, text_config)
     bundle, _ = train_bundle(config, splits, parts, folder / "training")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -642,3 +642,30 @@ def test_weights_of_another_width(folder):
     model = TextBertBase({**ARCHITECTURE, "hidden_size": 8}, 8)
     with pytest.raises(ValueError, match=f"{folder} lacks .* weights of the architecture"):
         model.load_pretrained(str(folder))
+
+
+@settings(max_examples=20)
+@given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=5))
+def test_attention_in_training_is_that_of_scoring_but_for_its_dropout(lengths):
+    torch.manual_seed(0)
+    block = TransformerBlock(16, 4, 0.0).double()
+    n_tokens = max(1, *lengths)
+    mask = torch.arange(n_tokens) < torch.tensor(lengths)[:, None]
+    mask[:, 0] |= ~mask.any(dim=1)  # as the encoder does: a row looks at something
+    x = torch.randn(len(lengths), n_tokens, 16, dtype=torch.float64)
+    out = [block.train(training)(x, mask[:, None, None, :])[mask] for training in (True, False)]
+    assert float((out[0] - out[1]).detach().abs().max()) < 1e-10
+
+
+def test_attention_drops_weights_at_its_rate():
+    torch.manual_seed(0)
+    block = TransformerBlock(64, 4, 0.25).train()
+    seen = []
+    block.drop.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
+    block(torch.randn(64, 20, 64), torch.ones(64, 1, 1, 20, dtype=torch.bool))
+    before, after = seen[0]
+    assert before.shape == (64, 4, 20, 20)
+    share = float((after[before > 0] == 0).float().mean())
+    assert abs(share - 0.25) < 0.01
+    kept = after > 0
+    assert torch.allclose(after[kept], before[kept] / 0.75)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from n3r import legacy
 from n3r.attacks import perturb
 from n3r.clean import compose
+from n3r.spelling import IN_ASCII, LATIN, LOOKALIKES, ONE_SPELLING, for_ascii
 from n3r.tokenizer import (
     SPECIAL_TOKENS,
     BertTokenizer,
@@ -22,8 +23,6 @@ from n3r.tokenizer import (
     load_tokenizer,
 )
 from n3r.vocabulary import (
-    LATIN,
-    LOOKALIKES,
     TokenizerConfig,
     compression,
     n_characters,
@@ -754,3 +753,35 @@ def test_damaged_metadata_is_named(tmp_path, tokenizer):
     (tmp_path / "tokenizer_metadata.json").write_text("{")
     with pytest.raises(ValueError, match="tokenizer_metadata.json cannot be read"):
         load_tokenizer(tmp_path)
+
+
+ASCII = st.text(st.characters(max_codepoint=127), max_size=40)
+
+
+@given(ASCII)
+def test_ascii_texts_take_a_shorter_way_to_the_same_spelling(text):
+    assert IN_ASCII.normalize_str(text) == ONE_SPELLING.normalize_str(text)
+
+
+@given(st.lists(st.tuples(ASCII | st.text(max_size=9) | st.none(), ASCII), min_size=1, max_size=8))
+def test_rows_are_the_librarys_tokens_of_each_field(tokenizer, rows):
+    found = tokenizer.encode(list(zip(*rows, strict=True)))
+    for i, row in enumerate(rows):
+        ids = [[5] if text is None else tokenizer.tokenizer.encode(text).ids for text in row]
+        assert found.row(i).tolist() == [*ids[0], 6, *ids[1]]
+
+
+def test_a_tokenizer_of_other_spelling_takes_no_shorter_way(tokenizer):
+    assert for_ascii(tokenizer.tokenizer) is not tokenizer.tokenizer
+    for normalizer in (normalizers.NFKC(), normalizers.Sequence([ONE_SPELLING, normalizers.Strip()])):
+        other = Tokenizer.from_str(tokenizer.tokenizer.to_str())
+        other.normalizer = normalizer
+        assert for_ascii(other) is other
+
+
+def test_long_rows_keep_an_equal_share_of_each_field_beside_short_ones(tokenizer):
+    fields = [["a b c d e f", "a"], ["1 2 3 4 5 6", "1"]]
+    found = tokenizer.encode(fields, max_tokens=7)
+    whole = tokenizer.encode(fields)
+    assert found.row(0).tolist() == [*whole.row(0)[:3], 6, *whole.row(0)[7:10]]
+    assert found.row(1).tolist() == whole.row(1).tolist()
