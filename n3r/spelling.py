@@ -1,5 +1,7 @@
 """What makes the spellings of one identity alike, and the shortcut for texts in ASCII."""
 
+from collections.abc import Iterable, Iterator
+
 from tokenizers import Regex, Tokenizer, normalizers
 
 INVISIBLE = r"\p{Default_Ignorable_Code_Point}"  # zero-width and format characters, variation selectors
@@ -34,6 +36,18 @@ def spelling() -> list[normalizers.Normalizer]:
 # A typed bar is no separator of fields (defect 15).
 ONE_SPELLING = normalizers.Sequence([*spelling(), normalizers.Replace("|", "¦")])
 IN_ASCII = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("|", "¦")])
+
+
+def spelled(texts: Iterable[str]) -> Iterator[str]:
+    """Each text by `ONE_SPELLING`; one in ASCII by the shorter way, another once however often it comes."""
+    known: dict[str, str] = {}
+    for text in texts:
+        if text.isascii():
+            yield text.lower().replace("|", "¦")
+        else:
+            if text not in known:
+                known[text] = ONE_SPELLING.normalize_str(text)
+            yield known[text]
 
 
 def for_ascii(tokenizer: Tokenizer) -> Tokenizer:

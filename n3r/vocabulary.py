@@ -3,8 +3,8 @@
 Decisions:
 - The legacy's rules are kept: special tokens in its order, whitespace pre-tokeniser, minimum frequency
   25, and the vocabulary whose held-out compression is nearest to 2.5 characters a token.
-- BPE merges are nested: the tokenizer of size v is the first v entries of a larger one. So one training
-  and a search over truncations replace the legacy's up to fifteen trainings (defect 50).
+- BPE merges are nested: the tokenizer of size v is the first v entries of a larger one. So one training, and
+  one encoding that is counted for all sizes, replace the legacy's up to fifteen trainings (defect 50).
 - What makes the spellings of one identity alike (`spelling`) lives inside tokenizer.json, so whoever loads
   that file alone sees the same tokens (defect 13).
 
@@ -13,16 +13,17 @@ one (defect 15); here each field is a text of its own.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from n3r.spelling import ONE_SPELLING, spelling
+from n3r.spelling import ONE_SPELLING, spelled, spelling
 from n3r.tokenizer import SPECIAL_TOKENS, BertTokenizer, NameTokenizer
 
+N_DRAWN = 60  # sizes of the compression curve
 N_MEASURED = 10_000  # held-out texts that a compression is measured on, as in the legacy
 
 
@@ -43,7 +44,7 @@ def train_tokenizer(
 ) -> tuple[NameTokenizer, pl.DataFrame]:
     """Train on the training split's fields; also return the compression curve that chose the size.
 
-    The curve has the columns `vocab_size` and `compression`, one row for each size looked at.
+    The curve has the columns `vocab_size` and `compression`, a row for some sizes and the chosen one.
     Raises ValueError when there are fewer than 10 rows or no characters to learn from.
     """
     config = config or TokenizerConfig()
@@ -57,19 +58,17 @@ def train_tokenizer(
     if largest.get_vocab_size() == len(SPECIAL_TOKENS) or not length:
         raise ValueError(f"the text columns {fields.columns} hold no characters to learn from")
 
-    curve: dict[int, float] = {}
-
-    def compression_at(size: int) -> float:
-        if size not in curve:
-            curve[size] = compression(NameTokenizer(truncate(largest, size)), measured, length)
-        return curve[size]
-
+    n_tokens = tokens_by_merges(largest, NameTokenizer(largest).encode(measured).ids)
+    compression = length / n_tokens
+    n_merges = int(np.abs(compression - config.target_compression).argmin())
+    if compression[-1] < config.target_compression:  # pairs that held-out texts lack are of use elsewhere
+        n_merges = len(compression) - 1
     smallest = largest.get_vocab_size() - len(_merges(largest))
-    size = nearest_size(compression_at, smallest, largest.get_vocab_size(), config.target_compression)
+    size = smallest + n_merges
     metadata = {
         "model_type": "BPE",
         "vocab_size": size,
-        "compression": round(curve[size], 4),
+        "compression": round(float(compression[n_merges]), 4),
         "special_tokens": SPECIAL_TOKENS,
         "normalizer": "invisible characters removed, NFKC, lookalikes folded to Latin, lower case",
         "pre_tokenizer": "Whitespace",
@@ -79,18 +78,14 @@ def train_tokenizer(
         "n_texts": len(fields),
         **config.model_dump(),
     }
-    table = pl.DataFrame(
-        sorted(curve.items()),
-        schema={"vocab_size": pl.Int64, "compression": pl.Float64},
-        orient="row",
-    )
-    return NameTokenizer(truncate(largest, size), metadata), table
+    drawn = np.unique([*np.geomspace(1, len(n_tokens), N_DRAWN).astype(np.int64) - 1, n_merges])
+    curve = pl.DataFrame({"vocab_size": smallest + drawn, "compression": compression[drawn]})
+    return NameTokenizer(truncate(largest, size), metadata), curve
 
 
 def train_bpe(texts: Sequence[str], vocab_size: int, min_frequency: int) -> Tokenizer:
     """One BPE training with the special tokens at the ids 0 to 6 of the vocabulary."""
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-    tokenizer.normalizer = ONE_SPELLING
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -98,7 +93,8 @@ def train_bpe(texts: Sequence[str], vocab_size: int, min_frequency: int) -> Toke
         special_tokens=SPECIAL_TOKENS,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(spelled(texts), trainer)
+    tokenizer.normalizer = ONE_SPELLING
     return truncate(tokenizer, tokenizer.get_vocab_size())
 
 
@@ -118,26 +114,20 @@ def truncate(tokenizer: Tokenizer, size: int) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(state))
 
 
-def nearest_size(measure: Callable[[int], float], low: int, high: int, target: float) -> int:
-    """The size between `low` and `high` whose compression is nearest to `target`, by bisection.
+def tokens_by_merges(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
+    """Tokens that texts have by the first 0, 1, .. merges, when `ids` are theirs by all of them.
 
-    `measure` must not fall as the size grows; among equals the smaller size wins.
+    Exact, since pairs are merged in the order they were learned: a later merge makes no earlier one possible.
+    So a token is a tree of merges, and each text has so many tokens more as it has merges not yet learned.
     """
-    smallest = low
-    while low < high:
-        middle = (low + high) // 2
-        if measure(middle) < target:
-            low = middle + 1
-        else:
-            high = middle
-    around = range(max(low - 1, smallest), low + 1)
-    return min(around, key=lambda size: abs(measure(size) - target))
-
-
-def compression(tokenizer: NameTokenizer, fields: pl.DataFrame, length: int) -> float:
-    """Characters per token of the joined rows, whose `length` is their `n_characters`; 0 without tokens."""
-    n_tokens = len(tokenizer.encode(fields).ids)
-    return length / n_tokens if n_tokens else 0.0
+    model = json.loads(tokenizer.to_str())["model"]
+    uses = np.bincount(ids, minlength=len(model["vocab"])).tolist()
+    undone = np.zeros(len(model["merges"]) + 1, np.int64)
+    for i, (left, right) in reversed(list(enumerate(model["merges"]))):
+        undone[i] = uses[model["vocab"][left + right]]
+        for part in (left, right):
+            uses[model["vocab"][part]] += undone[i]
+    return len(ids) + undone[::-1].cumsum()[::-1]
 
 
 def n_characters(fields: pl.DataFrame) -> int:
