@@ -1,0 +1,200 @@
+"""Tokenizers, epochs of batches and preprocessing: n3r beside the legacy, interleaved in one process.
+
+    python -m benchmarks.prepare tokenizer     training on 200,000 texts
+    python -m benchmarks.prepare epoch         tokenising and collating 200,000 texts
+    python -m benchmarks.prepare preprocess    orders a second from Parquet to splits, no legacy
+    python -m benchmarks.prepare memory        peak memory of a training, by the number of orders
+
+One JSON line a pair or size, and one with the medians. Texts and orders are synthetic, four fields of names
+joined. `epoch` times the first epoch, in which n3r tokenises, and later ones, in which it only collates; the
+legacy tokenises in each, and is timed on a twentieth of the texts. Memory is the peak of a process of its
+own, on Linux; `memory` trains the smallest LSTM2Risk for an epoch, so that what grows is data.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from n3r import tables
+from n3r.data import OrderDataset, build_lstm2risk_collate_fn, make_loader
+from n3r.features import TabularFeatures
+from n3r.legacy import LegacyTextDataset, LegacyTokenizer, legacy_lstm_collate, legacy_tabular
+from n3r.preprocess import prepare
+from n3r.schema import ColumnMap
+from n3r.synth import generate_orders
+from n3r.vocabulary import train_tokenizer
+
+COLUMNS = Path(__file__).resolve().parent.parent / "configs" / "orders.json"
+BATCH = 512
+PART = 1_000_000  # orders of one Parquet file
+
+OWN_PEAK = """
+import re, sys, time
+from pathlib import Path
+from n3r import preprocess, tables
+from n3r.schema import ColumnMap
+columns, started = ColumnMap.from_file(sys.argv[1]), time.perf_counter()
+"""
+PREPROCESS = f"""{OWN_PEAK}
+source = tables.scan(sys.argv[2], columns)
+found = preprocess.prepare(source.frame, columns)
+tables.write_splits(sys.argv[3], found.splits, found.column_map)
+print(time.perf_counter() - started, re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+TRAINING = f"""{OWN_PEAK}
+from n3r.bundle import Bundle, train_bundle
+from n3r.features import TabularFeatures
+from n3r.model import configure
+from n3r.train import TrainConfig
+from n3r.vocabulary import train_tokenizer
+columns = tables.read_column_map(sys.argv[2])
+splits = {{name: tables.read_split(sys.argv[2], name) for name in ("train", "val")}}
+tokenizer, _ = train_tokenizer(splits["train"].select(columns.text))
+features = TabularFeatures().fit(splits["train"], columns.numeric, columns.categorical)
+sizes = {{"embedding_size": 4, "hidden_size": 4, "n_lstm_layers": 1, "n_tab_bins": 0}}
+config = configure("lstm2risk", vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **sizes)
+parts = Bundle(None, tokenizer, features, columns, TrainConfig(epochs=1), {{}})
+train_bundle(config, splits, parts, Path(sys.argv[3]))
+print(time.perf_counter() - started, re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def prepared(n_rows: int) -> tuple[pl.DataFrame, ColumnMap]:
+    """So many prepared training rows."""
+    orders = generate_orders(round(n_rows * 2.1), seed=0)
+    found = prepare(orders.lazy(), ColumnMap.from_file(COLUMNS))
+    return found.splits["train"].head(n_rows), found.column_map
+
+
+def tokenizer_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
+    """Seconds of training a tokenizer."""
+    frame, columns = prepared(n_rows)
+    fields, texts, sizes, pairs = frame.select(columns.text), frame["text"].to_list(), {}, []
+    for _ in range(n_pairs):
+        pair = {
+            "n3r": seconds(lambda: sizes.update(n3r=train_tokenizer(fields)[0].vocab_size)),
+            "legacy": seconds(lambda: sizes.update(legacy=LegacyTokenizer().train(texts).vocab_size)),
+        }
+        pairs.append({**pair, "ratio": pair["legacy"] / pair["n3r"]})
+        print(json.dumps({**_rounded(pairs[-1]), "rows": len(frame), "vocab_size": sizes}), flush=True)
+    return pairs
+
+
+def epoch_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
+    """Seconds of an epoch of batches, tokenising included."""
+    frame, columns = prepared(n_rows)
+    tokenizer, _ = train_tokenizer(frame[: n_rows // 4].select(columns.text))
+    legacy = LegacyTokenizer().train(frame["text"][: n_rows // 4].to_list())
+    features = TabularFeatures().fit(frame, columns.numeric)
+    texts, tabular = frame["text"].to_list(), legacy_tabular(frame, columns.numeric)
+    theirs = LegacyTextDataset(texts, tabular, frame["label"].to_numpy(), legacy)
+    collate, few = legacy_lstm_collate(legacy.pad_token), max(1, len(frame) // 20 // BATCH) * BATCH
+    pairs = []
+    for _ in range(n_pairs):
+        started = time.perf_counter()
+        data = OrderDataset.from_frame(frame, columns, tokenizer, features)
+        loader = make_loader(data, build_lstm2risk_collate_fn(tokenizer.pad_token), BATCH, shuffle=True)
+        read = time.perf_counter() - started
+        later = seconds(lambda loader=loader: [None for _ in loader])
+        part = seconds(
+            lambda: [
+                collate([theirs[i] for i in range(s, min(s + BATCH, few))]) for s in range(0, few, BATCH)
+            ]
+        )
+        pair = {"n3r_first": read + later, "n3r_later": later, "legacy": part * len(frame) / few}
+        pair["ratio_first"] = pair["legacy"] / pair["n3r_first"]
+        pair["ratio_later"] = pair["legacy"] / pair["n3r_later"]
+        pair["ratio_of_10_epochs"] = 10 * pair["legacy"] / (read + 10 * later)
+        pairs.append(pair)
+        print(json.dumps({**_rounded(pair), "rows": len(frame)}), flush=True)
+    return pairs
+
+
+def preprocess_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
+    """Orders a second and peak memory from Parquet files to splits on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = _write_orders(Path(folder) / "raw", n_rows)
+        runs = [_process(PREPROCESS, raw, Path(folder) / "out", n_rows) for _ in range(n_pairs)]
+    return runs
+
+
+def memory_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
+    """Peak memory of a training on a hundredth, a tenth and all of the orders."""
+    runs = []
+    for n in (max(2000, n_rows // 100), max(2000, n_rows // 10), n_rows):
+        with tempfile.TemporaryDirectory() as folder:
+            found = prepare(generate_orders(n, seed=0).lazy(), ColumnMap.from_file(COLUMNS))
+            tables.write_splits(Path(folder) / "data", found.splits, found.column_map)
+            runs.append(_process(TRAINING, Path(folder) / "data", Path(folder) / "training", n))
+    return runs
+
+
+def _write_orders(folder: Path, n_rows: int) -> Path:
+    """Synthetic orders as Parquet files of a million each; all have ids of their own."""
+    folder.mkdir()
+    for number, start in enumerate(range(0, n_rows, PART)):
+        orders = generate_orders(min(PART, n_rows - start), seed=number)
+        ids = [pl.format("{}-{}", pl.col(name), number).alias(name) for name in ("objectId", "customerId")]
+        orders.with_columns(ids).write_parquet(folder / f"{number:03d}.parquet")
+    return folder
+
+
+def _process(code: str, source: Path, target: Path, n_rows: int) -> dict[str, float]:
+    """What a process of its own takes: seconds, orders a second and peak memory."""
+    command = [sys.executable, "-c", code, str(COLUMNS), str(source), str(target)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    run = {"rows": n_rows, "seconds": float(done[-2]), "peak_mb": int(done[-1]) / 1024}
+    run["orders_a_second"] = n_rows / run["seconds"]
+    print(json.dumps(_rounded(run)), flush=True)
+    return run
+
+
+CASES = {
+    "tokenizer": (tokenizer_case, 200_000),
+    "epoch": (epoch_case, 200_000),
+    "preprocess": (preprocess_case, 10_000_000),
+    "memory": (memory_case, 1_000_000),
+}
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in figures.items()}
+
+
+def main() -> None:
+    """Print one JSON line a pair and the medians."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--pairs", type=int, default=3)
+    arguments = parser.parse_args()
+    measure, n_rows = CASES[arguments.case]
+    pairs = measure(arguments.rows or n_rows, arguments.pairs)
+    medians = {key: statistics.median(pair[key] for pair in pairs) for key in pairs[0]}
+    if arguments.case == "memory":
+        medians = {
+            "peak_mb": {run["rows"]: round(run["peak_mb"]) for run in pairs},
+            "seconds": {run["rows"]: round(run["seconds"], 1) for run in pairs},
+        }
+    else:
+        medians = _rounded(medians)
+    print(json.dumps({"case": arguments.case, "rows": arguments.rows or n_rows, **medians}))
+
+
+if __name__ == "__main__":
+    main()
