@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup bert run test lint notebooks lab bench example clean
+.PHONY: help setup bert run test lint notebooks lab bench bench-smoke example clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,15 +35,11 @@ notebooks: $(READY)  ## run the notebooks at dev size and keep their outputs in 
 lab: $(READY)  ## JupyterLab on notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-bench: $(READY)  ## training and scoring beside the legacy at the published sizes, as ratios (some 15 minutes)
-	$(BIN)/python -m benchmarks.train lstm2risk names
-	$(BIN)/python -m benchmarks.train lstm2risk bots
-	$(BIN)/python -m benchmarks.train transformer2risk names
-	$(BIN)/python -m benchmarks.score lstm2risk latency batch cold
-	$(BIN)/python -m benchmarks.score transformer2risk latency batch cold
-	$(BIN)/python -m benchmarks.score lstm2risk memory --small
-	$(BIN)/python -m benchmarks.report
-	$(BIN)/python -m benchmarks.custom_transformer
+bench: $(READY)  ## n3r beside the legacy at the published sizes, as ratios, into reports/benchmarks.md (half an hour)
+	$(BIN)/python -m benchmarks
+
+bench-smoke: $(READY)  ## every benchmark at tiny sizes, to see that it runs
+	$(BIN)/python -m benchmarks --smoke
 
 example: run  ## renew reports/example from the quick run; its picture where chromium is installed
 	mkdir -p reports/example

@@ -45,3 +45,31 @@ def test_the_report_benchmark_prints_a_line_a_run_and_the_medians():
     one, medians = run("benchmarks.report", "--rows", "2000", "--runs", "1")
     assert medians == {"case": "report", "rows": 2000, **one}
     assert one["peak_mb"] > 100
+
+
+def test_all_benchmarks_can_be_asked_for_at_once():
+    command = [sys.executable, "-m", "benchmarks", "--smoke", "--only", "custom"]
+    root = Path(__file__).resolve().parent.parent
+    page = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    assert "| hand-written step, ms | by hand " in page and "time ratio 2" in page
+
+
+def test_the_preparing_benchmarks_print_a_line_a_pair_and_the_medians():
+    size = ("--rows", "12000", "--pairs", "1")
+    for case, key in (("tokenizer", "ratio"), ("epoch", "ratio_later"), ("preprocess", "orders_a_second")):
+        *_, pair, medians = run("benchmarks.prepare", case, *size)
+        assert medians["case"] == case and medians[key] == pair[key] > 0
+
+
+def test_growth_is_drawn():
+    from benchmarks.__main__ import plot, shown
+
+    rows = {n: {"seconds": n / 100, "peak_mb": 100.0} for n in (10, 100)}
+    assert plot({"preprocessing": rows}).startswith("<svg")
+    assert shown({"10": 1234.5, "20": 3}) == "1,234 (10), 3 (20)"
+
+
+def test_a_profile_names_the_dearest_operations():
+    lines = run("benchmarks.profile", "lstm2risk", "names", "--steps", "1", "--top", "3")
+    assert len(lines) == 3 and lines[0]["share"] >= lines[1]["share"] > 0
+    assert "mkldnn_rnn_layer" in lines[0]["operation"]

@@ -1,0 +1,168 @@
+"""Every benchmark, one after the other, and what they found: reports/benchmarks.md and its plot.
+
+    python -m benchmarks                    all, some 25 minutes on two cores that do nothing else
+    python -m benchmarks --smoke            tiny sizes, to see that all run; no report
+    python -m benchmarks --only train       those whose command has this word
+
+A figure is a ratio to the legacy in the same run, the median of at least three pairs; the programs say what
+they measure.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from n3r.canvas import COLOURS, canvas, heading, legend_below, to_svg
+from n3r.pipeline import versions
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
+
+
+class Program(NamedTuple):
+    """One row of the report."""
+
+    what: str
+    command: str
+    smoke: str  # options that make it tiny
+    figures: dict[str, str] = {"n3r": "n3r", "legacy": "legacy", "ratio": "ratio"}  # shown -> key
+    asked: str = ""
+
+
+TINY_TRAIN, TINY_PREPARE = "--pairs 1 --steps 1 --legacy-steps 1", "--pairs 1 --rows 20000"
+TINY_SCORE = "--small --pairs 1 --rows 300"
+SPEEDS = {"n3r": "n3r", "n3r, 8-bit": "n3r int8", "legacy": "legacy"}
+EPOCHS = {"first epoch": "ratio_first", "later ones": "ratio_later", "ten": "ratio_of_10_epochs"}
+PEAK = {"orders/s": "orders_a_second", "peak MB": "peak_mb"}
+PROGRAMS = (
+    Program("train LSTM2Risk, names, orders/s", "train lstm2risk names", TINY_TRAIN, asked="ratio 3, aim 5"),
+    Program("train LSTM2Risk, long texts", "train lstm2risk bots", TINY_TRAIN, asked="ratio 15, aim 30"),
+    Program("train Transformer2Risk, names", "train transformer2risk names", TINY_TRAIN, asked="5, aim 9"),
+    Program(
+        "train Transformer2Risk, long texts", "train transformer2risk bots", TINY_TRAIN, asked="5, aim 9"
+    ),
+    Program("train a tokenizer, s", "prepare tokenizer", TINY_PREPARE, asked="ratio 8, aim 15"),
+    Program("tokenise and collate, ratios", "prepare epoch", TINY_PREPARE, EPOCHS, "ratio 20, aim 50"),
+    Program("preprocess", "prepare preprocess", TINY_PREPARE, PEAK, "500,000 orders/s, 4,000 MB"),
+    Program("train, by orders", "prepare memory", "--rows 20000", {"peak MB": "peak_mb"}, "2,000 MB grown"),
+    Program("score with LSTM2Risk, rows/s", "score lstm2risk batch", TINY_SCORE, SPEEDS, "ratio 3, aim 8"),
+    Program("score with Transformer2Risk", "score transformer2risk batch", TINY_SCORE, SPEEDS, "3, aim 8"),
+    Program("one order, LSTM2Risk, ms", "score lstm2risk latency", TINY_SCORE, SPEEDS),
+    Program("one order, Transformer2Risk, ms", "score transformer2risk latency", TINY_SCORE, SPEEDS),
+    Program("score files, by rows", "score lstm2risk memory --small", TINY_SCORE, {"peak MB": "peak_mb"}),
+    Program("evaluation report", "report", "--rows 2000 --runs 1", {"s": "seconds", "peak MB": "peak_mb"}),
+    Program(
+        "hand-written step, ms",
+        "custom_transformer",
+        "--small --pairs 1 --steps 1",
+        {"by hand": "written", "autograd": "autograd", "time ratio": "ratio", "peak MB": "peak_mb"},
+        "time ratio 2",
+    ),
+)
+
+
+def run(command: str, smoke: str = "") -> list[dict[str, Any]]:
+    """The JSON lines that a program prints."""
+    words = [*command.split(), *smoke.split()]
+    module, options = f"benchmarks.{words[0]}", words[1:]
+    print(f"{module} {' '.join(options)} ...", file=sys.stderr, flush=True)
+    done = subprocess.run(
+        [sys.executable, "-m", module, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def growth(sizes: tuple[int, ...]) -> dict[str, dict[int, dict[str, float]]]:
+    """Seconds and peak memory of preprocessing and of training, by the number of orders."""
+    found: dict[str, dict[int, dict[str, float]]] = {"preprocessing": {}, "tokenizer and one epoch": {}}
+    for n in sizes:
+        [line] = run(f"prepare preprocess --rows {n} --pairs 1")[:1]
+        found["preprocessing"][n] = {key: line[key] for key in ("seconds", "peak_mb")}
+    for line in run(f"prepare memory --rows {min(sizes[-1], 1_000_000)}")[:-1]:
+        found["tokenizer and one epoch"][line["rows"]] = {k: line[k] for k in ("seconds", "peak_mb")}
+    return found
+
+
+def plot(found: dict[str, dict[int, dict[str, float]]]) -> str:
+    """Seconds and memory by orders, both scales logarithmic; the grey line grows in proportion."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(8.4, 3.6), layout="constrained")
+    for place, (key, name) in enumerate((("seconds", "seconds"), ("peak_mb", "peak memory, MB"))):
+        with canvas(fig.add_subplot(1, 2, place + 1)) as ax:
+            for colour, (what, rows) in zip(COLOURS, found.items(), strict=False):
+                values = [row[key] for row in rows.values()]
+                ax.loglog(list(rows), values, color=colour, marker="o", label=what)
+            first, last = min(map(min, found.values())), max(map(max, found.values()))
+            top = max(row[key] for rows in found.values() for row in rows.values())
+            ax.loglog([first, last], [top * first / last, top], color="#aaaaaa", lw=1, label="in proportion")
+            ax.set(xlabel="orders", ylabel=name)
+            legend_below(ax)
+            heading(ax, name.capitalize())
+    return to_svg(fig)
+
+
+def shown(value: Any) -> str:
+    """A figure, or one a size."""
+    if isinstance(value, dict):
+        return ", ".join(f"{shown(inner)} ({size})" for size, inner in value.items())
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return str(value)
+
+
+def report(lines: dict[str, dict[str, Any]]) -> str:
+    """The table in Markdown."""
+    processor = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines()]
+        keys = [line.partition(":")[0].strip() for line in info.read_text().splitlines()]
+        processor = dict(zip(keys, names, strict=True)).get("model name", processor)
+    libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
+    text = [
+        "# Benchmarks",
+        "",
+        f"{date.today()}, {processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, no GPU.",
+        f"{libraries}.",
+        "",
+        "Written by `make bench`. A row's command is `python -m benchmarks.` and its words; it says what is",
+        "measured. Figures are medians of at least three pairs; `ratio` is the legacy's time by n3r's.",
+        "",
+        "| what | figures | asked | command |",
+        "|---|---|---|---|",
+    ]
+    for program in PROGRAMS:
+        if found := lines.get(program.command):
+            cells = [f"{name} {shown(found[key])}" for name, key in program.figures.items() if key in found]
+            text.append(f"| {program.what} | {'; '.join(cells)} | {program.asked} | `{program.command}` |")
+    return "\n".join([*text, "", "![Growth](benchmarks.svg)", ""])
+
+
+def main() -> None:
+    """Run what is asked for; write the report of a whole run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, and no report")
+    parser.add_argument("--only", default="", help="a word of the commands to run")
+    arguments = parser.parse_args()
+    lines = {}
+    for program in PROGRAMS:
+        if arguments.only in program.command:
+            lines[program.command] = run(program.command, program.smoke if arguments.smoke else "")[-1]
+    page = report(lines)
+    print(page)
+    if not arguments.smoke and not arguments.only:
+        (ROOT / "reports" / "benchmarks.svg").write_text(plot(growth(SIZES)), encoding="utf-8")
+        (ROOT / "reports" / "benchmarks.md").write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
