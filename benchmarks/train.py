@@ -115,10 +115,10 @@ def serve(system: str, model_class: str, case: str, wanted: Connection) -> None:
         steps = n3r_steps(RiskModel(config).train(), data, resolve_precision(TrainConfig()))
     else:
         steps = legacy_steps(legacy_model(config, VOCAB, N_FEATURES).train(), data, config.block_size)
-    with memory.kept() if system == "n3r" else nullcontext():  # as `fit` trains
-        speed(steps, 1)  # warm-up
-        wanted.send(None)
-        while n_steps := wanted.recv():
+    wanted.send(speed(steps, 1))
+    while n_steps := wanted.recv():
+        with memory.kept() if system == "n3r" else nullcontext():  # as `fit` trains
+            speed(steps, 1)  # warm-up: what was kept went back when the other's turn came
             wanted.send(speed(steps, n_steps))
 
 
