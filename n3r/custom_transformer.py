@@ -13,6 +13,7 @@ language model is used. Decisions:
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -63,6 +64,13 @@ class CustomTransformerConfig(BaseModel):
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}")
         return self
+
+    def differences(self, other: "CustomTransformerConfig") -> str:
+        """What the other has and this one, of all that differs but the device; empty where nothing does."""
+        own, theirs = (config.model_dump(exclude={"device"}) for config in (self, other))
+        return "; ".join(
+            f"{key} {theirs[key]!r}, here {own[key]!r}" for key in own if own[key] != theirs[key]
+        )
 
     @property
     def torch_device(self) -> torch.device:
@@ -152,7 +160,7 @@ class CustomTransformer(Layer):
         return ids.to(config.torch_device)
 
 
-class Optimizer:
+class Optimizer(ABC):
     """Parameters that are moved in place, and what is remembered of each.
 
     `state` holds tensors by name, `n_steps` how many steps they saw.
@@ -179,8 +187,9 @@ class Optimizer:
             if exact is not parameter:
                 parameter.copy_(exact)
 
+    @abstractmethod
     def move(self, name: str, w: Tensor, d_w: Tensor, learning_rate: float) -> None:
-        raise NotImplementedError
+        """Move the parameter `w` of this name, in place, by its gradient `d_w`."""
 
 
 class SGD(Optimizer):
@@ -239,7 +248,10 @@ class CustomTransformerWrapper:
         return {"loss": float(loss)}
 
     def token_losses(self, input_ids: Tensor, labels: Tensor) -> Tensor:
-        """-log p of each label given those before it, (B, T) float32; 0 for the first and for IGNORED."""
+        """-log p, in nats, of the label after each place given all up to it, (B, T); float32 at least.
+
+        0 at the last place and where that label is IGNORED. Raises ValueError as `forward` does.
+        """
         targets = self._targets(input_ids, labels)
         logits = self.model.forward(input_ids, keep=False)
         return cross_entropy(logits, targets, reduce=False)[0]
@@ -319,9 +331,8 @@ class CustomTransformerWrapper:
         are damaged or of another config, naming what differs.
         """
         config, n_steps = read_config(folder)
-        own, other = self.config.model_dump(exclude={"device"}), config.model_dump(exclude={"device"})
-        if differ := [f"{key} {other[key]!r}, here {own[key]!r}" for key in own if own[key] != other[key]]:
-            raise ValueError(f"the checkpoint {folder} is of another config: {'; '.join(differ)}")
+        if differ := self.config.differences(config):
+            raise ValueError(f"the checkpoint {folder} is of another config: {differ}")
         optimizer = self.model.optimizer
         found = _read_tensors(Path(folder) / MODEL, self.model.parameters)
         state = _read_tensors(Path(folder) / OPTIMIZER, optimizer.state)

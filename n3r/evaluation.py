@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from n3r import decisions, failures, groups, metrics, origin, reliability, stability
-from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, address_fields, explain
+from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, address_fields, explain, key_values
 from n3r.scored import CALIBRATED, SCORE
 
 MIN_COMPARED = 30  # rows of a class: the extremes of many tiny groups differ by chance, and say nothing else
@@ -37,11 +37,9 @@ class EvaluationConfig(BaseModel):
     @classmethod
     def from_texts(cls, texts: Sequence[str]) -> Self:
         """The config of texts such as "fpr=0.02"; one ValueError names all that are wrong."""
-        pairs = [text.partition("=") for text in texts]
-        if wrong := [text for text, (_, equals, _) in zip(texts, pairs, strict=True) if not equals]:
-            raise ValueError(f"expected KEY=VALUE, found {', '.join(wrong)}")
+        given = key_values(texts)
         try:
-            return cls(**{key: value for key, _, value in pairs})
+            return cls(**given)
         except ValidationError as error:
             raise ValueError(explain(error, cls.model_fields)) from None
 

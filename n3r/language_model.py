@@ -29,7 +29,7 @@ from tqdm import tqdm
 from n3r.corpus import END, Documents, Windows, byte_pair_tokenizer, load_tokenizer, read_documents, windows
 from n3r.custom_transformer import CustomTransformerConfig, CustomTransformerWrapper
 from n3r.manifest import read_json, write_json, written_whole
-from n3r.schema import explain
+from n3r.schema import explain, key_values
 
 BPE = "bpe"
 TRAINING = "training.json"
@@ -72,11 +72,9 @@ class LanguageModelConfig(CustomTransformerConfig):
         content = read_json(Path(path))
         if not isinstance(content, dict):
             raise ValueError(f"{path} must hold a JSON object")
-        pairs = [text.partition("=") for text in overrides]
-        if wrong := [text for text, (_, equals, _) in zip(overrides, pairs, strict=True) if not equals]:
-            raise ValueError(f"expected KEY=VALUE, found {', '.join(wrong)}")
+        given = key_values(overrides)
         try:
-            return cls(**content | {key: value for key, _, value in pairs})
+            return cls(**content | given)
         except ValidationError as error:
             raise ValueError(f"{path}: {explain(error, cls.model_fields)}") from None
 
@@ -304,7 +302,7 @@ def _tokenizer(config: LanguageModelConfig, documents: list[str]) -> Tokenizer:
 
 
 def _losses(wrapper: CustomTransformerWrapper, found: Windows, rows: list[int]) -> np.ndarray:
-    """-log p of each token of some windows, (B, T) float64, 0 for the first and for padding."""
+    """-log p of the token after each place of some windows, (B, T) float64, 0 at the end and in padding."""
     ids, labels = map(torch.from_numpy, found.batch(rows))
     return wrapper.token_losses(ids, labels).double().cpu().numpy()
 
@@ -368,7 +366,5 @@ def _resumable(folder: Path, config: LanguageModelConfig, plan: str, replace: bo
         return LanguageModel.load(last, config.device)
     if replace:
         return None
-    own, other = (c.model_dump(exclude={"device"}) for c in (config, found))
-    differ = [f"{key} {other[key]!r}, here {own[key]!r}" for key in own if own[key] != other[key]]
-    what = "; ".join(differ) or "of other documents, or by another n3r"
+    what = config.differences(found) or "of other documents, or by another n3r"
     raise ValueError(f"{folder} holds another training ({what}): choose another folder, or replace it")

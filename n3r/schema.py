@@ -180,6 +180,14 @@ def explain(error: ValidationError, known: Iterable[str]) -> str:
     return "; ".join(parts)
 
 
+def key_values(texts: Iterable[str]) -> dict[str, str]:
+    """The values of texts such as "fpr=0.02" by their keys; one ValueError names all that are no such."""
+    pairs = {text: text.partition("=") for text in texts}
+    if wrong := [text for text, (_, equals, _) in pairs.items() if not equals]:
+        raise ValueError(f"expected KEY=VALUE, found {', '.join(wrong)}")
+    return {key: value for key, _, value in pairs.values()}
+
+
 def near(name: str, names: Iterable[str]) -> str:
     """A phrase that asks whether at most two of `names` were meant, or nothing."""
     by_lower = {other.lower(): other for other in names}

@@ -103,18 +103,12 @@ def test_files_that_are_called_test_stay_the_test_set(tmp_path):
     assert sorted(found["train"] + found["val"]) == sorted(TEXTS)
 
 
-def test_random_splits_share_nothing_and_are_the_seeds():
+def test_random_splits_share_nothing_and_are_the_seeds(tmp_path):
     texts = [f"name {i}" for i in range(100)]
-
-    def split(seed, tmp):
-        (tmp / "a.txt").write_text("\n".join(texts))
-        return read_documents(str(tmp / "a.txt"), "", "lines", held_out=0.2, seed=seed)
-
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        one, again, other = (split(seed, Path(folder)) for seed in (0, 0, 1))
+    (tmp_path / "a.txt").write_text("\n".join(texts))
+    one, again, other = (
+        read_documents(str(tmp_path / "a.txt"), "", "lines", held_out=0.2, seed=seed) for seed in (0, 0, 1)
+    )
     assert {name: len(part) for name, part in one.items()} == {"train": 60, "val": 20, "test": 20}
     assert sorted(sum(one.values(), [])) == sorted(texts)
     assert one == again and one != other
