@@ -106,8 +106,8 @@ def speed(steps: Iterator[int], n_steps: int) -> float:
     return n_rows / (time.perf_counter() - started)
 
 
-def serve(system: str, model_class: str, case: str, wanted: Connection) -> None:
-    """Be one system's process: for each number of steps that is wanted, send the speed."""
+def serve(system: str, model_class: str, case: str, n_warm: int, wanted: Connection) -> None:
+    """Be one system's process: warm up, then for each number of steps that is wanted, send the speed."""
     torch.manual_seed(0)
     data = rows(case, N_BATCHES * BATCH)
     config = model_select(model_class, vocab_size=VOCAB, n_tab_features=N_FEATURES).config
@@ -115,10 +115,10 @@ def serve(system: str, model_class: str, case: str, wanted: Connection) -> None:
         steps = n3r_steps(RiskModel(config).train(), data, resolve_precision(TrainConfig()))
     else:
         steps = legacy_steps(legacy_model(config, VOCAB, N_FEATURES).train(), data, config.block_size)
-    wanted.send(speed(steps, 1))
-    while n_steps := wanted.recv():
-        with memory.kept() if system == "n3r" else nullcontext():  # as `fit` trains
-            speed(steps, 1)  # warm-up: what was kept went back when the other's turn came
+    with memory.kept() if system == "n3r" else nullcontext():  # as `fit` trains
+        wanted.send(speed(steps, n_warm))
+        while n_steps := wanted.recv():
+            speed(steps, 1)  # what the other's turn drove out of the caches
             wanted.send(speed(steps, n_steps))
 
 
@@ -133,9 +133,9 @@ def main() -> None:
     arguments = parser.parse_args()
     systems = {"n3r": arguments.steps, "legacy": arguments.legacy_steps}
     context, ends = get_context("spawn"), {}
-    for system in systems:
+    for system, n_steps in systems.items():
         ends[system], other = context.Pipe()
-        place = (system, arguments.model_class, arguments.case, other)
+        place = (system, arguments.model_class, arguments.case, n_steps, other)
         context.Process(target=serve, args=place, daemon=True).start()
         ends[system].recv()  # one warms up after the other
     pairs = []

@@ -10,16 +10,23 @@ Decisions:
 - The bidirectional LSTM runs each direction through torch's fused kernel on padded batches. Packed
   sequences compute the same but fall back to a loop on a CPU: benchmarks/train.py has the ratio.
 - Dropout masks are cut from random 64-bit integers, eight a draw: drawing one Bernoulli number an element,
-  on one thread, took 11 % of LSTM2Risk's training step.
-- Attention heads are one matrix product, not a list of eight (defect 51).
+  on one thread, took 11 % of LSTM2Risk's training step. They are kept as bytes, a third of what autograd
+  would keep.
+- Attention heads are one matrix product, not a list of eight (defect 51). In training on a CPU attention has
+  a gradient of its own, which goes through the rows by parts that stay in the cache.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+PART = 2**20  # attention weights that are computed at a time
 
 
 class Modality(NamedTuple):
@@ -47,10 +54,7 @@ class Dropout(nn.Module):
             return x
         if x.is_cuda:  # where drawing is parallel
             return F.dropout(x, self.cut / 256)
-        noise = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-        # Compared in place: a comparison that writes Booleans takes twenty times as long.
-        keep = noise.view(torch.int8)[: x.numel()].view(x.shape).ge_(self.cut - 128)
-        return x * keep.to(x.dtype).mul_(256 / (256 - self.cut))
+        return _Dropped.apply(x, _kept(x.shape, self.cut), 256 / (256 - self.cut))
 
 
 class BiLSTM(nn.LSTM):
@@ -113,7 +117,8 @@ class TransformerBlock(nn.Module):
         self.qkv = nn.Linear(d, 3 * d, bias=False)  # rows: all heads' q, then k, then v
         self.proj = nn.Linear(d, d)
         self.norm2 = nn.LayerNorm(d)
-        self.ffn = nn.Sequential(nn.Linear(d, 4 * d), nn.ReLU(), Dropout(dropout), nn.Linear(4 * d, d))
+        # Dropout before the ReLU is dropout after it, and what the ReLU keeps then serves the next layer too.
+        self.ffn = nn.Sequential(nn.Linear(d, 4 * d), Dropout(dropout), nn.ReLU(), nn.Linear(4 * d, d))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) and (B, 1, 1, T) -> (B, T, D)."""
@@ -121,13 +126,14 @@ class TransformerBlock(nn.Module):
         return x + self.drop(self.ffn(self.norm2(x)))
 
     def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(x).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, h, T, D/h)
         if self.training and not x.is_cuda:  # torch's own would draw its mask on one thread
-            scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, h, T, T)
-            out = self.drop(scores.masked_fill(~mask, -torch.inf).softmax(-1)) @ v  # (B, h, T, D/h)
+            bias = torch.zeros_like(mask, dtype=qkv.dtype).masked_fill(~mask, -torch.inf)
+            bias = bias.expand(-1, self.n_heads, -1, -1).flatten(0, 1)  # (B * h, 1, T)
+            out = _Attention.apply(qkv.flatten(1, 2), bias, self.drop.cut).unflatten(0, (len(x), -1))
         else:
             p = self.drop.p if self.training else 0.0
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
+            out = F.scaled_dot_product_attention(*qkv, attn_mask=mask, dropout_p=p)
         return out.transpose(1, 2).flatten(2)  # (B, T, D)
 
 
@@ -264,6 +270,81 @@ class TextBranch(nn.Module):
         """(B, T) or (B, K, T) ids and mask -> vector (B, d_out), tokens (B, T or K * T, d_tokens), mask."""
         tokens = self.encoder(ids, mask)
         return Modality(self.pool(tokens, mask), tokens.flatten(1, -2), mask.flatten(1))
+
+
+def _kept(shape: torch.Size, cut: int) -> Tensor:
+    """int8, 0 in `cut` of 256 places and 1 in the others, drawn from torch's random state."""
+    bits = np.random.SFC64(int(torch.randint(2**63 - 1, ())))
+    noise = torch.from_numpy(bits.random_raw(-(-shape.numel() // 8)).view(np.int8))
+    # Compared in place: a comparison that writes Booleans takes twenty times as long.
+    return noise[: shape.numel()].view(shape).ge_(cut - 128)
+
+
+class _Dropped(torch.autograd.Function):
+    """`x * keep * scale`, which keeps a byte an element for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(keep)
+        ctx.scale = scale
+        return keep.to(x.dtype).mul_(scale).mul_(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, None, None]:
+        [keep] = ctx.saved_tensors
+        return keep.to(d_out.dtype).mul_(ctx.scale).mul_(d_out), None, None
+
+
+class _Attention(torch.autograd.Function):
+    """`dropout(softmax(q k^T / sqrt(d) + bias)) v` for N rows' heads, softmax in float32 or finer.
+
+    Autograd would keep seven arrays of the size of the weights, (N, T, T); here they are two, one of bytes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor, cut: int) -> Tensor:
+        """(3, N, T, d), (N, 1, T) and the share of 256 that is dropped -> (N, T, d)."""
+        _, n, n_tokens, d = qkv.shape
+        weights = qkv.new_empty(n, n_tokens, n_tokens)
+        keep = torch.empty_like(weights, dtype=torch.int8)
+        out = torch.empty_like(qkv[0])
+        ctx.cut, ctx.parts = cut, list(_parts(n, n_tokens))
+        with torch.autocast("cpu", enabled=False):
+            for part in ctx.parts:
+                q, k, v = qkv[:, part]
+                scores = torch.baddbmm(bias[part], q, k.mT, alpha=d**-0.5)
+                weights[part] = scores.softmax(-1, torch.promote_types(scores.dtype, torch.float32))
+                keep[part] = _kept(scores.shape, cut)
+                dropped = torch.mul(weights[part], keep[part].to(qkv.dtype), out=scores)
+                torch.bmm(dropped, v, out=out[part])
+        ctx.save_for_backward(qkv, weights, keep)
+        return out.mul_(256 / (256 - cut))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, None, None]:
+        qkv, weights, keep = ctx.saved_tensors
+        d_out = d_out * (256 / (256 - ctx.cut))
+        d_qkv = torch.empty_like(qkv)
+        with torch.autocast("cpu", enabled=False):
+            for part in ctx.parts:
+                q, k, v = qkv[:, part]
+                d_q, d_k, d_v = d_qkv[:, part]
+                p, kept = weights[part], keep[part].to(qkv.dtype)
+                d_p = torch.bmm(d_out[part], v.mT).mul_(kept)
+                d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype)
+                torch.bmm(d_scores, k, out=d_q)
+                torch.bmm(d_scores.mT, q, out=d_k)
+                torch.bmm(kept.mul_(p).mT, d_out[part], out=d_v)
+        d_qkv[:2] *= qkv.shape[-1] ** -0.5
+        return d_qkv, None, None
+
+
+def _parts(n: int, n_tokens: int) -> Iterator[slice]:
+    """Slices of n rows of T x T weights, each of some `PART` weights."""
+    size = max(1, PART // n_tokens**2)
+    return (slice(start, start + size) for start in range(0, n, size))
 
 
 def _reversal(lengths: Tensor, n_tokens: int) -> Tensor:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from n3r import text
 from n3r.bert import ChunkPool, TextBertBase
 from n3r.model import RiskModel, configure, model_select
 from n3r.text import (
@@ -658,14 +659,35 @@ def test_attention_in_training_is_that_of_scoring_but_for_its_dropout(lengths):
 
 
 def test_attention_drops_weights_at_its_rate():
+    """One head that looks at all tokens alike and hands on which they are: the output is its weights."""
     torch.manual_seed(0)
-    block = TransformerBlock(64, 4, 0.25).train()
-    seen = []
-    block.drop.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
-    block(torch.randn(64, 20, 64), torch.ones(64, 1, 1, 20, dtype=torch.bool))
-    before, after = seen[0]
-    assert before.shape == (64, 4, 20, 20)
-    share = float((after[before > 0] == 0).float().mean())
-    assert abs(share - 0.25) < 0.01
-    kept = after > 0
-    assert torch.allclose(after[kept], before[kept] / 0.75)
+    block = TransformerBlock(64, 1, 0.25).train()
+    block.norm1, block.proj, block.ffn = nn.Identity(), nn.Identity(), nn.Linear(64, 64)
+    with torch.no_grad():
+        block.qkv.weight.copy_(torch.cat([torch.zeros(128, 64), torch.eye(64)]))
+        block.ffn.weight.zero_()
+        block.ffn.bias.zero_()
+    x = torch.eye(64).expand(100, 64, 64)
+    weights = block(x, torch.ones(100, 1, 1, 64, dtype=torch.bool)) - x
+    kept = weights != 0
+    # What is kept of the weights is dropped once more on its way to the sum.
+    assert float(kept.float().mean()) == pytest.approx(0.75**2, abs=0.005)
+    assert weights[kept].double().mean() == pytest.approx(1 / 64 / 0.75**2, rel=1e-4)
+    both = kept[:, :, 1:] & kept[:, :, :-1]
+    assert float(both.float().mean()) == pytest.approx(0.75**4, abs=0.005)
+
+
+@settings(max_examples=10)
+@given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3), part=st.integers(1, 60))
+def test_the_gradient_of_a_block_is_right_with_its_dropout(lengths, part):
+    block = TransformerBlock(8, 2, 0.25).double().train()
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])[:, None, None, :]
+    x = torch.randn(len(lengths), max(lengths), 8, dtype=torch.float64, requires_grad=True)
+
+    def drawn_alike(x):
+        torch.manual_seed(3)
+        return block(x, mask)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "PART", part)  # whatever the parts, also those of one row's head
+        assert torch.autograd.gradcheck(drawn_alike, (x,))
