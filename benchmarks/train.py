@@ -90,11 +90,10 @@ def legacy_steps(model: torch.nn.Module, data: OrderDataset, block_size: int | N
 
 
 def _legacy_sample(data: OrderDataset, row: int) -> dict:
-    sample = data[int(row)]
     return {
-        "text": torch.from_numpy(sample["text"].astype(np.int64)),
-        "tabular": torch.from_numpy(sample["tabular"]),
-        "label": torch.tensor([float(sample["label"])]),
+        "text": torch.from_numpy(data.text.row(row).astype(np.int64)),
+        "tabular": torch.from_numpy(data.tabular[row]),
+        "label": torch.tensor([float(data.label[row])]),
         "row_id": torch.tensor(int(row)),
     }
 

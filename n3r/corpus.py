@@ -23,7 +23,7 @@ from n3r.data import LengthBucketSampler
 from n3r.schema import SPLITS
 from n3r.synth import generate_orders
 from n3r.tables import POLARS_ERRORS, SUFFIXES, format_of, scan_file
-from n3r.tokenizer import pad
+from n3r.tokenizer import gather, pad
 
 END = "<|endoftext|>"
 SYNTHETIC, N_SYNTHETIC = "synthetic", 20_000
@@ -55,7 +55,7 @@ class Windows:
 
     def batch(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Ids and labels (B, T) int64 of windows, padded at the end with ids 0 and labels IGNORED."""
-        ids, mask = pad([self.tokens[self.start[i] : self.start[i] + self.length[i]] for i in rows], 0)
+        ids, mask = pad(gather(self.tokens, self.start[rows], self.length[rows]), 0)
         return ids, np.where(mask, ids, IGNORED)
 
     def batches(self, batch_size: int, seed: int | None = None, epoch: int = 0) -> Iterator[list[int]]:

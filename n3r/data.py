@@ -1,8 +1,8 @@
 """From prepared rows to batches: the data set, the length-bucketed sampler, the two collate builders.
 
 Decisions:
-- Text is tokenised once into flat arrays; a sample is a view into them, so an epoch costs no encoding
-  (the legacy tokenises every text again in every epoch, defect 49).
+- Text is tokenised once into flat arrays, and a batch is cut out of them as arrays: an epoch costs no
+  encoding and no loop over rows (the legacy tokenises every text again in every epoch, defect 49).
 - The sampler puts rows of near-equal length into one batch, because padding is computed like text. The
   order is drawn anew each epoch from the seed, with noise on the lengths, so batch-mates change.
 - Batches are of near-equal size: a last batch of one row breaks batch norm (defect 23).
@@ -24,9 +24,9 @@ from n3r.features import TabularFeatures
 from n3r.schema import LABEL, ColumnMap
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, Texts, pad, read_texts
 
-Sample = dict[str, Any]
+Rows = dict[str, Any]  # text and secondary: Texts; tabular, label, row_id: arrays
 Batch = dict[str, Tensor]
-Collate = Callable[[list[Sample]], Batch]
+Collate = Callable[[Rows], Batch]
 
 
 class OrderDataset(Dataset):
@@ -63,16 +63,17 @@ class OrderDataset(Dataset):
         """What a row costs in tokens, (N,) int64; batches hold rows of near-equal length."""
         return self.text.lengths + (0 if self.secondary is None else self.secondary.lengths)
 
-    def __getitem__(self, row: int | list[int]) -> Sample | list[Sample]:
-        if isinstance(row, list):
-            return [self[i] for i in row]
-        sample = {
-            "text": self.text.row(row),
-            "tabular": self.tabular[row],
-            "label": self.label[row],
-            "row_id": row,
+    def __getitem__(self, rows: list[int]) -> Rows:
+        """What a collate function takes: some rows, in the order given."""
+        return {
+            "text": self.text.take(rows),
+            **({} if self.secondary is None else {"secondary": self.secondary.take(rows)}),
+            "tabular": self.tabular[rows],
+            "label": self.label[rows],
+            "row_id": np.asarray(rows),
         }
-        return sample if self.secondary is None else {**sample, "secondary": self.secondary.row(row)}
+
+    __getitems__ = __getitem__  # by this name torch's own batches ask for their rows
 
     @classmethod
     def from_frame(
@@ -153,10 +154,10 @@ class LengthBucketSampler(Sampler[list[int]]):
 def build_lstm2risk_collate_fn(pad_token: int) -> Collate:
     """Collate for LSTM2Risk: rows sorted by text length, descending."""
 
-    def collate(samples: list[Sample]) -> Batch:
-        lengths = [len(sample["text"]) for sample in samples]
-        order = np.argsort(lengths, kind="stable")[::-1]
-        return _pad([samples[i] for i in order], pad_token)
+    def collate(rows: Rows) -> Batch:
+        batch = _pad(rows, pad_token)
+        order = batch["text_length"].argsort(stable=True).flip(0)
+        return {name: tensor[order] for name, tensor in batch.items()}
 
     return collate
 
@@ -164,9 +165,9 @@ def build_lstm2risk_collate_fn(pad_token: int) -> Collate:
 def build_transformer2risk_collate_fn(pad_token: int, block_size: int) -> Collate:
     """Collate for Transformer2Risk: texts cut to `block_size` tokens, order kept."""
 
-    def collate(samples: list[Sample]) -> Batch:
-        texts = [name for name in ("text", "secondary") if name in samples[0]]
-        return _pad([{**s, **{name: s[name][:block_size] for name in texts}} for s in samples], pad_token)
+    def collate(rows: Rows) -> Batch:
+        texts = [name for name in ("text", "secondary") if name in rows]
+        return _pad({**rows, **{name: rows[name].cut(block_size) for name in texts}}, pad_token)
 
     return collate
 
@@ -174,8 +175,8 @@ def build_transformer2risk_collate_fn(pad_token: int, block_size: int) -> Collat
 def build_collate_fn(pad_token: int) -> Collate:
     """Collate for the other classes: order kept, nothing cut; chunked texts are (B, K, T)."""
 
-    def collate(samples: list[Sample]) -> Batch:
-        return _pad(samples, pad_token)
+    def collate(rows: Rows) -> Batch:
+        return _pad(rows, pad_token)
 
     return collate
 
@@ -205,16 +206,10 @@ def _fields(frame: pl.DataFrame, names: list[str]) -> dict[str, list[str | None]
     return {name: frame[name].cast(pl.String).to_list() for name in names}
 
 
-def _pad(samples: list[Sample], pad_token: int) -> Batch:
+def _pad(rows: Rows, pad_token: int) -> Batch:
     """A batch as DESIGN describes it; a chunked text is (B, K, T) and has a mask of that shape."""
-    text, mask = map(torch.from_numpy, pad([sample["text"] for sample in samples], pad_token))
+    text, mask = map(torch.from_numpy, pad(rows["text"], pad_token))
     batch = {"text": text, "text_length": mask.flatten(1).sum(dim=1), "attn_mask": mask}
-    if "secondary" in samples[0]:
-        secondary = [sample["secondary"] for sample in samples]
-        batch["secondary"], batch["secondary_mask"] = map(torch.from_numpy, pad(secondary, pad_token))
-    return {
-        **batch,
-        "tabular": torch.from_numpy(np.stack([sample["tabular"] for sample in samples])),
-        "label": torch.tensor([int(sample["label"]) for sample in samples]),
-        "row_id": torch.tensor([sample["row_id"] for sample in samples]),
-    }
+    if "secondary" in rows:
+        batch["secondary"], batch["secondary_mask"] = map(torch.from_numpy, pad(rows["secondary"], pad_token))
+    return batch | {name: torch.from_numpy(rows[name]) for name in ("tabular", "label", "row_id")}

@@ -11,7 +11,7 @@ import ast
 import copy
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, normalizers
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from n3r import ablation
 from n3r.bundle import Bundle, train_bundle
@@ -280,7 +279,7 @@ def _our_probabilities(
             batch["attn_mask"] &= batch["text"] != pad_token  # the legacy takes a typed [PAD] for padding
         return model(batch).softmax(dim=1)[:, 1]
 
-    return _in_batches(score, collate, dataset, batches)
+    return _in_batches(score, (collate(dataset[rows]) for rows in batches))
 
 
 def _legacy_probabilities(run: LegacyRun, frame: pl.DataFrame, batches: list[list[int]]) -> np.ndarray:
@@ -288,20 +287,19 @@ def _legacy_probabilities(run: LegacyRun, frame: pl.DataFrame, batches: list[lis
     collate = legacy_lstm_collate(run.tokenizer.pad_token)
     if run.model_class == "transformer2risk":
         collate = legacy_transformer_collate(run.tokenizer.pad_token, model.config.block_size)
-    return _in_batches(lambda batch: model(batch).squeeze(1), collate, run.dataset(frame), batches)
+    dataset = run.dataset(frame)
+    read = (collate([dataset[i] for i in rows]) for rows in batches)
+    return _in_batches(lambda batch: model(batch).squeeze(1), read)
 
 
 @torch.inference_mode()
 def _in_batches(
     score: Callable[[dict[str, Tensor]], Tensor],
-    collate: Callable,
-    dataset: Dataset,
-    batches: list[list[int]],
+    batches: Iterable[dict[str, Tensor]],
 ) -> np.ndarray:
     """Probabilities of the rows of each batch, in the order of their numbers whatever the collate's."""
     found = []
-    for rows in batches:
-        batch = collate([dataset[i] for i in rows])
+    for batch in batches:
         found.append(score(batch)[batch["row_id"].argsort()].numpy())
     return np.concatenate(found)
 

@@ -154,8 +154,10 @@ class Scorer:
     def _run(self, texts: list[Texts], tabular: np.ndarray | None, rows: Sequence[int]) -> np.ndarray:
         feed = {}
         for (ids, mask), text in zip(TEXT_KEYS, texts, strict=False):
-            cut = [text.row(row)[: self._longest] for row in rows]
-            feed[ids], feed[mask] = pad(cut, self.tokenizer.pad_token)
+            found = text.take(rows)
+            if self._longest is not None:
+                found = found.cut(self._longest)
+            feed[ids], feed[mask] = pad(found, self.tokenizer.pad_token)
         if tabular is not None:
             feed["tabular"] = tabular[rows]
         return self._session.run(["probs"], feed)[0]

@@ -26,7 +26,6 @@ from n3r.spelling import for_ascii
 Fields = Iterable[Iterable[str | None]]  # columns of texts, such as a DataFrame of strings
 SPECIAL_TOKENS = ["[CLS]", "[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MISSING]", "|"]
 TEXT_KEYS = (("text", "attn_mask"), ("secondary", "secondary_mask"))  # batch keys of each text of a row
-_NO_TOKENS = np.empty(0, np.int32)
 
 
 class TextConfig(BaseModel):
@@ -69,6 +68,15 @@ class TokenizedText(NamedTuple):
         """Ids of row i."""
         return self.ids[self.offsets[i] : self.offsets[i + 1]]
 
+    def take(self, rows: Sequence[int]) -> "TokenizedText":
+        """Some rows, in the order given."""
+        rows = np.asarray(rows, np.int64)
+        return gather(self.ids, self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows])
+
+    def cut(self, longest: int) -> "TokenizedText":
+        """The first `longest` tokens of each row."""
+        return gather(self.ids, self.offsets[:-1], np.minimum(self.lengths, longest))
+
 
 class ChunkedText(NamedTuple):
     """Token ids of N rows of chunks: row i has the chunks `rows[i]` to `rows[i + 1]` of `chunks`."""
@@ -102,6 +110,12 @@ class ChunkedText(NamedTuple):
     def row(self, i: int) -> list[np.ndarray]:
         """Ids of each chunk of row i."""
         return [self.chunks.row(chunk) for chunk in range(self.rows[i], self.rows[i + 1])]
+
+    def take(self, rows: Sequence[int]) -> "ChunkedText":
+        """Some rows, in the order given."""
+        rows = np.asarray(rows, np.int64)
+        chunks, offsets = _run_on(self.rows[rows], self.rows[rows + 1] - self.rows[rows])
+        return ChunkedText(self.chunks.take(chunks), offsets)
 
 
 class NameTokenizer:
@@ -160,8 +174,7 @@ class NameTokenizer:
         ids = np.full(offsets[-1], self._bar, np.int32)
         start = offsets[:-1]
         for text, length in zip(which, lengths, strict=True):
-            step = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-            ids[np.repeat(start, length) + step] = texts.ids[np.repeat(texts.offsets[text], length) + step]
+            ids[_run_on(start, length)[0]] = gather(texts.ids, texts.offsets[text], length).ids
             start = start + length + 1
         return TokenizedText(ids, offsets)
 
@@ -287,17 +300,33 @@ def read_texts(
     return [tokenizer.read([fields[name] for name in names], steps, config) for names, steps in parts]
 
 
-def pad(texts: Sequence[np.ndarray] | Sequence[list[np.ndarray]], pad_token: int) -> tuple[np.ndarray, ...]:
+def gather(ids: np.ndarray, start: np.ndarray, lengths: np.ndarray) -> TokenizedText:
+    """Rows of `lengths` (N,) tokens, each from its place `start` (N,) of flat ids on."""
+    places, offsets = _run_on(start, lengths)
+    return TokenizedText(ids[places], offsets)
+
+
+def pad(texts: Texts, pad_token: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids int64 and mask bool, (B, T), or (B, K, T) for texts of chunks; T and K are at least 1."""
-    if isinstance(texts[0], list):
-        n_chunks = max(1, *map(len, texts))
-        flat = [chunk for row in texts for chunk in [*row, *[_NO_TOKENS] * (n_chunks - len(row))]]
-        return tuple(part.reshape(len(texts), n_chunks, -1) for part in pad(flat, pad_token))
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    mask = np.arange(max(1, lengths.max())) < lengths[:, None]  # (B, T)
+    chunked = isinstance(texts, ChunkedText)
+    flat = texts.chunks if chunked else texts
+    inside = np.arange(max(1, flat.lengths.max(initial=0))) < flat.lengths[:, None]  # chunks or rows, T
+    if chunked:
+        present = np.arange(max(1, texts.n_chunks.max())) < texts.n_chunks[:, None]  # (B, K)
+        mask = np.zeros((*present.shape, inside.shape[1]), bool)
+        mask[present] = inside
+    else:
+        mask = inside
     ids = np.full(mask.shape, pad_token, np.int64)
-    ids[mask] = np.concatenate(texts)
+    ids[mask] = flat.ids
     return ids, mask
+
+
+def _run_on(start: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The places from each `start` on, `lengths` of them, end to end, and the offsets of each run."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return np.repeat(start - offsets[:-1], lengths) + np.arange(offsets[-1]), offsets
 
 
 def load_tokenizer(folder: Path) -> NameTokenizer | BertTokenizer:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from n3r.data import (
     LengthBucketSampler,
@@ -58,18 +59,32 @@ def batches(sampler: LengthBucketSampler) -> list[list[int]]:
 # ---- data set
 
 
-def test_a_sample_is_its_own_row(names, tokenizer):
+def test_rows_are_what_each_is_alone(names, tokenizer):
     frame = names(12).with_columns(amount=pl.Series(range(12)), label=pl.Series([0, 1] * 6, dtype=pl.Int8))
     features = TabularFeatures().fit(frame, ["amount"])
     data = OrderDataset.from_frame(frame, columns("email", "holder"), tokenizer, features)
     assert len(data) == 12
-    for row in range(12):
+    order = [3, 11, 0, 3]
+    rows = data[order]
+    for place, row in enumerate(order):
         alone = tokenizer.encode(frame[row].select("email", "holder")).ids
-        sample = data[row]
-        assert sample["text"].tolist() == alone.tolist()
-        assert sample["tabular"].tolist() == features.transform(frame[row])[0].tolist()
-        assert (sample["label"], sample["row_id"]) == (row % 2, row)
-    assert [sample["row_id"] for sample in data[[3, 1]]] == [3, 1]
+        assert rows["text"].row(place).tolist() == alone.tolist()
+        assert rows["tabular"][place].tolist() == features.transform(frame[row])[0].tolist()
+        assert (rows["label"][place], rows["row_id"][place]) == (row % 2, row)
+
+
+@settings(max_examples=50)
+@given(lengths_of_rows, st.integers(1, 14), st.data())
+def test_batches_of_torchs_own_loader(lengths, batch_size, drawn):
+    """A loader that is given n3r's data set and collate makes the batches of `dataset[rows]`."""
+    data, collate = dataset(lengths), drawn.draw(st.sampled_from(COLLATES))
+    found = list(DataLoader(data, batch_size=batch_size, collate_fn=collate))
+    starts = range(0, len(lengths), batch_size)
+    expected = [collate(data[list(range(s, min(s + batch_size, len(lengths))))]) for s in starts]
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_rows_keep_max_tokens(names, tokenizer):
@@ -102,7 +117,7 @@ def test_one_text_is_both_and_two_are_apart(names, tokenizer):
     assert two.text.ids.tolist() == tokenizer.encode(upper.select("email")).ids.tolist()
     assert two.secondary.ids.tolist() == tokenizer.encode(lower.select("billing", "holder")).ids.tolist()
     assert two.lengths.tolist() == (two.text.lengths + two.secondary.lengths).tolist()
-    assert two[4]["secondary"].tolist() == two.secondary.row(4).tolist()
+    assert two[[4]]["secondary"].ids.tolist() == two.secondary.row(4).tolist()
     assert len(two.arrays) == len(one.arrays) + 2
 
 
@@ -163,15 +178,15 @@ def test_the_batch_contract(collate, lengths):
     }
     limit = BLOCK if collate is COLLATES[1] else None
     assert n == len(lengths)
-    assert width == max(1, max(len(data[row]["text"][:limit]) for row in range(n)))
+    assert width == max(1, max(len(data.text.row(row)[:limit]) for row in range(n)))
     assert sorted(batch["row_id"].tolist()) == list(range(n))
     for place, row in enumerate(batch["row_id"].tolist()):
-        ids = data[row]["text"][:limit].tolist()
+        ids = data.text.row(row)[:limit].tolist()
         # defect 12: filled with the id of [PAD]
         assert batch["text"][place].tolist() == ids + [PAD] * (width - len(ids))
         assert batch["attn_mask"][place].tolist() == [True] * len(ids) + [False] * (width - len(ids))
         assert batch["text_length"][place] == len(ids)
-        assert batch["tabular"][place].tolist() == data[row]["tabular"].tolist()
+        assert batch["tabular"][place].tolist() == data.tabular[row].tolist()
         assert batch["label"][place] == data.label[row]
 
 

@@ -698,7 +698,7 @@ def test_predictions_come_back_in_input_order(model_class, planted):
     model = initial(model_config(model_class)).eval()
     collate = collate_for(model.config, PAD)
     with torch.no_grad():
-        expected = torch.cat([model(collate([data[row]])).softmax(dim=1) for row in range(57)]).numpy()
+        expected = torch.cat([model(collate(data[[row]])).softmax(dim=1) for row in range(57)]).numpy()
     assert np.unique(expected[:, 1]).size > 50
     for batch_size in (1, 2, 8, 1024):
         p = predict(model, data, PAD, batch_size)
