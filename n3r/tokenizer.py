@@ -21,10 +21,11 @@ from tokenizers import Tokenizer
 from n3r.clean import Cleaner, compose
 from n3r.pretrained import found
 from n3r.schema import ColumnMap
-from n3r.spelling import for_ascii
+from n3r.spelling import spelled, without_spelling, words_of
 
 Fields = Iterable[Iterable[str | None]]  # columns of texts, such as a DataFrame of strings
 SPECIAL_TOKENS = ["[CLS]", "[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MISSING]", "|"]
+MANY = 2000  # texts from which on it is sooner to encode each of their words once
 TEXT_KEYS = (("text", "attn_mask"), ("secondary", "secondary_mask"))  # batch keys of each text of a row
 
 
@@ -136,7 +137,7 @@ class NameTokenizer:
         self.tokenizer = tokenizer
         self.metadata = metadata or {}
         self.pad_token = tokenizer.token_to_id("[PAD]")
-        self._for_ascii = for_ascii(tokenizer)
+        self._plain = without_spelling(tokenizer)
         self._missing = tokenizer.token_to_id("[MISSING]")
         self._bar = tokenizer.token_to_id("|")
 
@@ -161,8 +162,14 @@ class NameTokenizer:
         """
         columns = [list(column) for column in fields]
         n_rows, n_fields = len(columns[0]), len(columns)
-        known = {text: i for i, text in enumerate(dict.fromkeys(chain.from_iterable(columns)))}
-        texts = self._encode_texts(list(known))  # each once: a row often has one name thrice
+        unique = dict.fromkeys(chain.from_iterable(columns))  # a row often has one name thrice
+        unique.pop(None, None)
+        known: dict[str | None, int] = {text: i for i, text in enumerate(unique)}
+        texts = self._encode_texts(list(unique))
+        known[None] = len(texts)
+        texts = TokenizedText(
+            np.append(texts.ids, self._missing), np.append(texts.offsets, len(texts.ids) + 1)
+        )
         which = np.array([[known[text] for text in column] for column in columns], np.int64)  # (F, N)
         lengths = texts.lengths[which] if n_rows else which
         if max_tokens is not None:
@@ -178,18 +185,16 @@ class NameTokenizer:
             start = start + length + 1
         return TokenizedText(ids, offsets)
 
-    def _encode_texts(self, texts: list[str | None]) -> TokenizedText:
+    def _encode_texts(self, texts: list[str]) -> TokenizedText:
         """Ids of each text by itself."""
-        encoded: list[list[int]] = [[self._missing]] * len(texts)
-        present = [i for i, text in enumerate(texts) if text is not None]
-        for ascii, tokenizer in ((True, self._for_ascii), (False, self.tokenizer)):
-            rows = [i for i in present if texts[i].isascii() == ascii]
-            found = tokenizer.encode_batch_fast([texts[i] for i in rows], add_special_tokens=False)
-            for i, encoding in zip(rows, found, strict=True):
-                encoded[i] = encoding.ids
-        offsets = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum([len(ids) for ids in encoded], out=offsets[1:])
-        return TokenizedText(np.fromiter(chain.from_iterable(encoded), np.int32, offsets[-1]), offsets)
+        if self._plain is None:
+            return _encode(self.tokenizer, texts)
+        texts = list(spelled(texts))
+        if len(texts) < MANY:
+            return _encode(self._plain, texts)
+        words, numbers, offsets = words_of(texts)
+        found = _encode(self._plain, words).take(numbers)
+        return TokenizedText(found.ids, found.offsets[offsets])
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, vocab.json and tokenizer_metadata.json into an existing folder."""
@@ -334,6 +339,14 @@ def load_tokenizer(folder: Path) -> NameTokenizer | BertTokenizer:
     tokenizer, metadata = _load(folder)
     bert = metadata is not None and metadata.get("model_type") == "BERT"
     return (BertTokenizer if bert else NameTokenizer)(tokenizer, metadata)
+
+
+def _encode(tokenizer: Tokenizer, texts: list[str]) -> TokenizedText:
+    """The library's ids of each text."""
+    ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum([len(each) for each in ids], out=offsets[1:])
+    return TokenizedText(np.fromiter(chain.from_iterable(ids), np.int32, offsets[-1]), offsets)
 
 
 def _cleaner(steps: Sequence[str], kind: str) -> Cleaner:

@@ -1,6 +1,7 @@
 """The tokenizer: sized by compression, no text spells a special token, the same wherever it is read."""
 
 import json
+import sys
 import unicodedata
 
 import numpy as np
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from n3r import legacy
 from n3r.attacks import perturb
 from n3r.clean import compose
-from n3r.spelling import IN_ASCII, LATIN, LOOKALIKES, ONE_SPELLING, for_ascii, spelled
+from n3r.spelling import LATIN, LOOKALIKES, ONE_SPELLING, WORDS, spelled, words_of
 from n3r.tokenizer import (
     SPECIAL_TOKENS,
     BertTokenizer,
@@ -749,9 +750,21 @@ def test_texts_are_spelled_as_the_library_does(texts):
 ASCII = st.text(st.characters(max_codepoint=127), max_size=40)
 
 
-@given(ASCII)
-def test_ascii_texts_take_a_shorter_way_to_the_same_spelling(text):
-    assert IN_ASCII.normalize_str(text) == ONE_SPELLING.normalize_str(text)
+@given(st.lists(st.text(max_size=12) | st.text("aA1 .|аА\u0301\u200b", max_size=12), max_size=9))
+def test_words_are_the_librarys(texts):
+    words, numbers, offsets = words_of(texts)
+    assert len(set(words)) == len(words)
+    for i, text in enumerate(texts):
+        expected = [word for word, _ in pre_tokenizers.Whitespace().pre_tokenize_str(text)]
+        assert [words[number] for number in numbers[offsets[i] : offsets[i + 1]]] == expected
+
+
+def test_every_character_is_to_both_of_one_kind():
+    """Letters of a word, marks or space: two libraries with Unicode tables of their own."""
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    text = "".join(f"a{character}a " for character in characters)
+    [found] = pl.Series([text]).str.extract_all(WORDS).to_list()
+    assert found == [word for word, _ in pre_tokenizers.Whitespace().pre_tokenize_str(text)]
 
 
 @given(st.lists(st.tuples(ASCII | st.text(max_size=9) | st.none(), ASCII), min_size=1, max_size=8))
@@ -762,12 +775,30 @@ def test_rows_are_the_librarys_tokens_of_each_field(tokenizer, rows):
         assert found.row(i).tolist() == [*ids[0], 6, *ids[1]]
 
 
-def test_a_tokenizer_of_other_spelling_takes_no_shorter_way(tokenizer):
-    assert for_ascii(tokenizer.tokenizer) is not tokenizer.tokenizer
-    for normalizer in (normalizers.NFKC(), normalizers.Sequence([ONE_SPELLING, normalizers.Strip()])):
-        other = Tokenizer.from_str(tokenizer.tokenizer.to_str())
-        other.normalizer = normalizer
-        assert for_ascii(other) is other
+@given(st.lists(st.tuples(ASCII | st.text(max_size=9) | st.none(), ASCII), min_size=1, max_size=8))
+def test_many_rows_are_encoded_word_by_word_to_the_same_tokens(tokenizer, rows):
+    fields = list(zip(*rows, strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        found = []
+        for many in (0, 10**9):
+            patch.setattr("n3r.tokenizer.MANY", many)
+            found.append([array.tolist() for array in tokenizer.encode(fields)])
+    assert found[0] == found[1]
+
+
+def test_a_tokenizer_of_another_kind_takes_no_shorter_way(tokenizer):
+    """Its own spelling, words and added tokens hold, however many rows there are."""
+    texts = [f"Anina-{i} [X] Belto" for i in range(3000)]
+    others = [Tokenizer.from_str(tokenizer.tokenizer.to_str()) for _ in range(4)]
+    others[0].normalizer = None
+    others[1].normalizer = normalizers.Sequence([ONE_SPELLING, normalizers.Replace("a", "b")])
+    others[2].pre_tokenizer = pre_tokenizers.CharDelimiterSplit("n")
+    others[3].add_tokens(["[x]"])
+    for other in others:
+        expected = [encoding.ids for encoding in other.encode_batch(texts, add_special_tokens=False)]
+        found = NameTokenizer(other).encode([texts])
+        assert [found.row(i).tolist() for i in range(3000)] == expected
+        assert found.ids.tolist() != tokenizer.encode([texts]).ids.tolist()
 
 
 def test_long_rows_keep_an_equal_share_of_each_field_beside_short_ones(tokenizer):
