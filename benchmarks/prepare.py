@@ -25,11 +25,11 @@ import polars as pl
 
 from n3r import tables
 from n3r.data import OrderDataset, build_lstm2risk_collate_fn, make_loader
-from n3r.features import TabularFeatures
 from n3r.legacy import LegacyTextDataset, LegacyTokenizer, legacy_lstm_collate, legacy_tabular
 from n3r.preprocess import prepare
 from n3r.schema import ColumnMap
 from n3r.synth import generate_orders
+from n3r.tokenizer import TextConfig, read_texts
 from n3r.vocabulary import train_tokenizer
 
 COLUMNS = Path(__file__).resolve().parent.parent / "configs" / "orders.json"
@@ -100,14 +100,16 @@ def epoch_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
     frame, columns = prepared(n_rows)
     tokenizer, _ = train_tokenizer(frame[: n_rows // 4].select(columns.text))
     legacy = LegacyTokenizer().train(frame["text"][: n_rows // 4].to_list())
-    features = TabularFeatures().fit(frame, columns.numeric)
-    texts, tabular = frame["text"].to_list(), legacy_tabular(frame, columns.numeric)
-    theirs = LegacyTextDataset(texts, tabular, frame["label"].to_numpy(), legacy)
+    texts, label = frame["text"].to_list(), frame["label"].to_numpy()
+    tabular = legacy_tabular(frame, columns.numeric)
+    fields = {name: frame[name].to_list() for name in columns.text}
+    theirs = LegacyTextDataset(texts, tabular, label, legacy)
     collate, few = legacy_lstm_collate(legacy.pad_token), max(1, len(frame) // 20 // BATCH) * BATCH
     pairs = []
     for _ in range(n_pairs):
         started = time.perf_counter()
-        data = OrderDataset.from_frame(frame, columns, tokenizer, features)
+        [text] = read_texts(fields, columns, tokenizer, TextConfig())
+        data = OrderDataset(text, tabular, label)
         loader = make_loader(data, build_lstm2risk_collate_fn(tokenizer.pad_token), BATCH, shuffle=True)
         read = time.perf_counter() - started
         later = seconds(lambda loader=loader: [None for _ in loader])

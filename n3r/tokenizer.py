@@ -343,10 +343,11 @@ def load_tokenizer(folder: Path) -> NameTokenizer | BertTokenizer:
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> TokenizedText:
     """The library's ids of each text."""
-    ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    found = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     offsets = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum([len(each) for each in ids], out=offsets[1:])
-    return TokenizedText(np.fromiter(chain.from_iterable(ids), np.int32, offsets[-1]), offsets)
+    np.cumsum([len(encoding) for encoding in found], out=offsets[1:])
+    ids = chain.from_iterable(encoding.ids for encoding in found)
+    return TokenizedText(np.fromiter(ids, np.int32, offsets[-1]), offsets)
 
 
 def _cleaner(steps: Sequence[str], kind: str) -> Cleaner:

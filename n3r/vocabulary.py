@@ -63,7 +63,7 @@ def train_tokenizer(
     n_merges = int(np.abs(compression - config.target_compression).argmin())
     if compression[-1] < config.target_compression:  # pairs that held-out texts lack are of use elsewhere
         n_merges = len(compression) - 1
-    smallest = largest.get_vocab_size() - len(_merges(largest))
+    smallest = largest.get_vocab_size() - (len(compression) - 1)
     size = smallest + n_merges
     metadata = {
         "model_type": "BPE",
@@ -93,7 +93,9 @@ def train_bpe(texts: Sequence[str], vocab_size: int, min_frequency: int) -> Toke
         special_tokens=SPECIAL_TOKENS,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(spelled(texts), trainer)
+    found = list(spelled(texts))
+    # Joined, since each text that is handed over takes as long as the counting of its words.
+    tokenizer.train_from_iterator((" ".join(found[i : i + 100]) for i in range(0, len(found), 100)), trainer)
     tokenizer.normalizer = ONE_SPELLING
     return truncate(tokenizer, tokenizer.get_vocab_size())
 
@@ -163,7 +165,3 @@ def train_wordpiece(texts: pl.DataFrame, vocab_size: int = 8000, min_frequency: 
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = state["added_tokens"][: len(special)]
     return BertTokenizer(Tokenizer.from_str(json.dumps(state)), roles)
-
-
-def _merges(tokenizer: Tokenizer) -> list:
-    return json.loads(tokenizer.to_str())["model"]["merges"]
