@@ -107,7 +107,9 @@ def write(frame: pl.DataFrame, path: str | Path) -> None:
         raise ValueError(f"cannot write {path}: the name must end in .parquet, .csv or .tsv")
     with _aside(path) as aside:
         if kind == "parquet":
-            frame.write_parquet(aside)
+            frame.write_parquet(
+                aside, compression_level=1
+            )  # 3, the default, takes twice as long for 12 % less
         else:
             # The default quoting, "necessary", is the one that keeps null apart from "".
             frame.write_csv(aside, separator=SEPARATORS[kind])
