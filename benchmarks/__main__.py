@@ -1,6 +1,6 @@
 """Every benchmark, one after the other, and what they found: reports/benchmarks.md and its plot.
 
-    python -m benchmarks                    all, some 25 minutes on two cores that do nothing else
+    python -m benchmarks                    all, some 45 minutes on two cores that do nothing else
     python -m benchmarks --smoke            tiny sizes, to see that all run; no report
     python -m benchmarks --only train       those whose command has this word
 
@@ -24,7 +24,6 @@ from n3r.canvas import COLOURS, canvas, heading, legend_below, to_svg
 from n3r.pipeline import versions
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 
 
 class Program(NamedTuple):
@@ -37,9 +36,10 @@ class Program(NamedTuple):
     asked: str = ""
 
 
-TINY_TRAIN, TINY_PREPARE = "--pairs 1 --steps 1 --legacy-steps 1", "--pairs 1 --rows 20000"
+TINY_TRAIN, TINY_PREPARE = "--pairs 1 --batch 16", "--pairs 1 --rows 20000"
 TINY_SCORE = "--small --pairs 1 --rows 300"
-SPEEDS = {"n3r": "n3r", "n3r, 8-bit": "n3r int8", "legacy": "legacy"}
+SPEEDS = {"rows/s": "rows_a_second", "ratio": "median_ratio"}
+LATENCY = {"ms": "p50_ms", "ratio": "ratio"}
 EPOCHS = {"first epoch": "ratio_first", "later ones": "ratio_later", "ten": "ratio_of_10_epochs"}
 PEAK = {"orders/s": "orders_a_second", "peak MB": "peak_mb"}
 PROGRAMS = (
@@ -49,14 +49,21 @@ PROGRAMS = (
     Program(
         "train Transformer2Risk, long texts", "train transformer2risk bots", TINY_TRAIN, asked="5, aim 9"
     ),
+    Program(
+        "test AUC, 3 seeds",
+        "quality",
+        "--size dev --seeds 0",
+        {name: name for name in ("n3r", "legacy", "difference", "low", "high")},
+        "difference above -0.003",
+    ),
     Program("train a tokenizer, s", "prepare tokenizer", TINY_PREPARE, asked="ratio 8, aim 15"),
     Program("tokenise and collate, ratios", "prepare epoch", TINY_PREPARE, EPOCHS, "ratio 20, aim 50"),
     Program("preprocess", "prepare preprocess", TINY_PREPARE, PEAK, "500,000 orders/s, 4,000 MB"),
     Program("train, by orders", "prepare memory", "--rows 20000", {"peak MB": "peak_mb"}, "2,000 MB grown"),
-    Program("score with LSTM2Risk, rows/s", "score lstm2risk batch", TINY_SCORE, SPEEDS, "ratio 3, aim 8"),
+    Program("score with LSTM2Risk", "score lstm2risk batch", TINY_SCORE, SPEEDS, "ratio 3, aim 8"),
     Program("score with Transformer2Risk", "score transformer2risk batch", TINY_SCORE, SPEEDS, "3, aim 8"),
-    Program("one order, LSTM2Risk, ms", "score lstm2risk latency", TINY_SCORE, SPEEDS),
-    Program("one order, Transformer2Risk, ms", "score transformer2risk latency", TINY_SCORE, SPEEDS),
+    Program("one order, LSTM2Risk", "score lstm2risk latency", TINY_SCORE, LATENCY),
+    Program("one order, Transformer2Risk", "score transformer2risk latency", TINY_SCORE, LATENCY),
     Program("score files, by rows", "score lstm2risk memory --small", TINY_SCORE, {"peak MB": "peak_mb"}),
     Program("evaluation report", "report", "--rows 2000 --runs 1", {"s": "seconds", "peak MB": "peak_mb"}),
     Program(
@@ -80,18 +87,25 @@ def run(command: str, smoke: str = "") -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def growth(sizes: tuple[int, ...]) -> dict[str, dict[int, dict[str, float]]]:
-    """Seconds and peak memory of preprocessing and of training, by the number of orders."""
-    found: dict[str, dict[int, dict[str, float]]] = {"preprocessing": {}, "tokenizer and one epoch": {}}
-    for n in sizes:
-        [line] = run(f"prepare preprocess --rows {n} --pairs 1")[:1]
-        found["preprocessing"][n] = {key: line[key] for key in ("seconds", "peak_mb")}
-    for line in run(f"prepare memory --rows {min(sizes[-1], 1_000_000)}")[:-1]:
-        found["tokenizer and one epoch"][line["rows"]] = {k: line[k] for k in ("seconds", "peak_mb")}
-    return found
+Growth = dict[str, dict[int, dict[str, float]]]  # stage -> orders -> seconds, and peak_mb where measured
 
 
-def plot(found: dict[str, dict[int, dict[str, float]]]) -> str:
+def growth(lines: dict[str, list[dict[str, Any]]]) -> Growth:
+    """Seconds and peak memory of each stage, by the number of orders."""
+    prepared = [run(f"prepare preprocess --rows {n} --pairs 1")[-1] for n in (10_000, 100_000, 1_000_000)]
+    prepared.append(lines["prepare preprocess"][-1])
+    trained, scored = lines["prepare memory"][:-1], lines["score lstm2risk memory --small"][:-1]
+    found = {"preprocessing": prepared, "tokenizer and an epoch": trained, "scoring": scored}
+    growing = {
+        stage: {row["rows"]: {key: row[key] for key in ("seconds", "peak_mb")} for row in rows}
+        for stage, rows in found.items()
+    }
+    for stage in ("tokenizer", "epoch"):
+        growing[stage] = {row["rows"]: {"seconds": row[f"{stage}_seconds"]} for row in trained}
+    return growing
+
+
+def plot(found: Growth) -> str:
     """Seconds and memory by orders, both scales logarithmic; the grey line grows in proportion."""
     from matplotlib.figure import Figure
 
@@ -99,10 +113,11 @@ def plot(found: dict[str, dict[int, dict[str, float]]]) -> str:
     for place, (key, name) in enumerate((("seconds", "seconds"), ("peak_mb", "peak memory, MB"))):
         with canvas(fig.add_subplot(1, 2, place + 1)) as ax:
             for colour, (what, rows) in zip(COLOURS, found.items(), strict=False):
-                values = [row[key] for row in rows.values()]
-                ax.loglog(list(rows), values, color=colour, marker="o", label=what)
+                values = {n: row[key] for n, row in rows.items() if key in row}
+                if values:
+                    ax.loglog(list(values), list(values.values()), color=colour, marker="o", label=what)
             first, last = min(map(min, found.values())), max(map(max, found.values()))
-            top = max(row[key] for rows in found.values() for row in rows.values())
+            top = max(row[key] for rows in found.values() for row in rows.values() if key in row)
             ax.loglog([first, last], [top * first / last, top], color="#aaaaaa", lw=1, label="in proportion")
             ax.set(xlabel="orders", ylabel=name)
             legend_below(ax)
@@ -119,7 +134,21 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def report(lines: dict[str, dict[str, Any]]) -> str:
+def profiles(options: str = "") -> list[str]:
+    """The operations that a training step of each system spends its time on, in Markdown."""
+    text = ["", "## Where a training step's time goes", ""]
+    for model in ("lstm2risk", "transformer2risk"):
+        text += [f"`profile {model} names`, share of the time and milliseconds a step:", ""]
+        text += ["| legacy | share | ms | n3r | share | ms |", "|---|---|---|---|---|---|"]
+        command = f"profile {model} names --top 8 {options} --system"
+        for pair in zip(*(run(f"{command} {system}") for system in ("legacy", "n3r")), strict=True):
+            cells = (f"`{row['operation']}` | {row['share']:.0%} | {row['ms']:,.0f}" for row in pair)
+            text.append(f"| {' | '.join(cells)} |")
+        text.append("")
+    return text
+
+
+def report(lines: dict[str, list[dict[str, Any]]]) -> str:
     """The table in Markdown."""
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -141,10 +170,11 @@ def report(lines: dict[str, dict[str, Any]]) -> str:
         "|---|---|---|---|",
     ]
     for program in PROGRAMS:
-        if found := lines.get(program.command):
-            cells = [f"{name} {shown(found[key])}" for name, key in program.figures.items() if key in found]
+        if program.command in lines:
+            found = lines[program.command][-1]
+            cells = [f"{name} {shown(found[key])}" for name, key in program.figures.items()]
             text.append(f"| {program.what} | {'; '.join(cells)} | {program.asked} | `{program.command}` |")
-    return "\n".join([*text, "", "![Growth](benchmarks.svg)", ""])
+    return "\n".join(text)
 
 
 def main() -> None:
@@ -156,11 +186,14 @@ def main() -> None:
     lines = {}
     for program in PROGRAMS:
         if arguments.only in program.command:
-            lines[program.command] = run(program.command, program.smoke if arguments.smoke else "")[-1]
-    page = report(lines)
-    print(page)
+            lines[program.command] = run(program.command, program.smoke if arguments.smoke else "")
+    print(report(lines))
+    if arguments.smoke and not arguments.only:
+        profiles("--steps 1 --batch 16")
     if not arguments.smoke and not arguments.only:
-        (ROOT / "reports" / "benchmarks.svg").write_text(plot(growth(SIZES)), encoding="utf-8")
+        growing = ["", "## Growth", "", "![Seconds and memory by orders](benchmarks.svg)"]
+        page = "\n".join([report(lines), *growing, *profiles()])
+        (ROOT / "reports" / "benchmarks.svg").write_text(plot(growth(lines)), encoding="utf-8")
         (ROOT / "reports" / "benchmarks.md").write_text(page, encoding="utf-8")
 
 

@@ -37,17 +37,20 @@ BATCH = 512
 PART = 1_000_000  # orders of one Parquet file
 
 OWN_PEAK = """
-import re, sys, time
+import json, re, sys, time
 from pathlib import Path
 from n3r import preprocess, tables
 from n3r.schema import ColumnMap
 columns, started = ColumnMap.from_file(sys.argv[1]), time.perf_counter()
+def finish(**seconds):
+    peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    print(json.dumps({"seconds": time.perf_counter() - started, **seconds, "peak_mb": peak}))
 """
 PREPROCESS = f"""{OWN_PEAK}
 source = tables.scan(sys.argv[2], columns)
 found = preprocess.prepare(source.frame, columns)
 tables.write_splits(sys.argv[3], found.splits, found.column_map)
-print(time.perf_counter() - started, re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+finish()
 """
 TRAINING = f"""{OWN_PEAK}
 from n3r.bundle import Bundle, train_bundle
@@ -57,13 +60,16 @@ from n3r.train import TrainConfig
 from n3r.vocabulary import train_tokenizer
 columns = tables.read_column_map(sys.argv[2])
 splits = {{name: tables.read_split(sys.argv[2], name) for name in ("train", "val")}}
+begun = time.perf_counter()
 tokenizer, _ = train_tokenizer(splits["train"].select(columns.text))
+tokenizer_seconds = time.perf_counter() - begun
 features = TabularFeatures().fit(splits["train"], columns.numeric, columns.categorical)
 sizes = {{"embedding_size": 4, "hidden_size": 4, "n_lstm_layers": 1, "n_tab_bins": 0}}
 config = configure("lstm2risk", vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **sizes)
 parts = Bundle(None, tokenizer, features, columns, TrainConfig(epochs=1), {{}})
+begun = time.perf_counter()
 train_bundle(config, splits, parts, Path(sys.argv[3]))
-print(time.perf_counter() - started, re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+finish(tokenizer_seconds=tokenizer_seconds, epoch_seconds=time.perf_counter() - begun)
 """
 
 
@@ -159,8 +165,8 @@ def _write_orders(folder: Path, n_rows: int) -> Path:
 def _process(code: str, source: Path, target: Path, n_rows: int) -> dict[str, float]:
     """What a process of its own takes: seconds, orders a second and peak memory."""
     command = [sys.executable, "-c", code, str(COLUMNS), str(source), str(target)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    run = {"rows": n_rows, "seconds": float(done[-2]), "peak_mb": int(done[-1]) / 1024}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    run = {"rows": n_rows, **json.loads(done.splitlines()[-1])}
     run["orders_a_second"] = n_rows / run["seconds"]
     print(json.dumps(_rounded(run)), flush=True)
     return run

@@ -2,21 +2,20 @@
 
     python -m benchmarks.profile lstm2risk names
     python -m benchmarks.profile transformer2risk bots --top 12
+    python -m benchmarks.profile lstm2risk names --system legacy
 
 One JSON line an operation: its share of the time that operations take by themselves, milliseconds a step,
-calls a step.
+calls a step. The legacy's step is what n3r's was before any of its speed paths.
 """
 
 import argparse
 import json
+from contextlib import nullcontext
 
-import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.train import BATCH, N_BATCHES, N_FEATURES, VOCAB, n3r_steps, rows, speed
+from benchmarks.train import BATCH, speed, steps_of
 from n3r import memory
-from n3r.model import RiskModel, model_select
-from n3r.train import TrainConfig, resolve_precision
 
 
 def main() -> None:
@@ -24,15 +23,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model_class", choices=["lstm2risk", "transformer2risk"])
     parser.add_argument("case", choices=["names", "bots"])
-    parser.add_argument("--steps", type=int, default=N_BATCHES)
+    parser.add_argument("--system", choices=["n3r", "legacy"], default="n3r")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=BATCH, help="rows of a batch")
     parser.add_argument("--top", type=int, default=10)
     arguments = parser.parse_args()
-    torch.manual_seed(0)
-    config = model_select(arguments.model_class, vocab_size=VOCAB, n_tab_features=N_FEATURES).config
-    data = rows(arguments.case, N_BATCHES * BATCH)
-    steps = n3r_steps(RiskModel(config).train(), data, resolve_precision(TrainConfig()))
-    with memory.kept():
-        speed(steps, 2)  # warm-up
+    steps = steps_of(arguments.system, arguments.model_class, arguments.case, arguments.batch)
+    with memory.kept() if arguments.system == "n3r" else nullcontext():
+        speed(steps, arguments.steps)  # warm-up
         with profile(activities=[ProfilerActivity.CPU]) as seen:
             speed(steps, arguments.steps)
     found = sorted(seen.key_averages(), key=lambda event: -event.self_cpu_time_total)

@@ -224,7 +224,12 @@ def memory(made: Bundle, folder: Path, pairs: int, n_rows: int) -> dict[str, Any
         peaks[out[0]] = round(int(out[1]) / 1024)
         print(
             json.dumps(
-                {"rows": int(out[0]), "peak_mb": peaks[out[0]], "rows_a_second": round(size / seconds)}
+                {
+                    "rows": int(out[0]),
+                    "seconds": round(seconds, 2),
+                    "peak_mb": peaks[out[0]],
+                    "rows_a_second": round(size / seconds),
+                }
             )
         )
     return {"peak_mb": peaks}

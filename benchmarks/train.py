@@ -1,7 +1,7 @@
 """Training speed of n3r beside the legacy, both at the published size, interleaved.
 
     python -m benchmarks.train lstm2risk names
-    python -m benchmarks.train lstm2risk names --steps 2 --pairs 1     (a smoke run)
+    python -m benchmarks.train lstm2risk names --batch 16 --pairs 1     (a smoke run)
 
 One JSON line a pair: orders a second of each over the same number of batches of 512 rows, data loading,
 forward, backward and optimiser included, and their ratio; then the median ratio. Texts are random token ids
@@ -27,7 +27,7 @@ import torch.nn.functional as F
 
 from n3r import memory
 from n3r.data import Batch, OrderDataset, make_loader
-from n3r.legacy import legacy_lstm_collate, legacy_transformer_collate
+from n3r.legacy import LegacyTransformer2Risk, legacy_lstm_collate, legacy_transformer_collate
 from n3r.model import RiskModel, model_select
 from n3r.parity import legacy_model
 from n3r.tokenizer import TokenizedText
@@ -53,11 +53,11 @@ def rows(case: str, n_rows: int, seed: int = 0) -> OrderDataset:
     return OrderDataset(text, tabular, rng.integers(0, 2, n_rows))
 
 
-def n3r_steps(model: RiskModel, data: OrderDataset, precision: str) -> Iterator[int]:
+def n3r_steps(model: RiskModel, data: OrderDataset, batch_size: int, precision: str) -> Iterator[int]:
     """Train for ever; yields each step's number of rows."""
     config = TrainConfig()
     optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, fused=True)
-    loader = make_loader(data, collate_for(model.config, PAD), BATCH, shuffle=True)
+    loader = make_loader(data, collate_for(model.config, PAD), batch_size, shuffle=True)
     for epoch in itertools.count():
         loader.sampler.set_epoch(epoch)
         for batch in loader:
@@ -70,17 +70,19 @@ def n3r_steps(model: RiskModel, data: OrderDataset, precision: str) -> Iterator[
             yield len(batch["label"])
 
 
-def legacy_steps(model: torch.nn.Module, data: OrderDataset, block_size: int | None) -> Iterator[int]:
+def legacy_steps(model: torch.nn.Module, data: OrderDataset, batch_size: int) -> Iterator[int]:
     """Train for ever as the legacy does; yields each step's number of rows.
 
     Its tokenising on every access is left out, which favours the legacy.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    collate = legacy_transformer_collate(PAD, block_size) if block_size else legacy_lstm_collate(PAD)
+    collate = legacy_lstm_collate(PAD)
+    if isinstance(model, LegacyTransformer2Risk):
+        collate = legacy_transformer_collate(PAD, model.config.block_size)
     rng = np.random.default_rng(0)
     for _ in itertools.count():
-        for start in range(0, len(data) - BATCH + 1, BATCH):
-            order = rng.permutation(len(data))[start : start + BATCH]
+        for start in range(0, len(data) - batch_size + 1, batch_size):
+            order = rng.permutation(len(data))[start : start + batch_size]
             batch: Batch = collate([_legacy_sample(data, row) for row in order])
             loss = F.binary_cross_entropy(model(batch), batch["label"])
             optimizer.zero_grad()
@@ -105,16 +107,20 @@ def speed(steps: Iterator[int], n_steps: int) -> float:
     return n_rows / (time.perf_counter() - started)
 
 
-def serve(system: str, model_class: str, case: str, n_warm: int, wanted: Connection) -> None:
-    """Be one system's process: warm up, then for each number of steps that is wanted, send the speed."""
+def steps_of(system: str, model_class: str, case: str, batch_size: int = BATCH) -> Iterator[int]:
+    """A new training of one system, on the case's rows."""
     torch.manual_seed(0)
-    data = rows(case, N_BATCHES * BATCH)
+    data = rows(case, N_BATCHES * batch_size)
     config = model_select(model_class, vocab_size=VOCAB, n_tab_features=N_FEATURES).config
     if system == "n3r":
-        steps = n3r_steps(RiskModel(config).train(), data, resolve_precision(TrainConfig()))
-    else:
-        steps = legacy_steps(legacy_model(config, VOCAB, N_FEATURES).train(), data, config.block_size)
-    with memory.kept() if system == "n3r" else nullcontext():  # as `fit` trains
+        return n3r_steps(RiskModel(config).train(), data, batch_size, resolve_precision(TrainConfig()))
+    return legacy_steps(legacy_model(config, VOCAB, N_FEATURES).train(), data, batch_size)
+
+
+def serve(place: tuple[str, str, str, int], n_warm: int, wanted: Connection) -> None:
+    """Be one system's process: warm up, then for each number of steps that is wanted, send the speed."""
+    steps = steps_of(*place)
+    with memory.kept() if place[0] == "n3r" else nullcontext():  # as `fit` trains
         wanted.send(speed(steps, n_warm))
         while n_steps := wanted.recv():
             speed(steps, 1)  # what the other's turn drove out of the caches
@@ -129,13 +135,15 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=N_BATCHES, help="batches of n3r a pair")
     parser.add_argument("--legacy-steps", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=BATCH, help="rows of a batch")
     arguments = parser.parse_args()
     systems = {"n3r": arguments.steps, "legacy": arguments.legacy_steps}
     context, ends = get_context("spawn"), {}
     for system, n_steps in systems.items():
         ends[system], other = context.Pipe()
-        place = (system, arguments.model_class, arguments.case, n_steps, other)
-        context.Process(target=serve, args=place, daemon=True).start()
+        place = (system, arguments.model_class, arguments.case, arguments.batch)
+        context.Process(target=serve, args=(place, n_steps, other), daemon=True).start()
+        other.close()  # so that a process that failed ends this one too
         ends[system].recv()  # one warms up after the other
     pairs = []
     for _ in range(arguments.pairs):
@@ -147,12 +155,12 @@ def main() -> None:
         print(json.dumps({key: round(value, 2) for key, value in pairs[-1].items()}), flush=True)
     for end in ends.values():
         end.send(0)
-    text = rows(arguments.case, N_BATCHES * BATCH).text
+    text = rows(arguments.case, N_BATCHES * arguments.batch).text
     described = {
         "case": f"train {arguments.model_class} {arguments.case}",
         "mean_tokens": round(float(text.lengths.mean()), 1),
         "longest": int(text.lengths.max()),
-        "batch": BATCH,
+        "batch": arguments.batch,
         "threads": torch.get_num_threads(),
         "dtype": {"n3r": resolve_precision(TrainConfig()), "legacy": "float32"},
         **{key: round(statistics.median(pair[key] for pair in pairs), 2) for key in pairs[0]},

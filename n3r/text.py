@@ -19,7 +19,6 @@ Decisions:
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -274,10 +273,9 @@ class TextBranch(nn.Module):
 
 def _kept(shape: torch.Size, cut: int) -> Tensor:
     """int8, 0 in `cut` of 256 places and 1 in the others, drawn from torch's random state."""
-    bits = np.random.SFC64(int(torch.randint(2**63 - 1, ())))
-    noise = torch.from_numpy(bits.random_raw(-(-shape.numel() // 8)).view(np.int8))
+    noise = torch.empty(-(-shape.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
     # Compared in place: a comparison that writes Booleans takes twenty times as long.
-    return noise[: shape.numel()].view(shape).ge_(cut - 128)
+    return noise.view(torch.int8)[: shape.numel()].view(shape).ge_(cut - 128)
 
 
 class _Dropped(torch.autograd.Function):
