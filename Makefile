@@ -35,7 +35,7 @@ notebooks: $(READY)  ## run the notebooks at dev size and keep their outputs in 
 lab: $(READY)  ## JupyterLab on notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-bench: $(READY)  ## n3r beside the legacy at the published sizes, as ratios, into reports/benchmarks.md (half an hour)
+bench: $(READY)  ## n3r beside the legacy at the published sizes, as ratios, into reports/benchmarks.md (an hour)
 	$(BIN)/python -m benchmarks
 
 bench-smoke: $(READY)  ## every benchmark at tiny sizes, to see that it runs

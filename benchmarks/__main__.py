@@ -1,6 +1,7 @@
 """Every benchmark, one after the other, and what they found: reports/benchmarks.md and its plot.
 
-    python -m benchmarks                    all, some 45 minutes on two cores that do nothing else
+    python -m benchmarks                    all, some 60 minutes on two cores that do nothing else
+    python -m benchmarks --resume           the same, without the programs that an interrupted run finished
     python -m benchmarks --smoke            tiny sizes, to see that all run; no report
     python -m benchmarks --only train       those whose command has this word
 
@@ -24,6 +25,7 @@ from n3r.canvas import COLOURS, canvas, heading, legend_below, to_svg
 from n3r.pipeline import versions
 
 ROOT = Path(__file__).resolve().parent.parent
+FINISHED = ROOT / "runs" / "benchmarks.json"  # what each program printed
 
 
 class Program(NamedTuple):
@@ -182,11 +184,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, and no report")
     parser.add_argument("--only", default="", help="a word of the commands to run")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     arguments = parser.parse_args()
-    lines = {}
+    lines = json.loads(FINISHED.read_text()) if arguments.resume and FINISHED.is_file() else {}
     for program in PROGRAMS:
-        if arguments.only in program.command:
+        if arguments.only in program.command and program.command not in lines:
             lines[program.command] = run(program.command, program.smoke if arguments.smoke else "")
+            if not arguments.smoke:
+                FINISHED.parent.mkdir(exist_ok=True)
+                FINISHED.write_text(json.dumps(lines))
     print(report(lines))
     if arguments.smoke and not arguments.only:
         profiles("--steps 1 --batch 16")

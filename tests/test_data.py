@@ -245,6 +245,15 @@ def test_chunks_are_padded_to_three_dimensions():
     assert batch["secondary_mask"].tolist() == (batch["secondary"] > 0).tolist()
 
 
+@given(
+    st.lists(st.lists(st.lists(st.integers(1, 9), max_size=4), max_size=3), min_size=1, max_size=5), st.data()
+)
+def test_rows_of_chunks_are_taken_in_any_order(rows, drawn):
+    taken = drawn.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=6))
+    found = chunked(rows).take(taken)
+    assert [[chunk.tolist() for chunk in found.row(i)] for i in range(len(found))] == [rows[i] for i in taken]
+
+
 def test_second_texts_follow_their_rows_through_every_collate():
     for collate in COLLATES:
         data = dataset([3, 9, 1])
