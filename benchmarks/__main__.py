@@ -150,6 +150,18 @@ def profiles(options: str = "") -> list[str]:
     return text
 
 
+def sizes(found: dict[str, Any]) -> str:
+    """How large and of which kind what a program measured was, as far as its last line says."""
+    words = {
+        "rows": "{:,} rows",
+        "batch": "batches of {}",
+        "mean_tokens": "{} tokens in the mean",
+        "longest": "{} at most",
+        "dtype": "{0[n3r]} beside {0[legacy]}",
+    }
+    return ", ".join(text.format(found[key]) for key, text in words.items() if key in found)
+
+
 def report(lines: dict[str, list[dict[str, Any]]]) -> str:
     """The table in Markdown."""
     processor = platform.processor() or platform.machine()
@@ -158,24 +170,28 @@ def report(lines: dict[str, list[dict[str, Any]]]) -> str:
         names = [line.partition(":")[2].strip() for line in info.read_text().splitlines()]
         keys = [line.partition(":")[0].strip() for line in info.read_text().splitlines()]
         processor = dict(zip(keys, names, strict=True)).get("model name", processor)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU was available"
     libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = [
         "# Benchmarks",
         "",
-        f"{date.today()}, {processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, no GPU.",
+        f"{date.today()}, {processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {gpu}.",
         f"{libraries}.",
         "",
         "Written by `make bench`. A row's command is `python -m benchmarks.` and its words; it says what is",
         "measured. Figures are medians of at least three pairs; `ratio` is the legacy's time by n3r's.",
         "",
-        "| what | figures | asked | command |",
-        "|---|---|---|---|",
+        "Scoring and the hand-written transformer are measured in float32, `int8` with 8-bit weights.",
+        "",
+        "| what | figures | asked | of | command |",
+        "|---|---|---|---|---|",
     ]
     for program in PROGRAMS:
         if program.command in lines:
             found = lines[program.command][-1]
             cells = [f"{name} {shown(found[key])}" for name, key in program.figures.items()]
-            text.append(f"| {program.what} | {'; '.join(cells)} | {program.asked} | `{program.command}` |")
+            row = program.what, "; ".join(cells), program.asked, sizes(found), f"`{program.command}`"
+            text.append(f"| {' | '.join(row)} |")
     return "\n".join(text)
 
 
