@@ -67,11 +67,11 @@ class PowerCut(OrderDataset):
 
     budget = 0
 
-    def __getitem__(self, row):
+    def __getitem__(self, rows):
         self.budget -= 1
         if self.budget < 0:
             raise RuntimeError("power cut")
-        return [OrderDataset.__getitem__(self, i) for i in row]
+        return super().__getitem__(rows)
 
 
 def interrupted(data: OrderDataset, n_batches: int) -> PowerCut:
@@ -182,9 +182,9 @@ def test_one_seed_gives_one_model_whatever_the_global_random_state(model_class, 
 class Diary(OrderDataset):
     """Writes down which rows each batch asks for."""
 
-    def __getitem__(self, row):
-        self.__dict__.setdefault("batches", []).append(row)
-        return [OrderDataset.__getitem__(self, i) for i in row]
+    def __getitem__(self, rows):
+        self.__dict__.setdefault("batches", []).append(rows)
+        return super().__getitem__(rows)
 
 
 def test_defect_36_each_epoch_and_each_seed_has_its_own_batches(planted, tmp_path):
@@ -425,11 +425,11 @@ import test_train as t
 
 class Killed(t.OrderDataset):
     n_batches = 12
-    def __getitem__(self, row):
+    def __getitem__(self, rows):
         self.n_batches -= 1
         if not self.n_batches:
             os._exit(0)
-        return [t.OrderDataset.__getitem__(self, i) for i in row]
+        return super().__getitem__(rows)
 
 train = Killed(*vars(planted_orders(150, 1)).values())
 config = t.model_config("transformer2risk")
