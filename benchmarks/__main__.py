@@ -157,9 +157,11 @@ def sizes(found: dict[str, Any]) -> str:
         "batch": "batches of {}",
         "mean_tokens": "{} tokens in the mean",
         "longest": "{} at most",
-        "dtype": "{0[n3r]} beside {0[legacy]}",
     }
-    return ", ".join(text.format(found[key]) for key, text in words.items() if key in found)
+    parts = [text.format(found[key]) for key, text in words.items() if key in found]
+    types = found.get("dtype", {})
+    parts.append(types if isinstance(types, str) else " beside ".join(types.values()))
+    return ", ".join(filter(None, parts))
 
 
 def report(lines: dict[str, list[dict[str, Any]]]) -> str:
