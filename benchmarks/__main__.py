@@ -182,7 +182,6 @@ def report(lines: dict[str, list[dict[str, Any]]]) -> str:
         "",
         "Written by `make bench`. A row's command is `python -m benchmarks.` and its words; it says what is",
         "measured. Figures are medians of at least three pairs; `ratio` is the legacy's time by n3r's.",
-        "",
         "Scoring and the hand-written transformer are measured in float32, `int8` with 8-bit weights.",
         "",
         "| what | figures | asked | of | command |",
@@ -208,7 +207,7 @@ def main() -> None:
     for program in PROGRAMS:
         if arguments.only in program.command and program.command not in lines:
             lines[program.command] = run(program.command, program.smoke if arguments.smoke else "")
-            if not arguments.smoke:
+            if not arguments.smoke and not arguments.only:
                 FINISHED.parent.mkdir(exist_ok=True)
                 FINISHED.write_text(json.dumps(lines))
     print(report(lines))

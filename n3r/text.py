@@ -10,8 +10,8 @@ Decisions:
 - The bidirectional LSTM runs each direction through torch's fused kernel on padded batches. Packed
   sequences compute the same but fall back to a loop on a CPU: benchmarks/train.py has the ratio.
 - Dropout masks are cut from random 64-bit integers, eight a draw: drawing one Bernoulli number an element,
-  on one thread, took 11 % of LSTM2Risk's training step. They are kept as bytes, a third of what autograd
-  would keep.
+  on one thread, took 11 % of LSTM2Risk's training step. They are kept as bytes, where autograd would
+  keep numbers.
 - Attention heads are one matrix product, not a list of eight (defect 51). In training on a CPU attention has
   a gradient of its own, which goes through the rows by parts that stay in the cache.
 """
@@ -297,7 +297,8 @@ class _Dropped(torch.autograd.Function):
 class _Attention(torch.autograd.Function):
     """`dropout(softmax(q k^T / sqrt(d) + bias)) v` for N rows' heads, softmax in float32 or finer.
 
-    Autograd would keep seven arrays of the size of the weights, (N, T, T); here they are two, one of bytes.
+    For the way back it keeps the weights (N, T, T) and the mask as bytes; autograd would keep the dropped
+    weights as well, and the mask as numbers.
     """
 
     @staticmethod
