@@ -20,11 +20,11 @@ from n3r.card import model_card
 from n3r.data import OrderDataset, make_loader
 from n3r.export import export_onnx, onnx_scores, quantize_onnx
 from n3r.features import TabularFeatures
-from n3r.manifest import read_json, verify, versions, write_json, write_manifest, written_by, written_whole
+from n3r.manifest import MANIFEST, verify, versions, write_json, write_manifest, written_by, written_whole
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
 from n3r.processes import is_first_process
-from n3r.schema import LABEL, TIME, ColumnMap
+from n3r.schema import LABEL, TIME, ColumnMap, read_json
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, collate_for, fit, predict
 
@@ -76,7 +76,7 @@ class Bundle(NamedTuple):
         Raises ValueError when the folder cannot be written and RuntimeError when there is no correct graph.
         """
         if is_first_process():
-            with written_whole(Path(folder), "the bundle") as aside:
+            with written_whole(Path(folder), "the bundle", MANIFEST) as aside:
                 self._write(aside, int8_rows)
 
     def _write(self, folder: Path, int8_rows: pl.DataFrame | None) -> None:

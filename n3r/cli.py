@@ -6,7 +6,10 @@ starts without torch.
 
 import os
 import re
+import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,11 +76,8 @@ def run(
         inputs += scan(files, column_map).files
     parameters = pipeline.resolve_parameters(size, given, p or [])
     folder = pipeline.ROOT / "runs" / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot write the run folder {folder}: {error.strerror}") from None
-    done = pipeline.run_steps(folder, parameters, inputs, chosen)
+    with _resumable():
+        done = pipeline.run_steps(folder, parameters, inputs, chosen)
     provenance = {
         "name": name,
         "size": size,
@@ -403,6 +403,17 @@ SUMMARIES = {
 }
 
 
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Within it, Ctrl-C ends the command with status 130 and a word on how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        again = shlex.join(["n3r", *sys.argv[1:]])
+        typer.echo(f"\nn3r: stopped; the same command goes on from what is finished: {again}", err=True)
+        raise typer.Exit(130) from None
+
+
 def _column_map(path: Path | None) -> "ColumnMap":
     from n3r.schema import ColumnMap
 
@@ -427,7 +438,7 @@ def main() -> None:
     except (ValueError, FileNotFoundError) as error:
         typer.echo(f"n3r: {error}", err=True)
         sys.exit(2)
-    except pipeline.StepError as error:
+    except (pipeline.StepError, OSError) as error:  # a full disk, say, where nothing else names it
         typer.echo(f"n3r: {error}", err=True)
         sys.exit(1)
 

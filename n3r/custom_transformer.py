@@ -37,8 +37,8 @@ from n3r.custom_layers import (
     cross_entropy,
     cross_entropy_backward,
 )
-from n3r.manifest import read_json, write_json, written_whole
-from n3r.schema import explain
+from n3r.manifest import write_json, written_whole
+from n3r.schema import explain, read_json
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 MODEL, OPTIMIZER, CONFIG = "model.safetensors", "optimizer.safetensors", "config.json"
@@ -312,7 +312,7 @@ class CustomTransformerWrapper:
 
         Raises ValueError when it cannot be written.
         """
-        with written_whole(Path(folder), "the checkpoint") as aside:
+        with written_whole(Path(folder), "the checkpoint", CONFIG) as aside:
             self.write_checkpoint(aside)
 
     def write_checkpoint(self, folder: Path) -> None:

@@ -76,7 +76,7 @@ def write_sagemaker(bundle: Path, folder: Path, predictions: Path | None = None)
     if problems := _inexpressible(loaded):
         raise ValueError(f"the published layout cannot hold {bundle}: {'; '.join(problems)}")
     results = None if predictions is None else _results(Path(predictions), loaded.model.config.n_classes)
-    with written_whole(folder, "the layout") as aside:
+    with written_whole(folder, "the layout", ALWAYS[0]) as aside:
         _write_tables(loaded, aside)
         _write_weights(loaded, aside)
         _write_tokenizer(loaded, aside)

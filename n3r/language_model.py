@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from n3r.corpus import END, Documents, Windows, byte_pair_tokenizer, load_tokenizer, read_documents, windows
 from n3r.custom_transformer import CustomTransformerConfig, CustomTransformerWrapper
-from n3r.manifest import read_json, write_json, written_whole
-from n3r.schema import explain, key_values
+from n3r.manifest import put_back, write_json, written_whole
+from n3r.schema import explain, key_values, read_json
 
 BPE = "bpe"
 TRAINING = "training.json"
@@ -146,7 +146,7 @@ class LanguageModel(NamedTuple):
 
     def save(self, folder: Path, **state: Any) -> None:
         """Write model, tokenizer, config and history; the folder is replaced when all is written."""
-        with written_whole(Path(folder), "the language model") as aside:
+        with written_whole(Path(folder), "the language model", TRAINING) as aside:
             self.wrapper.write_checkpoint(aside)
             self.tokenizer.save(str(aside / "tokenizer.json"))
             write_json(
@@ -183,6 +183,8 @@ def train_language_model(
     another training, which `replace` takes the place of, and for a loss that is no number any more.
     """
     folder = Path(folder)
+    for kept in ("best", "last"):
+        put_back(folder / kept)
     documents = documents or config.documents()
     plan = _plan(config, documents)
     last = _resumable(folder, config, plan, replace)

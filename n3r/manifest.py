@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from n3r.schema import read_json
+
 FORMAT = 2
 MANIFEST = "MANIFEST.json"
 FILES = (
@@ -50,22 +52,41 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def written_whole(folder: Path, what: str) -> Iterator[Path]:
-    """A new folder to write into, which takes the place of `folder` at the end; on failure nothing is left.
+def written_whole(folder: Path, what: str, mark: str) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `folder` at the end.
 
-    Raises ValueError naming `what` and the folder when it cannot be written.
+    On failure nothing new is left and an earlier one stays; `put_back` mends what a kill left. Raises
+    ValueError naming `what` and the folder when it cannot be written, or when it holds something else: it is
+    neither empty nor has the file `mark`.
     """
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside, earlier = _beside(folder, "partial"), _beside(folder, "earlier")
     try:
+        put_back(folder)
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
+            raise ValueError(f"{folder} is no earlier {what.split()[-1]}: choose a new or an empty folder")
+        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         yield aside
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir():
+            folder.rename(earlier)
         aside.rename(folder)
     except OSError as error:
-        raise ValueError(f"cannot write {what} {folder}: {error.strerror}") from None
+        raise ValueError(f"cannot write {what} {folder}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        put_back(folder)
+
+
+def put_back(folder: Path) -> None:
+    """End a replacement that was cut short: an earlier folder gets its name again where no new one has it."""
+    earlier = _beside(folder, "earlier")
+    if earlier.is_dir() and not folder.exists():
+        earlier.rename(folder)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _beside(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{folder.name}.{kind}")
 
 
 def verify(folder: Path) -> dict[str, str]:
@@ -128,14 +149,6 @@ def written_by(path: Path, library: str, writers: dict[str, str]) -> Iterator[No
             f"{path} cannot be read ({reason}): it was written with {library} {writers.get(library, '?')} "
             f"and this is {version(library)}; install that version, or train the model again"
         ) from None
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; ValueError names it when there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -40,9 +40,8 @@ from n3r.legacy import (
     to_n3r,
     train_legacy,
 )
-from n3r.manifest import read_json
 from n3r.model import ModelConfig, RiskModel
-from n3r.schema import LABEL, SEPARATOR, TEXT
+from n3r.schema import LABEL, SEPARATOR, TEXT, read_json
 from n3r.tokenizer import NameTokenizer
 from n3r.train import Fitted, collate_for
 from n3r.vocabulary import truncate

@@ -7,6 +7,8 @@ Decisions:
   of the steps it needs. A finished step with the same key is skipped; so an interrupted run goes on.
 - A step is finished when its `metrics.json`, its notebook's last act, and its `done.json`, written by the
   runner after that, exist.
+- One runner at a time works in a run's folder. Its kernels inherit the lock, so that the next runner waits
+  for what a killed one left running.
 """
 
 import ast
@@ -24,6 +26,7 @@ from typing import Any, NamedTuple
 
 import typer
 
+from n3r import lock
 from n3r.manifest import sha256
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -191,30 +194,32 @@ def run_steps(
 ) -> dict[str, dict[str, Any]]:
     """Run each step that is not finished with the same key; return what each one's `done.json` says.
 
-    Raises StepError at the first failing cell; what was finished before it stays finished.
+    Raises StepError at the first failing cell, and ValueError with the process that runs the folder already;
+    what was finished before stays finished.
     """
     done: dict[str, dict[str, Any]] = {}
-    for step in STEPS if steps is None else steps:
-        key = _key(step, parameters[step.name], inputs if not step.needs else [], done)
-        record = _finished(folder, step, key)
-        if record is None:
-            typer.echo(f"{step.name} ...", err=True)
-            record = _execute(folder, step, parameters[step.name], key)
-            typer.echo(f"{step.name} done in {record['seconds']:.1f} s", err=True)
-        else:
-            typer.echo(f"{step.name} unchanged, skipped", err=True)
-        done[step.name] = record
+    with lock.held(folder) as held:
+        for step in STEPS if steps is None else steps:
+            key = _key(step, parameters[step.name], inputs if not step.needs else [], done)
+            record = _finished(folder, step, key)
+            if record is None:
+                typer.echo(f"{step.name} ...", err=True)
+                record = _execute(folder, step, parameters[step.name], key, held)
+                typer.echo(f"{step.name} done in {record['seconds']:.1f} s", err=True)
+            else:
+                typer.echo(f"{step.name} unchanged, skipped", err=True)
+            done[step.name] = record
     return done
 
 
-def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str) -> dict[str, Any]:
+def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, held: int) -> dict[str, Any]:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     records = folder / "steps" / step.name
-    for name in ("done.json", "metrics.json"):
-        (records / name).unlink(missing_ok=True)
     executed = folder / "notebooks" / f"{step.name}.ipynb"
+    for leftover in (records / "done.json", records / "metrics.json", executed):
+        leftover.unlink(missing_ok=True)
     executed.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     try:
@@ -226,12 +231,16 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str) -> 
             cwd=ROOT / "notebooks",
             progress_bar=False,
             stderr_file=sys.stderr,  # shows the training's progress bar
+            kernel_manager_class=_kernels(held),
+            shutdown_kernel="immediate",  # asked to end, a kernel would finish its cell first
         )
     except PapermillExecutionError as error:
         mistake = error.ename in ("ValueError", "FileNotFoundError", "ValidationError")
         raise (ValueError if mistake else StepError)(
             f"{step.name} failed: {error.evalue}\nthe failing cell is marked in {executed}"
         ) from None
+    except RuntimeError:  # nbclient's and jupyter_client's, each its own
+        raise StepError(f"the kernel of {step.name} was killed from outside: out of memory?") from None
     finally:
         _collapse_bars(executed)
     metrics = records / "metrics.json"
@@ -246,6 +255,23 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str) -> 
     }
     write_json(records / "done.json", record)
     return record
+
+
+def _kernels(held: int) -> type:
+    """The class of kernels that hold the run's folder as long as they live.
+
+    They speak over files of this user's, where the default is ports that any user of the machine can read.
+    """
+    from jupyter_client import AsyncKernelManager
+
+    class HoldingKernel(AsyncKernelManager):
+        def __init__(self, **options: Any):
+            super().__init__(transport="ipc", **options)
+
+        async def start_kernel(self, **options: Any) -> None:
+            await super().start_kernel(pass_fds=(held,), **options)
+
+    return HoldingKernel
 
 
 def _collapse_bars(executed: Path) -> None:

@@ -15,11 +15,13 @@ Decisions:
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import polars as pl
+from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 MISSING = "[MISSING]"  # stands for a null text field
@@ -30,7 +32,13 @@ SPLITS = ("train", "val", "test")
 EPOCH_RANGE = (-2.2e9, 7.2e9)  # seconds, 1900 to 2198: milliseconds (1.7e12) are not taken for it
 _CLOCK = "%Y-%m-%dT%H:%M"
 ISO_FORMATS = (f"{_CLOCK}:%S%.f", f"{_CLOCK}:%S%.f%#z", _CLOCK, "%Y-%m-%d")
+MAX_JSON = 1 << 26  # bytes of a JSON file; the tokenizer of 50,000 tokens has 4 MB
 EVERY_OTHER = "*"  # in `numeric`: every other numeric or boolean column
+MAX_CLASSES = 128  # a class is kept in 8 bits
+MOST_TOLD = 10  # problems of one kind, or values, in a message
+LONGEST_SHAPE = 40  # characters of a cell whose shape a message shows
+# Python knows no other years: what polars reads beyond them breaks at the first look.
+YEARS = (datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999))
 
 
 class ColumnMap(BaseModel):
@@ -67,6 +75,7 @@ class ColumnMap(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         problems = [*self._label_problems(), *self._name_problems(), *self._role_problems()]
+        problems += self._format_problems()
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -74,7 +83,10 @@ class ColumnMap(BaseModel):
     def _label_problems(self) -> list[str]:
         classes = sorted(set(self.label_values.values()))
         if len(classes) < 2 or classes != list(range(len(classes))):
-            return [f"label_values must use the classes 0, 1, ... (two or more), found {classes}"]
+            found = ", ".join(f"{c:.6g}" for c in classes[:MOST_TOLD]) + ", .." * (len(classes) > MOST_TOLD)
+            return [f"label_values must use the classes 0, 1, ... (two or more), found [{found}]"]
+        if len(classes) > MAX_CLASSES:
+            return [f"label_values names {len(classes)} classes, at most {MAX_CLASSES} are possible"]
         return []
 
     def _name_problems(self) -> list[str]:
@@ -84,6 +96,8 @@ class ColumnMap(BaseModel):
             twice = sorted({name for name in names if names.count(name) > 1})
             problems += [f"{key} names {name!r} twice" for name in twice]
         needed = [*self.roles.values(), *self.all_text, *self.categorical, *self.groups, self.oracle]
+        every = dict.fromkeys([*needed, *self.declared_numeric])
+        problems += [f"{name!r} {PATTERN}" for name in every if name is not None and is_pattern(name)]
         for name in self.numeric:
             if name in needed or name in self.ignore:
                 problems.append(f"{name!r} is listed as numeric and also has another role")
@@ -105,6 +119,11 @@ class ColumnMap(BaseModel):
         problems += [f"split_files names the split {name!r}, not one of {SPLITS}" for name in wrong]
         return problems
 
+    def _format_problems(self) -> list[str]:
+        keys = ("time_format", "entity_time_format")
+        wrong = [key for key in keys if not _is_time_format(getattr(self, key))]
+        return [f"{key} is no strptime format of a time: see configs/" for key in wrong]
+
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
         """Column map of a JSON file.
@@ -112,12 +131,9 @@ class ColumnMap(BaseModel):
         Raises FileNotFoundError, or ValueError naming the file and every key at fault.
         """
         path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise FileNotFoundError(f"no column map at {path}; write one, see configs/") from None
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read as JSON: {error}") from None
+        if not path.exists():
+            raise FileNotFoundError(f"no column map at {path}; write one, see configs/")
+        content = read_json(path)
         if not isinstance(content, dict):
             raise ValueError(f"{path} must hold one JSON object, found {type(content).__name__}")
         try:
@@ -167,10 +183,33 @@ class ColumnMap(BaseModel):
         return [f"{name!r} ({role}) is missing{near(name, names)}" for name, role in lacking]
 
 
+def read_json(path: str | Path, most: int = MAX_JSON) -> Any:
+    """The content of a JSON file of at most `most` bytes, in UTF-8.
+
+    Raises FileNotFoundError, or ValueError naming the file when it cannot be read; nothing of it is shown.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if not path.is_file():  # a pipe would be waited for, for ever
+        raise ValueError(f"{path} cannot be read as JSON: it is no file")
+    if path.stat().st_size > most:
+        raise ValueError(f"{path} cannot be read as JSON: it has more than {most:,} bytes")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise ValueError(f"{path} cannot be read as JSON: too many brackets within brackets") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
+
+
 def explain(error: ValidationError, known: Iterable[str]) -> str:
     """Everything wrong with a pydantic model's keys, in one line and without the values."""
     parts = []
+    known = list(known)
     for item in error.errors(include_url=False, include_input=False):
+        if len(parts) == MOST_TOLD:
+            return "; ".join([*parts, f"and {error.error_count() - MOST_TOLD} more"])
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             parts.append(f"unknown key {key!r}{near(key, known)}")
@@ -189,10 +228,30 @@ def key_values(texts: Iterable[str]) -> dict[str, str]:
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """A phrase that asks whether at most two of `names` were meant, or nothing."""
-    by_lower = {other.lower(): other for other in names}
+    """A phrase that asks whether at most two of `names` were meant, or nothing.
+
+    A name with a line end in it is a row of a file whose lines end otherwise, and never shown.
+    """
+    by_lower = {other.lower(): other for other in names if other.isprintable()}
     found = get_close_matches(name.lower(), by_lower, n=2, cutoff=0.7)
     return f" (did you mean {' or '.join(repr(by_lower[n]) for n in found)}?)" if found else ""
+
+
+PATTERN = "is a name that polars takes for a pattern of names: rename the column"
+
+
+def is_pattern(name: str) -> bool:
+    """Whether polars takes the name of a column for a pattern of names."""
+    return name == EVERY_OTHER or (name.startswith("^") and name.endswith("$"))
+
+
+def _is_time_format(time_format: str | None) -> bool:
+    """Whether polars can read by it; of half a time, such as "%H", it raises at the first row."""
+    try:
+        pl.Series([""]).str.to_datetime(time_format or "%Y", strict=False)
+    except PolarsError:
+        return False
+    return True
 
 
 def _is_number(kind: pl.DataType) -> bool:
@@ -245,10 +304,11 @@ def check(frame: pl.LazyFrame | pl.DataFrame, column_map: ColumnMap) -> None:
     wanted = _wanted(column_map)
     if column_map.oracle in schema:
         wanted.append((column_map.oracle, "oracle", "number"))
+    wanted += [(name, "groups", "value") for name in column_map.groups]
     for name, role, kind in wanted:
         fits, words = _KINDS[kind]
         if name in schema and schema[name] != pl.Null and not fits(schema[name]):
-            problems.append(f"{name!r} ({role}) is {schema[name]}, expected {words}")
+            problems.append(f"{name!r} ({role}) is {schema[name].base_type()}, expected {words}")
     problems += _clashes(column_map.resolve_numeric(schema))
     if problems:
         listed = "".join(f"\n- {problem}" for problem in problems)
@@ -270,25 +330,31 @@ def _clashes(column_map: ColumnMap) -> list[str]:
         "categorical": column_map.categorical,
         "groups": column_map.groups,
     }
-    return [
+    clashes = [
         f"{name!r} ({role}) has a name that prepared tables use; rename it or put it in `ignore`"
         for role, names in fields.items()
         for name in names
         if name in reserved
     ]
+    return clashes + [f"{name!r} (numeric) {PATTERN}" for name in column_map.numeric if is_pattern(name)]
 
 
 def parse_time(name: str | None, time_format: str | None, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The column as Datetime(us) in UTC without a zone, null where it does not parse."""
+    """The column as Datetime(us) in UTC without a zone; null where it does not parse, or beyond `YEARS`."""
+    time = _parsed(name, time_format, schema)
+    return pl.when(time.is_between(*map(pl.lit, YEARS))).then(time)
+
+
+def _parsed(name: str | None, time_format: str | None, schema: Mapping[str, pl.DataType]) -> pl.Expr:
     kind = schema[name] if name else pl.Null
     if kind == pl.Null:
         return pl.lit(None, dtype=pl.Datetime("us"))
     if kind == pl.Date:
-        return pl.col(name).cast(pl.Datetime("us"))
+        return pl.col(name).cast(pl.Datetime("us"), strict=False)
     if kind == pl.Datetime:
         zoned = getattr(kind, "time_zone", None) is not None
         time = pl.col(name).dt.convert_time_zone("UTC") if zoned else pl.col(name)
-        return time.dt.replace_time_zone(None).cast(pl.Datetime("us"))
+        return time.dt.replace_time_zone(None).cast(pl.Datetime("us"), strict=False)
     text = pl.col(name).cast(pl.String).str.strip_chars()
     if time_format == "epoch":
         seconds = text.cast(pl.Float64, strict=False)

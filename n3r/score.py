@@ -9,27 +9,71 @@ Decisions:
   output gets its name when the last row is in it.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from pydantic import ValidationError
 
 from n3r.calibrate import Calibration
 from n3r.features import TabularFeatures
-from n3r.manifest import read_json, verify, written_by
+from n3r.manifest import verify, written_by
 from n3r.rows import KINDS, ROW_SUFFIXES, Inputs, Reject, expand, read_chunks, typed, typed_row, writer
-from n3r.schema import ColumnMap
+from n3r.schema import ColumnMap, explain, is_pattern, read_json
 from n3r.tokenizer import TEXT_KEYS, ChunkedText, TextConfig, Texts, load_tokenizer, pad, read_texts
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 BATCH_ROWS, BATCH_TOKENS = 32, 8192  # at most, with padding; 64 rows are as fast, 8 or 256 a tenth slower
+MOST_THREADS = 1024
 REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}
+
+
+class Parts(NamedTuple):
+    """What the JSON files of a bundle say."""
+
+    config: dict[str, Any]  # its "model", "texts", "train" and "data" are objects
+    column_map: ColumnMap
+    features: TabularFeatures
+    calibration: Calibration
+    texts: TextConfig
+
+
+def read_parts(folder: Path) -> Parts:
+    """Read and check the JSON files of a verified bundle.
+
+    A manifest that fits says who wrote them, not that he meant well. Raises ValueError naming the file.
+    """
+    path = folder / "config.json"
+    config = read_json(path)
+    kinds = ("model", "texts", "train", "data")
+    if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in kinds):
+        raise ValueError(f"{path} must hold an object with the objects {', '.join(kinds)}")
+    with _naming(path):
+        texts = TextConfig(**config["texts"])
+    found = []
+    for name, kind in (("features.json", TabularFeatures), ("calibration.json", Calibration)):
+        content = read_json(folder / name)
+        with _naming(folder / name):
+            found.append(kind.from_dict(content))
+    return Parts(config, ColumnMap.from_file(folder / "columns.json"), *found, texts)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Within it, a ValueError names the file."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(error, ())}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 class Scorer:
@@ -43,12 +87,11 @@ class Scorer:
 
         Raises FileNotFoundError or ValueError naming the files at fault.
         """
+        if threads is not None and not (type(threads) is int and 1 <= threads <= MOST_THREADS):
+            raise ValueError(f"threads: expected None or a whole number from 1 to {MOST_THREADS}")
         folder = Path(bundle)
         writers = verify(folder)
-        config = read_json(folder / "config.json")
-        self.column_map = ColumnMap.from_file(folder / "columns.json")
-        self.features = TabularFeatures.from_dict(read_json(folder / "features.json"))
-        self.calibration = Calibration.from_dict(read_json(folder / "calibration.json"))
+        config, self.column_map, self.features, self.calibration, self._texts = read_parts(folder)
         with written_by(folder / "tokenizer.json", "tokenizers", writers):
             self.tokenizer = load_tokenizer(folder)
         graph = folder / ("model.int8.onnx" if int8 else "model.onnx")
@@ -57,11 +100,34 @@ class Scorer:
         with written_by(graph, "onnxruntime", writers):
             self._session = _session(graph, threads)
         self._reads = [node.name for node in self._session.get_inputs()]
-        self._texts = TextConfig(**config["texts"])
-        self._longest = config["model"]["block_size"]  # of a text; what is over is cut, as in training
-        self._n_classes = config["model"]["n_classes"]
+        self._longest = config["model"].get("block_size")  # of a text; what is over is cut, as in training
+        self._n_classes = self.calibration.n_classes
         self.inputs = self._find_inputs()
-        self.outputs = list(self._named(np.full((1, self._n_classes), 1 / self._n_classes)))
+        with _naming(folder):
+            self._check(config["model"])
+            # A row of nothing: what does not fit shows here, not at the first order.
+            self.outputs = list(self._named(self._one(dict.fromkeys(self.inputs.names))))
+
+    def _check(self, model: dict[str, Any]) -> None:
+        """Raise ValueError where the parts of the bundle are not of one model."""
+        inputs, known = self.inputs, [*(key for keys in TEXT_KEYS for key in keys), "tabular"]
+        foreign = [name for name in self._reads if name not in known]
+        gives = [node.name for node in self._session.get_outputs()]
+        n_tokens, longest = model.get("vocab_size"), self._longest
+        twice = [name for name in inputs.numeric if name in (inputs.id, *inputs.text, *inputs.categorical)]
+        faults = {
+            f"the graph reads {foreign}, which n3r does not know": foreign,
+            f"the graph gives {gives} in place of probs": gives != ["probs"],
+            f"its features read {twice} as numbers, which are text": twice,
+            "its features read names that are patterns": any(map(is_pattern, inputs.names)),
+            "config.json and calibration.json are of other classes": model.get("n_classes")
+            != self._n_classes,
+            "config.json has a block_size that is no length": longest is not None and not _is_size(longest),
+            "tokenizer.json has more tokens than config.json says": not _is_size(n_tokens)
+            or self.tokenizer.vocab_size > n_tokens,
+        }
+        if wrong := [fault for fault, found in faults.items() if found]:
+            raise ValueError(f"the files are not those of one model: {'; '.join(wrong)}")
 
     def _find_inputs(self) -> Inputs:
         columns = self.column_map
@@ -113,8 +179,11 @@ class Scorer:
 
         Columns: `input`, `role`, `is_missing`, `score_without` (with a missing value in its place) and
         `contribution`, the score less that. Exact for any model and no more than it says: contributions of
-        columns that say the same thing are small each, and they do not sum to the score.
+        columns that say the same thing are small each, and they do not sum to the score. Raises ValueError as
+        `score_one` does, and for a class that there is not.
         """
+        if type(of_class) is not int or not 0 <= of_class < self._n_classes:
+            raise ValueError(f"of_class: expected a whole number from 0 to {self._n_classes - 1}")
         inputs = self.inputs
         values = typed_row(order, inputs)
         roles = {"text": inputs.text, "number": inputs.numeric, "category": inputs.categorical}
@@ -160,7 +229,13 @@ class Scorer:
             feed[ids], feed[mask] = pad(found, self.tokenizer.pad_token)
         if tabular is not None:
             feed["tabular"] = tabular[rows]
-        return self._session.run(["probs"], feed)[0]
+        try:
+            found = self._session.run(["probs"], feed)[0]
+        except Exception:  # the library has classes of its own, and its text may show what it was fed
+            raise ValueError("the graph cannot run on what the tokenizer and the features gave it") from None
+        if found.shape != (len(rows), self._n_classes) or not (found.min() >= 0 and found.max() <= 1):
+            raise ValueError("the graph gives something else than a probability for each class")
+        return found
 
     def _named(self, p: np.ndarray) -> dict[str, np.ndarray]:
         """Probabilities (N, C) as the columns of `outputs`, float32."""
@@ -227,8 +302,8 @@ def _targets(files: list[tuple[Path, str | None]], output: Path, kind: str | Non
         several = [target.name for target, sources in targets.items() if len(sources) > 1]
         if several:
             raise ValueError(f"several files would become {', '.join(several)}: give one output file")
-    inputs = {path.resolve() for path, _ in files}
-    if over := [str(target) for target in targets if target.resolve() in inputs]:
+    inputs = {os.path.realpath(path) for path, _ in files}  # Path.resolve raises on a link to itself
+    if over := [str(target) for target in targets if os.path.realpath(target) in inputs]:
         raise ValueError(f"the output would replace the input {', '.join(over)}: choose another name")
     return targets
 
@@ -270,6 +345,10 @@ def _refusal(rejects: list[Reject]) -> str:
     )
     more = f"\n- and {len(rejects) - 5} more at least" if len(rejects) > 5 else ""
     return f"rows that cannot be read:{shown}{more}\nmend them, or list them and go on with --on-error skip"
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 def _session(path: Path, threads: int | None) -> "InferenceSession":

@@ -26,7 +26,7 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
-from n3r.schema import EVERY_OTHER, FILE_COLUMN, SPLITS, ColumnMap
+from n3r.schema import EVERY_OTHER, FILE_COLUMN, SPLITS, ColumnMap, read_json
 
 SUFFIXES = {
     ".parquet": "parquet",
@@ -183,7 +183,7 @@ def prepared_format(folder: str | Path) -> str:
 def _read_columns(folder: str | Path) -> dict:
     path = Path(folder) / "columns.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         ColumnMap(**content["column_map"])
         return content
     except (FileNotFoundError, NotADirectoryError):

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # else the CPU has no LSTM in it
 PART = 2**20  # attention weights that are computed at a time
 
 
@@ -85,6 +86,12 @@ class BiLSTM(nn.LSTM):
         """One layer in one direction: (T, B, D) -> (T, B, H)."""
         parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         weights = [getattr(self, f"{part}_{name}") for part in parts]
+        if torch.is_autocast_enabled("cpu") and not BFLOAT16:
+            with torch.autocast("cpu", enabled=False):
+                return self._layer(x.float(), weights)
+        return self._layer(x, weights)
+
+    def _layer(self, x: Tensor, weights: list[Tensor]) -> Tensor:
         zero = x.new_zeros(1, x.shape[1], self.hidden_size)
         return torch.lstm(x, (zero, zero), weights, True, 1, 0.0, self.training, False, False)[0]
 

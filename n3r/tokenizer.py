@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from n3r.clean import Cleaner, compose
 from n3r.pretrained import found
-from n3r.schema import ColumnMap
+from n3r.schema import ColumnMap, read_json
 from n3r.spelling import spelled, without_spelling, words_of
 
 Fields = Iterable[Iterable[str | None]]  # columns of texts, such as a DataFrame of strings
@@ -337,7 +337,7 @@ def _run_on(start: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndar
 def load_tokenizer(folder: Path) -> NameTokenizer | BertTokenizer:
     """The tokenizer of either kind that a folder holds."""
     tokenizer, metadata = _load(folder)
-    bert = metadata is not None and metadata.get("model_type") == "BERT"
+    bert = bool(metadata) and metadata.get("model_type") == "BERT"
     return (BertTokenizer if bert else NameTokenizer)(tokenizer, metadata)
 
 
@@ -398,13 +398,15 @@ def _load(folder: Path) -> tuple[Tokenizer, dict | None]:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception on a bad file
         raise ValueError(f"{path} is not a tokenizer file: {error}") from None
+    if len(vocab := tokenizer.get_vocab()) and max(vocab.values()) >= len(vocab):
+        raise ValueError(f"{path} is not a tokenizer file: its tokens are not numbered one by one from 0")
     metadata = Path(folder) / "tokenizer_metadata.json"
     if not metadata.is_file():
         return tokenizer, None
-    try:
-        return tokenizer, json.loads(metadata.read_text())
-    except ValueError as error:
-        raise ValueError(f"{metadata} cannot be read: {error}") from None
+    content = read_json(metadata)
+    if not isinstance(content, dict):
+        raise ValueError(f"{metadata} must hold one JSON object, found {type(content).__name__}")
+    return tokenizer, content
 
 
 def _write_json(path: Path, content: dict) -> None:

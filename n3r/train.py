@@ -8,7 +8,8 @@ Decisions:
 - Training runs in bfloat16 where the processor multiplies it; prediction always in float32, so that a score
   is the same on every machine to float32's precision.
 - Lightning's checkpoints serve to resume and to keep the best epoch, and are read with `weights_only`.
-  What is handed on is a bundle.
+  They are written aside and renamed: Lightning's own way, over a file in the temporary folder, copies where
+  that is another disk, and a kill then leaves half a checkpoint. What is handed on is a bundle.
 - Several processes (`processes`, or a launcher such as torchrun) share each batch, so the schedule and the
   number of steps stay as they are. The weights are not those of one process: batch norm sees a process's
   share. Nothing is written by a process but the first; predictions are gathered by row number, so none is
@@ -30,6 +31,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
@@ -49,6 +51,7 @@ from n3r.data import (
     make_loader,
 )
 from n3r.model import TEXTS, ModelConfig, RiskModel, registered
+from n3r.text import BFLOAT16
 from n3r.tokenizer import ChunkedText
 
 
@@ -226,7 +229,7 @@ def _train(
             num_nodes=share[1] // n_local,
             strategy="ddp" if share[1] > 1 else "auto",
             # Lightning's own environment deletes WORLD_SIZE after training, and `predict` needs it.
-            plugins=[TorchElasticEnvironment()] if share[1] > 1 else None,
+            plugins=[_WholeFiles(), *([TorchElasticEnvironment()] if share[1] > 1 else [])],
             precision={"bfloat16": "bf16-mixed", "float32": "32-true"}[resolve_precision(config)],
             max_epochs=config.epochs,
             gradient_clip_val=config.gradient_clip,
@@ -301,6 +304,21 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
         {"params": groups[True], "weight_decay": config.weight_decay},
         {"params": groups[False], "weight_decay": 0.0},
     ]
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are there only when they are whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+        aside = Path(path).with_name(f".{Path(path).name}.partial")
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.save(checkpoint, aside)
+            aside.replace(path)
+        except RuntimeError as error:  # torch's, of a full disk
+            raise ValueError(f"cannot write the checkpoint {path}: {error}") from None
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 class _Checkpoint(ModelCheckpoint):
@@ -456,7 +474,7 @@ def resolve_precision(config: TrainConfig) -> str:
         return config.precision
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+    return "bfloat16" if BFLOAT16 else "float32"
 
 
 def _plan(model: ModelConfig, config: TrainConfig, *datasets: OrderDataset | None) -> str:
@@ -475,6 +493,9 @@ def _resumable(path: Path, module: RiskModule) -> Path | None:
     try:
         plan = torch.load(path, weights_only=True, map_location="cpu")["plan"]
     except FileNotFoundError:  # or the first process has just removed it
+        return None
+    except Exception:  # torch raises many kinds of a file that is no checkpoint
+        warnings.warn(f"{path} is damaged: training begins anew", stacklevel=2)
         return None
     return path if plan == module.plan else None
 

@@ -21,6 +21,7 @@ LAYERS = [
         "pretrained",
         "processes",
         "memory",
+        "lock",
         "spelling",
     ],
     ["custom_layers"],

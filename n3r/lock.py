@@ -1,0 +1,68 @@
+"""One process at a time in a folder, told by the system itself, so that a killed process locks nobody out."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+ORPHANS_LIVE = 10.0  # seconds in which what a killed process had started notices and ends; it takes one
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[int]:
+    """Within it no other process holds the folder; gives the lock's descriptor, made for children to inherit.
+
+    A child that inherits it holds the folder as well, until it ends: so nothing that a killed process left
+    running still writes into the folder when the next one begins. Raises ValueError with the process id of
+    the holder, or when the folder cannot be written.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise ValueError(f"cannot write into the folder {folder}: {error.strerror}") from None
+    with file:
+        _take(file, folder)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield file.fileno()
+
+
+def _take(file: TextIO, folder: Path) -> None:
+    deadline = time.monotonic() + ORPHANS_LIVE
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = _holder(file)
+            if pid is not None and _lives(pid):
+                raise ValueError(
+                    f"{folder} is in use by the process {pid}: wait for it, or choose another name"
+                ) from None
+            if time.monotonic() > deadline:
+                raise ValueError(
+                    f"{folder} is in use by what the process {pid} started and left: end that first"
+                ) from None
+        time.sleep(0.05)
+
+
+def _holder(file: TextIO) -> int | None:
+    """The holder's process id; None in the moment before it has written that."""
+    file.seek(0)
+    text = file.read().strip()
+    return int(text) if text.isdigit() else None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

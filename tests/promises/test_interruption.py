@@ -1,0 +1,222 @@
+"""Interrupted work is not lost: a killed or stopped run goes on with the same command and ends as if it had not been."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from n3r import pipeline, tables
+from n3r.manifest import MANIFEST, verify
+from n3r.tokenizer import NameTokenizer
+
+N3R = [sys.executable, "-m", "n3r.cli", "run"]
+# Everything that `n3r run` does, as small as it may be.
+SMALL = [
+    "--size",
+    "dev",
+    "-p",
+    "n_orders=1200",
+    "-p",
+    "03.epochs=4",
+    "-p",
+    "04.epochs=2",
+    "-p",
+    "sizes=[250]",
+]
+SMALL += ["-p", 'departures=["bins"]', "-p", "n_attacked=20", "-p", "n_slices=2"]
+MODELS = ("lstm2risk", "transformer2risk")
+CLOCK = {"timing", "seconds", "orders_per_second", "rows_per_second", "speed", "report"}  # and a path
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A run's folder, whose name is the run's."""
+    path = pipeline.ROOT / "runs" / f"test-{os.getpid()}-{request.node.name.partition('[')[0][-20:]}"
+    yield path
+    for place in (path, path.with_name(f"{path.name}-whole")):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    command = [*N3R, "--name", folder.name, *arguments]
+    return subprocess.Popen(
+        command, cwd=pipeline.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    out = process.communicate(timeout=900)[0]
+    assert process.returncode == 0, out
+    return out
+
+
+def wait_for(what: Callable[[], bool], process: subprocess.Popen, seconds: float = 300) -> bool:
+    """Whether it came to be while the process ran."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        if what():
+            return True
+        time.sleep(0.0005)
+    return False
+
+
+# ---- stopped
+
+
+def test_ctrl_c_stops_at_once_and_says_how_to_go_on(folder, tally):
+    command = ["03", "--size", "dev", "-p", "n_orders=900", "-p", "03.epochs=400", "-p", "patience=400"]
+    process = start(folder, *command)
+    assert wait_for((folder / "training/lstm2risk/checkpoints/last.ckpt").is_file, process)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)  # a terminal sends it to the runner alone: kernels are a group apart
+    out = process.communicate(timeout=60)[0]
+    took = time.monotonic() - asked
+    assert process.returncode == 130, out
+    assert f"the same command goes on from what is finished: n3r run --name {folder.name} 03" in out
+    assert "Traceback" not in out
+    assert not kernels_of(folder)
+    assert took < 2, f"Ctrl-C took {took:.1f} s"
+    tally("interruption", "Ctrl-C: runs stopped within 2 s, with a word on how to go on")
+    out = finish(start(folder, *[word.replace("=400", "=1") for word in command]))
+    assert "01_preprocess unchanged, skipped" in out and "02_tokenizer unchanged, skipped" in out
+
+
+def test_a_second_run_of_the_same_name_is_refused_with_the_firsts_process(folder, tally):
+    first = start(folder, "01", "--size", "dev")
+    assert wait_for((folder / "notebooks" / "01_preprocess.ipynb").is_file, first)
+    second = start(folder, "01", "--size", "dev")
+    out = second.communicate(timeout=60)[0]
+    assert (
+        second.returncode == 2 and f"is in use by the process {first.pid}" in out and "Traceback" not in out
+    )
+    finish(first)
+    tally("interruption", "second runs of the same name refused, the first unharmed")
+
+
+def test_a_killed_kernel_is_told_in_a_sentence(folder, tally):
+    process = start(folder, "01", "--size", "dev")
+    assert wait_for(lambda: bool(kernels_of(folder)), process)
+    time.sleep(1)
+    for pid in kernels_of(folder):
+        os.kill(pid, signal.SIGKILL)
+    out = process.communicate(timeout=60)[0]
+    assert (
+        process.returncode == 1 and "the kernel of 01_preprocess was killed" in out and "Traceback" not in out
+    )
+    finish(start(folder, "01", "--size", "dev"))
+    tally("interruption", "kernels killed, as when memory runs out: told in a sentence")
+
+
+def kernels_of(folder: Path) -> list[int]:
+    """The processes that hold the lock file of the folder open, without the runner."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            if b"ipykernel_launcher" in (process / "cmdline").read_bytes():
+                found += [
+                    int(process.name) for fd in (process / "fd").iterdir() if _leads_to(fd, folder / ".lock")
+                ]
+    return found
+
+
+def _leads_to(link: Path, file: Path) -> bool:
+    try:
+        return link.readlink() == file
+    except OSError:  # closed meanwhile
+        return False
+
+
+# ---- killed
+
+
+def appears(*names: str) -> Callable[[Path], bool]:
+    return lambda folder: any((folder / name).exists() for name in names)
+
+
+# What is awaited, then up to how many seconds later the kill comes.
+MOMENTS: dict[str, tuple[Callable[[Path], bool], float]] = {
+    "preprocessing": (appears("notebooks/01_preprocess.ipynb"), 4),
+    "writing the splits": (appears("data/.train.parquet.partial", "data/.val.parquet.partial"), 0.01),
+    "tokenizer": (appears("notebooks/02_tokenizer.ipynb"), 3),
+    "training": (appears("training/lstm2risk/checkpoints/last.ckpt"), 0.6),
+    "checkpointing": (appears("training/lstm2risk/checkpoints/.last.ckpt.partial"), 0.01),
+    "checkpointing the best": (appears("training/transformer2risk/checkpoints/.best.ckpt.partial"), 0.01),
+    "writing a bundle": (appears(".transformer2risk.partial"), 1),
+    "comparing": (appears("notebooks/05_parity.ipynb"), 12),
+    "writing the report": (appears("report/.report.json.partial", "report/report.json"), 0.02),
+    "evaluating": (appears("notebooks/08_evaluate.ipynb"), 20),
+}
+
+
+@pytest.mark.slow
+def test_runs_killed_at_twenty_moments_end_as_one_that_was_not(folder, tally):
+    whole = folder.with_name(f"{folder.name}-whole")
+    finish(start(whole, *SMALL))
+    expected = results(whole)
+    rng = random.Random(20261127)
+    for _ in range(2):
+        shutil.rmtree(folder, ignore_errors=True)
+        for moment, (awaited, delay) in MOMENTS.items():
+            process = start(folder, *SMALL)
+            fresh = {path for path in leftovers(folder) if awaited(folder)}
+            for path in fresh:  # of an earlier kill: what is awaited is to come anew
+                path.unlink() if path.is_file() else shutil.rmtree(path)
+            assert wait_for(lambda: awaited(folder), process), f"the run never came to {moment}"  # noqa: B023
+            time.sleep(rng.uniform(0, delay))
+            kernels = kernels_of(folder) if rng.random() < 0.5 else []
+            for pid in (process.pid, *kernels):  # in half of the kills all ends at once, as with the machine
+                os.kill(pid, signal.SIGKILL)
+            process.communicate()
+            whole_or_absent(folder)
+            tally("interruption", f"kill -9 while {moment}" if " " in moment else f"kill -9 during {moment}")
+        finish(start(folder, *SMALL))
+        assert results(folder) == expected
+        tally(
+            "interruption", "killed runs' results: metrics, predictions and bundles equal to the last digit"
+        )
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob(".*.partial")] if folder.exists() else []
+
+
+def whole_or_absent(folder: Path) -> None:
+    """Whatever has a final name after a kill is whole."""
+    if (folder / "data" / "columns.json").is_file():
+        for split in ("train", "val", "test"):
+            assert len(tables.read_split(folder / "data", split))
+    if (folder / "tokenizer" / "tokenizer.json").is_file():
+        NameTokenizer.load(folder / "tokenizer")
+    for model in MODELS:
+        if (folder / model).exists():
+            verify(folder / model)
+
+
+def results(folder: Path) -> dict[str, object]:
+    """All that a run says, but for the clock: each step's metrics, the predictions, the bundles' checksums."""
+    found: dict[str, object] = {}
+    for path in sorted((folder / "steps").glob("*/metrics.json")):
+        found[path.parent.name] = without_clock(json.loads(path.read_text()), folder.name)
+    for path in sorted((folder / "predictions").iterdir()):
+        found[path.name] = pl.read_parquet(path).to_dicts()
+    for model in MODELS:
+        found[model] = json.loads((folder / model / MANIFEST).read_text())["files"]
+    return found
+
+
+def without_clock(content: object, name: str) -> object:
+    if isinstance(content, dict):
+        return {key: without_clock(value, name) for key, value in content.items() if key not in CLOCK}
+    if isinstance(content, list):
+        return [without_clock(value, name) for value in content]
+    return content
