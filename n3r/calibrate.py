@@ -359,7 +359,7 @@ def _problems(content: Any) -> list[str]:
         return problems
     method, n_classes = content["method"], content["n_classes"]
     n_maps = 0 if method == "none" else 1 if n_classes == 2 else n_classes
-    fields = [set(MAPS[method]._fields)] * n_maps if n_maps else []
-    if [set(state) for state in content["maps"]] != fields:
+    maps = content["maps"]
+    if len(maps) != n_maps or any(set(state) != set(MAPS[method]._fields) for state in maps):
         problems.append(f"maps: expected {n_maps} of method {method} for {n_classes} classes")
     return problems

@@ -26,12 +26,12 @@ MIN_COMPARED = 30  # rows of a class: the extremes of many tiny groups differ by
 class EvaluationConfig(BaseModel):
     """Where a team would act, what its mistakes cost, and how rows are grouped."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     fpr: float = Field(0.01, gt=0, lt=1)  # share of good orders that may be stopped: the operating point
     cost_missed: float = Field(100.0, gt=0)  # a fraud that goes through, in any currency
     cost_alarm: float = Field(10.0, gt=0)  # a good order that is stopped
-    n_slices: int = Field(6, ge=1)  # of time
+    n_slices: int = Field(6, ge=1, le=1000)  # of time
     seed: int = Field(0, ge=0)  # of resampling
 
     @classmethod

@@ -10,7 +10,6 @@ Decisions:
 - A column that is constant in training carries nothing and is left out.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -22,7 +21,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
-from n3r.schema import LABEL
+from n3r.schema import LABEL, MOST_TOLD, explain, read_json
 
 NO_LABEL = -1
 CHUNK = 1024  # rows that are scaled at a time
@@ -33,7 +32,7 @@ Risk = Annotated[float, Field(ge=0, le=1)]
 class FeatureConfig(BaseModel):
     """How columns are imputed, risk-encoded and scaled."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # NOTE[DIFF] the legacy reads numbers as they are: one amount of 10 million sets its batch's variance.
     scaling: Literal["quantile", "none"] = "quantile"
@@ -44,7 +43,7 @@ class FeatureConfig(BaseModel):
     smooth_factor: float = Field(0.0, ge=0)  # of all rows: how many the prior counts for in a category
     # NOTE[DIFF] the legacy's threshold is 0: a category seen once gets the label of its only row (defect 37).
     count_threshold: int = Field(20, ge=0)  # categories of fewer rows get the prior
-    n_folds: int = Field(5, ge=2)  # for the risks of the training rows themselves
+    n_folds: int = Field(5, ge=2, le=1000)  # for the risks of the training rows themselves
     seed: int = Field(0, ge=0)  # of the folds
 
 
@@ -53,6 +52,26 @@ class RiskTable(TypedDict):
 
     bins: dict[str, Risk]
     default_bin: Risk
+
+
+LearnedTable = TypedDict("LearnedTable", {**RiskTable.__annotations__, "column": str, "class": int})
+
+
+class Knots(TypedDict):
+    """A column's map from value to normal score."""
+
+    value: list[FiniteFloat]
+    score: list[FiniteFloat]
+
+
+class State(TypedDict):
+    """What `fit` learns, as `to_dict` gives it beside the config."""
+
+    imputation: dict[str, FiniteFloat]
+    risk_tables: dict[str, LearnedTable]
+    precomputed_risk: bool
+    knots: dict[str, Knots]
+    indicators: list[str]
 
 
 PRECOMPUTED = {
@@ -272,10 +291,9 @@ class TabularFeatures:
 
     @classmethod
     def from_dict(cls, state: dict) -> Self:
-        """The inverse of `to_dict`; ValueError where a part of the state is missing."""
-        absent = [key for key in ("config", *STATE) if key not in state]
-        if absent:
-            raise ValueError(f"the state of the features lacks {absent}: fit them again")
+        """The inverse of `to_dict`; ValueError names all of the state that is missing, unknown or wrong."""
+        if problems := _state_problems(state):
+            raise ValueError(f"the state of the features {'; it '.join(problems)}: fit them again")
         features = cls(FeatureConfig(**state["config"]))
         for key in STATE:
             setattr(features, f"{key}_", state[key])
@@ -315,9 +333,9 @@ def read_precomputed(path: str | Path) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of precomputed values")
     try:
-        found = json.loads(path.read_bytes())
+        found = read_json(path)
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON; write a pickled one as JSON where it was made") from error
+        raise ValueError(f"{error}; write a pickled one as JSON where it was made") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected a JSON object with a key for each column")
     kind = "risk tables" if any(isinstance(entry, dict) for entry in found.values()) else "imputation values"
@@ -350,6 +368,51 @@ class _Learned(NamedTuple):
         x = np.minimum(np.maximum(x, v[self.first]), v[self.last])
         share = (x - v[low]) / (v[low + 1] - v[low])  # and no slope: between denormal knots it is infinite
         return s[low] + share * (s[low + 1] - s[low])
+
+
+def _state_problems(state: Any) -> list[str]:
+    """What is wrong with a state; of a risk table only the column is told, for its keys may be identities."""
+    keys = ("config", *STATE)
+    if not isinstance(state, dict):
+        return [f"is no object but {type(state).__name__}"]
+    problems = [f"lacks {absent}"] if (absent := [key for key in keys if key not in state]) else []
+    if unknown := [key for key in state if key not in keys]:
+        problems.append(f"has the unknown keys {unknown[:MOST_TOLD]}")
+    if problems:
+        return problems
+    try:
+        FeatureConfig.model_validate(state["config"])
+    except ValidationError as error:
+        problems.append(f"has a wrong config: {explain(error, FeatureConfig.model_fields)}")
+    try:
+        TypeAdapter(State).validate_python({key: state[key] for key in STATE}, strict=True)
+    except ValidationError as error:
+        wrong = dict.fromkeys(fault["loc"][:2] for fault in error.errors(include_input=False))
+        told = [" of ".join(map(str, reversed(place))) for place in wrong][:MOST_TOLD]
+        return [*problems, f"has wrong values in {told}"]
+    return problems + _contradictions(state)
+
+
+def _contradictions(state: State) -> list[str]:
+    """What does not go together in a state of the right types."""
+    raw = {**state["imputation"], **state["risk_tables"]}
+    knots = {name: np.array(knots["value"]) for name, knots in state["knots"].items()}
+    with np.errstate(over="ignore"):
+        uneven = [
+            name
+            for name, value in knots.items()
+            if not (len(value) == len(state["knots"][name]["score"]) > 1)
+            or not ((np.diff(value) > 0).all() and np.isfinite(value[-1] - value[0]))
+        ]
+    indicators = state["indicators"]
+    found = {
+        "has two features named": [name for name in state["imputation"] if name in state["risk_tables"]],
+        "has knots that do not ascend, one score each, for": uneven,
+        "has knots of the unknown features": [name for name in knots if name not in raw],
+        "has indicators of the unknown features": [n for n in indicators if n not in state["imputation"]],
+        "has indicators twice for": sorted({name for name in indicators if indicators.count(name) > 1}),
+    }
+    return [f"{problem} {names[:MOST_TOLD]}" for problem, names in found.items() if names]
 
 
 def _side_by_side(columns: list[np.ndarray], n_rows: int) -> np.ndarray:

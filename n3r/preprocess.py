@@ -26,7 +26,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from n3r.schema import (
     FILE_COLUMN,
     LABEL,
+    LONGEST_SHAPE,
     MISSING,
+    MOST_TOLD,
     ORACLE,
     SEGMENT,
     SEPARATOR,
@@ -41,6 +43,8 @@ from n3r.schema import (
 
 ROW, DROP, ID, ENTITY, ENTITY_TIME = "__row__", "__drop__", "__id__", "__entity__", "__etime__"
 RAW_LABEL, SPLIT, TIE = "__raw_label__", "__split__", "__tie__"
+OWN_NAMES = (ROW, DROP, ID, ENTITY, ENTITY_TIME, RAW_LABEL, SPLIT, TIE)
+LONGEST_CODE = 3  # characters of a label that a message shows; a longer one may be a name
 Frame = TypeVar("Frame", pl.LazyFrame, pl.DataFrame)
 SIDE_BY_SIDE = 6  # wide columns that are read at a time
 _KEYS = [ROW, DROP, ID, ENTITY, TIME, ENTITY_TIME, SEGMENT, LABEL]
@@ -66,7 +70,7 @@ class PrepareConfig(BaseModel):
     train: float = Field(0.70, gt=0, le=1)
     val: float = Field(0.15, ge=0, lt=1)  # the legacy: 0.95, 0, 0.05
     test: float = Field(0.15, ge=0, lt=1)
-    seed: int = 0  # of the random split
+    seed: int = Field(0, ge=0)  # of the random split
     first_order_only: bool = True  # where the map has an entity
     max_bad_dates: float = Field(0.01, ge=0, le=1)  # share of unreadable times that is tolerated
 
@@ -134,7 +138,12 @@ def prepare(frame: pl.LazyFrame, column_map: ColumnMap, config: PrepareConfig | 
 
 
 def mark_rows(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
-    """Add the key columns, and the code of the step that drops a row by its own content."""
+    """Add the key columns, and the code of the step that drops a row by its own content.
+
+    Raises ValueError for a table that has a column of such a name already.
+    """
+    if taken := [name for name in OWN_NAMES if name in frame.collect_schema()]:
+        raise ValueError(f"the table has the columns {taken}, names that n3r uses itself: rename them")
     return (
         frame.with_row_index(ROW)
         .with_columns(pl.lit(None, dtype=pl.UInt8).alias(DROP))
@@ -317,14 +326,21 @@ def _check_labels(marked: pl.LazyFrame, keys: pl.DataFrame, column_map: ColumnMa
         return
     other = marked.filter(pl.col(DROP) == OTHER_LABEL).group_by(RAW_LABEL).len()
     values = other.sort("len", RAW_LABEL, descending=[True, False]).collect()
-    # A column of many values is no label but, say, a name: its values are not to be shown.
-    listed = ", ".join(f"{value!r} ({n} rows)" for value, n in values.iter_rows())
-    found = listed if values.height <= 10 else f"{values.height} different values, not shown"
+    # A column of many or of long values may be no label but, say, a name: they are not to be shown.
+    listed = ", ".join(f"{_code(value)!r} ({n} rows)" for value, n in values.head(MOST_TOLD).iter_rows())
+    found = listed if values.height <= MOST_TOLD else f"{values.height} different values, not shown"
+    known = [*column_map.label_values]
+    known = f"{known[:MOST_TOLD]}{' and more' * (len(known) > MOST_TOLD)}"
     raise ValueError(
         f"column {column_map.label!r} (label): {n_rows} rows have a label outside label_values "
-        f"{list(column_map.label_values)}: {found}; add them to the column map or set "
+        f"{known}: {found}; add them to the column map or set "
         'other_labels to "drop"'
     )
+
+
+def _code(label: str) -> str:
+    """A short label, or the shape of a longer one."""
+    return label if len(label) <= LONGEST_CODE else mask(label[:LONGEST_SHAPE])
 
 
 def _check_times(
@@ -339,11 +355,14 @@ def _check_times(
         tolerable = bad.height <= config.max_bad_dates * reached.height and bad.height < reached.height
         if column is None or bad.is_empty() or tolerable:
             continue
-        first = _only(frame, keys.height, bad.head(1)).select(_text(column)).collect().item()
+        kind = frame.collect_schema()[column]  # polars breaks at the text of a date that no calendar has
+        cell = pl.col(column).to_physical() if kind.is_temporal() else pl.col(column)
+        first = _only(frame, keys.height, bad.head(1)).select(cell.cast(pl.String)).collect().item()
+        shape = mask((first or "")[:LONGEST_SHAPE])
         raise ValueError(
             f"column {column!r} ({role}): {bad.height} of {reached.height} rows have no time in "
             f"the format {time_format or 'ISO 8601'!r} (tolerated: {config.max_bad_dates:.2%}); "
-            f"the first of them looks like {mask(first or '')!r}; set {role}_format in the column "
+            f"the first of them looks like {shape!r}; set {role}_format in the column "
             "map, or max_bad_dates"
         )
 

@@ -135,13 +135,23 @@ def typed_row(row: Mapping[str, Any], inputs: Inputs) -> dict[str, str | float |
 
 def _typed_table(row: Mapping[str, Any], inputs: Inputs) -> dict[str, str | float | None]:
     """`typed_row` of values that a table must tell the type of."""
-    cells = {name: pl.Series([_scalar(row[name])], strict=False) for name in inputs.names if name in row}
-    frame = pl.DataFrame(cells)
-    _require({**dict.fromkeys(row, pl.String()), **frame.schema}, inputs, "the row")
+    if not isinstance(row, Mapping):
+        raise ValueError(f"expected a row as a dict, column -> value, found {type(row).__name__}")
+    frame = pl.DataFrame({name: _cell(row[name]) for name in inputs.names if name in row})
+    names = [name for name in row if isinstance(name, str)]
+    _require({**dict.fromkeys(names, pl.String()), **frame.schema}, inputs, "the row")
     frame, bad = typed(frame, inputs)
     if bad:
         raise ValueError("; ".join(f"column {column!r} {reason}" for _, column, reason in bad))
     return frame.row(0, named=True)
+
+
+def _cell(value: Any) -> pl.Series:
+    """A column of this one value, of the type Object where polars has none for it."""
+    try:
+        return pl.Series([_scalar(value)], strict=False)
+    except Exception:  # what objects raise that polars takes apart is their own affair
+        return pl.Series([value], dtype=pl.Object)
 
 
 def _scalar(value: Any) -> Any:
@@ -194,7 +204,9 @@ class Writer:
     def write(self, frame: pl.DataFrame) -> None:
         """Append rows; raises ValueError where their columns or types are not the first ones'."""
         if self.schema not in (None, frame.schema):
-            raise ValueError(f"{self.path}: rows of {frame.schema} after rows of {self.schema}")
+            raise ValueError(
+                f"{self.path}: rows of {_kinds(frame.schema)} after rows of {_kinds(self.schema)}"
+            )
         with writing(self.path):
             if self.kind == "parquet":
                 frame.write_parquet(self.parts / f"{self.n_parts:09d}.parquet")
@@ -243,6 +255,10 @@ def writer(path: str | Path, kind: str) -> Iterator[Writer]:
         rows.remove()
 
 
+def _kinds(schema: pl.Schema) -> str:
+    return ", ".join(f"{name} {kind.base_type()}" for name, kind in schema.items())
+
+
 def _append(frame: pl.DataFrame, file: BinaryIO, kind: str, with_header: bool) -> None:
     if kind == "jsonl":
         frame.write_ndjson(file)
@@ -262,7 +278,7 @@ def _require(schema: Mapping[str, pl.DataType], inputs: Inputs, file: str = "the
         if kind is None:
             problems.append(f"{name!r} is missing{near(name, schema)}")
         elif not (_is_text(kind) or kind.is_numeric() or kind in (pl.Boolean, pl.Null)):
-            problems.append(f"{name!r} is {kind}, expected text, a number or boolean")
+            problems.append(f"{name!r} is {kind.base_type()}, expected text, a number or boolean")
     if problems:
         listed = "".join(f"\n- {problem}" for problem in problems)
         raise ValueError(f"{file} ({len(schema)} columns) does not fit the model:{listed}")
@@ -288,6 +304,7 @@ class _Source:
 
     def __init__(self, path: Path, kind: str, inputs: Inputs, size: int, region: str | None, max_record: int):
         self.path, self.kind, self.inputs, self.size = path, kind, inputs, size
+        self.name = str(path).encode(errors="replace").decode()  # a table holds UTF-8 alone
         self.max_record = max_record
         self.constants = {} if region is None else {REGION: pl.lit(region)}
         self.names = [name for name in inputs.names if name not in self.constants]  # in the file
@@ -314,7 +331,7 @@ class _Source:
         """Type the cells and turn bad ones into rejects."""
         frame, cells = typed(raw.frame.with_columns(**self.constants), self.inputs)
         cells = sorted([*raw.cells, *cells], key=lambda cell: cell[0])
-        rejects = [Reject(str(self.path), row, None, None, reason) for row, reason in raw.lost]
+        rejects = [Reject(self.name, row, None, None, reason) for row, reason in raw.lost]
         for at, bad in groupby(cells, key=lambda cell: cell[0]):
             rejects.append(self._reject(raw, at, list(bad)))
         if cells:
@@ -328,7 +345,7 @@ class _Source:
         reason += f"; other bad cells of the row: {names}" if names else ""
         broken = self.inputs.id is None or any(name == self.inputs.id for _, name, _ in cells)
         value = None if broken else raw.frame[self.inputs.id][at : at + 1].cast(pl.String)[0]
-        return Reject(str(self.path), raw.rows[at], value, column, reason)
+        return Reject(self.name, raw.rows[at], value, column, reason)
 
     def _require(self, schema: Mapping[str, pl.DataType]) -> None:
         _require({**schema, **dict.fromkeys(self.constants, pl.String())}, self.inputs, str(self.path))

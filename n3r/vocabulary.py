@@ -30,13 +30,13 @@ N_MEASURED = 10_000  # held-out texts that a compression is measured on, as in t
 class TokenizerConfig(BaseModel):
     """How the vocabulary is trained and sized; the defaults are the legacy's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     target_compression: float = Field(2.5, gt=1)  # characters per token
-    min_frequency: int = Field(25, ge=1)  # a merge seen less often is not made
-    max_vocab: int = Field(50_000, ge=100)
+    min_frequency: int = Field(25, ge=1, le=10**9)  # a merge seen less often is not made
+    max_vocab: int = Field(50_000, ge=100, le=10**6)  # the library sets aside memory for so many
     held_out: float = Field(0.2, gt=0, lt=1)  # share of the texts kept for measuring
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 def train_tokenizer(
