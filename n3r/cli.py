@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from n3r import pipeline
+from n3r.limits import MAX_EXPANSION
 from n3r.manifest import sha256, verify
 
 if TYPE_CHECKING:
@@ -68,13 +69,14 @@ def run(
             f"{map_file} has {column_map.n_classes} classes; steps 01 to 05 compare with a legacy of two: "
             "run 06, which takes any number"
         )
-    given: dict[str, Any] = {f"{chosen[0].name}.column_map": str(map_file)}
+    first = chosen[0].name
+    given: dict[str, Any] = {f"{first}.column_map": str(map_file)}
+    if data:
+        given[f"{first}.data"] = [_absolute(item) for item in data]
+    parameters = pipeline.resolve_parameters(size, given, p or [])
     inputs = [map_file]
     if data:
-        files = [_absolute(item) for item in data]
-        given[f"{chosen[0].name}.data"] = files
-        inputs += scan(files, column_map).files
-    parameters = pipeline.resolve_parameters(size, given, p or [])
+        inputs += scan(given[f"{first}.data"], column_map, parameters[first]["max_expansion"]).files
     folder = pipeline.ROOT / "runs" / name
     with _resumable():
         done = pipeline.run_steps(folder, parameters, inputs, chosen)
@@ -93,7 +95,7 @@ def run(
 
 
 @app.command()
-def score(
+def score(  # noqa: PLR0913 - one argument an option
     inputs: Annotated[
         list[str], typer.Argument(help="Parquet, CSV, TSV, JSON lines: files, folders, REGION=path")
     ],
@@ -107,6 +109,13 @@ def score(
     ] = "stop",
     int8: Annotated[bool, typer.Option(help="the 8-bit weights, where the bundle has them")] = False,
     threads: Annotated[int | None, typer.Option(help="of the model; default: all processors", min=1)] = None,
+    for_spreadsheets: Annotated[
+        bool,
+        typer.Option("--for-spreadsheets", help="a ' before text of a CSV that one would run as a formula"),
+    ] = False,
+    max_expansion: Annotated[
+        float, typer.Option(help="a file that holds more times its size than this is refused", min=1)
+    ] = MAX_EXPANSION,
 ) -> None:
     """Score rows with a bundle: id, score, p_calibrated, percentile, in the rows' order."""
     from n3r.score import Scorer, score_files
@@ -115,7 +124,15 @@ def score(
         raise ValueError(f"--on-error takes stop or skip, not {on_error!r}")
     if format not in (None, "parquet", "csv", "tsv", "jsonl"):
         raise ValueError(f"--format takes parquet, csv, tsv or jsonl, not {format!r}")
-    counts = score_files(Scorer(bundle, threads, int8), inputs, output, format, on_error == "skip")
+    counts = score_files(
+        Scorer(bundle, threads, int8),
+        inputs,
+        output,
+        format,
+        on_error == "skip",
+        max_expansion=max_expansion,
+        for_spreadsheets=for_spreadsheets,
+    )
     summary = f"{counts.read:,} rows read, {counts.scored:,} scored, {counts.rejected:,} rejected"
     typer.echo(f"{summary}: {output}", err=True)
 

@@ -15,7 +15,6 @@ Decisions:
 - Output is written aside and renamed. Parquet goes to one part a chunk, then into one file.
 """
 
-import gzip
 import math
 import re
 import shutil
@@ -30,6 +29,7 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
+from n3r.limits import MAX_EXPANSION, check_parquet, opened_gzip
 from n3r.records import Batch, Cell, Table, batches, lines, objects, records
 from n3r.schema import near
 from n3r.tables import (
@@ -49,6 +49,7 @@ KINDS = ("parquet", "csv", "tsv", "jsonl")
 MAX_RECORD = 1 << 24  # bytes of one CSV record or JSON line
 NOT_A_NUMBER, NESTED = "is not a number", "is a list or an object"
 _SLICE_ROWS, _SLICE_BYTES = 1 << 17, 1 << 25
+_FORMULA = r"^\s*[=+\-@\t\r\n＝＋－＠]"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _STRINGS = frozenset((str, type(None)))
 _NUMBERS = frozenset((float, int, bool, type(None)))
@@ -170,12 +171,13 @@ def read_chunks(
     *,
     region: str | None = None,
     max_record: int = MAX_RECORD,
+    max_expansion: float = MAX_EXPANSION,
 ) -> Iterator[Chunk]:
     """Rows of one file, at most `size` at a time; a file without rows gives one empty chunk.
 
     `region` becomes the column `region` of every row. CSV records and JSON lines of more than
     `max_record` bytes are rejects. Raises FileNotFoundError, or ValueError naming the file when it
-    cannot be read or lacks columns.
+    cannot be read, lacks columns or holds more than `max_expansion` times its size (limits.py).
     """
     path = Path(path)
     kind = format_of(path, ROW_SUFFIXES)
@@ -185,7 +187,7 @@ def read_chunks(
         raise ValueError(f"a chunk has at least one row, asked for {size}")
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    source = _Source(path, kind, inputs, size, region, max_record)
+    source = _Source(path, kind, inputs, size, region, max_record, max_expansion)
     with source.reading():
         for raw in source.chunks():
             yield source.chunk(raw)
@@ -194,8 +196,8 @@ def read_chunks(
 class Writer:
     """Rows on their way into one file."""
 
-    def __init__(self, path: Path, kind: str):
-        self.path, self.kind = path, kind
+    def __init__(self, path: Path, kind: str, for_spreadsheets: bool = False):
+        self.path, self.kind, self.for_spreadsheets = path, kind, for_spreadsheets
         self.aside = path.with_name(f".{path.name}.partial")
         self.parts = path.with_name(f".{path.name}.parts")
         self.schema: pl.Schema | None = None
@@ -211,8 +213,9 @@ class Writer:
             if self.kind == "parquet":
                 frame.write_parquet(self.parts / f"{self.n_parts:09d}.parquet")
             else:
+                shown = _harmless(frame) if self.for_spreadsheets and self.kind in SEPARATORS else frame
                 with self.aside.open("ab") as file:
-                    _append(frame, file, self.kind, with_header=self.n_parts == 0)
+                    _append(shown, file, self.kind, with_header=self.n_parts == 0)
         self.schema, self.n_parts = frame.schema, self.n_parts + 1
 
     def open(self) -> None:
@@ -238,15 +241,16 @@ class Writer:
 
 
 @contextmanager
-def writer(path: str | Path, kind: str) -> Iterator[Writer]:
+def writer(path: str | Path, kind: str, for_spreadsheets: bool = False) -> Iterator[Writer]:
     """`.write(frame)` appends rows to a new "parquet", "csv", "tsv" or "jsonl" file.
 
-    The file appears, or replaces an older one, when the block ends; if that fails nothing is left.
-    Raises ValueError naming the folder when it cannot be written.
+    `for_spreadsheets` puts a ' before each text of a CSV or TSV that one would run as a formula. The file
+    appears, or replaces an older one, when the block ends; if that fails nothing is left. Raises ValueError
+    naming the folder when it cannot be written.
     """
     if kind not in KINDS:
         raise ValueError(f"cannot write {path} as {kind!r}, only as {', '.join(KINDS)}")
-    rows = Writer(Path(path), kind)
+    rows = Writer(Path(path), kind, for_spreadsheets)
     try:
         rows.open()
         yield rows
@@ -256,7 +260,7 @@ def writer(path: str | Path, kind: str) -> Iterator[Writer]:
 
 
 def _kinds(schema: pl.Schema) -> str:
-    return ", ".join(f"{name} {kind.base_type()}" for name, kind in schema.items())
+    return ", ".join(f"{name!r} {kind.base_type()}" for name, kind in schema.items())
 
 
 def _append(frame: pl.DataFrame, file: BinaryIO, kind: str, with_header: bool) -> None:
@@ -264,6 +268,13 @@ def _append(frame: pl.DataFrame, file: BinaryIO, kind: str, with_header: bool) -
         frame.write_ndjson(file)
     else:
         frame.write_csv(file, separator=SEPARATORS[kind], include_header=with_header)
+
+
+def _harmless(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows as a spreadsheet may open them: no text or name begins as a formula does."""
+    text = pl.col(pl.String)
+    safe = frame.with_columns(pl.when(text.str.contains(_FORMULA)).then("'" + text).otherwise(text))
+    return safe.rename(lambda name: f"'{name}" if re.match(_FORMULA, name) else name)
 
 
 def _is_text(kind: pl.DataType) -> bool:
@@ -302,10 +313,19 @@ def _no_numbers(texts: pl.DataFrame, numbers: pl.DataFrame) -> list[Cell]:
 class _Source:
     """One file being read."""
 
-    def __init__(self, path: Path, kind: str, inputs: Inputs, size: int, region: str | None, max_record: int):
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        inputs: Inputs,
+        size: int,
+        region: str | None,
+        max_record: int,
+        max_expansion: float,
+    ):
         self.path, self.kind, self.inputs, self.size = path, kind, inputs, size
         self.name = str(path).encode(errors="replace").decode()  # a table holds UTF-8 alone
-        self.max_record = max_record
+        self.max_record, self.max_expansion = max_record, max_expansion
         self.constants = {} if region is None else {REGION: pl.lit(region)}
         self.names = [name for name in inputs.names if name not in self.constants]  # in the file
 
@@ -351,7 +371,9 @@ class _Source:
         _require({**schema, **dict.fromkeys(self.constants, pl.String())}, self.inputs, str(self.path))
 
     def _open(self) -> BinaryIO:
-        return gzip.open(self.path) if self.path.name.lower().endswith(".gz") else self.path.open("rb")
+        if self.path.name.lower().endswith(".gz"):
+            return opened_gzip(self.path, self.max_expansion)
+        return self.path.open("rb")
 
     def _strings(self, columns: Sequence[Sequence[str | None]]) -> pl.DataFrame:
         """The file's wanted columns as text."""
@@ -361,6 +383,7 @@ class _Source:
     def _parquet(self) -> Iterator[Batch]:
         table = scan_file(self.path, "parquet")
         self._require(table.collect_schema())
+        check_parquet(self.path, self.names, self.max_expansion)
         n_rows = table.select(pl.len()).collect().item()
         dense = _SLICE_BYTES * n_rows // self.path.stat().st_size  # rows in so many bytes
         step = max(min(_SLICE_ROWS, dense) // self.size, 1) * self.size

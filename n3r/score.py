@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from n3r.calibrate import Calibration
 from n3r.features import TabularFeatures
+from n3r.limits import MAX_EXPANSION
 from n3r.manifest import verify, written_by
 from n3r.rows import KINDS, ROW_SUFFIXES, Inputs, Reject, expand, read_chunks, typed, typed_row, writer
 from n3r.schema import ColumnMap, explain, is_pattern, read_json
@@ -113,18 +114,17 @@ class Scorer:
         inputs, known = self.inputs, [*(key for keys in TEXT_KEYS for key in keys), "tabular"]
         foreign = [name for name in self._reads if name not in known]
         gives = [node.name for node in self._session.get_outputs()]
-        n_tokens, longest = model.get("vocab_size"), self._longest
+        n_tokens, n_classes, longest = model.get("vocab_size"), model.get("n_classes"), self._longest
+        more = not _is_size(n_tokens) or self.tokenizer.vocab_size > n_tokens
         twice = [name for name in inputs.numeric if name in (inputs.id, *inputs.text, *inputs.categorical)]
         faults = {
             f"the graph reads {foreign}, which n3r does not know": foreign,
             f"the graph gives {gives} in place of probs": gives != ["probs"],
             f"its features read {twice} as numbers, which are text": twice,
             "its features read names that are patterns": any(map(is_pattern, inputs.names)),
-            "config.json and calibration.json are of other classes": model.get("n_classes")
-            != self._n_classes,
+            "config.json and calibration.json are of other classes": n_classes != self._n_classes,
             "config.json has a block_size that is no length": longest is not None and not _is_size(longest),
-            "tokenizer.json has more tokens than config.json says": not _is_size(n_tokens)
-            or self.tokenizer.vocab_size > n_tokens,
+            "tokenizer.json has more tokens than config.json says": more,
         }
         if wrong := [fault for fault, found in faults.items() if found]:
             raise ValueError(f"the files are not those of one model: {'; '.join(wrong)}")
@@ -266,13 +266,15 @@ def score_files(
     kind: str | None = None,
     skip: bool = False,
     progress: bool = True,
+    max_expansion: float = MAX_EXPANSION,
+    for_spreadsheets: bool = False,
 ) -> Counts:
     """Score files, folders and patterns of Parquet, CSV, TSV and JSON lines, rows and files in their order.
 
     An `output` that ends in .parquet, .csv, .tsv or .jsonl is one file of all rows; else it is a folder that
     gets a file for each file, in the `kind` given or its own. With `skip` rows that cannot be read are listed
     beside the output, in `<its name>.rejects.csv`; otherwise the first of them is a ValueError naming file,
-    row and column, and nothing is written.
+    row and column, and nothing is written. `max_expansion` and `for_spreadsheets`: see rows.py.
     """
     from tqdm import tqdm
 
@@ -282,7 +284,7 @@ def score_files(
         desc="scored", unit=" rows", unit_scale=True, mininterval=0.5, file=sys.stderr, **hidden
     ) as bar:
         for target, sources in _targets(expand(items), Path(output), kind).items():
-            found = _score_into(target, sources, scorer, skip, bar)
+            found = _score_into(target, sources, scorer, skip, bar, max_expansion, for_spreadsheets)
             counts = Counts(*(a + b for a, b in zip(counts, found, strict=True)))
     return counts
 
@@ -309,12 +311,18 @@ def _targets(files: list[tuple[Path, str | None]], output: Path, kind: str | Non
 
 
 def _score_into(
-    target: Path, sources: list[tuple[Path, str | None]], scorer: Scorer, skip: bool, bar: Any
+    target: Path,
+    sources: list[tuple[Path, str | None]],
+    scorer: Scorer,
+    skip: bool,
+    bar: Any,
+    max_expansion: float,
+    for_spreadsheets: bool,
 ) -> Counts:
     n_read = n_rejected = 0
     rejects = target.with_name(f"{target.stem}.rejects.csv")
     with ExitStack() as files:
-        scored = files.enter_context(writer(target, target.suffix.removeprefix(".")))
+        scored = files.enter_context(writer(target, target.suffix.removeprefix("."), for_spreadsheets))
         rejected = None
         # An id may be a number in Parquet and is text in CSV.
         ids = (
@@ -323,12 +331,12 @@ def _score_into(
             else []
         )
         for path, region in sources:
-            for chunk in read_chunks(path, scorer.inputs, region=region):
+            for chunk in read_chunks(path, scorer.inputs, region=region, max_expansion=max_expansion):
                 if chunk.rejects and not skip:
                     raise ValueError(_refusal(chunk.rejects))
                 scored.write(scorer.score_typed(chunk.frame).with_columns(ids))
                 if chunk.rejects:
-                    rejected = rejected or files.enter_context(writer(rejects, "csv"))
+                    rejected = rejected or files.enter_context(writer(rejects, "csv", for_spreadsheets))
                     rejected.write(pl.DataFrame(chunk.rejects, schema=REJECTS, orient="row"))
                 n_read += chunk.n_rows
                 n_rejected += len(chunk.rejects)

@@ -18,6 +18,7 @@ Decisions:
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
+from n3r.limits import MAX_EXPANSION, check_gzip, check_parquet
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, SPLITS, ColumnMap, read_json
 
 SUFFIXES = {
@@ -66,20 +68,24 @@ class Source:
             raise ValueError(f"damaged, write anew: {', '.join(damaged)}") from None
 
 
-def scan(data: str | Path | Sequence[str | Path], column_map: ColumnMap) -> Source:
+def scan(
+    data: str | Path | Sequence[str | Path], column_map: ColumnMap, max_expansion: float = MAX_EXPANSION
+) -> Source:
     """One lazy table of files, folders and patterns.
 
     "NA=path" gives the rows of that path the value NA in a column `region`. With `split_files` in
     the map, each row also gets the name of its file. Raises FileNotFoundError, or ValueError naming
-    the file at fault.
+    the file at fault, also one that holds more than `max_expansion` times its size (limits.py).
     """
     regions = find_files([data] if isinstance(data, str | Path) else data)
     formats = sorted({format_of(path) for path in regions})
     if len(formats) > 1:
         raise ValueError(f"one call reads one format, found {' and '.join(formats)} files")
-    frames = {path: _open(path, formats[0]) for path in regions}
+    frames = {path: _open(path, formats[0], max_expansion) for path in regions}
     frames = {path: _with_origin(frames[path], path, regions[path], column_map) for path in frames}
     shared, dropped = _shared_columns(frames, column_map)
+    for path in frames if formats[0] == "parquet" else []:
+        check_parquet(path, shared, max_expansion)
     if formats[0] in SEPARATORS:
         numbers = _number_columns(frames, shared, column_map)
         frames = {p: f.with_columns(number(name) for name in numbers) for p, f in frames.items()}
@@ -281,16 +287,18 @@ def scan_file(path: Path, kind: str, types: Mapping | None = None) -> pl.LazyFra
     return pl.scan_csv(path, separator=separator, schema=types, infer_schema=False, glob=False)
 
 
-def _open(path: Path, kind: str) -> pl.LazyFrame:
+def _open(path: Path, kind: str, max_expansion: float) -> pl.LazyFrame:
     """The file as a lazy table; raises ValueError if it is empty or cannot be read."""
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
     try:
+        if path.name.lower().endswith(".gz"):
+            check_gzip(path, max_expansion)
         frame = scan_file(path, kind)
         names = frame.collect_schema().names()
         # The rows of a CSV are counted where they are decoded: an open quote would hide them here.
         _refuse_no_rows(path, 1 if kind in SEPARATORS else frame.select(pl.len()).collect().item())
-    except (*POLARS_ERRORS, OSError):
+    except (*POLARS_ERRORS, OSError, EOFError, zlib.error):
         raise ValueError(_damage(path, kind)) from None
     twice = [name for name in names if re.search(r"_duplicated_\d+$", name)]
     if kind in SEPARATORS and twice:

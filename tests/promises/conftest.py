@@ -1,4 +1,4 @@
-"""What the tests of promises share: a small trained bundle, and the table of what was tried and what was lost."""
+"""What the tests of promises share: a small trained bundle, and the table of what was tried and lost."""
 
 from collections import defaultdict
 from collections.abc import Callable

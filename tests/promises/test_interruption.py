@@ -1,4 +1,4 @@
-"""Interrupted work is not lost: a killed or stopped run goes on with the same command and ends as if it had not been."""
+"""Interrupted work is not lost: the same command goes on, and ends as a run that was never interrupted."""
 
 import json
 import os
@@ -187,7 +187,7 @@ def test_runs_killed_at_twenty_moments_end_as_one_that_was_not(folder, tally):
 
 
 def leftovers(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob(".*.partial")] if folder.exists() else []
+    return list(folder.rglob(".*.partial")) if folder.exists() else []
 
 
 def whole_or_absent(folder: Path) -> None:
@@ -203,7 +203,7 @@ def whole_or_absent(folder: Path) -> None:
 
 
 def results(folder: Path) -> dict[str, object]:
-    """All that a run says, but for the clock: each step's metrics, the predictions, the bundles' checksums."""
+    """All that a run says, but for the clock: metrics of the steps, predictions, checksums of the bundles."""
     found: dict[str, object] = {}
     for path in sorted((folder / "steps").glob("*/metrics.json")):
         found[path.parent.name] = without_clock(json.loads(path.read_text()), folder.name)

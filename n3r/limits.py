@@ -1,0 +1,195 @@
+"""How much more than its size a file may hold: what keeps a small file from a stranger from filling memory.
+
+Decisions:
+- A file may hold as much as `max_expansion` times its size, or 256 MiB if that is more. Orders hold 3 to 10
+  times their size in Parquet, 3 to 20 times in gzip.
+- gzip is counted as it is decompressed, as its own word on its size is worth nothing.
+- Parquet is measured by the headers of its pages, which are what a reader allocates by, and by its rows, for
+  a page of one repeated value may stand for a billion. The footer's own sums are not asked.
+- Of thrift's compact protocol, which Parquet's headers are written in, `_Thrift` reads what they use; the
+  libraries that read all of Parquet weigh more than n3r.
+"""
+
+import gzip
+import struct
+from collections.abc import Collection, Iterator, Set
+from pathlib import Path
+from typing import Any, BinaryIO
+
+MAX_EXPANSION = 200
+ALWAYS = 1 << 28  # bytes that any file may hold
+_DEFLATE = 1032  # the most that deflate can expand
+_BLOCK = 1 << 20
+_HEADER = 1 << 12  # bytes read of a page's header at first
+_VALUE = 8  # bytes of memory that a value takes at least
+_DEEPEST = 32
+
+
+def allowed(path: Path, max_expansion: float = MAX_EXPANSION) -> int:
+    """The bytes that a file may hold."""
+    return max(ALWAYS, int(max_expansion * path.stat().st_size))
+
+
+def check_gzip(path: Path, max_expansion: float = MAX_EXPANSION) -> None:
+    """Raise ValueError naming the file where a gzip file holds more than is allowed."""
+    if _DEFLATE * path.stat().st_size > allowed(path, max_expansion):
+        with opened_gzip(path, max_expansion) as file:
+            while file.read(_BLOCK):
+                pass
+
+
+def opened_gzip(path: Path, max_expansion: float = MAX_EXPANSION) -> gzip.GzipFile:
+    """A gzip file to read; ValueError naming it where more than is allowed has been read."""
+    return _Counted(path, max_expansion)
+
+
+class _Counted(gzip.GzipFile):
+    def __init__(self, path: Path, max_expansion: float):
+        super().__init__(path, "rb")
+        self.path, self.left, self.max_expansion = path, allowed(path, max_expansion), max_expansion
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self._count(super().read(size))
+
+    def readline(self, size: int | None = -1) -> bytes:
+        return self._count(super().readline(size))
+
+    def _count(self, content: bytes) -> bytes:
+        self.left -= len(content)
+        if self.left < 0:
+            raise ValueError(_too_much(self.path, self.max_expansion))
+        return content
+
+
+def check_parquet(path: Path, names: Collection[str], max_expansion: float = MAX_EXPANSION) -> None:
+    """Raise ValueError naming a Parquet file that holds more than is allowed in the columns `names`.
+
+    What is no Parquet passes, for the reader to say so.
+    """
+    most = allowed(path, max_expansion)
+    try:
+        with path.open("rb") as file:
+            n_bytes = _parquet_bytes(file, set(names), most)
+    except (_Damaged, IndexError, KeyError, TypeError, AttributeError, struct.error):
+        return
+    if n_bytes > most:
+        raise ValueError(_too_much(path, max_expansion))
+
+
+def _too_much(path: Path, max_expansion: float) -> str:
+    factor = f"{max_expansion:g} times its size"
+    return f"{path} holds more than {factor}: a bomb? if you trust it, raise max_expansion"
+
+
+def _parquet_bytes(file: BinaryIO, names: Set[str], most: int) -> int:
+    """Bytes that the columns take, as far as is needed to see that they are more than `most`."""
+    file.seek(-8, 2)
+    length, magic = struct.unpack("<I4s", file.read(8))
+    if magic != b"PAR1" or length > file.tell() - 8:
+        raise _Damaged
+    file.seek(-8 - length, 2)
+    groups = _Thrift(file.read(length)).struct()[4]
+    n_rows = sum(group[3] for group in groups)
+    pages = 0
+    for group in groups:
+        for chunk in group[1]:
+            column = chunk[3]
+            if column[3][0].decode(errors="replace") in names:
+                for header in _pages(file, column):
+                    pages += header[2]
+                    if pages > most:
+                        return pages
+    return max(pages, n_rows * _VALUE * len(names))
+
+
+def _pages(file: BinaryIO, column: dict[int, Any]) -> Iterator[dict[int, Any]]:
+    """The headers of a column chunk's pages."""
+    at = min(column[9], column.get(11) or column[9])  # of the data, of the dictionary
+    end = at + column[7]
+    while at < end:
+        file.seek(at)
+        reader = _Thrift(file.read(_HEADER))
+        try:
+            header = reader.struct()
+        except IndexError:  # it has statistics of long texts
+            file.seek(at)
+            reader = _Thrift(file.read(end - at))
+            header = reader.struct()
+        if header[2] < 0 or header[3] < 0:
+            raise _Damaged
+        yield header
+        at += reader.at + header[3]
+
+
+class _Damaged(ValueError):
+    """These bytes are not what they should be."""
+
+
+class _Thrift:
+    """Structs of thrift's compact protocol as dicts: field number -> number, bytes, list or dict."""
+
+    def __init__(self, content: bytes):
+        self.content, self.at, self.depth = content, 0, 0
+
+    def struct(self) -> dict[int, Any]:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise _Damaged
+        found, number = {}, 0
+        while byte := self._byte():
+            step, kind = byte >> 4, byte & 15
+            number = number + step if step else self._number()
+            found[number] = kind == 1 if kind in (1, 2) else self._value(kind)
+        self.depth -= 1
+        return found
+
+    def _value(self, kind: int) -> Any:
+        if kind in (4, 5, 6):
+            return self._number()
+        if kind in (9, 10):
+            return self._list()
+        readers = {
+            1: self._byte,
+            2: self._byte,
+            3: self._byte,
+            7: self._double,
+            8: self._bytes,
+            12: self.struct,
+        }
+        return readers[kind]()
+
+    def _byte(self) -> int:
+        self.at += 1
+        return self.content[self.at - 1]
+
+    def _unsigned(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self._byte()
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    def _number(self) -> int:
+        value = self._unsigned()
+        return (value >> 1) ^ -(value & 1)
+
+    def _double(self) -> float:
+        self.at += 8
+        return struct.unpack("<d", self.content[self.at - 8 : self.at])[0]
+
+    def _bytes(self) -> bytes:
+        length = self._unsigned()
+        start = self.at
+        self.at += length
+        if self.at > len(self.content):
+            raise IndexError
+        return self.content[start : self.at]
+
+    def _list(self) -> list[Any]:
+        byte = self._byte()
+        length = self._unsigned() if byte >> 4 == 15 else byte >> 4
+        if length > len(self.content):
+            raise _Damaged
+        return [self._value(byte & 15) for _ in range(length)]
