@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from n3r.pretrained import found
 from n3r.text import Dropout, TextBranch
 
+# Of transformers' configuration what names code to fetch and run: kernels, a repository's own classes.
+_NAMING_CODE = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config")
+
 
 class BertEncoder(nn.Module):
     """An encoder of the transformers library over the chunks of a text.
@@ -27,8 +30,9 @@ class BertEncoder(nn.Module):
         super().__init__()
         from transformers import AutoConfig, AutoModel
 
+        plain = {k: v for k, v in architecture.items() if k[0] != "_" and k not in _NAMING_CODE}
         try:
-            config = AutoConfig.for_model(**architecture)
+            config = AutoConfig.for_model(**plain)
         except ValueError as error:  # which goes on to list 700 names
             raise ValueError(str(error).partition(". ")[0]) from None
         # NOTE[DIFF] no dropout on attention weights: drawn one by one, it took 15 % of a training step.

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import torch
+from pydantic import ValidationError
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from n3r.calibrate import Calibration, fit_calibration
@@ -20,11 +23,21 @@ from n3r.card import model_card
 from n3r.data import OrderDataset, make_loader
 from n3r.export import export_onnx, onnx_scores, quantize_onnx
 from n3r.features import TabularFeatures
-from n3r.manifest import MANIFEST, verify, versions, write_json, write_manifest, written_by, written_whole
+from n3r.manifest import (
+    MANIFEST,
+    MOST_BYTES,
+    verify,
+    versions,
+    write_json,
+    write_manifest,
+    written_by,
+    written_whole,
+)
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
 from n3r.processes import is_first_process
 from n3r.schema import LABEL, TIME, ColumnMap, read_json
+from n3r.score import read_parts
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, collate_for, fit, predict
 
@@ -126,26 +139,34 @@ class Bundle(NamedTuple):
         }
 
     @classmethod
-    def load(cls, folder: Path) -> "Bundle":
-        """Read a bundle after `manifest.verify`; the model is in eval mode on the CPU."""
+    def load(cls, folder: Path, most_bytes: int = MOST_BYTES) -> "Bundle":
+        """Read a bundle after `manifest.verify`; the model is in eval mode on the CPU.
+
+        Raises FileNotFoundError or ValueError naming the files at fault.
+        """
         folder = Path(folder)
-        writers = verify(folder)
-        config = read_json(folder / "config.json")
+        writers = verify(folder, most_bytes)
+        config, column_map, features, calibration, texts = read_parts(folder)
+        try:
+            model_config, train_config = ModelConfig(**config["model"]), TrainConfig(**config["train"])
+        except (KeyError, TypeError, ValidationError):
+            raise ValueError(f"{folder / 'config.json'} does not describe a model and its training") from None
         with written_by(folder / "model.safetensors", "torch", writers):
-            model = RiskModel(ModelConfig(**config["model"]))
-            model.load_state_dict(load_file(folder / "model.safetensors"))
+            model = _with_weights(model_config, folder / "model.safetensors")
         with written_by(folder / "tokenizer.json", "tokenizers", writers):
             tokenizer = load_tokenizer(folder)
+        measured = read_json(folder / "metrics.json")
+        data = config.get("data", {})
         return cls(
             model.eval(),
             tokenizer,
-            TabularFeatures.from_dict(read_json(folder / "features.json")),
-            ColumnMap.from_file(folder / "columns.json"),
-            TrainConfig(**config["train"]),
-            read_json(folder / "metrics.json"),
-            TextConfig(**config["texts"]),
-            Calibration.from_dict(read_json(folder / "calibration.json")),
-            config["data"],
+            features,
+            column_map,
+            train_config,
+            measured,
+            texts,
+            calibration,
+            data,
         )
 
 
@@ -178,6 +199,19 @@ def train_bundle(
     calibration = _calibrate(fitted.model, datasets.get("val"), pad_token)
     data = {**parts.data, "splits": {name: _describe(frame) for name, frame in splits.items()}}
     return parts._replace(model=fitted.model, calibration=calibration, data=data), fitted
+
+
+def _with_weights(config: ModelConfig, path: Path) -> RiskModel:
+    """The model of a config with a file's weights; ValueError for other sizes, before any are allocated."""
+    with torch.device("meta"):
+        wanted = {name: list(tensor.shape) for name, tensor in RiskModel(config).state_dict().items()}
+    with safe_open(path, "pt") as file:
+        found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no dict
+    if found != wanted:
+        raise ValueError("its weights are not of the sizes that config.json describes")
+    model = RiskModel(config)
+    model.load_state_dict(load_file(path))
+    return model
 
 
 def _calibrate(model: RiskModel, val: OrderDataset | None, pad_token: int) -> Calibration:

@@ -23,7 +23,7 @@ from n3r.data import LengthBucketSampler
 from n3r.schema import SPLITS
 from n3r.synth import generate_orders
 from n3r.tables import POLARS_ERRORS, SUFFIXES, format_of, scan_file
-from n3r.tokenizer import gather, pad
+from n3r.tokenizer import gather, pad, read_tokenizer
 
 END = "<|endoftext|>"
 SYNTHETIC, N_SYNTHETIC = "synthetic", 20_000
@@ -136,10 +136,7 @@ def load_tokenizer(place: str) -> Tokenizer:
         raise FileNotFoundError(
             f"no tokenizer {path}: give a tokenizer.json, {GPT2!r}, or 'bpe' to train one"
         )
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception on a bad file
-        raise ValueError(f"{path} is not a tokenizer file: {error}") from None
+    tokenizer = read_tokenizer(path)
     if tokenizer.token_to_id(END) is None:
         raise ValueError(f"the tokenizer {path} has no token {END}, which stands between documents")
     return _plain(tokenizer)

@@ -65,6 +65,12 @@ class CustomTransformerConfig(BaseModel):
             raise ValueError(f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}")
         return self
 
+    @property
+    def least_bytes(self) -> int:
+        """What the parameters take at least."""
+        d, blocks = self.d_model, self.n_blocks * (4 * self.d_model + 2 * self.d_ffn)
+        return DTYPES[self.dtype].itemsize * d * (self.vocab_size + self.max_seq_len + blocks)
+
     def differences(self, other: "CustomTransformerConfig") -> str:
         """What the other has and this one, of all that differs but the device; empty where nothing does."""
         own, theirs = (config.model_dump(exclude={"device"}) for config in (self, other))
@@ -346,6 +352,9 @@ class CustomTransformerWrapper:
     def from_checkpoint(cls, folder: Path, device: str = "cpu") -> Self:
         """The model of a checkpoint, on a device; raises as `load_checkpoint` does."""
         config, _ = read_config(folder)
+        weights = Path(folder) / MODEL
+        if weights.is_file() and weights.stat().st_size < config.least_bytes:  # before they are allocated
+            raise ValueError(f"{weights} does not hold the tensors that its config describes")
         wrapper = cls(config.model_copy(update={"device": device}))
         wrapper.load_checkpoint(folder)
         return wrapper

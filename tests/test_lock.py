@@ -57,7 +57,8 @@ def test_what_a_killed_holder_left_running_is_waited_for(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="cannot write into the folder .*file/run"), held(
-        tmp_path / "file" / "run"
+    with (
+        pytest.raises(ValueError, match="cannot write into the folder .*file/run"),
+        held(tmp_path / "file" / "run"),
     ):
         pass
