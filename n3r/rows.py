@@ -20,7 +20,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -235,8 +235,8 @@ class Writer:
             self.aside.replace(self.path)
 
     def remove(self) -> None:
-        if self.aside.is_file():
-            self.aside.unlink()
+        with suppress(OSError):  # what could not be made, for want of a shorter name, is not there
+            self.aside.unlink(missing_ok=True)
         shutil.rmtree(self.parts, ignore_errors=True)
 
 
@@ -272,9 +272,8 @@ def _append(frame: pl.DataFrame, file: BinaryIO, kind: str, with_header: bool) -
 
 def _harmless(frame: pl.DataFrame) -> pl.DataFrame:
     """The rows as a spreadsheet may open them: no text or name begins as a formula does."""
-    text = pl.col(pl.String)
-    safe = frame.with_columns(pl.when(text.str.contains(_FORMULA)).then("'" + text).otherwise(text))
-    return safe.rename(lambda name: f"'{name}" if re.match(_FORMULA, name) else name)
+    safe = frame.with_columns(pl.col(pl.String).str.replace(_FORMULA, "'${0}"))
+    return safe.rename(lambda name: re.sub(_FORMULA, r"'\g<0>", name))
 
 
 def _is_text(kind: pl.DataType) -> bool:
