@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from n3r.custom_layers import IGNORED
 from n3r.data import LengthBucketSampler
-from n3r.schema import SPLITS
+from n3r.schema import MOST_TOLD, SPLITS
 from n3r.synth import generate_orders
 from n3r.tables import POLARS_ERRORS, SUFFIXES, format_of, scan_file
 from n3r.tokenizer import gather, pad, read_tokenizer
@@ -226,7 +226,10 @@ def _read(path: Path, column: str, unit: str, limit: int | None) -> list[str]:
     kind = format_of(path, TABLES)
     if kind:
         try:
-            frame = pl.scan_ndjson(path) if kind == "jsonl" else scan_file(path, kind)
+            # In full: cells of another type further down would be lost without a word.
+            frame = (
+                pl.scan_ndjson(path, infer_schema_length=None) if kind == "jsonl" else scan_file(path, kind)
+            )
             return _cells(frame, column, str(path), limit)
         except (*POLARS_ERRORS, OSError):
             raise ValueError(f"{path} cannot be read as {kind}: damaged or another format") from None
@@ -241,9 +244,10 @@ def _read(path: Path, column: str, unit: str, limit: int | None) -> list[str]:
 def _cells(frame: pl.LazyFrame, column: str, where: str, limit: int | None) -> list[str]:
     schema = frame.collect_schema()
     if column not in schema:
-        raise ValueError(f"{where} has no column {column!r}; it has {', '.join(schema)}")
+        found = [*schema][:MOST_TOLD] + [f"{len(schema) - MOST_TOLD} more"] * (len(schema) > MOST_TOLD)
+        raise ValueError(f"{where} has no column {column!r}; it has {', '.join(found)}")
     if schema[column] != pl.String:
-        raise ValueError(f"the column {column!r} of {where} holds {schema[column]}, not text")
+        raise ValueError(f"the column {column!r} of {where} holds {schema[column].base_type()}, not text")
     present = frame.select(column).filter(pl.col(column).str.strip_chars() != "")
     return (present if limit is None else present.head(limit)).collect()[column].to_list()
 

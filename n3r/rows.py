@@ -41,8 +41,8 @@ from n3r.tables import (
     format_of,
     number,
     scan_file,
-    writing,
 )
+from n3r.whole import writing
 
 ROW_SUFFIXES = SUFFIXES | dict.fromkeys((".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"), "jsonl")
 KINDS = ("parquet", "csv", "tsv", "jsonl")
@@ -209,7 +209,7 @@ class Writer:
             raise ValueError(
                 f"{self.path}: rows of {_kinds(frame.schema)} after rows of {_kinds(self.schema)}"
             )
-        with writing(self.path):
+        with writing(self.path, *POLARS_ERRORS):
             if self.kind == "parquet":
                 frame.write_parquet(self.parts / f"{self.n_parts:09d}.parquet")
             else:
@@ -219,7 +219,7 @@ class Writer:
         self.schema, self.n_parts = frame.schema, self.n_parts + 1
 
     def open(self) -> None:
-        with writing(self.path):
+        with writing(self.path, *POLARS_ERRORS):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.remove()  # what a killed process left
             if self.kind == "parquet":
@@ -228,7 +228,7 @@ class Writer:
     def close(self) -> None:
         if self.schema is None:
             raise ValueError(f"{self.path}: nothing to write; write one frame at least, be it empty")
-        with writing(self.path):
+        with writing(self.path, *POLARS_ERRORS):
             if self.kind == "parquet":
                 parts = sorted(self.parts.iterdir())
                 pl.scan_parquet(parts, glob=False, hive_partitioning=False).sink_parquet(self.aside)

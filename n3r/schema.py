@@ -131,9 +131,10 @@ class ColumnMap(BaseModel):
         Raises FileNotFoundError, or ValueError naming the file and every key at fault.
         """
         path = Path(path)
-        if not path.exists():
-            raise FileNotFoundError(f"no column map at {path}; write one, see configs/")
-        content = read_json(path)
+        try:
+            content = read_json(path)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"no column map at {path}; write one, see configs/") from None
         if not isinstance(content, dict):
             raise ValueError(f"{path} must hold one JSON object, found {type(content).__name__}")
         try:
@@ -189,18 +190,21 @@ def read_json(path: str | Path, most: int = MAX_JSON) -> Any:
     Raises FileNotFoundError, or ValueError naming the file when it cannot be read; nothing of it is shown.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    if not path.is_file():  # a pipe would be waited for, for ever
-        raise ValueError(f"{path} cannot be read as JSON: it is no file")
-    if path.stat().st_size > most:
-        raise ValueError(f"{path} cannot be read as JSON: it has more than {most:,} bytes")
     try:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist")
+        if not path.is_file():  # a pipe would be waited for, for ever
+            raise ValueError("it is no file")
+        if path.stat().st_size > most:
+            raise ValueError(f"it has more than {most:,} bytes")
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError:
         raise ValueError(f"{path} cannot be read as JSON: too many brackets within brackets") from None
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path} cannot be read as JSON: {reason}") from None
 
 
 def explain(error: ValidationError, known: Iterable[str]) -> str:

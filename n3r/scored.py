@@ -60,6 +60,8 @@ def read_scored(path: str | Path, score: str = SCORE) -> pl.DataFrame:
     kind = format_of(path, ROW_SUFFIXES)
     if kind is None:
         raise ValueError(f"{path} is no score file: its name must end in {', '.join(ROW_SUFFIXES)}")
+    if not path.is_file():  # a pipe would be waited for, for ever
+        raise FileNotFoundError(f"no score file {path}")
     try:
         # In full: the types that a part of the lines suggests need not fit the rest.
         lines = pl.scan_ndjson(path, infer_schema_length=None) if kind == "jsonl" else scan_file(path, kind)
@@ -116,8 +118,15 @@ def labels_of(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     raise ValueError(f"no label on every row of {' or '.join(tables)}: give the orders and their column map")
 
 
+def _is_plain(kind: pl.DataType) -> bool:
+    """Whether columns of the type can be read as text."""
+    return not (kind.is_nested() or kind in (pl.Binary, pl.Object, pl.Duration, pl.Time))
+
+
 def _typed(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The id and words as text, numbers as numbers; one ValueError names all that is wrong."""
+    if odd := [f"{n!r} is {k.base_type()}" for n, k in frame.schema.items() if not _is_plain(k)]:
+        raise ValueError(f"{path}: {', '.join(odd)}, expected text, numbers or dates")
     table = frame.with_columns(pl.exclude(*NUMBERS, TIME).cast(pl.String))
     if TIME in frame.columns:
         table = table.with_columns(parse_time(TIME, None, frame.schema).alias(TIME))

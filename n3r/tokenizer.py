@@ -9,6 +9,7 @@ Decisions:
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -22,6 +23,7 @@ from n3r.clean import Cleaner, compose
 from n3r.pretrained import found
 from n3r.schema import MAX_JSON, ColumnMap, read_json
 from n3r.spelling import spelled, without_spelling, words_of
+from n3r.whole import whole_file
 
 Fields = Iterable[Iterable[str | None]]  # columns of texts, such as a DataFrame of strings
 SPECIAL_TOKENS = ["[CLS]", "[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MISSING]", "|"]
@@ -398,15 +400,22 @@ def read_tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception on a bad file
-        raise ValueError(f"{path} is not a tokenizer file: {error}") from None
+        # Its text may repeat a token, a piece of a name; the place at its end does not.
+        place = re.search(r"( at line \d+ column \d+)?$", str(error))[0]
+        raise ValueError(f"{path} is not a tokenizer file: the library cannot read it{place}") from None
 
 
 def _save(tokenizer: NameTokenizer | BertTokenizer, folder: Path) -> None:
-    folder = Path(folder)
-    tokenizer.tokenizer.save(str(folder / "tokenizer.json"))
     vocab = sorted(tokenizer.tokenizer.get_vocab().items(), key=lambda item: item[1])
-    _write_json(folder / "vocab.json", dict(vocab))
-    _write_json(folder / "tokenizer_metadata.json", tokenizer.metadata)
+    texts = {
+        "vocab.json": _json(dict(vocab)),
+        "tokenizer_metadata.json": _json(tokenizer.metadata),
+        "tokenizer.json": tokenizer.tokenizer.to_str(pretty=True),  # last: without it there is no tokenizer
+    }
+    (Path(folder) / "tokenizer.json").unlink(missing_ok=True)
+    for name, text in texts.items():
+        with whole_file(Path(folder) / name) as aside:
+            aside.write_text(text, encoding="utf-8")
 
 
 def _load(folder: Path) -> tuple[Tokenizer, dict | None]:
@@ -414,7 +423,8 @@ def _load(folder: Path) -> tuple[Tokenizer, dict | None]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run step 02_tokenizer first")
     tokenizer = read_tokenizer(path)
-    if len(vocab := tokenizer.get_vocab()) and max(vocab.values()) >= len(vocab):
+    numbers = tokenizer.get_vocab().values()
+    if set(numbers) != set(range(len(numbers))):
         raise ValueError(f"{path} is not a tokenizer file: its tokens are not numbered one by one from 0")
     metadata = Path(folder) / "tokenizer_metadata.json"
     if not metadata.is_file():
@@ -425,5 +435,5 @@ def _load(folder: Path) -> tuple[Tokenizer, dict | None]:
     return tokenizer, content
 
 
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+def _json(content: dict) -> str:
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
