@@ -200,8 +200,12 @@ def _plain(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _files(data: str) -> list[Path]:
-    place = Path(data).expanduser()
-    if not place.exists():
+    try:
+        place = Path(data).expanduser()
+        is_here = place.exists()
+    except (OSError, RuntimeError):  # a name too long for any file, the home of nobody
+        raise FileNotFoundError(f"no file or folder {data}") from None
+    if not is_here:
         looks_local = data.startswith((".", "/", "~")) or data.count("/") != 1 or format_of(place, TABLES)
         if looks_local or place.suffix in PROSE:
             raise FileNotFoundError(f"no file or folder {data}")

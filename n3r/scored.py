@@ -7,6 +7,7 @@ Decisions:
 - Labels come with the scores, or from the raw orders through their column map, as in training.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import polars as pl
 
 from n3r.preprocess import ID, mark_rows, select_wide
 from n3r.rows import ROW_SUFFIXES
-from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, check, near, parse_time
+from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, check, is_pattern, near, parse_time
 from n3r.tables import POLARS_ERRORS, format_of, number, scan, scan_file
 
 SCORE, CALIBRATED, KEY = "score", "p_calibrated", "id"
@@ -28,7 +29,11 @@ def scored_models(place: str | Path, score: str = SCORE) -> dict[str, pl.DataFra
     ValueError naming the place.
     """
     place = Path(place)
-    if place.is_file():
+    try:
+        is_file = place.is_file()
+    except OSError:  # a name too long for any file
+        raise FileNotFoundError(f"no score file or run {place}") from None
+    if is_file:
         return {place.stem: read_scored(place, score)}
     if (place / "predictions").is_dir():
         files = sorted((place / "predictions").glob("*_test.*"))
@@ -68,6 +73,8 @@ def read_scored(path: str | Path, score: str = SCORE) -> pl.DataFrame:
         frame = lines.collect()
     except (OSError, *POLARS_ERRORS):
         raise ValueError(f"{path} cannot be read as {kind}: damaged, cut short or another format") from None
+    if wrong := [name for name in frame.columns if is_pattern(name) or re.search(r"_duplicated_\d+$", name)]:
+        raise ValueError(f"{path} has {len(wrong)} columns named twice or as a pattern: rename them")
     if score not in frame.columns[1:]:
         raise ValueError(f"{path} has no column {score!r} beside its id{near(score, frame.columns)}")
     own = [name for name in (LABEL, SEGMENT, TIME, ORACLE, CALIBRATED) if name in frame.columns[1:]]

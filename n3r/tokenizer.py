@@ -205,7 +205,7 @@ class NameTokenizer:
     @classmethod
     def load(cls, folder: Path) -> "NameTokenizer":
         """Read what `save` wrote; FileNotFoundError says which step makes it."""
-        return cls(*_load(folder))
+        return _load(folder, cls)
 
 
 class BertTokenizer:
@@ -270,7 +270,7 @@ class BertTokenizer:
     @classmethod
     def load(cls, folder: Path) -> "BertTokenizer":
         """Read what `save` wrote; FileNotFoundError says which step makes it."""
-        return cls(*_load(folder))
+        return _load(folder, cls)
 
     @classmethod
     def from_pretrained(cls, pretrained: str) -> "BertTokenizer":
@@ -338,9 +338,7 @@ def _run_on(start: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def load_tokenizer(folder: Path) -> NameTokenizer | BertTokenizer:
     """The tokenizer of either kind that a folder holds."""
-    tokenizer, metadata = _load(folder)
-    bert = bool(metadata) and metadata.get("model_type") == "BERT"
-    return (BertTokenizer if bert else NameTokenizer)(tokenizer, metadata)
+    return _load(folder)
 
 
 def _encode_batch(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
@@ -418,7 +416,8 @@ def _save(tokenizer: NameTokenizer | BertTokenizer, folder: Path) -> None:
             aside.write_text(text, encoding="utf-8")
 
 
-def _load(folder: Path) -> tuple[Tokenizer, dict | None]:
+def _load(folder: Path, kind: type | None = None) -> NameTokenizer | BertTokenizer:
+    """The tokenizer in a folder, of this kind or of that which its metadata tell."""
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run step 02_tokenizer first")
@@ -426,13 +425,15 @@ def _load(folder: Path) -> tuple[Tokenizer, dict | None]:
     numbers = tokenizer.get_vocab().values()
     if set(numbers) != set(range(len(numbers))):
         raise ValueError(f"{path} is not a tokenizer file: its tokens are not numbered one by one from 0")
-    metadata = Path(folder) / "tokenizer_metadata.json"
-    if not metadata.is_file():
-        return tokenizer, None
-    content = read_json(metadata)
-    if not isinstance(content, dict):
-        raise ValueError(f"{metadata} must hold one JSON object, found {type(content).__name__}")
-    return tokenizer, content
+    place = Path(folder) / "tokenizer_metadata.json"
+    metadata = read_json(place) if place.is_file() else {}
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{place} must hold one JSON object, found {type(metadata).__name__}")
+    kind = kind or (BertTokenizer if metadata.get("model_type") == "BERT" else NameTokenizer)
+    try:
+        return kind(tokenizer, metadata)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _json(content: dict) -> str:
