@@ -13,6 +13,7 @@ Decisions:
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -250,7 +251,9 @@ def is_pattern(name: str) -> bool:
 
 
 def _is_time_format(time_format: str | None) -> bool:
-    """Whether polars can read by it; of half a time, such as "%H", it raises at the first row."""
+    """Whether polars can read by it: it raises at half a time, such as "%H", and breaks at a bare "%3"."""
+    if re.search(r"%\d(?!f)", time_format or ""):
+        return False
     try:
         pl.Series([""]).str.to_datetime(time_format or "%Y", strict=False)
     except PolarsError:

@@ -363,7 +363,7 @@ def _refusal(rejects: list[Reject]) -> str:
 
 
 def _is_size(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value < 2**31
 
 
 def _session(path: Path, threads: int | None) -> "InferenceSession":

@@ -11,6 +11,7 @@ Decisions:
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -38,8 +39,8 @@ class TextConfig(BaseModel):
 
     steps: list[str] = []  # names of clean.STEPS, for the text
     secondary_steps: list[str] = []  # for the second text, where the model class has one
-    max_tokens: int = Field(512, ge=8)  # of a text, or of each chunk of it
-    max_chunks: int = Field(5, ge=1)  # of a text; what is over is left out
+    max_tokens: int = Field(512, ge=8, le=2**31)  # of a text, or of each chunk of it
+    max_chunks: int = Field(5, ge=1, le=2**31)  # of a text; what is over is left out
 
     @model_validator(mode="after")
     def _composes(self) -> Self:
@@ -406,14 +407,14 @@ def read_tokenizer(path: Path) -> Tokenizer:
 def _save(tokenizer: NameTokenizer | BertTokenizer, folder: Path) -> None:
     vocab = sorted(tokenizer.tokenizer.get_vocab().items(), key=lambda item: item[1])
     texts = {
+        "tokenizer.json": tokenizer.tokenizer.to_str(pretty=True),
         "vocab.json": _json(dict(vocab)),
         "tokenizer_metadata.json": _json(tokenizer.metadata),
-        "tokenizer.json": tokenizer.tokenizer.to_str(pretty=True),  # last: without it there is no tokenizer
     }
-    (Path(folder) / "tokenizer.json").unlink(missing_ok=True)
-    for name, text in texts.items():
-        with whole_file(Path(folder) / name) as aside:
-            aside.write_text(text, encoding="utf-8")
+    with ExitStack() as files:  # which end in the opposite order: there is no tokenizer until all are there
+        for name, text in texts.items():
+            files.enter_context(whole_file(Path(folder) / name)).write_text(text, encoding="utf-8")
+        (Path(folder) / "tokenizer.json").unlink(missing_ok=True)
 
 
 def _load(folder: Path, kind: type | None = None) -> NameTokenizer | BertTokenizer:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -1056,6 +1057,7 @@ for what, changes, says in (
         "split_files names the split 'dev'",
     ),
     ("a format of half a time", {"time_format": "%H"}, "time_format is no strptime format"),
+    ("a format of half a fraction", {"time_format": "%3"}, "time_format is no strptime format"),
     ("an id that is a pattern", {"id": "^.*$"}, "'^.*$' is a name that polars takes for a pattern"),
     ("a text that is every column", {"text": ["*"]}, "'*' is a name that polars takes for a pattern"),
     (
@@ -1320,12 +1322,15 @@ for what, file, change, says in (
     ("a model that is null", "config", setting("model", to=None), "objects model, texts, train, data"),
     ("a step that there is not", "config", setting("texts", "steps", to=["nope"]), "no step 'nope'"),
     ("a list for a step", "config", setting("texts", "steps", to=[[]]), "key 'steps.0'"),
+    ("texts of 10**30 tokens", "config", setting("texts", "max_tokens", to=10**30), "key 'max_tokens'"),
     ("texts of -1 tokens", "config", setting("texts", "max_tokens", to=-1), "key 'max_tokens'"),
     ("a billion classes", "config", setting("model", "n_classes", to=10**9),
         "config.json and calibration.json are of other classes"),
     ("a text for its classes", "config", setting("model", "n_classes", to="2"),
         "config.json and calibration.json are of other classes"),
     ("texts of a negative length", "config", setting("model", "block_size", to=-5),
+        "block_size that is no length"),
+    ("texts of a length beyond all", "config", setting("model", "block_size", to=2**63),
         "block_size that is no length"),
     ("texts of a length that is text", "config", setting("model", "block_size", to="x"),
         "block_size that is no length"),
@@ -1573,7 +1578,7 @@ def as_parameter(case: Case) -> Any:
     return pytest.param(case, id=f"{case.kind}: {case.name}", marks=marks)
 
 
-@pytest.mark.parametrize("case", map(as_parameter, CASES))
+@pytest.mark.parametrize("case", [as_parameter(case) for case in CASES])
 def test_bad_input_is_handled_as_the_table_says(case, small, tmp_path, tally, capfd):
     with in_time(SECONDS):
         if case.says:
@@ -1598,6 +1603,25 @@ def test_the_table_is_large_and_names_each_case_once():
     assert {case.kind for case in CASES} == {
         "files", "columns", "values", "configs", "parameters", "bundles", "tokenizers"
     }  # fmt: skip
+
+
+def test_the_program_says_one_thing_and_ends_with_2(small, tmp_path, tally):
+    names = [b"rows.csv", b"row\xffs.csv", b"nowhere.csv"]
+    files = [tmp_path / os.fsdecode(name) for name in names]
+    for path in files[:2]:
+        put(path, header(small) + line(small, amount=NAME) + line(small))
+    n3r = [sys.executable, "-m", "n3r.cli", "score", "--bundle", small.folder, "-o", tmp_path / "scores.csv"]
+    said = ["rows that cannot be read", "rows that cannot be read", "no file, folder or pattern"]
+    for path, words in zip(files, said, strict=True):
+        with in_time(SECONDS):
+            done = subprocess.run([*n3r, path], cwd=pipeline.ROOT, capture_output=True)
+        message = done.stderr.decode(errors="replace").rpartition("\r")[2]  # behind the progress bar
+        assert done.returncode == 2 and words in message and message.count("n3r:") == 1, message
+        assert b"Traceback" not in done.stderr and NAME not in message and not done.stdout
+        assert not (tmp_path / "scores.csv").exists()
+        tally(PROMISE, "parameters refused or handled as the table says", 1, 0)
+    done = subprocess.run([*n3r, files[1], "--on-error", "skip"], cwd=pipeline.ROOT, capture_output=True)
+    assert done.returncode == 0 and b"2 rows read, 1 scored, 1 rejected" in done.stderr
 
 
 # ---- anything at all ----
@@ -1715,6 +1739,38 @@ def test_any_order_given_as_a_dict_is_scored_or_refused_by_column(small, tally, 
         table = scorer_of(small.folder).explain_one(order)
         assert table["contribution"].is_finite().all()
     tally(PROMISE, ROWS, 1, 0)
+
+
+JUNK = [None, True, 0, -1, 1.5, 1e308, 1e-320, float("nan"), 10**30, 2**63, "", "x", "\ud800", "^.*$", "*"]
+JUNK += [[], {}, [[]], [1], {"x": 1}, {"": None}, [1e308, -1e308]]
+CONFIGS = ["config", "columns", "features", "calibration", "tokenizer", "tokenizer_metadata"]
+
+
+@given(
+    stem=st.sampled_from(CONFIGS),
+    junk=st.sampled_from(JUNK),
+    steps=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+)
+@seldom
+def test_junk_anywhere_in_a_bundle_is_refused_or_does_no_harm(small, tmp_path, tally, stem, junk, steps):
+    def change(content: Any) -> None:
+        for left, step in zip(range(len(steps))[::-1], steps, strict=True):
+            keys = list(content) if isinstance(content, dict) else range(len(content))
+            key = keys[step % len(keys)]
+            if not left or not (isinstance(content[key], dict | list) and content[key]):
+                break
+            content = content[key]
+        content[key] = junk
+
+    shutil.rmtree(tmp_path / "bundle", ignore_errors=True)
+    try:
+        scorer = Scorer(bundle_with(small, tmp_path, **{f"{stem}__json": change}), 1)
+        scored = scorer.score(some_orders(small))
+        assert are_probabilities(scored) and scored.height == 3
+        assert scorer.explain_one(an_order(small))["contribution"].is_finite().all()
+    except ValueError as error:
+        assert len(str(error)) <= LONGEST_MESSAGE
+    tally(PROMISE, "values anywhere in a bundle's JSON refused or without harm", 1, 0)
 
 
 def count_bytes(small, place: Path, name: str, content: bytes) -> int:
