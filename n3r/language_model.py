@@ -55,7 +55,7 @@ class LanguageModelConfig(CustomTransformerConfig):
     vocab_size: int = Field(512, ge=257)
     epochs: int = Field(5, ge=1)
     batch_size: int = Field(64, ge=1)  # windows
-    learning_rate: float = Field(2e-3, gt=0)  # at its peak
+    learning_rate: float = Field(2e-3, gt=0, allow_inf_nan=False)  # at its peak
     warmup: float = Field(0.05, ge=0, lt=1)  # share of the steps until the peak; then half a cosine to 0
     eval_every: int = Field(100, ge=1)  # steps
     patience: int = Field(5, ge=1)  # evaluations without a better validation loss before stopping
@@ -138,7 +138,8 @@ class LanguageModel(NamedTuple):
         Raises ValueError for a prompt that fills them, and as the wrapper does.
         """
         end = self.tokenizer.token_to_id(END)
-        ids = [end, *self.tokenizer.encode(prompt).ids]
+        text = prompt.encode(errors="replace").decode()  # an argument of the shell may hold half characters
+        ids = [end, *self.tokenizer.encode(text).ids]
         longest = max_length or self.wrapper.config.max_seq_len
         prompts = torch.tensor([ids]).expand(n, -1)
         found = self.wrapper.generate(prompts, longest, temperature, top_k, end, seed)
