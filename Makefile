@@ -2,7 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup bert run test lint notebooks lab bench bench-smoke example clean
+AUDIT := .audit/bin
+
+.PHONY: help setup bert run test torture lint notebooks lab bench bench-smoke example audit licences clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +27,9 @@ test: lint  ## lint, pytest, and nbval on the notebooks
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
 
+torture: $(READY) audit  ## every promise of reports/reliability.md, tried hard, into that report (an hour)
+	$(BIN)/python -m pytest tests/promises --tally reports/reliability.md
+
 lint: $(READY)  ## ruff on code and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,6 +51,14 @@ example: run  ## renew reports/example from the quick run; its picture where chr
 	cp runs/quick/report/report.* runs/quick/report/lstm2risk.* reports/example/
 	! command -v chromium >/dev/null || chromium --headless --no-sandbox --disable-gpu --hide-scrollbars \
 		--window-size=1200,1000 --screenshot=reports/example/report.png reports/example/report.html 2>/dev/null
+
+audit:  ## what looks for known holes in the exact versions, and for licences, beside .venv
+	test -x $(AUDIT)/pip-audit || { $(PYTHON) -m venv .audit && $(AUDIT)/pip install --quiet \
+		--disable-pip-version-check pip-audit==2.10.1 pip-licenses==5.5.5; }
+
+licences: $(READY) audit  ## renew reports/licences.md
+	{ printf '# Licences of what n3r is installed with\n\nn3r itself is under the MIT licence. `make licences` writes this.\n\n'; \
+		$(AUDIT)/pip-licenses --python $(BIN)/python --with-system --ignore-packages n3r --format markdown | tr -s ' -'; } > reports/licences.md
 
 clean:  ## remove what runs and tools left; keeps .venv
 	rm -rf runs .pytest_cache .ruff_cache .hypothesis

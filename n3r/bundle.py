@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import torch
 from pydantic import ValidationError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from n3r.calibrate import Calibration, fit_calibration
@@ -31,7 +31,6 @@ from n3r.manifest import (
     write_json,
     write_manifest,
     written_by,
-    written_whole,
 )
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
@@ -40,6 +39,7 @@ from n3r.schema import LABEL, TIME, ColumnMap, read_json
 from n3r.score import read_parts
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, collate_for, fit, predict
+from n3r.whole import whole_folder
 
 
 class Bundle(NamedTuple):
@@ -89,7 +89,7 @@ class Bundle(NamedTuple):
         Raises ValueError when the folder cannot be written and RuntimeError when there is no correct graph.
         """
         if is_first_process():
-            with written_whole(Path(folder), "the bundle", MANIFEST) as aside:
+            with whole_folder(folder, "the bundle", MANIFEST, SafetensorError) as aside:
                 self._write(aside, int8_rows)
 
     def _write(self, folder: Path, int8_rows: pl.DataFrame | None) -> None:

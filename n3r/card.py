@@ -188,8 +188,9 @@ def _warnings(columns: Mapping) -> list[str]:
 
 def _limits(columns: Mapping) -> list[str]:
     lines = [
-        "- The tokenizer keeps fragments of the training texts, features.json keeps values of the training "
-        "columns: guard the bundle as the data it was made from.",
+        "- What the bundle holds of people: the vocabulary has the pieces of names that come min\\_frequency "
+        "times or more in training (tokenizer\\_metadata.json), features.json the categories of "
+        "count\\_threshold rows or more and quantiles of numbers. Guard it as the data it was made from.",
         "- The end of a long text is not read (max\\_tokens, max\\_chunks and block\\_size above).",
         "- A missing column is an error; a missing value is filled as it was in training.",
     ]

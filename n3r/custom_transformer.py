@@ -37,8 +37,9 @@ from n3r.custom_layers import (
     cross_entropy,
     cross_entropy_backward,
 )
-from n3r.manifest import write_json, written_whole
+from n3r.manifest import write_json
 from n3r.schema import explain, read_json
+from n3r.whole import whole_folder
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 MODEL, OPTIMIZER, CONFIG = "model.safetensors", "optimizer.safetensors", "config.json"
@@ -318,7 +319,7 @@ class CustomTransformerWrapper:
 
         Raises ValueError when it cannot be written.
         """
-        with written_whole(Path(folder), "the checkpoint", CONFIG) as aside:
+        with whole_folder(folder, "the checkpoint", CONFIG, SafetensorError) as aside:
             self.write_checkpoint(aside)
 
     def write_checkpoint(self, folder: Path) -> None:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from n3r.model import Batch, RiskModel
 from n3r.text import BiLSTM
 from n3r.tokenizer import TEXT_KEYS
+from n3r.whole import writing
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -59,7 +60,8 @@ def export_torchscript(model: RiskModel, path: Path) -> None:
     with _checked(path, "the TorchScript export") as script, _quiet(), torch.inference_mode():
         traced = torch.jit.trace(net, (example_batch(model),), strict=False, check_trace=False)
         _refuse(max(float((traced(batch) - net(batch)).abs().max()) for batch in _shapes(model)))
-        traced.save(script)
+        with script.open("wb") as file:  # given a path, it ends the process when the disk is full
+            torch.jit.save(traced, file)
 
 
 def quantize_onnx(path: Path, target: Path) -> None:
@@ -185,16 +187,19 @@ def _shapes(model: RiskModel) -> list[Batch]:
 def _checked(path: Path, what: str) -> Iterator[Path]:
     """A path to write to; what stands beside it in the end gets its name in `path`'s folder."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
-        try:
-            yield Path(aside) / path.name
-        except Exception as error:
-            cause = error.__cause__ or error  # the exporter wraps the error that says what is wrong
-            reason = f"{type(cause).__name__}: {str(cause).strip()}".splitlines()[0]
-            raise RuntimeError(f"{path} was not written, {what} failed: {reason}") from error
-        for part in sorted(Path(aside).iterdir(), reverse=True):  # the weights before the graph
-            part.replace(path.parent / part.name)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
+            try:
+                yield Path(aside) / path.name
+            except OSError:  # a full disk
+                raise
+            except Exception as error:
+                cause = error.__cause__ or error  # the exporter wraps the error that says what is wrong
+                reason = f"{type(cause).__name__}: {str(cause).strip()}".splitlines()[0]
+                raise RuntimeError(f"{path} was not written, {what} failed: {reason}") from error
+            for part in sorted(Path(aside).iterdir(), reverse=True):  # the weights before the graph
+                part.replace(path.parent / part.name)
 
 
 def _refuse(difference: float) -> None:

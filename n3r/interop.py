@@ -17,6 +17,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -31,7 +32,7 @@ from n3r.bundle import Bundle
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.legacy import to_n3r
 from n3r.limits import check_zip
-from n3r.manifest import versions, write_json, written_whole
+from n3r.manifest import versions, write_json
 from n3r.model import ModelConfig, RiskModel, configure
 from n3r.published import (
     FRONT,
@@ -51,6 +52,7 @@ from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap, explain
 from n3r.tables import SEPARATORS
 from n3r.tokenizer import SPECIAL_TOKENS, NameTokenizer, TextConfig, read_tokenizer
 from n3r.train import TrainConfig
+from n3r.whole import whole_folder, writing
 
 ALWAYS = ("feature_columns.txt", "hyperparameters.json", "model.onnx", "model.pth", "model_artifacts.pth")
 LAYOUT = (
@@ -77,13 +79,18 @@ def write_sagemaker(bundle: Path, folder: Path, predictions: Path | None = None)
     if problems := _inexpressible(loaded):
         raise ValueError(f"the published layout cannot hold {bundle}: {'; '.join(problems)}")
     results = None if predictions is None else _results(Path(predictions), loaded.model.config.n_classes)
-    with written_whole(folder, "the layout", ALWAYS[0]) as aside:
+    with whole_folder(folder, "the layout", ALWAYS[0]) as aside:
         _write_tables(loaded, aside)
         _write_weights(loaded, aside)
         _write_tokenizer(loaded, aside)
         _write_graph(bundle, loaded, aside)
         if results:
-            torch.save(results, aside / "predict_results.pth")
+            _save(results, aside / "predict_results.pth")
+
+
+def _save(content: Any, path: Path) -> None:
+    with writing(path, RuntimeError):  # torch's, of a full disk
+        torch.save(content, path)
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -174,7 +181,7 @@ def _write_weights(bundle: Bundle, folder: Path) -> None:
         of_classes = torch.tensor(bundle.train_config.class_weights or [1.0] * config.n_classes)
         weights = to_published(weights, config.n_heads)
         weights |= {"class_weights_tensor": of_classes, "loss_fn.weight": of_classes.clone()}
-    torch.save(weights, folder / "model.pth")
+    _save(weights, folder / "model.pth")
     encoder = bundle.model.texts[0].encoder
     embedding = encoder.bert.get_input_embeddings() if config.encoder == "bert" else encoder.embedding
     artefacts = {
@@ -186,7 +193,7 @@ def _write_weights(bundle: Bundle, folder: Path) -> None:
         "features": bundle.features.to_dict(),  # what feeds these weights; model.onnx does it itself
         "versions": versions(),
     }
-    torch.save(artefacts, folder / "model_artifacts.pth")
+    _save(artefacts, folder / "model_artifacts.pth")
 
 
 def _write_tokenizer(bundle: Bundle, folder: Path) -> None:

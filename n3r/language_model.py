@@ -23,13 +23,15 @@ import numpy as np
 import polars as pl
 import torch
 from pydantic import Field, ValidationError
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from n3r.corpus import END, Documents, Windows, byte_pair_tokenizer, load_tokenizer, read_documents, windows
 from n3r.custom_transformer import CustomTransformerConfig, CustomTransformerWrapper
-from n3r.manifest import put_back, write_json, written_whole
+from n3r.manifest import write_json
 from n3r.schema import explain, key_values, read_json
+from n3r.whole import put_back, whole_folder
 
 BPE = "bpe"
 TRAINING = "training.json"
@@ -147,7 +149,7 @@ class LanguageModel(NamedTuple):
 
     def save(self, folder: Path, **state: Any) -> None:
         """Write model, tokenizer, config and history; the folder is replaced when all is written."""
-        with written_whole(Path(folder), "the language model", TRAINING) as aside:
+        with whole_folder(folder, "the language model", TRAINING, SafetensorError) as aside:
             self.wrapper.write_checkpoint(aside)
             self.tokenizer.save(str(aside / "tokenizer.json"))
             write_json(

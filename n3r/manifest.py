@@ -10,7 +10,6 @@ Decisions:
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -50,44 +49,6 @@ def write_manifest(folder: Path) -> None:
 def versions() -> dict[str, str]:
     """The libraries that a bundle's files depend on, and their versions here."""
     return {name: version(name) for name in LIBRARIES}
-
-
-@contextmanager
-def written_whole(folder: Path, what: str, mark: str) -> Iterator[Path]:
-    """A new folder to write into, which takes the place of `folder` at the end.
-
-    On failure nothing new is left and an earlier one stays; `put_back` mends what a kill left. Raises
-    ValueError naming `what` and the folder when it cannot be written, or when it holds something else: it is
-    neither empty nor has the file `mark`.
-    """
-    aside, earlier = _beside(folder, "partial"), _beside(folder, "earlier")
-    try:
-        put_back(folder)
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
-            raise ValueError(f"{folder} is no earlier {what.split()[-1]}: choose a new or an empty folder")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        yield aside
-        if folder.is_dir():
-            folder.rename(earlier)
-        aside.rename(folder)
-    except OSError as error:
-        raise ValueError(f"cannot write {what} {folder}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        put_back(folder)
-
-
-def put_back(folder: Path) -> None:
-    """End a replacement that was cut short: an earlier folder gets its name again where no new one has it."""
-    earlier = _beside(folder, "earlier")
-    if earlier.is_dir() and not folder.exists():
-        earlier.rename(folder)
-    shutil.rmtree(earlier, ignore_errors=True)
-
-
-def _beside(folder: Path, kind: str) -> Path:
-    return folder.with_name(f".{folder.name}.{kind}")
 
 
 def verify(folder: Path, most_bytes: int = MOST_BYTES) -> dict[str, str]:

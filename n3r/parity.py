@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, normalizers
 from torch import Tensor
@@ -45,6 +46,7 @@ from n3r.schema import LABEL, SEPARATOR, TEXT, read_json
 from n3r.tokenizer import NameTokenizer
 from n3r.train import Fitted, collate_for
 from n3r.vocabulary import truncate
+from n3r.whole import whole_folder
 
 LEGACY = {
     "lstm2risk": (LegacyLSTM2Risk, LegacyLSTMConfig),
@@ -175,20 +177,18 @@ def workable_batch_size(n_rows: int, batch_size: int, epochs: int) -> int:
 
 def save_legacy(run: LegacyRun, folder: Path) -> None:
     """Keep the legacy in a folder, with what it takes to score later; `load_legacy` reads it."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = {
         "model_class": run.model_class,
         "dimensions": asdict(run.model.config),
         "columns": run.columns,
         "orders_per_second": run.orders_per_second,
     }
-    save_file(
-        {name: t.contiguous() for name, t in run.model.state_dict().items()}, folder / "model.safetensors"
-    )
-    (folder / "tokenizer.json").write_text(run.tokenizer.tokenizer.to_str(), encoding="utf-8")
-    for name, content in (("config", config), ("history", run.history)):
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    weights = {name: t.contiguous() for name, t in run.model.state_dict().items()}
+    with whole_folder(folder, "the legacy", FILES[0], SafetensorError) as aside:
+        save_file(weights, aside / "model.safetensors")
+        (aside / "tokenizer.json").write_text(run.tokenizer.tokenizer.to_str(), encoding="utf-8")
+        for name, content in (("config", config), ("history", run.history)):
+            (aside / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def load_legacy(folder: Path) -> LegacyRun:

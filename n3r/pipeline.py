@@ -28,6 +28,7 @@ import typer
 
 from n3r import lock
 from n3r.manifest import sha256
+from n3r.whole import whole_file
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("n3r", "torch", "lightning", "transformers", "tokenizers", "polars", "scikit-learn", "numpy")
@@ -90,12 +91,8 @@ def versions() -> dict[str, str]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON aside, then rename; ValueError names the path when it cannot be written."""
-    aside = path.with_name(f".{path.name}.partial")
-    try:
+    with whole_file(path) as aside:
         aside.write_text(json.dumps(content, ensure_ascii=False, indent=1, default=str) + "\n")
-        aside.replace(path)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}") from None
 
 
 # ---- parameters ----

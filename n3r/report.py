@@ -213,7 +213,13 @@ def _tokenizer(found: dict) -> Section:
         drawn = [("The vocabulary chosen", plots.compression_curve(*points, size, target))]
         columns = {"vocabulary": ("vocab_size", ","), "characters per token": ("compression", ".3f")}
         tables = [tabulate("Vocabularies measured", columns, curve, 0)]
-    return Section("Tokenizer", drawn, tables, [note])
+    notes = [note]
+    if fewest := found.get("min_frequency"):
+        notes.append(
+            f"a piece of a name is a token only where it comes {fewest:,} times or more in training; of a "
+            "rarer one the vocabulary holds shorter pieces, at last single characters"
+        )
+    return Section("Tokenizer", drawn, tables, notes)
 
 
 def _data(data: dict, preparation: dict) -> Section:

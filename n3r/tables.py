@@ -11,8 +11,7 @@ Decisions:
 - Each CSV is read once in full before it is used (its numbers must be typed anyway), which finds
   damage early. A Parquet body is decoded only when used: `Source.reading` then names the file.
 - A polars message may quote the cell it stumbled on, a person's name: none is ever passed on.
-- Everything is written aside and renamed, and `columns.json`, written last, makes a folder of
-  splits complete.
+- Everything is written aside and renamed; a folder of splits is replaced as a whole.
 """
 
 import hashlib
@@ -29,6 +28,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from n3r.limits import MAX_EXPANSION, check_gzip, check_parquet
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, SPLITS, ColumnMap, read_json
+from n3r.whole import whole_file, whole_folder
 
 SUFFIXES = {
     ".parquet": "parquet",
@@ -111,7 +111,7 @@ def write(frame: pl.DataFrame, path: str | Path) -> None:
     kind = path.suffix.removeprefix(".")
     if kind != "parquet" and kind not in SEPARATORS:
         raise ValueError(f"cannot write {path}: the name must end in .parquet, .csv or .tsv")
-    with _aside(path) as aside:
+    with whole_file(path, *POLARS_ERRORS) as aside:
         if kind == "parquet":
             frame.write_parquet(
                 aside, compression_level=1
@@ -129,7 +129,8 @@ def write_splits(
 ) -> None:
     """Write prepared splits and `columns.json`: the resolved map, the format and the types.
 
-    Raises ValueError naming the folder when it cannot be written, or an unknown split or format.
+    An earlier run's stay until these are all written. Raises ValueError naming the folder when it cannot be
+    written or holds something else, or an unknown split or format.
     """
     folder = Path(folder)
     if sorted(splits) != sorted(SPLITS) or format not in SUFFIXES.values():
@@ -140,12 +141,13 @@ def write_splits(
     odd = [f"{name!r} ({kind})" for name, kind in types.items() if kind not in _DTYPES]
     if odd:
         raise ValueError(f"prepared tables hold only {list(_DTYPES)}, found {', '.join(odd)}")
-    _clear(folder)
-    for split in SPLITS:
-        write(splits[split], folder / f"{split}.{format}")
     content = {"format": format, "types": types, "column_map": column_map.model_dump()}
-    with _aside(folder / "columns.json") as aside:
-        aside.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    with whole_folder(folder, "prepared data", "columns.json") as aside:
+        for split in SPLITS:
+            write(splits[split], aside / f"{split}.{format}")
+        (aside / "columns.json").write_text(
+            json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
 
 
 def read_split(folder: str | Path, split: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -198,39 +200,6 @@ def _read_columns(folder: str | Path) -> dict:
         ) from None
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is damaged; run 01_preprocess again") from None
-
-
-@contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A path to write to, renamed to `path` at the end, or removed if anything fails."""
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield aside
-            aside.replace(path)
-    finally:
-        if aside.is_file():
-            aside.unlink()
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Within it, an error of the system or of polars becomes a ValueError naming file and folder."""
-    try:
-        yield
-    except (OSError, *POLARS_ERRORS) as error:
-        reason = getattr(error, "strerror", None) or "input/output error, a full disk?"
-        raise ValueError(
-            f"cannot write {path.name} into {path.parent} ({reason}); choose a folder that can be written"
-        ) from None
-
-
-def _clear(folder: Path) -> None:
-    """Remove an earlier run's splits, so that none of them outlives a change of format."""
-    for name in ("columns.json", *(f"{s}.{f}" for s in SPLITS for f in SUFFIXES.values())):
-        if (folder / name).is_file():
-            (folder / name).unlink()
 
 
 def format_of(path: Path, suffixes: Mapping[str, str] = SUFFIXES) -> str | None:

@@ -53,6 +53,7 @@ from n3r.data import (
 from n3r.model import TEXTS, ModelConfig, RiskModel, registered
 from n3r.text import BFLOAT16
 from n3r.tokenizer import ChunkedText
+from n3r.whole import whole_file
 
 
 class TrainConfig(BaseModel):
@@ -310,15 +311,8 @@ class _WholeFiles(TorchCheckpointIO):
     """Checkpoints that are there only when they are whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
-        aside = Path(path).with_name(f".{Path(path).name}.partial")
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole_file(path, RuntimeError) as aside:  # torch's, of a full disk
             torch.save(checkpoint, aside)
-            aside.replace(path)
-        except RuntimeError as error:  # torch's, of a full disk
-            raise ValueError(f"cannot write the checkpoint {path}: {error}") from None
-        finally:
-            aside.unlink(missing_ok=True)
 
 
 class _Checkpoint(ModelCheckpoint):

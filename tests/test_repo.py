@@ -22,6 +22,8 @@ LAYERS = [
         "processes",
         "memory",
         "lock",
+        "limits",
+        "whole",
         "spelling",
     ],
     ["custom_layers"],

@@ -1,7 +1,9 @@
 """What the tests of promises share: a small trained bundle, and the table of what was tried and lost."""
 
+import os
+import platform
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,66 @@ from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
 TALLY = pytest.StashKey[dict[tuple[str, str], list[int]]]()
+
+
+class Promise(NamedTuple):
+    """What is promised, in words for the report."""
+
+    key: str  # that tests give to `tally`
+    title: str
+    says: str
+
+
+# Test file -> its promise.
+PROMISES = {
+    "test_interruption": Promise(
+        "interruption",
+        "Interrupted work is not lost",
+        "A run that was killed or stopped goes on with the same command, from the last finished step or "
+        "the last checkpoint of a training, and ends with the metrics of a run that was not, to the last "
+        "digit. A step that was cut short begins anew. Loss of power is not tried: files are renamed, not"
+        " synced.",
+    ),
+    "test_half_written": Promise(
+        "half-written",
+        "Nothing half-written",
+        "On a full disk, in a folder that cannot be written, of an input that is gone: one error, the "
+        "earlier result is still there, and what has its final name is whole.",
+    ),
+    "test_hostile_input": Promise(
+        "hostile input",
+        "Hostile input",
+        "Whatever a file, a value, a config, a parameter, a bundle or a tokenizer holds, the answer is a "
+        "score or a sentence: no crash, no NaN, no hang, no traceback. Rows in = rows scored + rows "
+        "rejected with a reason.",
+    ),
+    "test_strangers_files": Promise(
+        "strangers' files",
+        "Nothing runs that was handed in",
+        "No pickle, no YAML object, no code and no path in a file from a stranger is followed; sizes are "
+        "compared before memory is set aside, and what holds far more than its size is refused. A graph "
+        "computes what it computes: how long a stranger's model takes is not bounded.",
+    ),
+    "test_privacy": Promise(
+        "privacy",
+        "Private data stays private",
+        "Identity strings are in the prepared data (`runs/<name>/data`, for synthetic orders also "
+        "`orders`), and in vocabularies the pieces of names that come `min_frequency` times or more in "
+        "training; nowhere else. Columns that the map calls segment, category, group or id are shown as "
+        "what they are.",
+    ),
+    "test_same_out": Promise(
+        "same out",
+        "Same in, same out",
+        "The same data, parameters and machine give the same metrics, predictions and bundles, whatever "
+        "the hash seed, the process and the order of the rows. Times and speeds are left out.",
+    ),
+    "test_dependencies": Promise(
+        "dependencies",
+        "Dependencies",
+        "The exact versions are those of constraints.txt; their licences are in [licences.md](licences.md).",
+    ),
+}
 
 
 class Small(NamedTuple):
@@ -72,3 +134,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TALLY] = defaultdict(lambda: [0, 0])
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        item.config.stash[TALLY][PROMISES[item.path.stem].key, f"FAILED: {item.name}"] = [1, 1]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if path := config.getoption("--tally", None):
+        skipped = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])]
+        text = _page(config.stash[TALLY], skipped)
+        path.write_text(text, encoding="utf-8")
+        terminalreporter.write_line(text)
+
+
+def _page(tally: dict[tuple[str, str], list[int]], skipped: list[str]) -> str:
+    machine = f"{os.cpu_count()} processors, Python {platform.python_version()}, {platform.system()}"
+    blocks = ["# What n3r promises, and how hard it was tried", f"`make torture` writes this; {machine}."]
+    for promise in PROMISES.values():
+        rows = [(what, *counts) for (key, what), counts in tally.items() if key == promise.key]
+        lines = [f"| {what} | {tried:,} | {lost:,} |" for what, tried, lost in rows]
+        blocks += [f"## {promise.title}", promise.says]
+        blocks.append("\n".join(["| what was tried | times | lost |", "|---|--:|--:|", *lines]))
+    if skipped:
+        blocks += ["## Not tried", "\n".join(f"- {reason.removeprefix('Skipped: ')}" for reason in skipped)]
+    return "\n\n".join(blocks) + "\n"

@@ -146,7 +146,7 @@ def appears(*names: str) -> Callable[[Path], bool]:
 # What is awaited, then up to how many seconds later the kill comes.
 MOMENTS: dict[str, tuple[Callable[[Path], bool], float]] = {
     "preprocessing": (appears("notebooks/01_preprocess.ipynb"), 4),
-    "writing the splits": (appears("data/.train.parquet.partial", "data/.val.parquet.partial"), 0.01),
+    "writing the splits": (appears(".data.partial"), 0.05),
     "tokenizer": (appears("notebooks/02_tokenizer.ipynb"), 3),
     "training": (appears("training/lstm2risk/checkpoints/last.ckpt"), 0.6),
     "checkpointing": (appears("training/lstm2risk/checkpoints/.last.ckpt.partial"), 0.01),

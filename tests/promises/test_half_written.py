@@ -1,0 +1,309 @@
+"""Nothing half-written: a full disk gives one clear error, what was there stays, half a file is no file."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import pytest
+import torch
+
+from n3r import pipeline, tables
+from n3r.bundle import Bundle
+from n3r.custom_transformer import CustomTransformerConfig, CustomTransformerWrapper
+from n3r.export import export_onnx, export_torchscript
+from n3r.interop import write_sagemaker
+from n3r.language_model import LanguageModel, LanguageModelConfig, train_language_model
+from n3r.manifest import verify
+from n3r.model import configure
+from n3r.page import Page, write_page
+from n3r.rows import writer
+from n3r.score import Scorer, score_files
+from n3r.tokenizer import NameTokenizer
+from n3r.train import TrainConfig, fit
+
+PROMISE = "half-written"
+N3R = [sys.executable, "-m", "n3r.cli"]
+ROWS = pl.DataFrame({"id": [f"o{i}" for i in range(30_000)], "score": [i / 30_000 for i in range(30_000)]})
+
+
+@contextmanager
+def files_of_at_most(n_bytes: int) -> Iterator[None]:
+    """As on a disk with so much room for each file: writing more is an error of the system."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class Writer(NamedTuple):
+    """How something is written into a folder, and how it is read: what it gives, or an error."""
+
+    write: Callable[..., object]
+    read: Callable[[Path], object]
+
+
+def write_rows(kind: str) -> Callable[..., None]:
+    def write(place: Path, small) -> None:
+        with writer(place / f"scores.{kind}", kind) as out:
+            for start in range(0, len(ROWS), 5000):
+                out.write(ROWS[start : start + 5000])
+
+    return write
+
+
+def score_orders(place: Path, small) -> None:
+    orders = place.parent / "orders.csv"
+    if not orders.exists():
+        with files_of_at_most(resource.RLIM_INFINITY):
+            pl.concat([small.orders] * 3).with_row_index().with_columns(
+                objectId=pl.format("{}-{}", "objectId", "index")
+            ).drop("index").write_csv(orders)
+    score_files(Scorer(small.folder), [orders], place / "scores.csv", progress=False)
+
+
+def train(place: Path, planted) -> None:
+    config = configure("lstm2risk", vocab_size=40, n_tab_features=3, hidden_size=8, embedding_size=8)
+    rows = planted(60)
+    fit(config, rows, rows, TrainConfig(epochs=1, batch_size=16, precision="float32"), place, pad_token=1)
+
+
+def read_checkpoints(place: Path) -> list[list[str]]:
+    """What the checkpoints hold; one that is not there is none."""
+    files = sorted((place / "checkpoints").glob("*.ckpt"))
+    return [sorted(torch.load(file, weights_only=True)["state_dict"]) for file in files]
+
+
+def train_words(place: Path, small) -> None:
+    settings = LanguageModelConfig(epochs=1, vocab_size=300, eval_every=5, n_blocks=1, d_model=16, n_heads=2)
+    names = small.orders["customerName"].drop_nulls().to_list()
+    train_language_model(settings, place / "lm", {"train": names[:200], "val": names[200:240]}, replace=True)
+
+
+def page(place: Path, small) -> None:
+    write_page(
+        Page("A run", "It went well. " * 400, [], [], {}), {"figures": list(range(3000))}, place, "report"
+    )
+
+
+def read_page(place: Path) -> list[int]:
+    sizes = {path.suffix: path.stat().st_size for path in place.glob("report.*")}
+    assert len(sizes) in (0, 3), f"part of a report: {sorted(sizes)}"
+    return json.loads((place / "report.json").read_text())["figures"]
+
+
+WRITERS: dict[str, Writer] = {
+    "a table in Parquet": Writer(
+        lambda place, small: tables.write(ROWS, place / "t.parquet"),
+        lambda place: pl.read_parquet(place / "t.parquet"),
+    ),
+    "a table in CSV": Writer(
+        lambda place, small: tables.write(ROWS, place / "t.csv"),
+        lambda place: len(pl.read_csv(place / "t.csv")),
+    ),
+    "prepared splits": Writer(
+        lambda place, small: tables.write_splits(
+            place / "data", small.prepared.splits, small.prepared.column_map
+        ),
+        lambda place: [len(tables.read_split(place / "data", split)) for split in ("train", "val", "test")],
+    ),
+    "a tokenizer": Writer(
+        lambda place, small: small.bundle.tokenizer.save(place),
+        lambda place: NameTokenizer.load(place).metadata,
+    ),
+    "a bundle": Writer(
+        lambda place, small: small.bundle.save(place / "b"), lambda place: verify(place / "b")
+    ),
+    "an ONNX graph": Writer(
+        lambda place, small: export_onnx(small.bundle.model, place / "m.onnx"),
+        lambda place: (place / "m.onnx").stat().st_size,
+    ),
+    "TorchScript": Writer(
+        lambda place, small: export_torchscript(small.bundle.model, place / "m.pt"),
+        lambda place: torch.jit.load(place / "m.pt").code,
+    ),
+    "the published artefacts": Writer(
+        lambda place, small: write_sagemaker(small.folder, place / "s"),
+        lambda place: sorted(path.name for path in (place / "s").iterdir()),
+    ),
+    "scored rows in Parquet": Writer(
+        write_rows("parquet"), lambda place: len(pl.read_parquet(place / "scores.parquet"))
+    ),
+    "scored rows in CSV": Writer(write_rows("csv"), lambda place: len(pl.read_csv(place / "scores.csv"))),
+    "scored rows in JSON lines": Writer(
+        write_rows("jsonl"), lambda place: len(pl.read_ndjson(place / "scores.jsonl"))
+    ),
+    "scores of orders": Writer(score_orders, lambda place: len(pl.read_csv(place / "scores.csv"))),
+    "a report": Writer(page, read_page),
+    "a training": Writer(train, read_checkpoints),
+    "a language model": Writer(
+        train_words, lambda place: LanguageModel.load(place / "lm").wrapper.get_model_info()["n_parameters"]
+    ),
+    "a hand-written transformer": Writer(
+        lambda place, small: CustomTransformerWrapper(
+            CustomTransformerConfig(n_blocks=1, d_model=16, n_heads=2)
+        ).save_checkpoint(place / "c"),
+        lambda place: CustomTransformerWrapper.from_checkpoint(place / "c").config,
+    ),
+    "a step's metrics": Writer(
+        lambda place, small: pipeline.finish_step(place, "01_preprocess", {"figures": list(range(3000))}),
+        lambda place: pipeline.read_metrics(place, "01_preprocess"),
+    ),
+}
+
+
+GO_ON = ("a training", "a language model")
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["nothing before", "an earlier one"])
+@pytest.mark.parametrize("what", WRITERS)
+def test_a_full_disk_leaves_what_was_there(what, earlier, small, planted, tmp_path, tally):
+    if earlier and what in GO_ON:
+        pytest.skip("a finished one has nothing to write")
+    given = planted if what == "a training" else small
+    write, read = WRITERS[what]
+    place = tmp_path / "place"
+    place.mkdir()
+    write(place, given)
+    whole = sum(1 for _ in place.rglob("*"))
+    largest = max(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    expected = read(place)
+    for share in (0, 0.3, 0.9):
+        if not earlier:
+            shutil.rmtree(place)
+            place.mkdir()
+        with (
+            files_of_at_most(int(share * largest)),
+            pytest.raises((ValueError, RuntimeError, OSError)) as failed,
+        ):
+            write(place, given)
+        assert 0 < len(str(failed.value)) < 2000
+        if earlier:
+            assert equal(read(place), expected)
+            assert sum(1 for _ in place.rglob("*")) == whole, "something was left behind"
+        elif what == "a training":
+            read(place)
+        else:
+            with pytest.raises((ValueError, FileNotFoundError)):
+                read(place)
+        tally(PROMISE, "writers on a full disk: one error, what was there is there, nothing half is accepted")
+    write(place, given)
+    assert equal(read(place), expected)
+
+
+def equal(a: object, b: object) -> bool:
+    return a.equals(b) if isinstance(a, pl.DataFrame) else a == b
+
+
+def test_a_folder_that_is_a_file_is_named(small, tmp_path, tally):
+    (tmp_path / "file").write_text("mine")
+    for write in (
+        lambda place: small.bundle.save(place / "b"),
+        lambda place: tables.write(ROWS, place / "t.csv"),
+        lambda place: tables.write_splits(place / "d", small.prepared.splits, small.prepared.column_map),
+        lambda place: score_files(
+            Scorer(small.folder), [small.folder.parent / "data" / "test.parquet"], place / "o.csv"
+        ),
+    ):
+        with pytest.raises(ValueError, match="file"):
+            write(tmp_path / "file")
+        tally(PROMISE, "folders that cannot be written: named, nothing changed")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_of_somebody_elses_is_not_replaced(small, tmp_path, tally):
+    (tmp_path / "thesis.txt").write_text("mine")
+    for write in (
+        lambda: small.bundle.save(tmp_path),
+        lambda: tables.write_splits(tmp_path, small.prepared.splits, small.prepared.column_map),
+        lambda: write_sagemaker(small.folder, tmp_path),
+        lambda: CustomTransformerWrapper(CustomTransformerConfig(n_blocks=1)).save_checkpoint(tmp_path),
+    ):
+        with pytest.raises(ValueError, match="new or (an )?empty folder"):
+            write()
+        tally(PROMISE, "folders that hold something else: not replaced")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("moment", ["the earlier one aside", "the earlier one deleted"])
+def test_a_kill_between_two_renames_loses_nothing(moment, small, tmp_path, tally):
+    """The only moment in which a folder has no name; the next writing or training puts it back."""
+    small.bundle.save(tmp_path / "b")
+    earlier = tmp_path / ".b.earlier"
+    if moment == "the earlier one aside":
+        (tmp_path / "b").rename(earlier)
+    else:
+        shutil.copytree(tmp_path / "b", earlier)
+        (earlier / "MANIFEST.json").unlink()
+    small.bundle.save(tmp_path / "b")
+    assert verify(tmp_path / "b") and [path.name for path in tmp_path.iterdir()] == ["b"]
+    tally(PROMISE, "kills between the renames of a folder: nothing lost")
+
+
+def test_an_input_that_vanishes_is_named(small, tmp_path, tally):
+    orders = tmp_path / "orders.csv"
+    small.orders.write_csv(orders)
+    source = tables.scan(orders, small.bundle.column_map)
+    orders.unlink()
+    with pytest.raises((ValueError, FileNotFoundError), match="orders.csv"), source.reading():
+        source.frame.collect()
+    command = [*N3R, "score", "--bundle", str(small.folder), str(orders), "-o", str(tmp_path / "out.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=pipeline.ROOT)
+    assert done.returncode == 2 and "orders.csv" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out.csv").exists()
+    tally(PROMISE, "inputs that vanish: named", 2)
+
+
+# ---- the whole run
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A run's folder on a disk of its own, of so many kB; skips where none can be mounted."""
+    folder = pipeline.ROOT / "runs" / f"test-{os.getpid()}-disk"
+    folder.mkdir(parents=True)
+
+    def mount(kilobytes: int) -> Path:
+        option = f"size={kilobytes}k,remount" if folder.is_mount() else f"size={kilobytes}k"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(folder)], capture_output=True
+        )
+        if done.returncode:
+            pytest.skip("no disk can be mounted here: it takes a superuser")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_full_disk_says_so_and_goes_on_where_there_is_room(disk, tally):
+    command = [*N3R, "run", "03", "--size", "dev", "-p", "n_orders=900"]
+    for kilobytes in (40, 300, 500, 700, 900, 1200):
+        folder = disk(kilobytes)
+        done = subprocess.run(
+            [*command, "--name", folder.name], cwd=pipeline.ROOT, capture_output=True, text=True
+        )
+        if done.returncode == 0:
+            break
+        told = done.stderr.strip().splitlines()[-8:]
+        assert done.returncode in (1, 2) and "Traceback" not in done.stderr, done.stderr
+        assert any("n3r: " in line for line in told), told
+        if (folder / "lstm2risk").exists():
+            verify(folder / "lstm2risk")
+        tally(PROMISE, "runs on a full disk: one error")
+    folder = disk(1 << 20)
+    subprocess.run([*command, "--name", folder.name], cwd=pipeline.ROOT, check=True, capture_output=True)
+    Bundle.load(folder / "lstm2risk")
+    tally(PROMISE, "runs on a disk that was full: gone on where there was room")

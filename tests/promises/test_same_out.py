@@ -1,0 +1,137 @@
+"""Same in, same out: another hash seed, process or order of the rows changes no digit of a run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from n3r import pipeline
+from n3r.features import TabularFeatures
+from n3r.preprocess import prepare
+from n3r.synth import generate_orders
+from n3r.vocabulary import TokenizerConfig, train_tokenizer
+
+PROMISE = "same out"
+N3R = [sys.executable, "-m", "n3r.cli", "run"]
+MODELS = ("lstm2risk", "transformer2risk")
+CLOCK = ("timing", "orders/s in training", "report")
+OF_THE_INPUT = ("config.json", "MODEL_CARD.md")  # these hold the fingerprint of the input's bytes
+
+
+def run(data: Path, name: str, hash_seed: int) -> dict[str, object]:
+    """Metrics without the clock, predictions and the bundles' checksums of a whole run in its own process."""
+    folder = pipeline.ROOT / "runs" / name
+    command = [*N3R, "--name", name, "--size", "dev", "--data", str(data), "-p", "sizes=[250]"]
+    command += ["-p", 'departures=["bins"]', "-p", "n_attacked=20", "-p", "int8=true"]
+    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
+    try:
+        subprocess.run(command, cwd=pipeline.ROOT, env=environment, check=True, capture_output=True)
+        found: dict[str, object] = {}
+        for path in sorted((folder / "steps").glob("*/metrics.json")):
+            found[path.parent.name] = without_clock(json.loads(path.read_text()))
+        for path in sorted((folder / "predictions").iterdir()):
+            found[path.name] = pl.read_csv(path).to_dicts()
+        for model in MODELS:
+            found[model] = json.loads((folder / model / "MANIFEST.json").read_text())["files"]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+def without_clock(content: object) -> object:
+    if isinstance(content, dict):
+        return {key: without_clock(value) for key, value in content.items() if key not in CLOCK}
+    return [without_clock(value) for value in content] if isinstance(content, list) else content
+
+
+def without_fingerprint(found: dict[str, object]) -> dict[str, object]:
+    """What of two runs on the same rows in another order is to be equal."""
+    content = json.loads(json.dumps(found))
+    del content["01_preprocess"]["data"]["fingerprint"]
+    for model in MODELS:
+        for name in OF_THE_INPUT:
+            del content[model][name]
+    return content
+
+
+@pytest.mark.slow
+def test_the_whole_pipeline_gives_the_same_with_another_hash_seed_and_order_of_rows(tmp_path, tally):
+    orders = generate_orders(1500, seed=4, base_rate=0.15)
+    shuffled = orders.sample(fraction=1, shuffle=True, seed=1)
+    for name, rows in (("a", orders), ("b", shuffled)):
+        (tmp_path / name).mkdir()
+        rows.write_csv(tmp_path / name / "orders.csv")
+    name = f"test-{os.getpid()}-same"
+    first = run(tmp_path / "a" / "orders.csv", name, hash_seed=1)
+    again = run(tmp_path / "a" / "orders.csv", name, hash_seed=4242)
+    assert again == first
+    tally(
+        PROMISE, "whole runs in another process with another hash seed: equal metrics, predictions, checksums"
+    )
+    other = run(tmp_path / "b" / "orders.csv", name, hash_seed=7)
+    assert without_fingerprint(other) == without_fingerprint(first)
+    tally(PROMISE, "whole runs on rows in another order: equal but for the fingerprint of the file")
+
+
+HASHES = """
+import sys
+from hashlib import sha256
+from pathlib import Path
+import polars as pl
+from n3r.bundle import Bundle, train_bundle
+from n3r.features import TabularFeatures
+from n3r.model import configure
+from n3r.preprocess import prepare
+from n3r.schema import ColumnMap
+from n3r.synth import generate_orders
+from n3r.train import TrainConfig
+from n3r.vocabulary import TokenizerConfig, train_tokenizer
+
+prepared = prepare(generate_orders(600, seed=3, base_rate=0.3).lazy(), ColumnMap.from_file(sys.argv[2]))
+columns, train = prepared.column_map, prepared.splits["train"]
+columns = columns.model_copy(update={"categorical": ["region"]})
+tokenizer, _ = train_tokenizer(train.select(columns.all_text), TokenizerConfig(min_frequency=5))
+features = TabularFeatures().fit(train, columns.numeric, ["marketplaceCountryCode"] * 0, 2)
+small = {"embedding_size": 8, "hidden_size": 8, "n_lstm_layers": 1}
+config = configure("lstm2risk", vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **small)
+parts = Bundle(None, tokenizer, features, prepared.column_map, TrainConfig(epochs=1, precision="float32"), {})
+place = Path(sys.argv[1])
+train_bundle(config, prepared.splits, parts, place / "training")[0].save(place / "bundle")
+for path in sorted((place / "bundle").iterdir()):
+    print(path.name, sha256(path.read_bytes()).hexdigest())
+"""
+
+
+def test_a_bundle_is_the_same_to_the_byte_in_another_process(tmp_path, run_fresh, tally):
+    told = []
+    for seed in ("0", "123"):
+        place = tmp_path / seed
+        place.mkdir()
+        told.append(run_fresh(HASHES, place, pipeline.ROOT / "configs" / "orders.json", PYTHONHASHSEED=seed))
+    assert told[0] == told[1] and len(told[0].splitlines()) == 12
+    tally(PROMISE, "bundles trained in another process with another hash seed: equal to the byte")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_the_rows_changes_nothing(seed, small, tally):
+    """Splits, vocabulary and features of the same rows in another order."""
+    columns = small.prepared.column_map
+    shuffled = prepare(small.orders.sample(fraction=1, shuffle=True, seed=seed).lazy(), columns)
+    for split, frame in small.prepared.splits.items():
+        assert frame.equals(shuffled.splits[split])
+    train = small.prepared.splits["train"]
+    mixed = train.sample(fraction=1, shuffle=True, seed=seed)
+    names = [
+        train_tokenizer(rows.select(columns.all_text), TokenizerConfig(min_frequency=5))[0]
+        for rows in (train, train)
+    ]
+    assert names[0].tokenizer.to_str() == names[1].tokenizer.to_str()
+    states = [TabularFeatures().fit(rows, columns.numeric).to_dict() for rows in (train, mixed)]
+    assert np.all([states[0][key] == states[1][key] for key in states[0]])
+    tally(PROMISE, "rows prepared in another order: equal splits and features")
