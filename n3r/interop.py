@@ -48,7 +48,7 @@ from n3r.published import (
     to_published,
     with_published_inputs,
 )
-from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap, explain
+from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap, explain, read_json
 from n3r.tables import SEPARATORS
 from n3r.tokenizer import SPECIAL_TOKENS, NameTokenizer, TextConfig, read_tokenizer
 from n3r.train import TrainConfig
@@ -323,7 +323,7 @@ def _feature_names(path: Path) -> list[str]:
     """Column names of a list in JSON, or in lines after `#` comments: `name`, or `index,name` from 0 on."""
     try:
         text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if path.suffix == ".json" else _lines(text)
+        names = read_json(path) if path.suffix == ".json" else _lines(text)
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as a list of columns: {error}") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

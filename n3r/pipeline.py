@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("n3r", "torch", "lightning", "transformers", "tokenizers", "polars", "scikit-learn", "numpy")
 LIBRARIES += ("papermill",)
 SIZES = ("dev", "quick", "full")
+LONGEST_SHOWN = 80  # characters of a value in a message
 OPTIONS = {"name": "name", "data": "data", "column_map": "map"}  # parameters with an option of their own
 
 
@@ -166,12 +167,13 @@ def _typed(name: str, value: Any, default: Any) -> Any:
             return str(value)
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = str(value)
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if default is not None and type(value) is not type(default):
-        raise ValueError(f"{name} is {value!r}; expected {type(default).__name__}, such as {default!r}")
+        shown = repr(value)[:LONGEST_SHOWN]
+        raise ValueError(f"{name} is {shown}; expected {type(default).__name__}, such as {default!r}")
     return value
 
 

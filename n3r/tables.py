@@ -27,7 +27,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from n3r.limits import MAX_EXPANSION, check_gzip, check_parquet
-from n3r.schema import EVERY_OTHER, FILE_COLUMN, SPLITS, ColumnMap, read_json
+from n3r.schema import EVERY_OTHER, FILE_COLUMN, SPLITS, ColumnMap, is_pattern, read_json
 from n3r.whole import whole_file, whole_folder
 
 SUFFIXES = {
@@ -213,8 +213,14 @@ def find_files(items: Sequence[str | Path], suffixes: Mapping[str, str] = SUFFIX
     regions: dict[Path, str | None] = {}
     seen: dict[Path, str | None] = {}
     for item in items:
-        region, place = _region(str(item))
-        for path in _expand(place, suffixes):
+        try:
+            region, place = _region(str(item))
+            paths = _expand(place, suffixes)
+        except FileNotFoundError:
+            raise
+        except (OSError, RuntimeError):  # of a name that no system takes, or the home of nobody
+            raise FileNotFoundError(f"no file, folder or pattern {item}") from None
+        for path in paths:
             if seen.setdefault(path.resolve(), region) != region:
                 raise ValueError(f"{path} is given for two regions, {seen[path.resolve()]} too")
             if path.resolve() not in {other.resolve() for other in regions}:
@@ -250,6 +256,10 @@ def _expand(place: str, suffixes: Mapping[str, str]) -> list[Path]:
 
 def scan_file(path: Path, kind: str, types: Mapping | None = None) -> pl.LazyFrame:
     """One file as a lazy table; a CSV or TSV as text throughout, unless `types` are given."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{path} has a name that is not UTF-8: rename it") from None
     if kind == "parquet":
         return pl.scan_parquet(path, glob=False, hive_partitioning=False)
     separator = SEPARATORS[kind]
@@ -269,6 +279,8 @@ def _open(path: Path, kind: str, max_expansion: float) -> pl.LazyFrame:
         _refuse_no_rows(path, 1 if kind in SEPARATORS else frame.select(pl.len()).collect().item())
     except (*POLARS_ERRORS, OSError, EOFError, zlib.error):
         raise ValueError(_damage(path, kind)) from None
+    if odd := [name for name in names if is_pattern(name) or name == ROW]:
+        raise ValueError(f"{path} has a column name that is a pattern or n3r's own: rename {odd[0]!r}")
     twice = [name for name in names if re.search(r"_duplicated_\d+$", name)]
     if kind in SEPARATORS and twice:
         raise ValueError(f"{path} has {len(twice)} column names twice; rename them in its header")

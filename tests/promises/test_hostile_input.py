@@ -1550,35 +1550,7 @@ def in_time(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-TO_DO = {
-    ("parameters", "100,000 brackets"): "pipeline._typed: brackets end in a RecursionError",
-    ("parameters", "an integer of 5,000 digits"): "pipeline._typed: the message repeats the whole value",
-    ("parameters", "a value of 1 MB"): "pipeline._typed: the message repeats the whole value",
-    ("bundles", "a bundle with a name too long"): "manifest.verify: OSError of a name that is too long",
-    ("files", "raw CSV with a name too long"): "tables._region, _expand: OSError of a name that is too long",
-    ("files", "raw CSV at the home of nobody"): "tables._expand: RuntimeError of an unknown home",
-    ("files", "raw CSV with a name that is not UTF-8"): "tables.scan_file: TypeError of polars",
-    ("files", "Parquet with a name that is not UTF-8"): "tables.scan_file: TypeError of polars",
-    (
-        "columns",
-        "training: an unused column of a CSV whose name is a pattern",
-    ): "tables._open: called damaged",
-    (
-        "columns",
-        "training: an unused column of a CSV with the number of a row",
-    ): "tables._open: called damaged",
-    ("tokenizers", "a legacy's features of 100,000 brackets"): "interop._feature_names: RecursionError",
-}
-
-
-def as_parameter(case: Case) -> Any:
-    """The case under its name; one that fails for a known reason is expected to."""
-    reason = TO_DO.get((case.kind, case.name))
-    marks = () if reason is None else pytest.mark.xfail(strict=True, reason=reason)
-    return pytest.param(case, id=f"{case.kind}: {case.name}", marks=marks)
-
-
-@pytest.mark.parametrize("case", [as_parameter(case) for case in CASES])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}: {case.name}")
 def test_bad_input_is_handled_as_the_table_says(case, small, tmp_path, tally, capfd):
     with in_time(SECONDS):
         if case.says:
