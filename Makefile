@@ -29,6 +29,7 @@ test: lint  ## lint, pytest, and nbval on the notebooks
 
 torture: $(READY) audit  ## every promise of reports/reliability.md, tried hard, into that report (an hour)
 	$(BIN)/python -m pytest tests/promises --tally reports/reliability.md
+	$(BIN)/python -m pytest tests --ignore tests/promises -m slow
 
 lint: $(READY)  ## ruff on code and notebooks
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ import typer
 
 from n3r import pipeline
 from n3r.limits import MAX_EXPANSION
+from n3r.lock import held
 from n3r.manifest import sha256, verify
 
 if TYPE_CHECKING:
@@ -273,7 +274,8 @@ def lm_train(
     documents = settings.documents()
     sizes = ", ".join(f"{len(texts):,} {split}" for split, texts in documents.items())
     typer.echo(f"documents: {sizes}", err=True)
-    model = train_language_model(settings, folder, documents, replace, report=_say_evaluation)
+    with _resumable(), held(folder):
+        model = train_language_model(settings, folder, documents, replace, report=_say_evaluation)
     info = model.wrapper.get_model_info()
     typer.echo(f"{info['n_parameters']:,} parameters, {info['n_steps']} steps to the best evaluation")
     _say_figures("test", model.evaluate(documents["test"]))

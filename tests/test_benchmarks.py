@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def run(*arguments: str) -> list[dict]:
     command = [sys.executable, "-m", *arguments]
@@ -13,6 +15,7 @@ def run(*arguments: str) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_training_benchmark_prints_a_line_a_pair_and_the_median():
     sizes = ("--pairs", "1", "--batch", "32")
     pair, median = run("benchmarks.train", "lstm2risk", "names", *sizes)
@@ -21,6 +24,7 @@ def test_training_benchmark_prints_a_line_a_pair_and_the_median():
     assert 24 < median["mean_tokens"] < 28
 
 
+@pytest.mark.slow
 def test_the_hand_written_step_is_that_of_autograd_and_its_figures_are_printed():
     pair, medians = run("benchmarks.custom_transformer", "--small", "--pairs", "1", "--steps", "1")
     assert medians["ratio"] == pair["ratio"] > 0
@@ -28,6 +32,7 @@ def test_the_hand_written_step_is_that_of_autograd_and_its_figures_are_printed()
     assert set(medians["peak_mb"]) == {"written", "autograd"}
 
 
+@pytest.mark.slow
 def test_scoring_benchmarks_print_a_line_a_pair_and_the_medians():
     cases = {"latency": 1, "batch": 1, "cold": 1, "memory": 3}  # and the lines before the summary
     lines = run("benchmarks.score", "lstm2risk", *cases, "--small", "--pairs", "1", "--rows", "300")
@@ -41,12 +46,14 @@ def test_scoring_benchmarks_print_a_line_a_pair_and_the_medians():
     assert lines == []
 
 
+@pytest.mark.slow
 def test_the_report_benchmark_prints_a_line_a_run_and_the_medians():
     one, medians = run("benchmarks.report", "--rows", "2000", "--runs", "1")
     assert medians == {"case": "report", "rows": 2000, **one}
     assert one["peak_mb"] > 100
 
 
+@pytest.mark.slow
 def test_all_benchmarks_can_be_asked_for_at_once():
     command = [sys.executable, "-m", "benchmarks", "--smoke", "--only", "custom"]
     root = Path(__file__).resolve().parent.parent
@@ -54,6 +61,7 @@ def test_all_benchmarks_can_be_asked_for_at_once():
     assert "| hand-written step, ms | by hand " in page and "time ratio 2" in page
 
 
+@pytest.mark.slow
 def test_the_preparing_benchmarks_print_a_line_a_pair_and_the_medians():
     size = ("--rows", "12000", "--pairs", "1")
     for case, key in (("tokenizer", "ratio"), ("epoch", "ratio_later"), ("preprocess", "orders_a_second")):
@@ -69,6 +77,7 @@ def test_growth_is_drawn():
     assert shown({"10": 1234.5, "20": 3}) == "1,234 (10), 3 (20)"
 
 
+@pytest.mark.slow
 def test_a_profile_names_the_dearest_operations():
     lines = run("benchmarks.profile", "lstm2risk", "names", "--batch", "16", "--top", "3")
     assert len(lines) == 3 and lines[0]["share"] >= lines[1]["share"] > 0
