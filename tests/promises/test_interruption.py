@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -140,22 +141,18 @@ def _leads_to(link: Path, file: Path) -> bool:
 # ---- killed
 
 
-def appears(*names: str) -> Callable[[Path], bool]:
-    return lambda folder: any((folder / name).exists() for name in names)
-
-
-# What is awaited, then up to how many seconds later the kill comes.
-MOMENTS: dict[str, tuple[Callable[[Path], bool], float]] = {
-    "preprocessing": (appears("notebooks/01_preprocess.ipynb"), 4),
-    "writing the splits": (appears(".data.partial"), 0.05),
-    "tokenizer": (appears("notebooks/02_tokenizer.ipynb"), 3),
-    "training": (appears("training/lstm2risk/checkpoints/last.ckpt"), 0.6),
-    "checkpointing": (appears("training/lstm2risk/checkpoints/.last.ckpt.partial"), 0.01),
-    "checkpointing the best": (appears("training/transformer2risk/checkpoints/.best.ckpt.partial"), 0.01),
-    "writing a bundle": (appears(".transformer2risk.partial"), 1),
-    "comparing": (appears("notebooks/05_parity.ipynb"), 12),
-    "writing the report": (appears("report/.report.json.partial", "report/report.json"), 0.02),
-    "evaluating": (appears("notebooks/08_evaluate.ipynb"), 20),
+# Files or folders of which one is to appear, then up to how many seconds later the kill comes.
+MOMENTS: dict[str, tuple[list[str], float]] = {
+    "preprocessing": (["notebooks/01_preprocess.ipynb"], 4),
+    "writing the splits": ([".data.partial"], 0.05),
+    "training the tokenizer": (["notebooks/02_tokenizer.ipynb"], 3),
+    "training": (["training/lstm2risk/checkpoints/last.ckpt"], 0.6),
+    "writing a checkpoint": ([f"training/{model}/checkpoints/.last.ckpt.partial" for model in MODELS], 0.01),
+    "writing the best checkpoint": (["training/transformer2risk/checkpoints/.best.ckpt.partial"], 0.01),
+    "writing a bundle": ([".transformer2risk.partial"], 1),
+    "comparing": (["notebooks/05_parity.ipynb"], 12),
+    "writing the report": (["report/.report.json.partial", "report/report.json"], 0.02),
+    "evaluating": (["notebooks/08_evaluate.ipynb"], 20),
 }
 
 
@@ -167,28 +164,26 @@ def test_runs_killed_at_twenty_moments_end_as_one_that_was_not(folder, tally):
     rng = random.Random(20261127)
     for _ in range(2):
         shutil.rmtree(folder, ignore_errors=True)
-        for moment, (awaited, delay) in MOMENTS.items():
+        for moment, (names, delay) in MOMENTS.items():
+            awaited = [folder / name for name in names]
+            for path in awaited:  # of an earlier kill: what is awaited is to come anew
+                path.unlink(missing_ok=True) if not path.is_dir() else shutil.rmtree(path)
             process = start(folder, *SMALL)
-            fresh = {path for path in leftovers(folder) if awaited(folder)}
-            for path in fresh:  # of an earlier kill: what is awaited is to come anew
-                path.unlink() if path.is_file() else shutil.rmtree(path)
-            assert wait_for(lambda: awaited(folder), process), f"the run never came to {moment}"  # noqa: B023
+            assert wait_for(partial(any_there, awaited), process), f"the run never came to {moment}"
             time.sleep(rng.uniform(0, delay))
             kernels = kernels_of(folder) if rng.random() < 0.5 else []
             for pid in (process.pid, *kernels):  # in half of the kills all ends at once, as with the machine
                 os.kill(pid, signal.SIGKILL)
             process.communicate()
             whole_or_absent(folder)
-            tally("interruption", f"kill -9 while {moment}" if " " in moment else f"kill -9 during {moment}")
+            tally("interruption", f"kill -9 while {moment}")
         finish(start(folder, *SMALL))
         assert results(folder) == expected
-        tally(
-            "interruption", "killed runs' results: metrics, predictions and bundles equal to the last digit"
-        )
+        tally("interruption", "all kills: the run's results are equal to the last digit", len(MOMENTS))
 
 
-def leftovers(folder: Path) -> list[Path]:
-    return list(folder.rglob(".*.partial")) if folder.exists() else []
+def any_there(paths: list[Path]) -> bool:
+    return any(path.exists() for path in paths)
 
 
 def whole_or_absent(folder: Path) -> None:
