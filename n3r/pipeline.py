@@ -256,8 +256,8 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
     return record
 
 
-def _kernels(held: int) -> type:
-    """The class of kernels that hold the run's folder as long as they live.
+def _kernels(*held: int) -> type:
+    """The class of kernels that hold the locks given, by their descriptors, as long as they live.
 
     They speak over files of this user's, where the default is ports that any user of the machine can read.
     """
@@ -268,7 +268,7 @@ def _kernels(held: int) -> type:
             super().__init__(transport="ipc", **options)
 
         async def start_kernel(self, **options: Any) -> None:
-            await super().start_kernel(pass_fds=(held,), **options)
+            await super().start_kernel(pass_fds=held, **options)
 
     return HoldingKernel
 
@@ -315,7 +315,8 @@ def refresh_notebook(step: str) -> None:
 
     os.environ["TQDM_DISABLE"] = "1"  # bars hold timings, which differ from run to run
     path = notebook_path(step)
-    book = papermill.execute_notebook(path, path, kernel_name="python3", cwd=path.parent, progress_bar=False)
+    options = {"kernel_manager_class": _kernels(), "progress_bar": False}
+    book = papermill.execute_notebook(path, path, kernel_name="python3", cwd=path.parent, **options)
     del book.metadata["papermill"]
     left = ("papermill", "execution", "exception", "start_time", "end_time", "duration", "status")
     for cell in book.cells:
