@@ -276,7 +276,9 @@ def test_validation_is_shown_where_there_is_any(tmp_path, page):
 def test_what_the_vocabulary_holds_of_people_is_said(tmp_path):
     tokenizer = {**content()["tokenizer"], "min_frequency": 25}
     write_bare(tmp_path, tokenizer=tokenizer)
-    assert "is a token only where it comes 25 times or more in training" in (tmp_path / "report.md").read_text()
+    assert (
+        "is a token only where it comes 25 times or more in training" in (tmp_path / "report.md").read_text()
+    )
 
 
 def test_markdown_has_the_tables_and_escapes(tmp_path):

@@ -119,6 +119,29 @@ def test_a_killed_kernel_is_told_in_a_sentence(folder, tally):
     tally("interruption", "kernels killed, as when memory runs out: told in a sentence")
 
 
+@pytest.mark.slow
+def test_a_language_model_that_is_stopped_or_killed_goes_on(tmp_path, tally):
+    command = [sys.executable, "-m", "n3r.cli", "lm", "train", "--config", "configs/custom_transformer.json"]
+    command += ["-p", "use_subset=true", "-p", "subset_size=1500", "-p", "eval_every=3", "-p", "patience=50"]
+    histories = []
+    for name, how in (("whole", None), ("stopped", signal.SIGINT), ("killed", signal.SIGKILL)):
+        again = [*command, "-o", str(tmp_path / name)]
+        process = subprocess.Popen(
+            again, cwd=pipeline.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        if how is not None:
+            assert wait_for((tmp_path / name / "last" / "training.json").is_file, process)
+            process.send_signal(how)
+            out = process.communicate(timeout=60)[0]
+            assert process.returncode == (130 if how == signal.SIGINT else -how), out
+            process = subprocess.Popen(again, cwd=pipeline.ROOT, stdout=subprocess.PIPE, text=True)
+        out = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, out
+        histories.append(json.loads((tmp_path / name / "last" / "training.json").read_text())["history"])
+        tally("interruption", "language models stopped or killed in training: the same to the last digit")
+    assert histories[0] == histories[1] == histories[2]
+
+
 def kernels_of(folder: Path) -> list[int]:
     """The processes that hold the lock file of the folder open, without the runner."""
     found = []
