@@ -73,14 +73,14 @@ def check_zip(path: Path) -> None:
 def check_parquet(path: Path, names: Collection[str], max_expansion: float = MAX_EXPANSION) -> None:
     """Raise ValueError naming a Parquet file that holds more than is allowed in the columns `names`.
 
-    What is no Parquet passes, for the reader to say so.
+    So it does where that cannot be told: what is odd enough for this reader might be so for that reason.
     """
     most = allowed(path, max_expansion)
     try:
         with path.open("rb") as file:
             n_bytes = _parquet_bytes(file, set(names), most)
-    except (_Damaged, IndexError, KeyError, TypeError, AttributeError, struct.error):
-        return
+    except (OSError, _Damaged, IndexError, KeyError, TypeError, AttributeError, struct.error):
+        raise ValueError(f"{path} cannot be read as parquet: damaged, cut short or another format") from None
     if n_bytes > most:
         raise ValueError(_too_much(path, max_expansion))
 
