@@ -4,7 +4,7 @@ READY := .venv/.ready
 
 AUDIT := .audit/bin
 
-.PHONY: help setup bert run test torture lint notebooks lab bench bench-smoke example audit licences clean
+.PHONY: help setup bert run test torture lint pytest nbval notebooks lab bench bench-smoke example audit licences clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,12 +23,16 @@ bert: $(READY)  ## a pretrained BERT (MiniLM, 85 MB) into .venv, for notebook 06
 run: $(READY)  ## everything on synthetic orders, quick size: prepare, train, compare, report
 	$(BIN)/n3r run --size quick
 
-test: lint  ## lint, pytest, and nbval on the notebooks
+test: lint pytest nbval  ## lint, pytest, and nbval on the notebooks
+
+pytest: $(READY)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+
+nbval: $(READY)  ## the notebooks as tests
 	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
 
 torture: $(READY) audit  ## every promise of reports/reliability.md, tried hard, into that report (an hour)
-	$(BIN)/python -m pytest tests/promises --tally reports/reliability.md
+	$(BIN)/python -m pytest tests/promises --hypothesis-profile torture --tally reports/reliability.md
 	$(BIN)/python -m pytest tests --ignore tests/promises -m slow
 
 lint: $(READY)  ## ruff on code and notebooks

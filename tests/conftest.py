@@ -17,7 +17,8 @@ from hypothesis import settings
 from n3r.tokenizer import NameTokenizer, TokenizedText
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
-settings.register_profile("n3r", deadline=None)
+settings.register_profile("n3r", deadline=None, max_examples=50)
+settings.register_profile("torture", deadline=None, max_examples=300)
 settings.load_profile("n3r")
 
 GIVEN = [

@@ -163,7 +163,9 @@ def test_defect_05_every_class_trains_and_is_validated(trained, messages, model_
     assert bundle.model.config.model_class == model_class
 
 
-@every
+@pytest.mark.parametrize(
+    "model_class", [c if c in CHOSEN else pytest.param(c, marks=pytest.mark.slow) for c in CLASSES]
+)
 def test_every_class_learns(messages, model_class, tmp_path):
     """On the training rows themselves, of which 60 can be learnt by heart."""
     few = {"train": messages.splits["train"][:60], "val": messages.splits["val"][:0]}
@@ -172,6 +174,7 @@ def test_every_class_learns(messages, model_class, tmp_path):
     assert history[-1]["train_loss"] < 0.97 * history[0]["train_loss"]
 
 
+@pytest.mark.slow
 @every
 def test_defect_07_every_class_reloads_in_another_process_with_equal_scores(
     trained, reloaded, messages, model_class
@@ -181,6 +184,7 @@ def test_defect_07_every_class_reloads_in_another_process_with_equal_scores(
     assert here["score"].n_unique() > 5
 
 
+@pytest.mark.slow
 @every
 def test_defect_43_every_class_scores_unlabelled_rows_in_their_order(
     trained, reloaded, messages, model_class

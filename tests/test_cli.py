@@ -111,6 +111,7 @@ def test_wrong_requests_end_in_one_message_and_status_2(folder, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_legacy_weights_become_a_bundle_that_scores_as_they_did(rows, tmp_path):
     joined = (
         rows.select(pl.concat_str(pl.col(TEXT).fill_null("[MISSING]"), separator="|")).to_series().to_list()
@@ -212,6 +213,7 @@ def test_a_mistake_in_what_is_evaluated_or_compared_is_one_message(scores, argum
 SMALL_LM = ("subset_size=400", "use_subset=true", "d_model=32", "n_blocks=1", "epochs=4", "eval_every=10")
 
 
+@pytest.mark.slow
 def test_a_language_model_is_trained_evaluated_and_sampled(tmp_path):
     config = Path(__file__).parents[1] / "configs" / "custom_transformer.json"
     options = [part for text in SMALL_LM for part in ("-p", text)]

@@ -78,7 +78,12 @@ def lengths_of(n_rows: int) -> list[int]:
     return [0, 1, LONGEST, *drawn.tolist()][:n_rows]
 
 
-@pytest.fixture(scope="module", params=PARTS, ids=lambda part: "-".join(map(str, part)))
+# An export takes seconds: each encoder and fusion has its part here, the others are slow.
+OFTEN = ("lstm2risk", "transformer2risk", "bimodal_cnn", "bimodal_moe", "trimodal_cross_attn")
+SOME = [part if part[0] in OFTEN else pytest.param(part, marks=pytest.mark.slow) for part in PARTS]
+
+
+@pytest.fixture(scope="module", params=SOME, ids=lambda part: "-".join(map(str, part)))
 def exported(request, tmp_path_factory) -> tuple[RiskModel, Path]:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     model = tiny(*request.param)
@@ -189,6 +194,7 @@ def test_exports_are_silent_leave_the_model_as_it_was_and_come_out_the_same_twic
     assert onnx_scores(tmp_path / "one", example(model, [2, 0])).shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_torchscript_of_all_classes_gives_the_models_probabilities_without_n3r(tmp_path, run_fresh):
     for part in PARTS:
         name = "-".join(map(str, part))

@@ -202,6 +202,7 @@ def test_model_classes_side_by_side_on_reviews(tmp_path):
         subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_orders_in_csv_give_a_report_and_predictions_in_csv(tmp_path):
     """The whole command on a user's own files: two regions as CSV, tiny models."""
     orders = synth.generate_orders(1500, seed=3)

@@ -512,6 +512,7 @@ def test_a_checkpoint_of_other_data_is_not_resumed(what, planted, tmp_path):
 # ---- several processes
 
 
+@pytest.mark.slow
 def test_defect_44_two_processes_train_one_model_and_resume(planted, tmp_path, capfd):
     """Metrics are over all rows of both; nothing is left of the second process but its work."""
     train, val = planted(301, 1), planted(203, 2)
@@ -605,7 +606,8 @@ def run_in_two_processes(launcher: str, folder: Path) -> None:
         assert process.returncode == 0, errors
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("plain", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "plain"])
 def test_defect_44_under_a_launcher_each_row_is_scored_once(launcher, names, tokenizer, tmp_path):
     """Written once, in the rows' order, with their ids, and by both processes alike."""
     columns = ColumnMap(
