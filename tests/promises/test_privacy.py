@@ -91,7 +91,7 @@ def found_in(place: Path, words: list[str]) -> dict[str, list[str]]:
 
 
 WORDS = {"rare": [word for person in RARE for word in person], "common": [w for p in COMMON for w in p]}
-VOCABULARY = ("tokenizer.json", "vocab.json")
+VOCABULARY = ("tokenizer.json", "vocab.json", "model_artifacts.pth")  # the published layout's has one inside
 
 
 def test_what_is_looked_for_is_found_where_it_is(tmp_path):
