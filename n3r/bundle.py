@@ -155,19 +155,9 @@ class Bundle(NamedTuple):
             model = _with_weights(model_config, folder / "model.safetensors")
         with written_by(folder / "tokenizer.json", "tokenizers", writers):
             tokenizer = load_tokenizer(folder)
-        measured = read_json(folder / "metrics.json")
-        data = config.get("data", {})
-        return cls(
-            model.eval(),
-            tokenizer,
-            features,
-            column_map,
-            train_config,
-            measured,
-            texts,
-            calibration,
-            data,
-        )
+        measured, data = read_json(folder / "metrics.json"), config["data"]
+        parts = (tokenizer, features, column_map, train_config, measured, texts, calibration, data)
+        return cls(model.eval(), *parts)
 
 
 def train_bundle(
