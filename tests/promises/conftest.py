@@ -1,11 +1,12 @@
 """What the tests of promises share: a small trained bundle, and the table of what was tried and lost."""
 
+import json
 import os
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from n3r import pipeline, tables
 from n3r.bundle import Bundle, train_bundle
 from n3r.features import TabularFeatures
+from n3r.manifest import MANIFEST
 from n3r.model import configure
 from n3r.preprocess import Prepared, prepare
 from n3r.schema import ColumnMap
@@ -20,6 +22,7 @@ from n3r.synth import generate_orders
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
+CLOCK = ("timing", "orders/s in training", "report")  # keys of metrics; the last is a path
 TALLY = pytest.StashKey[dict[tuple[str, str], list[int]]]()
 
 
@@ -115,6 +118,30 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     bundle.save(folder / "bundle")
     tables.write_splits(folder / "data", prepared.splits, columns)
     return Small(bundle, folder / "bundle", orders, prepared)
+
+
+@pytest.fixture
+def results() -> Callable[[Path], dict[str, Any]]:
+    """All that a run says, but for the clock: metrics, predictions, checksums of its bundles, by name."""
+
+    def read(folder: Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for path in sorted((folder / "steps").glob("*/metrics.json")):
+            found[path.parent.name] = _without_clock(json.loads(path.read_text()))
+        for path in sorted((folder / "predictions").iterdir()):
+            table = pl.read_csv(path) if path.suffix == ".csv" else pl.read_parquet(path)
+            found[path.name] = table.to_dicts()
+        for model in ("lstm2risk", "transformer2risk"):
+            found[model] = json.loads((folder / model / MANIFEST).read_text())["files"]
+        return found
+
+    return read
+
+
+def _without_clock(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_clock(value) for key, value in content.items() if key not in CLOCK}
+    return [_without_clock(value) for value in content] if isinstance(content, list) else content
 
 
 @pytest.fixture

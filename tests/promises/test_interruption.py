@@ -13,11 +13,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from n3r import pipeline, tables
-from n3r.manifest import MANIFEST, verify
+from n3r.manifest import verify
 from n3r.tokenizer import NameTokenizer
 
 N3R = [sys.executable, "-m", "n3r.cli", "run"]
@@ -36,7 +35,6 @@ SMALL = [
 ]
 SMALL += ["-p", 'departures=["bins"]', "-p", "n_attacked=20", "-p", "n_slices=2"]
 MODELS = ("lstm2risk", "transformer2risk")
-CLOCK = {"timing", "orders/s in training", "report"}  # and a path
 
 
 @pytest.fixture
@@ -180,7 +178,7 @@ MOMENTS: dict[str, tuple[list[str], float]] = {
 
 
 @pytest.mark.slow
-def test_runs_killed_at_twenty_moments_end_as_one_that_was_not(folder, tally):
+def test_runs_killed_at_twenty_moments_end_as_one_that_was_not(folder, results, tally):
     whole = folder.with_name(f"{folder.name}-whole")
     finish(start(whole, *SMALL))
     expected = results(whole)
@@ -219,23 +217,3 @@ def whole_or_absent(folder: Path) -> None:
     for model in MODELS:
         if (folder / model).exists():
             verify(folder / model)
-
-
-def results(folder: Path) -> dict[str, object]:
-    """All that a run says, but for the clock: metrics of the steps, predictions, checksums of the bundles."""
-    found: dict[str, object] = {}
-    for path in sorted((folder / "steps").glob("*/metrics.json")):
-        found[path.parent.name] = without_clock(json.loads(path.read_text()), folder.name)
-    for path in sorted((folder / "predictions").iterdir()):
-        found[path.name] = pl.read_parquet(path).to_dicts()
-    for model in MODELS:
-        found[model] = json.loads((folder / model / MANIFEST).read_text())["files"]
-    return found
-
-
-def without_clock(content: object, name: str) -> object:
-    if isinstance(content, dict):
-        return {key: without_clock(value, name) for key, value in content.items() if key not in CLOCK}
-    if isinstance(content, list):
-        return [without_clock(value, name) for value in content]
-    return content
