@@ -22,7 +22,7 @@ from n3r.custom_layers import IGNORED
 from n3r.data import LengthBucketSampler
 from n3r.schema import MOST_TOLD, SPLITS
 from n3r.synth import generate_orders
-from n3r.tables import POLARS_ERRORS, SUFFIXES, format_of, scan_file
+from n3r.tables import POLARS_ERRORS, SUFFIXES, format_of, scan_rows
 from n3r.tokenizer import gather, pad, read_tokenizer
 
 END = "<|endoftext|>"
@@ -230,11 +230,7 @@ def _read(path: Path, column: str, unit: str, limit: int | None) -> list[str]:
     kind = format_of(path, TABLES)
     if kind:
         try:
-            # In full: cells of another type further down would be lost without a word.
-            frame = (
-                pl.scan_ndjson(path, infer_schema_length=None) if kind == "jsonl" else scan_file(path, kind)
-            )
-            return _cells(frame, column, str(path), limit)
+            return _cells(scan_rows(path, kind), column, str(path), limit)
         except (*POLARS_ERRORS, OSError):
             raise ValueError(f"{path} cannot be read as {kind}: damaged or another format") from None
     try:

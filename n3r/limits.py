@@ -12,6 +12,7 @@ Decisions:
 
 import gzip
 import struct
+import zlib
 from collections.abc import Collection, Iterator, Set
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,11 +33,14 @@ def allowed(path: Path, max_expansion: float = MAX_EXPANSION) -> int:
 
 
 def check_gzip(path: Path, max_expansion: float = MAX_EXPANSION) -> None:
-    """Raise ValueError naming the file where a gzip file holds more than is allowed."""
+    """Raise ValueError naming a gzip file that holds more than is allowed, OSError for a damaged one."""
     if _DEFLATE * path.stat().st_size > allowed(path, max_expansion):
-        with opened_gzip(path, max_expansion) as file:
-            while file.read(_BLOCK):
-                pass
+        try:
+            with opened_gzip(path, max_expansion) as file:
+                while file.read(_BLOCK):
+                    pass
+        except (EOFError, zlib.error) as error:
+            raise OSError(f"{path} is damaged") from error
 
 
 def opened_gzip(path: Path, max_expansion: float = MAX_EXPANSION) -> gzip.GzipFile:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import polars as pl
 
+from n3r.limits import MAX_EXPANSION
 from n3r.preprocess import ID, mark_rows, select_wide
 from n3r.rows import ROW_SUFFIXES
 from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, check, is_pattern, near, parse_time
-from n3r.tables import POLARS_ERRORS, format_of, number, scan, scan_file
+from n3r.tables import POLARS_ERRORS, format_of, number, scan, scan_rows
 
 SCORE, CALIBRATED, KEY = "score", "p_calibrated", "id"
 NUMBERS = (SCORE, LABEL, CALIBRATED, ORACLE)
@@ -55,11 +56,12 @@ def only_model(place: str | Path, score: str = SCORE) -> pl.DataFrame:
     return next(iter(found.values()))
 
 
-def read_scored(path: str | Path, score: str = SCORE) -> pl.DataFrame:
+def read_scored(path: str | Path, score: str = SCORE, max_expansion: float = MAX_EXPANSION) -> pl.DataFrame:
     """A score file, its first column the id: Parquet, CSV, TSV or JSON lines, as `n3r score` writes them.
 
     Raises ValueError naming the file where it cannot be read, lacks the column `score`, or holds ids twice,
-    rows without an id, or scores and labels that are no finite numbers.
+    rows without an id, scores and labels that are no finite numbers, or more than `max_expansion` times its
+    size.
     """
     path = Path(path)
     kind = format_of(path, ROW_SUFFIXES)
@@ -68,9 +70,7 @@ def read_scored(path: str | Path, score: str = SCORE) -> pl.DataFrame:
     if not path.is_file():  # a pipe would be waited for, for ever
         raise FileNotFoundError(f"no score file {path}")
     try:
-        # In full: the types that a part of the lines suggests need not fit the rest.
-        lines = pl.scan_ndjson(path, infer_schema_length=None) if kind == "jsonl" else scan_file(path, kind)
-        frame = lines.collect()
+        frame = scan_rows(path, kind, max_expansion).collect()
     except (OSError, *POLARS_ERRORS):
         raise ValueError(f"{path} cannot be read as {kind}: damaged, cut short or another format") from None
     if wrong := [name for name in frame.columns if is_pattern(name) or re.search(r"_duplicated_\d+$", name)]:

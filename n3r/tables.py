@@ -17,7 +17,6 @@ Decisions:
 import hashlib
 import json
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -266,6 +265,22 @@ def scan_file(path: Path, kind: str, types: Mapping | None = None) -> pl.LazyFra
     return pl.scan_csv(path, separator=separator, schema=types, infer_schema=False, glob=False)
 
 
+def scan_rows(path: Path, kind: str, max_expansion: float = MAX_EXPANSION) -> pl.LazyFrame:
+    """One file as a lazy table, JSON lines as well, whose types fit all rows and not the first ones alone.
+
+    Raises ValueError naming a file that holds more than `max_expansion` times its size, and what polars and
+    the system raise for one that cannot be read.
+    """
+    if path.name.lower().endswith(".gz"):
+        check_gzip(path, max_expansion)
+    if kind == "jsonl":
+        return pl.scan_ndjson(path, infer_schema_length=None)
+    frame = scan_file(path, kind)
+    if kind == "parquet":
+        check_parquet(path, frame.collect_schema().names(), max_expansion)
+    return frame
+
+
 def _open(path: Path, kind: str, max_expansion: float) -> pl.LazyFrame:
     """The file as a lazy table; raises ValueError if it is empty or cannot be read."""
     if path.stat().st_size == 0:
@@ -277,7 +292,7 @@ def _open(path: Path, kind: str, max_expansion: float) -> pl.LazyFrame:
         names = frame.collect_schema().names()
         # The rows of a CSV are counted where they are decoded: an open quote would hide them here.
         _refuse_no_rows(path, 1 if kind in SEPARATORS else frame.select(pl.len()).collect().item())
-    except (*POLARS_ERRORS, OSError, EOFError, zlib.error):
+    except (*POLARS_ERRORS, OSError):
         raise ValueError(_damage(path, kind)) from None
     if odd := [name for name in names if is_pattern(name) or name == ROW]:
         raise ValueError(f"{path} has a column name that is a pattern or n3r's own: rename {odd[0]!r}")

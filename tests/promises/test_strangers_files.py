@@ -22,6 +22,7 @@ from onnx import TensorProto, helper
 
 from n3r import pipeline
 from n3r.bundle import Bundle
+from n3r.corpus import find_documents
 from n3r.features import read_precomputed
 from n3r.interop import import_legacy
 from n3r.language_model import LanguageModel, LanguageModelConfig
@@ -354,6 +355,10 @@ def test_bombs_are_refused_by_a_limit_that_is_a_parameter(name, small, tmp_path,
     with pytest.raises(ValueError, match=told):
         score_files(scorer, [path], tmp_path / "out.csv", skip=True, progress=False)
     assert not (tmp_path / "out.csv").exists()
+    with pytest.raises(ValueError, match=told):
+        read_scored(path, "x")
+    with pytest.raises(ValueError, match=told if "jsonl" not in name else "is not a text in UTF-8"):
+        find_documents(str(path), "name")
     if name == "text.parquet":
         assert scan(path, COLUMNS, max_expansion=1e9).frame.select(pl.len()).collect().item() == 1
     tally(PROMISE, "gzip, Parquet and zip bombs: refused")
