@@ -238,8 +238,11 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
         raise (ValueError if mistake else StepError)(
             f"{step.name} failed: {error.evalue}\nthe failing cell is marked in {executed}"
         ) from None
-    except RuntimeError:  # nbclient's and jupyter_client's, each its own
-        raise StepError(f"the kernel of {step.name} was killed from outside: out of memory?") from None
+    except RuntimeError as error:  # nbclient's and jupyter_client's, each its own
+        told = str(error).rstrip(".")
+        raise StepError(
+            f"the kernel of {step.name} was killed from outside ({told}): out of memory?"
+        ) from None
     finally:
         _collapse_bars(executed)
     metrics = records / "metrics.json"

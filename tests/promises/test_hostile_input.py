@@ -103,7 +103,11 @@ def scorer_of(folder: Path) -> Scorer:
     return Scorer(folder, threads=1)
 
 
-def put(path: Path, content: bytes | str) -> Path:
+def put(path: Path, content: bytes | str | pl.DataFrame) -> Path:
+    """Write a file; a table as Parquet."""
+    if isinstance(content, pl.DataFrame):
+        content.write_parquet(path)
+        return path
     path.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
     return path
 
@@ -246,10 +250,7 @@ def scanned(content: Any, name: str = "orders.csv", **map_changes: Any) -> Act:
 
     def act(place: Path, small) -> int:
         path = place / name
-        if isinstance(content, pl.DataFrame):
-            content.write_parquet(path)
-        else:
-            put(path, content)
+        put(path, content)
         source = tables.scan(path, column_map(**map_changes))
         with source.reading():
             return source.frame.collect().height
@@ -359,12 +360,7 @@ def score_file(content: str | bytes | pl.DataFrame, name: str = "scores.csv", **
     """Read a file of scores; how many rows it has."""
 
     def act(place: Path, small) -> int:
-        path = place / name
-        if isinstance(content, pl.DataFrame):
-            content.write_parquet(path)
-        else:
-            put(path, content)
-        return read_scored(path, **options).height
+        return read_scored(put(place / name, content), **options).height
 
     return act
 
@@ -373,11 +369,7 @@ def documents(content: str | bytes | pl.DataFrame, name: str = "prose.txt", **op
     """Find the documents of a file."""
 
     def act(place: Path, small) -> int:
-        path = place / name
-        if isinstance(content, pl.DataFrame):
-            content.write_parquet(path)
-        else:
-            put(path, content)
+        path = put(place / name, content)
         return {split: len(found) for split, found in find_documents(str(path), "name", **options).items()}
 
     return act
