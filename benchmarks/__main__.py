@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from n3r.canvas import COLOURS, canvas, heading, legend_below, to_svg
 from n3r.pipeline import versions
+from n3r.report.style import COLOURS, canvas, heading, legend_below, to_svg
 
 ROOT = Path(__file__).resolve().parent.parent
 FINISHED = ROOT / "runs" / "benchmarks.json"  # what each program printed

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n3r.custom_transformer import CustomTransformerConfig, CustomTransformerWrapper
+from n3r.custom_transformer.model import CustomTransformerConfig, CustomTransformerWrapper
 
 RATE = 1e-3
 SIZES = {"d_model": 256, "n_blocks": 4, "n_heads": 4, "d_ffn": 1024, "max_seq_len": 256}

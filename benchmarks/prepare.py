@@ -25,10 +25,10 @@ import polars as pl
 
 from n3r import tables
 from n3r.data import OrderDataset, build_lstm2risk_collate_fn, make_loader
-from n3r.legacy import LegacyTextDataset, LegacyTokenizer, legacy_lstm_collate, legacy_tabular
+from n3r.legacy.trainer import LegacyTextDataset, LegacyTokenizer, legacy_lstm_collate, legacy_tabular
 from n3r.preprocess import prepare
 from n3r.schema import ColumnMap
-from n3r.synth import generate_orders
+from n3r.synthetic.orders import generate_orders
 from n3r.tokenizer import TextConfig, read_texts
 from n3r.vocabulary import train_tokenizer
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from n3r.synth import generate_orders
+from n3r.synthetic.orders import generate_orders
 
 PEAK = """
 import sys, n3r.cli

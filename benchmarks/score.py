@@ -29,7 +29,7 @@ import torch
 from n3r.bundle import Bundle
 from n3r.calibrate import fit_calibration
 from n3r.features import TabularFeatures
-from n3r.legacy import (
+from n3r.legacy.trainer import (
     LegacyTextDataset,
     legacy_lstm_collate,
     legacy_tabular,
@@ -37,10 +37,10 @@ from n3r.legacy import (
     predict_legacy,
 )
 from n3r.model import model_select
-from n3r.parity import legacy_model
 from n3r.schema import ColumnMap
 from n3r.score import Scorer
-from n3r.synth import generate_orders
+from n3r.studies.parity import legacy_model
+from n3r.synthetic.orders import generate_orders
 from n3r.tokenizer import NameTokenizer
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer

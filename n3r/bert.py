@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from n3r.pretrained import found
+from n3r.files.pretrained import found
 from n3r.text import Dropout, TextBranch
 
 # Of transformers' configuration what names code to fetch and run: kernels, a repository's own classes.

@@ -23,23 +23,16 @@ from n3r.card import model_card
 from n3r.data import OrderDataset, make_loader
 from n3r.export import export_onnx, onnx_scores, quantize_onnx
 from n3r.features import TabularFeatures
-from n3r.manifest import (
-    MANIFEST,
-    MOST_BYTES,
-    verify,
-    versions,
-    write_json,
-    write_manifest,
-    written_by,
-)
+from n3r.files.atomic import atomic_folder
+from n3r.files.json_io import read_json, write_json
+from n3r.files.manifest import MANIFEST, MOST_BYTES, verify, versions, write_manifest, written_by
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
 from n3r.processes import is_first_process
-from n3r.schema import LABEL, TIME, ColumnMap, read_json
+from n3r.schema import LABEL, TIME, ColumnMap
 from n3r.score import read_parts
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, collate_for, fit, predict
-from n3r.whole import whole_folder
 
 
 class Bundle(NamedTuple):
@@ -89,7 +82,7 @@ class Bundle(NamedTuple):
         Raises ValueError when the folder cannot be written and RuntimeError when there is no correct graph.
         """
         if is_first_process():
-            with whole_folder(folder, "the bundle", MANIFEST, SafetensorError) as aside:
+            with atomic_folder(folder, "the bundle", MANIFEST, SafetensorError) as aside:
                 self._write(aside, int8_rows)
 
     def _write(self, folder: Path, int8_rows: pl.DataFrame | None) -> None:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from n3r import pipeline
-from n3r.limits import MAX_EXPANSION
-from n3r.lock import held
-from n3r.manifest import sha256, verify
+from n3r.files.json_io import write_json
+from n3r.files.limits import MAX_EXPANSION
+from n3r.files.lock import held
+from n3r.files.manifest import sha256, verify, versions
 
 if TYPE_CHECKING:
     from n3r.schema import ColumnMap
@@ -84,12 +85,12 @@ def run(
     provenance = {
         "name": name,
         "size": size,
-        "versions": pipeline.versions(),
+        "versions": versions(),
         "processors": os.cpu_count(),
         "inputs": {str(path): sha256(path) for path in inputs},
         "steps": done,
     }
-    pipeline.write_json(folder / "provenance.json", provenance)
+    write_json(folder / "provenance.json", provenance)
     for step, summarise in SUMMARIES.items():
         if step in done:
             summarise(folder)
@@ -159,9 +160,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Report on one model's scores: what it catches and costs, calibration, drift, failures, fairness."""
-    from n3r.evaluation import EvaluationConfig, evaluate_model
-    from n3r.evaluation_report import headline, write_evaluation
-    from n3r.scored import labels_of, only_model, with_labels
+    from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
+    from n3r.evaluation.scored import labels_of, only_model, with_labels
+    from n3r.report.evaluation import headline, write_evaluation
 
     config = EvaluationConfig.from_texts(p or [])
     column_map = _column_map(map) if orders else None
@@ -197,9 +198,9 @@ def compare(
     map: Annotated[Path | None, typer.Option(help="their column map; default: configs/orders.json")] = None,
 ) -> None:
     """Compare two runs or score files on the same rows: AUC, equivalence, decisions, overlaid curves."""
-    from n3r.comparison import compare_models
-    from n3r.comparison_report import verdict, write_comparison
-    from n3r.scored import scored_models, with_labels
+    from n3r.evaluation.comparison import compare_models
+    from n3r.evaluation.scored import scored_models, with_labels
+    from n3r.report.comparison import verdict, write_comparison
 
     models = [scored_models(place, column) for place in (a, b)]
     if orders:
@@ -228,7 +229,7 @@ def export(
     verify(bundle)  # before torch is imported, which takes seconds
     from n3r.bundle import Bundle
     from n3r.export import export_torchscript
-    from n3r.interop import write_sagemaker
+    from n3r.legacy.layouts import write_sagemaker
 
     if layout == "sagemaker":
         write_sagemaker(bundle, target, predictions)
@@ -247,7 +248,7 @@ def import_legacy(
     map: Annotated[Path | None, typer.Option(help="column map (JSON); default: configs/orders.json")] = None,
 ) -> None:
     """Make a bundle of the legacy's weights; it scores as the legacy did."""
-    from n3r.interop import import_legacy
+    from n3r.legacy.layouts import import_legacy
     from n3r.schema import ColumnMap
 
     columns = ColumnMap.from_file(map or pipeline.ROOT / "configs" / "orders.json")
@@ -267,7 +268,7 @@ def lm_train(
     ] = None,
 ) -> None:
     """Train a language model; the same command goes on with one that was interrupted."""
-    from n3r.language_model import LanguageModelConfig, train_language_model
+    from n3r.custom_transformer.language_model import LanguageModelConfig, train_language_model
 
     settings = LanguageModelConfig.from_file(config, p or [])
     folder = output or pipeline.ROOT / "runs" / "lm" / config.stem
@@ -298,8 +299,8 @@ def lm_eval(
     seed: Annotated[int, typer.Option(help="of what is drawn")] = 0,
 ) -> None:
     """Perplexity and bits a character of a language model, or texts that it invents."""
-    from n3r.corpus import find_documents
-    from n3r.language_model import LanguageModel
+    from n3r.custom_transformer.corpus import find_documents
+    from n3r.custom_transformer.language_model import LanguageModel
 
     model = LanguageModel.load(checkpoint)
     if generate is not None:

@@ -21,7 +21,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
-from n3r.schema import LABEL, MOST_TOLD, explain, read_json
+from n3r.files.json_io import MOST_TOLD, explain, read_json
+from n3r.schema import LABEL
 
 NO_LABEL = -1
 CHUNK = 1024  # rows that are scaled at a time

@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from torch import Tensor, nn
 
 from n3r.bert import TextBertBase, n_places
+from n3r.files.json_io import explain
+from n3r.files.pretrained import architecture
 from n3r.fusion import FUSIONS, Widths
-from n3r.pretrained import architecture
-from n3r.schema import explain
 from n3r.tabular import FeatureTokens, TabAE, TabularEncoder
 from n3r.text import (
     AttentionPool,

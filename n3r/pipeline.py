@@ -3,8 +3,9 @@
 Decisions:
 - A step is a notebook; papermill runs it. Papermill only warns of an unknown parameter and turns a tuple into
   a string, so names and types are checked here against the parameters cell before anything runs.
-- A step's key is the hash of its code, its parameters, the package's sources, its input files and the metrics
-  of the steps it needs. A finished step with the same key is skipped; so an interrupted run goes on.
+- A step's key is the hash of its code, the package files that this imports, its parameters, its input
+  files and the metrics of the steps it needs. A finished step with the same key is skipped; so an interrupted
+  run goes on. `report/` counts only for the steps that write pages: an edit of a figure trains no model again.
 - A step is finished when its `metrics.json`, its notebook's last act, and its `done.json`, written by the
   runner after that, exist.
 - One runner at a time works in a run's folder. Its kernels inherit the lock, so that the next runner waits
@@ -15,24 +16,21 @@ import ast
 import hashlib
 import json
 import os
-import platform
 import re
 import resource
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
 
-from n3r import lock
-from n3r.manifest import sha256
-from n3r.whole import whole_file
+from n3r.files import lock
+from n3r.files.json_io import plain, write_json
+from n3r.files.manifest import sha256, versions
+from n3r.files.sources import fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ("n3r", "torch", "lightning", "transformers", "tokenizers", "polars", "scikit-learn", "numpy")
-LIBRARIES += ("papermill",)
 SIZES = ("dev", "quick", "full")
 LONGEST_SHOWN = 80  # characters of a value in a message
 OPTIONS = {"name": "name", "data": "data", "column_map": "map"}  # parameters with an option of their own
@@ -44,6 +42,7 @@ class Step(NamedTuple):
     name: str
     needs: tuple[str, ...]
     outputs: tuple[str, ...]
+    shows: bool = False  # its outputs are pages
 
 
 STEPS = (
@@ -51,10 +50,10 @@ STEPS = (
     Step("02_tokenizer", ("01_preprocess",), ("tokenizer/tokenizer.json",)),
     Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",)),
     Step("04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",)),
-    Step("05_parity", ("03_train_lstm2risk", "04_train_transformer2risk"), ("report/report.html",)),
+    Step("05_parity", ("03_train_lstm2risk", "04_train_transformer2risk"), ("report/report.html",), True),
     Step("06_multimodal", (), ("multimodal/data/columns.json",)),
     Step("07_custom_transformer", ("03_train_lstm2risk",), ()),
-    Step("08_evaluate", ("05_parity",), ("report/lstm2risk.html", "report/transformer2risk.html")),
+    Step("08_evaluate", ("05_parity",), ("report/lstm2risk.html", "report/transformer2risk.html"), True),
 )
 DEFAULT = "08_evaluate"  # what `n3r run` runs, with the steps it needs
 Parameters = dict[str, dict[str, Any]]  # step -> parameter -> value
@@ -74,7 +73,7 @@ def finish_step(run: Path, step: str, metrics: dict[str, Any]) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB on Linux, bytes on macOS
     unit = 1024**2 if sys.platform == "darwin" else 1024
     write_json(folder / "resources.json", {"peak_memory_mb": round(peak / unit)})
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "metrics.json", plain(metrics))
 
 
 def read_metrics(run: Path, step: str) -> dict[str, Any]:
@@ -83,17 +82,6 @@ def read_metrics(run: Path, step: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run step {step} first")
     return json.loads(path.read_text())
-
-
-def versions() -> dict[str, str]:
-    """Python and the libraries that results depend on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON aside, then rename; ValueError names the path when it cannot be written."""
-    with whole_file(path) as aside:
-        aside.write_text(json.dumps(content, ensure_ascii=False, indent=1, default=str) + "\n")
 
 
 # ---- parameters ----
@@ -300,9 +288,10 @@ def _finished(folder: Path, step: Step, key: str) -> dict[str, Any] | None:
 
 def _key(step: Step, parameters: dict[str, Any], inputs: list[Path], done: dict[str, dict[str, Any]]) -> str:
     cells = json.loads(notebook_path(step.name).read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     parts = {
-        "code": [cell["source"] for cell in cells if cell["cell_type"] == "code"],
-        "package": [_sha256(path.read_bytes()) for path in sorted(Path(__file__).parent.glob("*.[jpt]*"))],
+        "code": code,
+        "sources": fingerprint("\n".join(code), without=() if step.shows else ("report",)),
         "parameters": parameters,
         "inputs": [sha256(path) for path in inputs],
         "needs": [done[name]["metrics"] for name in step.needs],

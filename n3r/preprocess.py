@@ -23,12 +23,12 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from n3r.files.json_io import MOST_TOLD
 from n3r.schema import (
     FILE_COLUMN,
     LABEL,
     LONGEST_SHAPE,
     MISSING,
-    MOST_TOLD,
     ORACLE,
     SEGMENT,
     SEPARATOR,

@@ -29,9 +29,10 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from n3r.limits import MAX_EXPANSION, check_parquet, opened_gzip
-from n3r.records import Batch, Cell, Table, batches, lines, objects, records
-from n3r.schema import near
+from n3r.files.atomic import writing
+from n3r.files.json_io import near
+from n3r.files.limits import MAX_EXPANSION, check_parquet, opened_gzip
+from n3r.files.records import Batch, Cell, Table, batches, lines, objects, records
 from n3r.tables import (
     POLARS_ERRORS,
     REGION,
@@ -42,7 +43,6 @@ from n3r.tables import (
     number,
     scan_file,
 )
-from n3r.whole import writing
 
 ROW_SUFFIXES = SUFFIXES | dict.fromkeys((".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"), "jsonl")
 KINDS = ("parquet", "csv", "tsv", "jsonl")

@@ -12,18 +12,18 @@ Decisions:
   which letter or digit stood there.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import polars as pl
 from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from n3r.files.json_io import MOST_TOLD, explain, near, read_json
 
 MISSING = "[MISSING]"  # stands for a null text field
 SEPARATOR = "|"  # stands between two text fields
@@ -33,10 +33,8 @@ SPLITS = ("train", "val", "test")
 EPOCH_RANGE = (-2.2e9, 7.2e9)  # seconds, 1900 to 2198: milliseconds (1.7e12) are not taken for it
 _CLOCK = "%Y-%m-%dT%H:%M"
 ISO_FORMATS = (f"{_CLOCK}:%S%.f", f"{_CLOCK}:%S%.f%#z", _CLOCK, "%Y-%m-%d")
-MAX_JSON = 1 << 26  # bytes of a JSON file; the tokenizer of 50,000 tokens has 4 MB
 EVERY_OTHER = "*"  # in `numeric`: every other numeric or boolean column
 MAX_CLASSES = 128  # a class is kept in 8 bits
-MOST_TOLD = 10  # problems of one kind, or values, in a message
 LONGEST_SHAPE = 40  # characters of a cell whose shape a message shows
 # Python knows no other years: what polars reads beyond them breaks at the first look.
 YEARS = (datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999))
@@ -183,63 +181,6 @@ class ColumnMap(BaseModel):
         names = list(names)
         lacking = [(n, r) for n, r, _ in _wanted(self) if n not in names]
         return [f"{name!r} ({role}) is missing{near(name, names)}" for name, role in lacking]
-
-
-def read_json(path: str | Path, most: int = MAX_JSON) -> Any:
-    """The content of a JSON file of at most `most` bytes, in UTF-8.
-
-    Raises FileNotFoundError, or ValueError naming the file when it cannot be read; nothing of it is shown.
-    """
-    path = Path(path)
-    try:
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist")
-        if not path.is_file():  # a pipe would be waited for, for ever
-            raise ValueError("it is no file")
-        if path.stat().st_size > most:
-            raise ValueError(f"it has more than {most:,} bytes")
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except RecursionError:
-        raise ValueError(f"{path} cannot be read as JSON: too many brackets within brackets") from None
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{path} cannot be read as JSON: {reason}") from None
-
-
-def explain(error: ValidationError, known: Iterable[str]) -> str:
-    """Everything wrong with a pydantic model's keys, in one line and without the values."""
-    parts = []
-    known = list(known)
-    for item in error.errors(include_url=False, include_input=False):
-        if len(parts) == MOST_TOLD:
-            return "; ".join([*parts, f"and {error.error_count() - MOST_TOLD} more"])
-        key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            parts.append(f"unknown key {key!r}{near(key, known)}")
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            parts.append(f"key {key!r}: {message}" if key else message)
-    return "; ".join(parts)
-
-
-def key_values(texts: Iterable[str]) -> dict[str, str]:
-    """The values of texts such as "fpr=0.02" by their keys; one ValueError names all that are no such."""
-    pairs = {text: text.partition("=") for text in texts}
-    if wrong := [text for text, (_, equals, _) in pairs.items() if not equals]:
-        raise ValueError(f"expected KEY=VALUE, found {', '.join(wrong)}")
-    return {key: value for key, _, value in pairs.values()}
-
-
-def near(name: str, names: Iterable[str]) -> str:
-    """A phrase that asks whether at most two of `names` were meant, or nothing.
-
-    A name with a line end in it is a row of a file whose lines end otherwise, and never shown.
-    """
-    by_lower = {other.lower(): other for other in names if other.isprintable()}
-    found = get_close_matches(name.lower(), by_lower, n=2, cutoff=0.7)
-    return f" (did you mean {' or '.join(repr(by_lower[n]) for n in found)}?)" if found else ""
 
 
 PATTERN = "is a name that polars takes for a pattern of names: rename the column"

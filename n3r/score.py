@@ -22,10 +22,11 @@ from pydantic import ValidationError
 
 from n3r.calibrate import Calibration
 from n3r.features import TabularFeatures
-from n3r.limits import MAX_EXPANSION
-from n3r.manifest import MOST_BYTES, verify, written_by
+from n3r.files.json_io import explain, read_json
+from n3r.files.limits import MAX_EXPANSION
+from n3r.files.manifest import MOST_BYTES, verify, written_by
 from n3r.rows import KINDS, ROW_SUFFIXES, Inputs, Reject, expand, read_chunks, typed, typed_row, writer
-from n3r.schema import ColumnMap, explain, is_pattern, read_json
+from n3r.schema import ColumnMap, is_pattern
 from n3r.tokenizer import TEXT_KEYS, ChunkedText, TextConfig, Texts, load_tokenizer, pad, read_texts
 
 if TYPE_CHECKING:

@@ -25,9 +25,10 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
-from n3r.limits import MAX_EXPANSION, check_gzip, check_parquet
-from n3r.schema import EVERY_OTHER, FILE_COLUMN, SPLITS, ColumnMap, is_pattern, read_json
-from n3r.whole import whole_file, whole_folder
+from n3r.files.atomic import atomic_file, atomic_folder
+from n3r.files.json_io import read_json
+from n3r.files.limits import MAX_EXPANSION, check_gzip, check_parquet
+from n3r.schema import EVERY_OTHER, FILE_COLUMN, SPLITS, ColumnMap, is_pattern
 
 SUFFIXES = {
     ".parquet": "parquet",
@@ -110,7 +111,7 @@ def write(frame: pl.DataFrame, path: str | Path) -> None:
     kind = path.suffix.removeprefix(".")
     if kind != "parquet" and kind not in SEPARATORS:
         raise ValueError(f"cannot write {path}: the name must end in .parquet, .csv or .tsv")
-    with whole_file(path, *POLARS_ERRORS) as aside:
+    with atomic_file(path, *POLARS_ERRORS) as aside:
         if kind == "parquet":
             frame.write_parquet(
                 aside, compression_level=1
@@ -141,7 +142,7 @@ def write_splits(
     if odd:
         raise ValueError(f"prepared tables hold only {list(_DTYPES)}, found {', '.join(odd)}")
     content = {"format": format, "types": types, "column_map": column_map.model_dump()}
-    with whole_folder(folder, "prepared data", "columns.json") as aside:
+    with atomic_folder(folder, "prepared data", "columns.json") as aside:
         for split in SPLITS:
             write(splits[split], aside / f"{split}.{format}")
         (aside / "columns.json").write_text(

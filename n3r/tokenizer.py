@@ -21,10 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tokenizers import Encoding, Tokenizer
 
 from n3r.clean import Cleaner, compose
-from n3r.pretrained import found
-from n3r.schema import MAX_JSON, ColumnMap, read_json
+from n3r.files.atomic import atomic_file
+from n3r.files.json_io import MAX_JSON, read_json
+from n3r.files.pretrained import found
+from n3r.schema import ColumnMap
 from n3r.spelling import spelled, without_spelling, words_of
-from n3r.whole import whole_file
 
 Fields = Iterable[Iterable[str | None]]  # columns of texts, such as a DataFrame of strings
 SPECIAL_TOKENS = ["[CLS]", "[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MISSING]", "|"]
@@ -413,7 +414,7 @@ def _save(tokenizer: NameTokenizer | BertTokenizer, folder: Path) -> None:
     }
     with ExitStack() as files:  # which end in the opposite order: there is no tokenizer until all are there
         for name, text in texts.items():
-            files.enter_context(whole_file(Path(folder) / name)).write_text(text, encoding="utf-8")
+            files.enter_context(atomic_file(Path(folder) / name)).write_text(text, encoding="utf-8")
         (Path(folder) / "tokenizer.json").unlink(missing_ok=True)
 
 

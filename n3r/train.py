@@ -50,10 +50,11 @@ from n3r.data import (
     build_transformer2risk_collate_fn,
     make_loader,
 )
+from n3r.files.atomic import atomic_file
+from n3r.files.sources import fingerprint
 from n3r.model import TEXTS, ModelConfig, RiskModel, registered
 from n3r.text import BFLOAT16
 from n3r.tokenizer import ChunkedText
-from n3r.whole import whole_file
 
 
 class TrainConfig(BaseModel):
@@ -311,7 +312,7 @@ class _WholeFiles(TorchCheckpointIO):
     """Checkpoints that are there only when they are whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
-        with whole_file(path, RuntimeError) as aside:  # torch's, of a full disk
+        with atomic_file(path, RuntimeError) as aside:  # torch's, of a full disk
             torch.save(checkpoint, aside)
 
 
@@ -474,8 +475,7 @@ def resolve_precision(config: TrainConfig) -> str:
 def _plan(model: ModelConfig, config: TrainConfig, *datasets: OrderDataset | None) -> str:
     """A fingerprint of configs, code and data: a checkpoint of another plan is not resumed."""
     plan = sha256(json.dumps([model.model_dump(), config.model_dump()], sort_keys=True).encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        plan.update(source.read_bytes())
+    plan.update(fingerprint("import n3r.train").encode())
     for data in datasets:
         if data is not None:
             for array in data.arrays:

@@ -12,10 +12,10 @@ import torch
 from n3r.bundle import Bundle, train_bundle
 from n3r.data import OrderDataset
 from n3r.features import FeatureConfig, TabularFeatures
-from n3r.messages import generate_messages
 from n3r.model import MODEL_CLASSES, TEXTS, ModelConfig, configure
 from n3r.preprocess import prepare
 from n3r.schema import ColumnMap
+from n3r.synthetic.messages import generate_messages
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, fit
 from n3r.vocabulary import TokenizerConfig, train_tokenizer, train_wordpiece

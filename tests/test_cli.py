@@ -14,7 +14,7 @@ import torch
 
 from n3r.bundle import Bundle
 from n3r.features import TabularFeatures
-from n3r.legacy import (
+from n3r.legacy.trainer import (
     LegacyLSTM2Risk,
     LegacyLSTMConfig,
     LegacyTextDataset,
@@ -25,7 +25,7 @@ from n3r.legacy import (
 from n3r.model import model_select
 from n3r.schema import ColumnMap
 from n3r.score import Scorer
-from n3r.synth import generate_orders
+from n3r.synthetic.orders import generate_orders
 from n3r.train import TrainConfig
 
 TEXT = ["email", "billing", "holder"]

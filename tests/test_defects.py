@@ -16,7 +16,7 @@ NOT_HERE = {
 
 def test_each_defect_has_a_test_or_a_reason():
     here = Path(__file__).parent
-    sources = "\n".join(path.read_text() for path in here.glob("test_*.py"))
+    sources = "\n".join(path.read_text() for path in here.rglob("test_*.py"))
     tested = {int(number) for number in re.findall(r"def test_defect_(\d\d)_", sources)}
     untested = set(range(1, 56)) - tested - set(NOT_HERE)
     assert sorted(untested) == []

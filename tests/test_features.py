@@ -12,7 +12,7 @@ from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score as auc
 
 from n3r.features import FeatureConfig, TabularFeatures, read_precomputed, risk_table
-from n3r.legacy import legacy_tabular
+from n3r.legacy.trainer import legacy_tabular
 
 PLAIN = FeatureConfig(scaling="none")
 LEGACY_FILL = FeatureConfig(scaling="none", imputation="minus_one")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from n3r.fusion import FUSIONS
-from n3r.legacy import (
+from n3r.legacy.trainer import (
     LegacyLSTM2Risk,
     LegacyLSTMConfig,
     LegacyTransformer2Risk,

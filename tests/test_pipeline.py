@@ -9,8 +9,9 @@ import nbformat
 import polars as pl
 import pytest
 
-from n3r import pipeline, synth
+from n3r import pipeline
 from n3r.pipeline import DEFAULT, STEPS, Step, resolve_parameters, run_steps, with_needs
+from n3r.synthetic import orders as synth
 
 ROOT = Path(__file__).resolve().parent.parent
 N3R = [sys.executable, "-m", "n3r.cli"]

@@ -9,64 +9,85 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# A module imports only from rows above its own.
-LAYERS = [
-    [
-        "schema",
-        "clean",
-        "metrics",
-        "legacy",
-        "synth",
-        "messages",
-        "pretrained",
-        "processes",
-        "memory",
-        "lock",
-        "limits",
-        "whole",
-        "spelling",
-    ],
-    ["custom_layers"],
-    ["manifest", "calibrate", "card", "records"],
-    ["decisions", "reliability", "groups", "origin", "stability", "failures", "attacks", "baselines"],
-    ["tables", "preprocess", "features", "tokenizer", "canvas", "custom_transformer"],
-    ["plots", "evaluation_plots", "language_plots", "page"],
-    ["rows", "vocabulary", "data", "text"],
-    ["score", "scored", "fusion", "bert", "tabular", "corpus"],
-    ["model", "comparison", "evaluation", "language_model"],
-    ["comparison_report", "evaluation_report"],
-    ["export", "train"],
+# The core, as a table of contents: a module imports only `files` and what stands above its own row.
+CORE = [
+    ["schema"],
+    ["clean", "spelling", "metrics", "calibrate", "card", "processes", "memory"],
+    ["tables", "preprocess", "rows", "tokenizer", "vocabulary", "features"],
+    ["data", "text"],
+    ["bert", "tabular", "fusion"],
+    ["model"],
+    ["train", "export", "score"],
     ["bundle"],
-    ["ablation", "learning", "report", "published"],
-    ["parity", "interop"],
     ["pipeline"],
     ["cli"],
 ]
-MODULES = sorted(path.stem for path in (ROOT / "n3r").glob("*.py") if path.stem != "__init__")
+# Room -> what its modules import from beside their own room. Only the cli, inside functions, reaches any.
+MAY_IMPORT = {
+    "files": set(),
+    "synthetic": {"files"},
+    "core": {"files"},
+    "evaluation": {"core", "files", "synthetic"},
+    "report": {"core", "files", "evaluation"},
+    "custom_transformer": {"core", "files", "synthetic"},
+    "legacy": {"core", "files"},
+    "studies": {"core", "files", "legacy"},
+}
+PACKAGE = ROOT / "n3r"
+MODULES = sorted(
+    path.relative_to(PACKAGE).with_suffix("").as_posix()
+    for path in PACKAGE.rglob("*.py")
+    if path != PACKAGE / "__init__.py"
+)
 TRACKED = subprocess.run(
     ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
 ).stdout.split("\n")[:-1]
 
 
-def _imported(module: str) -> list[str]:
-    tree = ast.parse((ROOT / "n3r" / f"{module}.py").read_text())
-    found = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module]
-    found += [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
-    names = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "n3r"]
-    return [m.removeprefix("n3r.") for m in found if m.startswith("n3r.")] + [
-        alias.name for node in names for alias in node.names
-    ]
+def _room(module: str) -> str:
+    return module.partition("/")[0] if "/" in module else "core"
 
 
-def test_every_module_has_its_row():
-    assert sorted(name for row in LAYERS for name in row) == MODULES
+def _imported(module: str, inside_functions: bool = True) -> set[str]:
+    """The modules of n3r that a module imports, as MODULES names them."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    nodes = list(ast.walk(tree)) if inside_functions else tree.body
+    found = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    paths = [name.removeprefix("n3r.").replace(".", "/") for name in found if name.startswith("n3r.")]
+    return {name for path in paths for name in (path, f"{path}/__init__") if name in MODULES}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_go_upward_only(module):
-    row = next(i for i, names in enumerate(LAYERS) if module in names)
-    above = [name for names in LAYERS[:row] for name in names]
-    assert [name for name in _imported(module) if name not in above] == []
+def test_every_core_module_has_its_row():
+    assert sorted(name for row in CORE for name in row) == [m for m in MODULES if _room(m) == "core"]
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_what_it_may(room):
+    modules = [m for m in MODULES if _room(m) == room and m != "cli"]
+    reached = {(m, o) for m in modules for o in _imported(m) if _room(o) not in {room, *MAY_IMPORT[room]}}
+    assert reached == set()
+
+
+def test_core_imports_go_upward_only_and_the_cli_reaches_rooms_inside_functions():
+    rank = {name: i for i, row in enumerate(CORE) for name in row}
+    core = {m: {o for o in _imported(m) if _room(o) == "core"} for m in rank}
+    same_row = {("rows", "tables"), ("vocabulary", "tokenizer"), ("preprocess", "tables")}
+    below = {(m, o) for m in core for o in core[m] if rank[o] >= rank[m]} - same_row
+    assert below == set()
+    assert {_room(o) for o in _imported("cli", inside_functions=False)} <= {"core", "files"}
+
+
+def test_scoring_evaluation_and_reports_need_no_torch():
+    code = (
+        "import sys, n3r.score; heavy = {'torch', 'lightning', 'transformers'}; "
+        "scored = heavy & set(sys.modules); "
+        "import n3r.evaluation, n3r.report; print(scored, heavy & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["set()", "set()"]
 
 
 def test_importing_n3r_is_light_and_leaves_nothing(tmp_path):
@@ -83,7 +104,7 @@ def test_importing_n3r_is_light_and_leaves_nothing(tmp_path):
 
 def test_modules_draw_without_pyplot(tmp_path):
     code = (
-        "import sys, n3r.pipeline, n3r.plots, n3r.report; "
+        "import sys, n3r.pipeline, n3r.report; "
         "print('matplotlib.pyplot' in sys.modules, 'papermill' in sys.modules)"
     )
     out = subprocess.run(
@@ -94,7 +115,7 @@ def test_modules_draw_without_pyplot(tmp_path):
 
 def test_readme_maps_every_file_of_the_package_and_the_notebooks():
     readme = (ROOT / "README.md").read_text()
-    files = [f"{module}.py" for module in MODULES]
+    files = [f"{module.rpartition('/')[2]}.py" for module in MODULES if not module.endswith("__init__")]
     files += [path.stem for path in (ROOT / "notebooks").glob("*.ipynb")]
     files += [path.name for path in (ROOT / "configs").glob("*.json")]
     assert [name for name in files if name not in readme] == []
@@ -125,10 +146,10 @@ def test_no_path_of_one_machine_and_no_registry_host():
 def test_no_module_unpickles():
     """The published layout is written with pickles for those who read them; nothing here does."""
     for module in MODULES:
-        text = (ROOT / "n3r" / f"{module}.py").read_text()
+        text = (PACKAGE / f"{module}.py").read_text()
         code = re.sub(r'"""[\s\S]*?"""|#.*', "", text)
         uses = re.findall(r"\bpickle\b(?!\.?\")\S{0,7}|joblib|\bdill\b|\bmarshal\b", code)
-        assert set(uses) <= ({"pickle", "pickle.dumps("} if module == "interop" else set()), module
+        assert set(uses) <= ({"pickle", "pickle.dumps("} if module == "legacy/layouts" else set()), module
         assert text.count("torch.load(") == text.count("weights_only=True, map_location"), module
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from n3r import legacy
-from n3r.attacks import perturb
 from n3r.clean import compose
+from n3r.evaluation.attacks import perturb
+from n3r.legacy import trainer
 from n3r.spelling import LATIN, LOOKALIKES, ONE_SPELLING, WORDS, spelled, words_of
 from n3r.tokenizer import (
     SPECIAL_TOKENS,
@@ -71,7 +71,7 @@ def held_out(fields: pl.DataFrame, config: TokenizerConfig) -> tuple[pl.DataFram
 
 
 def test_special_tokens_have_the_legacys_ids(tokenizer):
-    assert SPECIAL_TOKENS == legacy.SPECIAL_TOKENS
+    assert SPECIAL_TOKENS == trainer.SPECIAL_TOKENS
     assert [tokenizer.tokenizer.token_to_id(token) for token in SPECIAL_TOKENS] == list(range(7))
     assert tokenizer.pad_token == PAD
     assert tokenizer.vocab_size == len(tokenizer.tokenizer.get_vocab())

@@ -14,11 +14,11 @@ import pytest
 from n3r import pipeline, tables
 from n3r.bundle import Bundle, train_bundle
 from n3r.features import TabularFeatures
-from n3r.manifest import MANIFEST
+from n3r.files.manifest import MANIFEST
 from n3r.model import configure
 from n3r.preprocess import Prepared, prepare
 from n3r.schema import ColumnMap
-from n3r.synth import generate_orders
+from n3r.synthetic.orders import generate_orders
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 

@@ -32,23 +32,23 @@ from n3r import cli, pipeline, tables
 from n3r.bundle import Bundle
 from n3r.calibrate import fit_calibration
 from n3r.clean import compose
-from n3r.comparison import compare, compare_models
-from n3r.corpus import byte_pair_tokenizer, find_documents, read_documents
-from n3r.corpus import load_tokenizer as load_prose_tokenizer
-from n3r.decisions import Costs, operating_points
-from n3r.evaluation import EvaluationConfig, evaluate_model
+from n3r.custom_transformer.corpus import byte_pair_tokenizer, find_documents, read_documents
+from n3r.custom_transformer.corpus import load_tokenizer as load_prose_tokenizer
+from n3r.custom_transformer.language_model import LanguageModel, LanguageModelConfig
+from n3r.evaluation.comparison import compare, compare_models
+from n3r.evaluation.decisions import Costs, operating_points
+from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
+from n3r.evaluation.scored import matched, only_model, read_scored, with_labels
 from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
-from n3r.interop import import_legacy
-from n3r.language_model import LanguageModel, LanguageModelConfig
-from n3r.legacy import LegacyLSTM2Risk, LegacyLSTMConfig
-from n3r.manifest import MANIFEST, write_manifest
+from n3r.files.manifest import MANIFEST, write_manifest
+from n3r.legacy.layouts import import_legacy
+from n3r.legacy.trainer import LegacyLSTM2Risk, LegacyLSTMConfig
 from n3r.model import configure
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.rows import Inputs, read_chunks
 from n3r.schema import ColumnMap
 from n3r.score import REJECTS, Scorer, score_files
-from n3r.scored import matched, only_model, read_scored, with_labels
-from n3r.synth import generate_orders
+from n3r.synthetic.orders import generate_orders
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from n3r import pipeline, tables
-from n3r.manifest import verify
+from n3r.files.manifest import verify
 from n3r.tokenizer import NameTokenizer
 
 N3R = [sys.executable, "-m", "n3r.cli", "run"]

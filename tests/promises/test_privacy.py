@@ -20,7 +20,7 @@ from n3r.features import TabularFeatures
 from n3r.preprocess import prepare
 from n3r.schema import ColumnMap, mask
 from n3r.score import Scorer, score_files
-from n3r.synth import generate_orders
+from n3r.synthetic.orders import generate_orders
 
 PROMISE = "privacy"
 N3R = [sys.executable, "-m", "n3r.cli"]

@@ -14,7 +14,7 @@ import pytest
 from n3r import pipeline
 from n3r.features import TabularFeatures
 from n3r.preprocess import prepare
-from n3r.synth import generate_orders
+from n3r.synthetic.orders import generate_orders
 
 PROMISE = "same out"
 N3R = [sys.executable, "-m", "n3r.cli", "run"]
@@ -74,7 +74,7 @@ from n3r.features import TabularFeatures
 from n3r.model import configure
 from n3r.preprocess import prepare
 from n3r.schema import ColumnMap
-from n3r.synth import generate_orders
+from n3r.synthetic.orders import generate_orders
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 

@@ -22,14 +22,15 @@ from onnx import TensorProto, helper
 
 from n3r import pipeline
 from n3r.bundle import Bundle
-from n3r.corpus import find_documents
+from n3r.custom_transformer.corpus import find_documents
+from n3r.custom_transformer.language_model import LanguageModel, LanguageModelConfig
+from n3r.evaluation.scored import read_scored
 from n3r.features import read_precomputed
-from n3r.interop import import_legacy
-from n3r.language_model import LanguageModel, LanguageModelConfig
-from n3r.manifest import FILES, MANIFEST, verify, write_manifest
-from n3r.schema import MAX_JSON, ColumnMap
+from n3r.files.json_io import MAX_JSON
+from n3r.files.manifest import FILES, MANIFEST, verify, write_manifest
+from n3r.legacy.layouts import import_legacy
+from n3r.schema import ColumnMap
 from n3r.score import Scorer, score_files
-from n3r.scored import read_scored
 from n3r.tables import scan
 from n3r.tokenizer import load_tokenizer
 
@@ -272,7 +273,7 @@ def test_a_config_of_absurd_sizes_is_refused_before_anything_is_allocated(small,
 
 
 def test_a_language_model_of_absurd_sizes_is_refused_before_anything_is_allocated(tmp_path, tally):
-    from n3r.custom_transformer import CustomTransformerConfig, CustomTransformerWrapper
+    from n3r.custom_transformer.model import CustomTransformerConfig, CustomTransformerWrapper
 
     CustomTransformerWrapper(CustomTransformerConfig(n_blocks=1, d_model=8, n_heads=2)).save_checkpoint(
         tmp_path / "lm"

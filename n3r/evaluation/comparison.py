@@ -1,0 +1,136 @@
+"""Two scores of the same rows compared: how they rank, what they decide, in what order they put the rows.
+
+Decisions:
+- Quality is the paired difference of AUC, with a verdict by two one-sided tests (metrics.py).
+- Two systems need not score on the same scale, so each decides at its own threshold: the lowest that stops
+  no more than a given share of the good orders.
+- McNemar's test is exact: with a handful of rows that tell the two apart, the published chi-square with
+  continuity correction is off.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike
+
+from n3r.evaluation.scored import SCORE, labels_of, matched
+from n3r.metrics import checked, equivalence, paired_auc, paired_by_segment, threshold_at_fpr
+from n3r.schema import LABEL, SEGMENT
+
+NO_SEGMENT = "(none)"
+
+
+def compare(
+    a: pl.DataFrame | Sequence[pl.DataFrame],
+    b: pl.DataFrame | Sequence[pl.DataFrame],
+    margin: float = 0.01,
+    fpr: float = 0.01,
+    names: tuple[str, str] = ("A", "B"),
+) -> dict[str, Any]:
+    """Difference of AUC with a verdict, overall and by segment, and how far the two agree.
+
+    a, b: prediction tables of the same rows in the same order, their first column the id; or as many of each
+    as there were trainings, in which case the intervals are over seeds too and `agreement` has an entry for
+    each. `difference` > 0 speaks for a; `low` and `high` bound it at 95 %. Raises ValueError when tables do
+    not hold the same rows in the same order.
+    """
+    a, b = ([table] if isinstance(table, pl.DataFrame) else list(table) for table in (a, b))
+    first = a[0]
+    if any(not first[:, 0].equals(other[:, 0]) for other in (*a, *b)):
+        raise ValueError("the prediction tables hold other rows or another order: score the same split")
+    y = first[LABEL].to_numpy()
+    scores = [np.stack([table[SCORE].to_numpy() for table in tables]) for tables in (a, b)]
+    paired = paired_auc(y, *scores)
+    verdict = equivalence(paired, margin, names)
+    segments: list[dict] = []
+    if SEGMENT in first.columns and first[SEGMENT].n_unique() > 1:
+        segment = first[SEGMENT].fill_null(NO_SEGMENT).to_numpy()
+        segments = paired_by_segment(segment, y, *scores, margin, names=names).to_dicts()
+    return {
+        **asdict(paired),
+        "by_seed": list(paired.by_seed),
+        "margin": margin,
+        "names": list(names),
+        "verdict": verdict.kind,
+        "sentence": verdict.sentence,
+        "segments": segments,
+        "agreement": [agreement(y, *pair, fpr) for pair in zip(*scores, strict=True)],
+    }
+
+
+def compare_models(
+    a: Mapping[str, pl.DataFrame],
+    b: Mapping[str, pl.DataFrame],
+    names: tuple[str, str],
+    margin: float = 0.01,
+    fpr: float = 0.01,
+) -> tuple[dict[str, Any], dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]:
+    """Content and scores for `write_comparison`, of tables that `scored.scored_models` gave.
+
+    One model of each side is compared whatever its name; of several, those of the same name. Rows are matched
+    by id, and labels of one side serve both. Raises ValueError when no two models go together or two tables
+    do not hold the same ids.
+    """
+    if len(a) == len(b) == 1:
+        pairs = {names[0]: (next(iter(a.values())), next(iter(b.values())))}
+    else:
+        pairs = {name: (a[name], b[name]) for name in a if name in b}
+    if not pairs:
+        told = f"{', '.join(a)} of {names[0]} and {', '.join(b)} of {names[1]}"
+        raise ValueError(f"no models of the same name among {told}: name one model of each")
+    rows, scores = [], {}
+    for model, (one, other) in pairs.items():
+        labels = labels_of({names[0]: one, names[1]: other})
+        one, other = (_on(labels, table, names) for table in (one, other))
+        rows.append({"model": model, **compare(one, other, margin, fpr, names)})
+        y = one[LABEL].to_numpy()
+        scores[model] = {n: (y, t[SCORE].to_numpy()) for n, t in zip(names, (one, other), strict=True)}
+    return {"name": f"{names[0]} and {names[1]}", "comparisons": rows}, scores
+
+
+def _on(labels: pl.DataFrame, table: pl.DataFrame, names: tuple[str, str]) -> pl.DataFrame:
+    """A table's scores beside the labels and segments of another, in that one's order."""
+    scores = matched(labels, table, names)[SCORE]
+    return labels.select(pl.exclude(SCORE)).with_columns(scores)
+
+
+def agreement(y: ArrayLike, a: ArrayLike, b: ArrayLike, fpr: float = 0.01) -> dict[str, float | int | None]:
+    """How far two scores agree: rank correlation, and decisions at each one's threshold for `fpr`.
+
+    Keys: n; spearman; threshold_a, threshold_b; stopped_a, stopped_b, stopped_both; flips (rows that one
+    alone stops) and their share of all rows, frauds and good rows among them; only_a_right, only_b_right and
+    mcnemar_p, the exact test that these two are equally likely. With a constant score there is no rank
+    correlation, with one class there are no thresholds: None. Raises ValueError as `metrics.auc_ci`.
+    """
+    y, a, b = checked(y, a=a, b=b)
+    found = {"n": int(y.size), "fpr": fpr, "spearman": _rank_correlation(a, b)}
+    thresholds = [threshold_at_fpr(y, p, fpr) for p in (a, b)]
+    keys = ("threshold_a", "threshold_b", "stopped_a", "stopped_b", "stopped_both", "flips", "flip_share")
+    keys += ("fraud_flips", "good_flips", "only_a_right", "only_b_right", "mcnemar_p")
+    if None in thresholds:
+        return found | dict.fromkeys(keys)
+    stopped_a, stopped_b = (p >= cut for p, cut in zip((a, b), thresholds, strict=True))
+    flipped = stopped_a != stopped_b
+    only_a, only_b = (int((flipped & (stopped == y)).sum()) for stopped in (stopped_a, stopped_b))
+    stopped = [int(rows.sum()) for rows in (stopped_a, stopped_b, stopped_a & stopped_b, flipped)]
+    by_class = [int((flipped & rows).sum()) for rows in (y, ~y)]
+    values = *thresholds, *stopped, stopped[-1] / y.size, *by_class, only_a, only_b, mcnemar(only_a, only_b)
+    return found | dict(zip(keys, values, strict=True))
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided p-value of McNemar's test: rows that a alone gets right against those of b alone."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    from scipy.stats import rankdata
+
+    if a.size < 2 or a.min() == a.max() or b.min() == b.max():
+        return None
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])

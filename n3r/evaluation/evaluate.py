@@ -1,0 +1,242 @@
+"""The evaluation of one model's scores: all that a fraud team asks before it acts on them, as JSON.
+
+Decisions:
+- A part that the rows have no columns for is left out: scores and labels alone give ranking, decisions and
+  calibration.
+- The operating threshold and the cheapest one are chosen on validation rows where there are any, and judged
+  on the test rows. Chosen on the rows that they are judged on they flatter themselves; the report says so.
+- Rivals (baselines, the legacy) score the same rows, and stand beside the model with the paired difference.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from n3r import metrics
+from n3r.evaluation import calibration, decisions, drift, errors, groups
+from n3r.evaluation.names import LOCALE_GROUPS, agreement, locale_group, name_of, script_of
+from n3r.evaluation.scored import CALIBRATED, SCORE
+from n3r.files.json_io import explain, key_values
+from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, address_fields
+
+MIN_COMPARED = 30  # rows of a class: the extremes of many tiny groups differ by chance, and say nothing else
+
+
+class EvaluationConfig(BaseModel):
+    """Where a team would act, what its mistakes cost, and how rows are grouped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    fpr: float = Field(0.01, gt=0, lt=1)  # share of good orders that may be stopped: the operating point
+    cost_missed: float = Field(100.0, gt=0)  # a fraud that goes through, in any currency
+    cost_alarm: float = Field(10.0, gt=0)  # a good order that is stopped
+    n_slices: int = Field(6, ge=1, le=1000)  # of time
+    seed: int = Field(0, ge=0)  # of resampling
+
+    @classmethod
+    def from_texts(cls, texts: Sequence[str]) -> Self:
+        """The config of texts such as "fpr=0.02"; one ValueError names all that are wrong."""
+        given = key_values(texts)
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise ValueError(explain(error, cls.model_fields)) from None
+
+    @property
+    def costs(self) -> decisions.Costs:
+        """The two prices."""
+        return decisions.Costs(self.cost_missed, self.cost_alarm)
+
+
+def evaluate_model(
+    test: pl.DataFrame,
+    config: EvaluationConfig | None = None,
+    column_map: ColumnMap | None = None,
+    val: pl.DataFrame | None = None,
+    train: pl.DataFrame | None = None,
+    rivals: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Everything the evaluation report shows, as JSON types.
+
+    test: labelled and scored rows, with `p_calibrated`, `segment`, `time`, `oracle_p` and the columns of the
+    map where known. val: the same of the validation rows. train: training rows, their `score` where stability
+    of scores is to be told. rivals: other models' scores of the test rows, in their order. Raises ValueError
+    on labels other than 0/1, scores that are no probabilities, and rivals of another length.
+    """
+    config = config or EvaluationConfig()
+    y, p = metrics.checked(test[LABEL], probability=True, score=test[SCORE])
+    threshold, chosen_on = _threshold(test, val, config.fpr)
+    parts = {
+        "config": config.model_dump(),
+        "operating": {"fpr": config.fpr, "threshold": threshold, "chosen_on": chosen_on},
+        "data": _data(test, val, train),
+        "models": _models(test, rivals or {}),
+        "decisions": _decisions(y, p, val, config),
+        "calibration": _calibration(test, config.seed),
+        "groups": _groups(test, train, threshold, config),
+        "stability": _stability(test, train, column_map),
+        "failures": _failures(test, column_map, threshold),
+        "fairness": _fairness(test, column_map, threshold, config.seed),
+    }
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _threshold(test: pl.DataFrame, val: pl.DataFrame | None, fpr: float) -> tuple[float | None, str]:
+    """The operating threshold and the rows that it was chosen on; None stops nothing."""
+    for rows, name in ((val, "validation rows"), (test, "these rows")):
+        if rows is not None and len(rows):
+            found = metrics.threshold_at_fpr(rows[LABEL], rows[SCORE], fpr)
+            if found is not None:
+                return found if np.isfinite(found) else None, name
+    return None, "no rows of both classes"
+
+
+def _data(test: pl.DataFrame, val: pl.DataFrame | None, train: pl.DataFrame | None) -> list[dict[str, Any]]:
+    """Rows, frauds and times of each split."""
+    rows = []
+    for name, frame in (("train", train), ("val", val), ("test", test)):
+        if frame is None or LABEL not in frame.columns:
+            continue
+        row = {"split": name, "n": len(frame), "n_positive": int(frame[LABEL].sum())}
+        if TIME in frame.columns and frame[TIME].count():
+            row |= {"from": str(frame[TIME].min()), "to": str(frame[TIME].max())}
+        rows.append(row)
+    return rows
+
+
+def _models(test: pl.DataFrame, rivals: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Metrics of the model, its rivals and the oracle, and the paired difference to each."""
+    y, p = test[LABEL], test[SCORE]
+    others = dict(rivals)
+    if ORACLE in test.columns and not test[ORACLE].null_count():
+        others["oracle"] = test[ORACLE]
+    rows = [{"name": None, **_metrics(y, p)}]  # the model itself
+    for name, scores in others.items():
+        paired = asdict(metrics.paired_auc(y, p, scores))
+        own = {key: paired[key] for key in ("difference", "low", "high", "p_value")}
+        rows.append({"name": name, **_metrics(y, scores), **own})
+    return rows
+
+
+def _metrics(y: pl.Series, p: pl.Series) -> dict[str, Any]:
+    return metrics.evaluate(y, p) | decisions.average_precision(y, p)
+
+
+def _decisions(
+    y: np.ndarray, p: np.ndarray, val: pl.DataFrame | None, config: EvaluationConfig
+) -> dict[str, Any]:
+    """Operating points, top shares, gain, costs, and what validation rows' cheapest threshold does here."""
+    costs, rates = config.costs, sorted({*decisions.RATES, config.fpr})
+    chosen = None
+    if val is not None and len(val):
+        threshold = decisions.cheapest(val[LABEL], val[SCORE], costs)["threshold"]
+        chosen = decisions.at_threshold(y, p, threshold, costs)
+    return {
+        "operating_points": decisions.operating_points(y, p, rates, seed=config.seed).to_dicts(),
+        "top_shares": decisions.top_shares(y, p, seed=config.seed).to_dicts(),
+        "gain": decisions.gain_points(y, p).to_dict(as_series=False),
+        "thresholds": decisions.threshold_table(y, p, costs).to_dicts(),
+        "cost_curve": decisions.cost_points(y, p, costs).to_dict(as_series=False),
+        "cheapest": decisions.cheapest(y, p, costs),
+        "chosen_on_validation": chosen,
+    }
+
+
+def _calibration(test: pl.DataFrame, seed: int) -> dict[str, Any]:
+    """Reliability of each column of probabilities, and of the score against the known truth."""
+    y = test[LABEL]
+    found: dict[str, Any] = {}
+    for name in (SCORE, CALIBRATED):
+        if name in test.columns:
+            summary = calibration.calibration_summary(y, test[name], seed=seed)
+            found[name] = {"bins": calibration.reliability(y, test[name]).to_dicts(), "summary": summary}
+            if ORACLE in test.columns and not test[ORACLE].null_count():
+                bins = calibration.posterior_bins(test[name], test[ORACLE]).to_dicts()
+                summary = calibration.against_posterior(test[name], test[ORACLE])
+                found[name]["posterior"] = {"summary": summary, "bins": bins}
+    return found
+
+
+def _groups(
+    test: pl.DataFrame, train: pl.DataFrame | None, threshold: float | None, config: EvaluationConfig
+) -> dict[str, Any] | None:
+    """The score's quality and decisions in each segment and slice of time."""
+    found = {}
+    stop = np.inf if threshold is None else threshold
+    if SEGMENT in test.columns and test[SEGMENT].n_unique() > 1:
+        known = train[SEGMENT].unique().to_list() if train is not None and SEGMENT in train.columns else None
+        found["segment"] = groups.by_group(test[SEGMENT], test[LABEL], test[SCORE], stop, known=known)
+    if TIME in test.columns and test[TIME].n_unique() > 1:
+        slices = groups.time_slices(test[TIME], config.n_slices)
+        found["time"] = groups.by_group(slices, test[LABEL], test[SCORE], stop).sort("group")
+    return {name: table.to_dicts() for name, table in found.items()} or None
+
+
+def _stability(
+    test: pl.DataFrame, train: pl.DataFrame | None, column_map: ColumnMap | None
+) -> dict[str, Any] | None:
+    """How far features and scores of these rows are from those of the training rows."""
+    if train is None or column_map is None:
+        return None
+    columns = [n for n in (*column_map.numeric, *column_map.categorical) if n in train.columns]
+    columns = [name for name in columns if name in test.columns]
+    found: dict[str, Any] = {"features": drift.drift(train, test, columns).to_dicts()}
+    if SCORE in train.columns:
+        moved = drift.psi(train[SCORE], test[SCORE])
+        found["score"] = {**asdict(moved), "verdict": moved.verdict}
+    return found
+
+
+def _failures(
+    test: pl.DataFrame, column_map: ColumnMap | None, threshold: float | None
+) -> dict[str, Any] | None:
+    """Traits and shapes of the rows that are on the wrong side of the threshold."""
+    fields = _fields(test, column_map)
+    if not fields or threshold is None:
+        return None
+    y, p = test[LABEL], test[SCORE]
+    traits = errors.mis_ranked(errors.traits(test, fields), y, p, threshold)
+    shapes = errors.shapes(test, fields, y, p, threshold)
+    return {"traits": traits.to_dicts(), "shapes": shapes.to_dicts()}
+
+
+def _fairness(
+    test: pl.DataFrame, column_map: ColumnMap | None, threshold: float | None, seed: int
+) -> dict[str, Any] | None:
+    """Error rates by the script and likely locale of the name, by segment and by the map's groups."""
+    fields = _fields(test, column_map)
+    names = [field for field in fields if field not in address_fields(test, fields)]
+    if threshold is None or not names:
+        return None
+    name = name_of(test, names)
+    guess = locale_group(name)
+    groupings = {"script of the name": script_of(name), "likely locale of the name": guess}
+    if SEGMENT in test.columns and test[SEGMENT].n_unique() > 1:
+        groupings["marketplace"] = test[SEGMENT]
+    known = [group for group in column_map.groups if group in test.columns]
+    groupings |= {group: test[group] for group in known}
+    found = {"by": [_disparity(by, group, test, threshold, seed) for by, group in groupings.items()]}
+    for group in known:
+        truth = test[group].replace_strict(LOCALE_GROUPS, default=None)
+        if not truth.null_count():
+            found["guess"] = agreement(guess, truth).to_dicts()
+    return found
+
+
+def _disparity(by: str, group: pl.Series, test: pl.DataFrame, threshold: float, seed: int) -> dict[str, Any]:
+    rows = group, test[LABEL], test[SCORE], threshold
+    rates = groups.disparities(*rows, MIN_COMPARED, seed)
+    return {
+        "by": by,
+        "groups": groups.by_group(*rows).to_dicts(),
+        "disparities": rates.to_dicts(),
+        "conclusion": groups.conclusion(rates, by),
+    }
+
+
+def _fields(test: pl.DataFrame, column_map: ColumnMap | None) -> list[str]:
+    return [] if column_map is None else [n for n in column_map.all_text if n in test.columns]

@@ -1,0 +1,157 @@
+"""Tables of scored rows: read from runs and score files, given their labels, and matched by id.
+
+Decisions:
+- A table has `id` (text), `score` and, where known, `label`, `segment`, `time`, `oracle_p`, `p_calibrated`.
+- Whatever reads such tables checks here: ids are unique, scores are numbers, two tables hold the same ids.
+  Messages give counts, never an id.
+- Labels come with the scores, or from the raw orders through their column map, as in training.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from n3r.files.json_io import near
+from n3r.files.limits import MAX_EXPANSION
+from n3r.preprocess import ID, mark_rows, select_wide
+from n3r.rows import ROW_SUFFIXES
+from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, check, is_pattern, parse_time
+from n3r.tables import POLARS_ERRORS, format_of, number, scan, scan_rows
+
+SCORE, CALIBRATED, KEY = "score", "p_calibrated", "id"
+NUMBERS = (SCORE, LABEL, CALIBRATED, ORACLE)
+
+
+def scored_models(place: str | Path, score: str = SCORE) -> dict[str, pl.DataFrame]:
+    """The scored rows of a score file, of one model of a run (runs/quick/lstm2risk), or of a run's models.
+
+    A run's are those of its test rows. `score` is the name of a file's column. Raises FileNotFoundError or
+    ValueError naming the place.
+    """
+    place = Path(place)
+    try:
+        is_file = place.is_file()
+    except OSError:  # a name too long for any file
+        raise FileNotFoundError(f"no score file or run {place}") from None
+    if is_file:
+        return {place.stem: read_scored(place, score)}
+    if (place / "predictions").is_dir():
+        files = sorted((place / "predictions").glob("*_test.*"))
+    else:
+        files = sorted((place.parent / "predictions").glob(f"{place.name}_test.*"))
+    found = {path.stem.removesuffix("_test"): read_scored(path) for path in files}
+    if not found:
+        raise FileNotFoundError(f"{place} is no score file, and no run or model of a run with predictions")
+    return found
+
+
+def only_model(place: str | Path, score: str = SCORE) -> pl.DataFrame:
+    """The scored rows of a place that holds one model; ValueError names the models where it holds several."""
+    found = scored_models(place, score)
+    if len(found) > 1:
+        raise ValueError(
+            f"{place} holds {', '.join(found)}: name one, such as {Path(place) / next(iter(found))}"
+        )
+    return next(iter(found.values()))
+
+
+def read_scored(path: str | Path, score: str = SCORE, max_expansion: float = MAX_EXPANSION) -> pl.DataFrame:
+    """A score file, its first column the id: Parquet, CSV, TSV or JSON lines, as `n3r score` writes them.
+
+    Raises ValueError naming the file where it cannot be read, lacks the column `score`, or holds ids twice,
+    rows without an id, scores and labels that are no finite numbers, or more than `max_expansion` times its
+    size.
+    """
+    path = Path(path)
+    kind = format_of(path, ROW_SUFFIXES)
+    if kind is None:
+        raise ValueError(f"{path} is no score file: its name must end in {', '.join(ROW_SUFFIXES)}")
+    if not path.is_file():  # a pipe would be waited for, for ever
+        raise FileNotFoundError(f"no score file {path}")
+    try:
+        frame = scan_rows(path, kind, max_expansion).collect()
+    except (OSError, *POLARS_ERRORS):
+        raise ValueError(f"{path} cannot be read as {kind}: damaged, cut short or another format") from None
+    if wrong := [name for name in frame.columns if is_pattern(name) or re.search(r"_duplicated_\d+$", name)]:
+        raise ValueError(f"{path} has {len(wrong)} columns named twice or as a pattern: rename them")
+    if score not in frame.columns[1:]:
+        raise ValueError(f"{path} has no column {score!r} beside its id{near(score, frame.columns)}")
+    own = [name for name in (LABEL, SEGMENT, TIME, ORACLE, CALIBRATED) if name in frame.columns[1:]]
+    frame = frame.select(pl.col(frame.columns[0]).alias(KEY), pl.col(score).alias(SCORE), *own)
+    return _typed(frame, path)
+
+
+def with_labels(scored: pl.DataFrame, orders: Sequence[str | Path], column_map: ColumnMap) -> pl.DataFrame:
+    """Scored rows with all that the raw orders of the same ids say, typed as in training.
+
+    Rows whose order has no label of the map are left out. Raises ValueError when an id has no order or
+    several.
+    """
+    source = scan(orders, column_map)
+    check(source.frame, column_map)
+    column_map = column_map.resolve_numeric(source.frame.collect_schema())
+    with source.reading():
+        keys = mark_rows(source.frame, column_map).select(ID, LABEL, SEGMENT, TIME)
+        wide = select_wide(source.frame, column_map)
+        found = pl.concat([keys, wide], how="horizontal").rename({ID: KEY}).collect(engine="streaming")
+    found = found.join(scored.select(KEY), on=KEY, how="semi")
+    if twice := found.height - found[KEY].n_unique():
+        raise ValueError(f"{twice} orders have an id that an earlier one has")
+    if lost := scored.height - found.height:
+        raise ValueError(f"{lost} of {scored.height} scored ids are not among the orders given")
+    own = [name for name in (KEY, SCORE, CALIBRATED) if name in scored.columns]
+    table = scored.select(own).join(found, on=KEY, how="left", maintain_order="left")
+    if table[LABEL].null_count() == table.height:
+        raise ValueError(f"none of the {scored.height} scored orders has a label of the column map")
+    return table.filter(pl.col(LABEL).is_not_null())
+
+
+def matched(a: pl.DataFrame, b: pl.DataFrame, names: tuple[str, str] = ("A", "B")) -> pl.DataFrame:
+    """The rows of `b` in the order of `a`; ValueError with counts where they do not hold the same ids."""
+    only = [one.join(other, on=KEY, how="anti").height for one, other in ((a, b), (b, a))]
+    if any(only):
+        told = ", ".join(f"{n} of {table.height} ids of {name} are not in the other"
+                         for n, table, name in zip(only, (a, b), names, strict=True))  # fmt: skip
+        raise ValueError(f"the two do not hold the same rows: {told}")
+    return a.select(KEY).join(b, on=KEY, how="left", maintain_order="left")
+
+
+def labels_of(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """The first table that has labels on every row; ValueError says how to give them."""
+    for table in tables.values():
+        if LABEL in table.columns and not table[LABEL].null_count():
+            return table
+    raise ValueError(f"no label on every row of {' or '.join(tables)}: give the orders and their column map")
+
+
+def _is_plain(kind: pl.DataType) -> bool:
+    """Whether columns of the type can be read as text."""
+    return not (kind.is_nested() or kind in (pl.Binary, pl.Object, pl.Duration, pl.Time))
+
+
+def _typed(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """The id and words as text, numbers as numbers; one ValueError names all that is wrong."""
+    if odd := [f"{n!r} is {k.base_type()}" for n, k in frame.schema.items() if not _is_plain(k)]:
+        raise ValueError(f"{path}: {', '.join(odd)}, expected text, numbers or dates")
+    table = frame.with_columns(pl.exclude(*NUMBERS, TIME).cast(pl.String))
+    if TIME in frame.columns:
+        table = table.with_columns(parse_time(TIME, None, frame.schema).alias(TIME))
+    texts = [name for name in NUMBERS if frame.schema.get(name) == pl.String]
+    others = [pl.col(name).cast(pl.Float64, strict=False) for name in NUMBERS if name in frame.columns]
+    table = table.with_columns(number(name) for name in texts).with_columns(others)
+    problems = []
+    for name in table.columns:
+        lost = table[name].null_count() - (0 if name == SCORE else frame[name].null_count())
+        lost += (~table[name].is_finite()).sum() if name in NUMBERS else 0
+        if lost:
+            kind = "finite numbers" if name in NUMBERS else "dates or ISO times"
+            problems.append(f"{lost} of {table.height} values of {name!r} are no {kind}")
+    if nameless := table[KEY].null_count():
+        problems.append(f"{nameless} rows have no id")
+    if twice := table.height - table[KEY].n_unique():
+        problems.append(f"{twice} rows have an id that an earlier row has")
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}")
+    return table

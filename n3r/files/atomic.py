@@ -1,0 +1,82 @@
+"""Files and folders that have their name only when they are whole.
+
+Decisions:
+- What is written goes aside, beside the final name, and is renamed at the end: a full disk, an error or a
+  kill leaves an earlier one as it was, and never half of a new one.
+- No system renames a folder over another one, so an earlier folder steps aside in the moment between two
+  renames. `put_back` undoes the first of them where a kill came between.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_file(path: str | Path, *errors: type[Exception]) -> Iterator[Path]:
+    """A path to write to, which becomes `path` at the end, or is removed if anything fails.
+
+    Raises ValueError naming file and folder when the system, or an error of these kinds, is in the way.
+    """
+    path = Path(path)
+    aside = _beside(path, "partial")
+    try:
+        with writing(path, *errors):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            aside.replace(path)
+    finally:
+        if aside.is_file():
+            aside.unlink()
+
+
+@contextmanager
+def atomic_folder(folder: str | Path, what: str, mark: str, *errors: type[Exception]) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `folder` at the end, or goes if anything fails.
+
+    Raises ValueError naming `what` and the folder when the system, or an error of these kinds, is in the way,
+    or when the folder holds something else: it is neither empty nor has the file `mark`.
+    """
+    folder = Path(folder)
+    aside, earlier = _beside(folder, "partial"), _beside(folder, "earlier")
+    try:
+        put_back(folder)
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
+            raise ValueError(f"{folder} holds something else: choose a new or an empty folder for {what}")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        yield aside
+        if folder.is_dir():
+            folder.rename(earlier)
+        aside.rename(folder)
+    except (OSError, *errors) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot write {what} {folder}: {reason}") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        put_back(folder)
+
+
+def put_back(folder: Path) -> None:
+    """End a replacement that was cut short: an earlier folder gets its name again where no new one has it."""
+    earlier = _beside(folder, "earlier")
+    if earlier.is_dir() and not folder.exists():
+        earlier.rename(folder)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+@contextmanager
+def writing(path: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Within it, an error of the system or of these kinds becomes a ValueError naming file and folder."""
+    try:
+        yield
+    except (OSError, *errors) as error:
+        reason = getattr(error, "strerror", None) or "input/output error, a full disk?"
+        raise ValueError(
+            f"cannot write {path.name} into {path.parent} ({reason}); choose a folder that can be written"
+        ) from None
+
+
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{kind}")

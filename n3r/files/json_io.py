@@ -1,0 +1,89 @@
+"""JSON as n3r reads and writes it, and the words that name what is wrong in it.
+
+Decisions:
+- Numbers are finite and files are UTF-8. A file is written aside and renamed, so none is ever half written.
+- A message names keys and limits, never a value: it may be a person's name.
+"""
+
+import json
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from n3r.files.atomic import atomic_file
+
+MAX_JSON = 1 << 26  # bytes of a JSON file; the tokenizer of 50,000 tokens has 4 MB
+MOST_TOLD = 10  # problems of one kind, or values, in a message
+
+
+def read_json(path: str | Path, most: int = MAX_JSON) -> Any:
+    """The content of a JSON file of at most `most` bytes, in UTF-8.
+
+    Raises FileNotFoundError, or ValueError naming the file when it cannot be read; nothing of it is shown.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist")
+        if not path.is_file():  # a pipe would be waited for, for ever
+            raise ValueError("it is no file")
+        if path.stat().st_size > most:
+            raise ValueError(f"it has more than {most:,} bytes")
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise ValueError(f"{path} cannot be read as JSON: too many brackets within brackets") from None
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path} cannot be read as JSON: {reason}") from None
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write finite numbers, texts, lists and dicts; ValueError names a file that cannot be written."""
+    text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    with atomic_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def plain(content: Any, sort_keys: bool = False) -> Any:
+    """The content as JSON has it: lists for tuples, null for NaN and infinity, text for what JSON lacks."""
+    text = json.dumps(content, sort_keys=sort_keys, default=str)
+    return json.loads(text, parse_constant=lambda nan_or_infinite: None)
+
+
+def explain(error: ValidationError, known: Iterable[str]) -> str:
+    """Everything wrong with a pydantic model's keys, in one line and without the values."""
+    parts = []
+    known = list(known)
+    for item in error.errors(include_url=False, include_input=False):
+        if len(parts) == MOST_TOLD:
+            return "; ".join([*parts, f"and {error.error_count() - MOST_TOLD} more"])
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            parts.append(f"unknown key {key!r}{near(key, known)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            parts.append(f"key {key!r}: {message}" if key else message)
+    return "; ".join(parts)
+
+
+def key_values(texts: Iterable[str]) -> dict[str, str]:
+    """The values of texts such as "fpr=0.02" by their keys; one ValueError names all that are no such."""
+    pairs = {text: text.partition("=") for text in texts}
+    if wrong := [text for text, (_, equals, _) in pairs.items() if not equals]:
+        raise ValueError(f"expected KEY=VALUE, found {', '.join(wrong)}")
+    return {key: value for key, _, value in pairs.values()}
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """A phrase that asks whether at most two of `names` were meant, or nothing.
+
+    A name with a line end in it is a row of a file whose lines end otherwise, and never shown.
+    """
+    by_lower = {other.lower(): other for other in names if other.isprintable()}
+    found = get_close_matches(name.lower(), by_lower, n=2, cutoff=0.7)
+    return f" (did you mean {' or '.join(repr(by_lower[n]) for n in found)}?)" if found else ""

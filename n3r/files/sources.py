@@ -1,0 +1,49 @@
+"""The files that Python code rests on, so that a result can be known by what made it.
+
+Decisions:
+- Imports are read, not run, those inside functions too: what they do not reach changes no result.
+- A folder's files that are no modules (word lists, templates) belong to each of its modules.
+"""
+
+import ast
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def sources(code: str, without: Collection[str] = (), package: Path = PACKAGE) -> list[Path]:
+    """Files of `package` that code imports, directly or by way of others, none of the folders `without`."""
+    found: dict[Path, None] = {}
+    waiting = _imported(code, package)
+    while waiting:
+        path = waiting.pop()
+        folder = path.parent.relative_to(package).as_posix()
+        if path not in found and folder not in without:
+            found[path] = None
+            waiting += _imported(path.read_text(encoding="utf-8"), package)
+    data = [p for folder in {path.parent for path in found} for p in folder.iterdir() if p.suffix != ".py"]
+    return sorted([*found, *(path for path in data if path.is_file())])
+
+
+def fingerprint(code: str, without: Collection[str] = (), package: Path = PACKAGE) -> str:
+    """sha256, in hexadecimal, over the names and contents of `sources`."""
+    total = hashlib.sha256()
+    for path in sources(code, without, package):
+        name, content = path.relative_to(package).as_posix().encode(), path.read_bytes()
+        total.update(b"%d %b %d " % (len(name), name, len(content)) + content)
+    return total.hexdigest()
+
+
+def _imported(code: str, package: Path) -> list[Path]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    own = [name.split(".") for name in dict.fromkeys(names) if name.split(".")[0] == package.name]
+    places = [package.joinpath(*parts[1:i]) for parts in own for i in range(1, len(parts) + 1)]
+    files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+    return [file for file in dict.fromkeys(files) if file.is_file()]

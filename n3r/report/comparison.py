@@ -1,0 +1,144 @@
+"""What a report says of two systems that score the same rows: which ranks better, do they decide alike."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from numpy.typing import ArrayLike
+
+from n3r.files.json_io import plain
+from n3r.metrics import NOT_ENOUGH
+from n3r.report import evaluation_figures, figures
+from n3r.report.page import Page, Section, drawable, glossary, show, tabulate, write_page
+
+Scores = Mapping[str, tuple[ArrayLike, ArrayLike]]  # system -> labels, scores
+
+MODEL = {"model": ("model", "")}
+COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
+LEAD = (
+    "Both systems score the same rows, and the paired difference decides. Equivalent: its 90 % interval lies "
+    "inside the margin. Not shown: too few rows to tell, which proves no difference either. The interval of "
+    "one training of each speaks of other rows; over several seeds it speaks of other trainings too. The "
+    "p-values by segment are corrected for their number (Holm)."
+)
+ALIKE = (
+    "Each system stops orders at its own threshold, the lowest that stops no more than the given share of "
+    "good orders. A flip is an order that one alone stops. Equal AUCs can hide many."
+)
+PHRASES = {
+    "equivalent": "{a} is equivalent to {b} within {margin:g}",
+    "different": "{a} ranks {way} than {b}",
+    "not shown": "{a} is not shown to be equivalent to {b} within {margin:g}",
+    NOT_ENOUGH: "there is not enough data to compare {a} with {b}",
+}
+WORDS = ("AUROC", "[low, high], 95 % interval", "p", "Spearman's rank correlation", "Flip", "McNemar", "n/a")
+AGREEMENT = {
+    "rank correlation": ("spearman", ".3f"),
+    "stopped by A": ("stopped_a", ","),
+    "stopped by B": ("stopped_b", ","),
+    "by both": ("stopped_both", ","),
+    "flips": ("flips", ","),
+    "of all rows": ("flip_share", "%"),
+    "frauds": ("fraud_flips", ","),
+    "only A right": ("only_a_right", ","),
+    "only B right": ("only_b_right", ","),
+    "McNemar p": ("mcnemar_p", "p"),
+}
+
+
+def write_comparison(content: dict[str, Any], scores: Mapping[str, Scores], folder: Path) -> Path:
+    """Write comparison.html, .md and .json into a folder; return the page's path.
+
+    content: `name` and `comparisons`, each `comparison.compare` with a `model`. scores: the two systems'
+    labels and scores of each model. Raises ValueError naming the folder when it cannot be written.
+    """
+    content = plain(content, sort_keys=True)
+    rows = content["comparisons"]
+    sections = [*comparison_sections(rows), *_curves(scores)]
+    page = Page(content["name"], verdict(rows), [], sections, glossary(*WORDS))
+    return write_page(page, content, folder, "comparison")
+
+
+def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+    """All comparisons in one sentence, from the report's JSON alone."""
+    parts = []
+    for row in rows:
+        better = "better" if (row["difference"] or 0) > 0 else "worse"
+        words = {"a": row["names"][0], "b": row["names"][1], "margin": row["margin"], "way": better}
+        seeds = len(row["by_seed"])
+        over = f", over {seeds} seeds" if seeds > 1 else ""
+        model = f"{row['model']}: " if len(rows) > 1 else ""
+        parts.append(f"{model}{PHRASES[row['verdict']].format(**words)}{_difference(row)}{over}")
+    return "; ".join(parts) + "."
+
+
+def comparison_sections(rows: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
+    """The parts of a report on comparisons that all have the same two names."""
+    names = rows[0]["names"]
+    columns = {
+        "verdict": ("verdict", ""),
+        names[0]: ("auc_a", ".3f"),
+        names[1]: ("auc_b", ".3f"),
+        f"{names[0]} - {names[1]} [95 %]": ("difference low high", "+.4f"),
+    }
+    tables = [tabulate("AUROC on the same rows", MODEL | columns | {"p": ("p_value", "p")} | COUNTS, rows)]
+    seeds = [_by_seed(row) for row in rows if len(row["by_seed"]) > 1]
+    if seeds:
+        heads = {f"seed {i + 1}": (f"seed{i}", "+.4f") for i in range(max(len(row) for row in seeds) - 1)}
+        tables.append(tabulate(f"{names[0]} - {names[1]}, each seed", MODEL | heads, seeds, 1))
+    drawn = []
+    by_segment = {"segment": ("segment", "")} | columns | {"p": ("p_holm", "p")} | COUNTS
+    for row in rows:
+        if segments := row.get("segments"):
+            axes = figures.paired_difference(_frame(segments), row["margin"], names=names)
+            drawn.append((row["model"], axes))
+            tables.append(tabulate(f"{row['model']} by segment", by_segment, segments))
+    notes = [f"{row['model']}: {row['sentence']}" for row in rows]
+    yield Section(f"{names[0]} and {names[1]}: which ranks better?", drawn, tables, notes, LEAD)
+    yield _agreement(rows, names)
+
+
+def _agreement(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Section:
+    found = [
+        {"model": row["model"], "training": f"{i + 1}", **one}
+        for row in rows
+        for i, one in enumerate(row["agreement"])
+    ]
+    several = any(len(row["agreement"]) > 1 for row in rows)
+    columns = MODEL | ({"training": ("training", "")} if several else {})
+    columns |= {_named(head, names): column for head, column in AGREEMENT.items()}
+    title = f"Decisions when {show(rows[0]['agreement'][0]['fpr'], '%')} of good orders may be stopped"
+    return Section("Do they decide alike?", [], [tabulate(title, columns, found, 1 + several)], lead=ALIKE)
+
+
+def _named(head: str, names: Sequence[str]) -> str:
+    return re.sub(r"\b[AB]\b", lambda found: names["AB".index(found[0])], head)
+
+
+def _curves(scores: Mapping[str, Scores]) -> Iterator[Section]:
+    for model, systems in scores.items():
+        named = {drawable(name): pair for name, pair in systems.items()}
+        (y, a), (_, b) = named.values()
+        drawn = [
+            ("Frauds caught for good orders stopped", figures.roc(named)),
+            ("How many of the stopped orders are fraud", figures.precision_recall(named)),
+            ("Where each puts the same row", evaluation_figures.rank_agreement(y, a, b, tuple(named))),
+        ]
+        yield Section(f"{model}: curves", drawn, [])
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    if row["low"] is None:
+        return ""
+    return f" ({row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}])"
+
+
+def _by_seed(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"model": row["model"], **{f"seed{i}": value for i, value in enumerate(row["by_seed"])}}
+
+
+def _frame(segments: list[dict]) -> pl.DataFrame:
+    rows = [{**row, "segment": drawable(row["segment"])} for row in segments]
+    return pl.DataFrame(rows, infer_schema_length=None)

@@ -1,0 +1,160 @@
+"""A report as one HTML page to pass on, the same in Markdown, and its figures as JSON.
+
+Decisions:
+- The page stands alone: inline CSS and SVG, no script, no link out; its own policy forbids the rest.
+- A section is plots, sentences and tables of finished text; HTML and Markdown print the same ones.
+- Every value from outside is escaped for where it goes: HTML, Markdown or a plot.
+- Rounding happens where a reader looks; the JSON keeps every digit, and a NaN becomes null.
+- "n/a" is a figure that the rows cannot give, never a zero.
+- Equal content gives equal bytes: sorted keys, no date, no random id.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from n3r.files.json_io import plain
+from n3r.report import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Heading -> (key of a row, or the keys of a value and the ends of its interval; format, "%" for a share)
+Columns = Mapping[str, tuple[str, str]]
+MISSING = "n/a"
+
+
+class Table(NamedTuple):
+    """Cells as text; the first `n_words` columns hold words, the others numbers."""
+
+    title: str
+    head: Sequence[str]
+    rows: list[tuple[str, ...]]
+    n_words: int = 2
+
+
+class Section(NamedTuple):
+    """A part of a page; `plots` are pairs of a caption and the Axes drawn on, `lead` says how to read it."""
+
+    title: str
+    plots: "list[tuple[str, Axes]]"
+    tables: list[Table]
+    notes: Sequence[str] = ()
+    lead: str = ""
+
+
+class Page(NamedTuple):
+    """A report: a name, its answer in one sentence, a few large figures (figure, what it is), the parts."""
+
+    name: str
+    headline: str
+    tiles: list[tuple[str, str]]
+    sections: list[Section]
+    glossary: Mapping[str, str]
+
+
+def write_page(page: Page, content: dict[str, Any], folder: Path, stem: str) -> Path:
+    """Write <stem>.html, .md and .json into a folder; return the page's path.
+
+    Raises ValueError naming the folder when it cannot be written; then it is left as it was.
+    """
+    texts = {
+        f"{stem}.json": json.dumps(plain(content, sort_keys=True), ensure_ascii=False, indent=1) + "\n",
+        f"{stem}.md": _markdown(page),
+        f"{stem}.html": _html(page),
+    }
+    _write(Path(folder), texts)
+    return Path(folder) / f"{stem}.html"
+
+
+def glossary(*words: str) -> dict[str, str]:
+    """What these words mean in plain words (glossary.txt); a word that is not there is a KeyError."""
+    lines = files("n3r.report").joinpath("glossary.txt").read_text(encoding="utf-8").splitlines()
+    meanings = dict(line.split(": ", 1) for line in lines)
+    return {word: meanings[word] for word in words}
+
+
+def tabulate(title: str, columns: Columns, rows: Iterable[Mapping], n_words: int = 2) -> Table:
+    """A table of some keys of each row."""
+    cells = [tuple(cell(row, *column) for column in columns.values()) for row in rows]
+    return Table(title, tuple(columns), cells, n_words)
+
+
+def cell(row: Mapping, keys: str, spec: str) -> str:
+    """A value of a row as text, with its interval where `keys` names the ends and both are known."""
+    value, *ends = (row.get(key) for key in keys.split())
+    known = ends and value is not None and None not in ends
+    return show(value, spec) + (f" [{', '.join(show(end, spec) for end in ends)}]" if known else "")
+
+
+def show(value: Any, spec: str = "") -> str:
+    """A value as text; "%" shows a share and "p" a p-value."""
+    if value is None:
+        return MISSING
+    if spec == "p":
+        return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return f"{100 * value:.1f} %" if spec == "%" else format(value, spec)
+
+
+def drawable(name: str) -> str:
+    """A name from outside for a plot: matplotlib reads $...$ as a formula."""
+    return name.replace("$", r"\$")
+
+
+def _markdown(page: Page) -> str:
+    blocks = [f"# {_escaped(page.name)}", _escaped(page.headline)]
+    for section in page.sections:
+        blocks += [f"## {section.title}", *map(_escaped, section.notes)]
+        for table in section.tables:
+            rule = [":--" if i < table.n_words else "--:" for i in range(len(table.head))]
+            lines = [map(_escaped, table.head), rule, *(map(_escaped, row) for row in table.rows)]
+            blocks += [f"**{_escaped(table.title)}**"] if table.title else []
+            blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _escaped(text: str) -> str:
+    text = re.sub(r"([\\`*_|~$]|(?<=\])(?=\())", r"\\\1", " ".join(text.split()))
+    return escape(text, quote=False)
+
+
+def _html(page: Page) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    source = files("n3r.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source).render(**page._asdict(), svg=_svg)
+
+
+def _svg(axes: "Axes", caption: str, key: str) -> str:
+    """The figure without its XML envelope; `key` keeps its ids apart from the other figures'."""
+    svg = style.to_svg(axes.figure)
+    svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->| xmlns(:\w+)?="[^"]*"', "", svg, flags=re.DOTALL)
+    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{key}-", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write all files aside, then rename them."""
+    asides = {name: folder / f".{name}.partial" for name in texts}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any((folder / name).is_dir() for name in texts):
+            raise IsADirectoryError(0, f"a folder has the name of one of {', '.join(texts)}")
+        for name, aside in asides.items():
+            aside.write_bytes(texts[name].encode("utf-8", "replace"))
+        for name, aside in asides.items():
+            aside.replace(folder / name)
+    except OSError as error:
+        reason = f"{error.strerror}; choose a folder that can be written"
+        raise ValueError(f"cannot write the report into {folder}: {reason}") from None
+    finally:
+        for aside in asides.values():
+            if aside.is_file():
+                aside.unlink()

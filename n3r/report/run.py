@@ -1,0 +1,297 @@
+"""The report of a run: how well every model ranks, by marketplace, beside the legacy, and on what data.
+
+Decisions:
+- A part without content is left out.
+- The best n3r model by test AUROC is the one that the headline and the large figures speak of.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from numpy.typing import ArrayLike
+
+from n3r.files.json_io import plain
+from n3r.metrics import NOT_ENOUGH
+from n3r.report import evaluation_figures, figures
+from n3r.report.comparison import comparison_sections, verdict
+from n3r.report.page import Page, Section, Table, cell, drawable, glossary, show, tabulate, write_page
+
+Curves = Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]
+
+AUROC = ("auroc auroc_low auroc_high", ".3f")
+SYSTEM = {"model": ("name", ""), "system": ("system", "")}
+METRICS = {
+    "AUROC [95 %]": AUROC,
+    "AP": ("average_precision", ".3f"),
+    "recall at 1 % FPR": ("recall_at_fpr_1", "%"),
+    "recall at 5 % FPR": ("recall_at_fpr_5", "%"),
+    "precision": ("precision", "%"),
+    "recall": ("recall", "%"),
+    "F1": ("f1", ".3f"),
+    "accuracy": ("accuracy", "%"),
+    "log loss": ("log_loss", ".3f"),
+    "Brier": ("brier", ".4f"),
+    "rows": ("n", ","),
+    "fraud": ("base_rate", "%"),
+}
+MARKETPLACE = {"marketplace": ("segment", "")}
+COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
+SCORED = (
+    "Scored on test orders that no model has seen. Precision, recall, F1 and accuracy count a score of 0.5 "
+    "or more as fraud, which rare fraud seldom reaches: the recalls at 1 % and 5 % false positives (FPR) say "
+    "more."
+)
+CHOSEN = "The rows on which the best epoch was chosen; a model should do about as well on test."
+FEW_FRAUDS = "Good overall can hide a country where a model fails. Few frauds make wide intervals."
+FUNCTION = (
+    "The weights that the legacy learned give the legacy's probabilities in n3r's model when all departures "
+    "are off. With one on, what is larger than rounding is its doing, on the rows it concerns."
+)
+ALONE = (
+    "n3r trained with all departures off, as the legacy trains; then with each on alone, and with all. An "
+    "interval that holds 0 shows no effect on these rows; the departure may be for others, or for speed."
+)
+UNMEASURED = "n/a: not on the way from a prepared row to a score, or not among those that were tried alone."
+REPEATABLE = "What it takes to get the same figures again."
+WORDS = ("AUROC", "[low, high], 95 % interval", "AP, average precision", "Recall at 1 % FPR", "Precision")
+WORDS += ("Recall", "F1", "Accuracy", "Log loss", "Brier", "Share of the attainable lift over chance", "p")
+WORDS += ("Spearman's rank correlation", "Flip", "McNemar", "n/a")
+
+
+def write_report(content: dict[str, Any], curves: Curves, folder: Path) -> Path:
+    """Write report.html, report.md and report.json into a folder; return the page's path.
+
+    content: JSON types. curves: {"val" | "test": {model: (labels, probabilities)}}.
+    Raises ValueError naming the folder when it cannot be written; then it is left as it was.
+    """
+    content = plain(content, sort_keys=True)
+    name = f"{content['name']}: risk of a first order being fraud"
+    models = content.get("models") or []
+    page = Page(name, headline(content), _tiles(models), list(_sections(content, curves)), glossary(*WORDS))
+    return write_page(page, content, folder, "report")
+
+
+def _tiles(models: list[dict]) -> list[tuple[str, str]]:
+    """The best model's figures that a reader in a hurry looks for."""
+    if (best := _best(models, "test")) is None:
+        return []
+    test, attained = best["test"], _attained(models)
+    tiles = [
+        (show(test["auroc"], ".3f"), "test AUROC of the best model"),
+        (show(test["recall_at_fpr_1"], "%"), "of frauds caught when 1 in 100 good orders is stopped"),
+        (attained, "of what any model could gain over chance"),
+        (show(test["n"], ","), f"test orders, {show(test['base_rate'], '%')} of them fraud"),
+    ]
+    return [tile for tile in tiles if tile[0] is not None]
+
+
+def summary(models: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Each model's name, main test metrics and training speed as text, for a terminal."""
+    names = {"AUROC [95 %]": "test AUROC [95 %]", "recall at 5 % FPR": "at 5 % FPR"}
+    columns = {"model": ("name", "")} | {names.get(k, k): METRICS[k] for k in list(METRICS)[:4]}
+    columns["orders/s in training"] = ("orders_per_second", ",.0f")
+    table = tabulate("", columns, [{**m, **(m.get("test") or {})} for m in models])
+    return [dict(zip(table.head, row, strict=True)) for row in table.rows]
+
+
+def _sections(content: dict[str, Any], curves: Curves) -> Iterator[Section]:
+    models, parity = content.get("models") or [], content.get("parity") or {}
+    yield _ranking("How well fraud is ranked", SCORED, "test", models, curves)
+    if with_segments := [model for model in models if model.get("segments")]:
+        yield _marketplaces(with_segments)
+    yield from _parity(parity)
+    if trained := [model for model in models if model["system"] in ("n3r", "legacy")]:
+        yield _training(trained)
+    if any(model.get("val") for model in models):
+        yield _ranking("The same on validation", CHOSEN, "val", models, curves)
+    if content.get("tokenizer"):
+        yield _tokenizer(content["tokenizer"])
+    yield _data(content["data"], content.get("preparation") or {})
+    if found := content.get("departures"):
+        yield _departures(found, parity.get("ablation") or {})
+    if rows := list(_leaves(content.get("provenance") or {})):
+        yield Section("Provenance", [], [Table("", ("", "value"), rows)], lead=REPEATABLE)
+
+
+def _ranking(title: str, lead: str, split: str, models: list[dict], curves: Curves) -> Section:
+    drawn, scored = [], curves.get(split) or {}
+    if scored:
+        named = {drawable(name): pair for name, pair in scored.items()}
+        drawn.append(("Frauds caught for good orders stopped", figures.roc(named)))
+        drawn.append(("How many of the stopped orders are fraud", figures.precision_recall(named)))
+    best = _best(models, split)
+    if best and best["name"] in scored:
+        drawn.append((f"Scores of {best['name']}", figures.score_distribution(*scored[best["name"]])))
+    own = ("name", "system")  # and no other key: a model's precision is not its scores'
+    rows = [{**{key: m[key] for key in own}, **(m[split] or {})} for m in models if split in m]
+    return Section(title, drawn, [tabulate(f"Metrics, {split} rows", SYSTEM | METRICS, rows)], lead=lead)
+
+
+def _marketplaces(models: list[dict]) -> Section:
+    drawn = [(model["name"], figures.segment_auc(_frame(model["segments"]))) for model in models]
+    aurocs = {model["name"]: (f"auroc{i} low{i} high{i}", ".3f") for i, model in enumerate(models)}
+    rows: dict[str, dict] = {}
+    for i, model in enumerate(models):
+        for row in model["segments"]:
+            own = {f"{key}{i}": row[key] for key in ("auroc", "low", "high")}
+            rows[row["segment"]] = row | rows.get(row["segment"], {}) | own
+    title = "AUROC [95 %] by marketplace, test rows"
+    found = tabulate(title, MARKETPLACE | COUNTS | aurocs, rows.values(), 1)
+    return Section("By marketplace", drawn, [found], lead=FEW_FRAUDS)
+
+
+def _parity(parity: dict[str, Any]) -> Iterator[Section]:
+    """The three levels: the same function, as good when trained, each departure alone."""
+    if parity.get("function"):
+        yield _same_function(parity["function"])
+    if parity.get("comparisons"):
+        yield from comparison_sections(parity["comparisons"])
+    if parity.get("ablation"):
+        yield _each_departure(parity["ablation"])
+
+
+def _same_function(function: dict[str, list[dict]]) -> Section:
+    rows = [{"model": model, **row} for model, found in function.items() for row in found]
+    columns = {
+        "model": ("model", ""),
+        "departures that are on": ("departure", ""),
+        "largest difference": ("largest", ".1e"),
+        "mean": ("mean", ".1e"),
+        "rows that moved": ("n_moved", ","),
+        "rows": ("n_rows", ","),
+        "what is on, or why it cannot be switched": ("note", ""),
+    }
+    found = tabulate("The legacy's weights in n3r's model, test rows in random batches", columns, rows)
+    return Section("The same function?", [], [found], lead=FUNCTION)
+
+
+def _each_departure(ablation: dict[str, list[dict]]) -> Section:
+    columns = {
+        "departure": ("departure", ""),
+        "what it does": ("what", ""),
+        "AUROC": ("auc", ".3f"),
+        "difference to all off [95 %]": ("difference low high", "+.4f"),
+        "orders/s": ("orders_per_second", ",.0f"),
+        "times as fast": ("speed_ratio", ".2f"),
+        "seeds": ("n_seeds", ""),
+    }
+    drawn, tables = [], []
+    for model, rows in ablation.items():
+        frame = pl.DataFrame(rows, infer_schema_length=None)
+        drawn.append((model, evaluation_figures.ablation_forest(frame)))
+        tables.append(tabulate(model, columns, rows))
+    return Section("What does each departure do?", drawn, tables, lead=ALONE)
+
+
+def _departures(found: list[dict], ablation: dict[str, list[dict]]) -> Section:
+    columns = {"file": ("where", ""), "what is done otherwise, and why": ("what", "")}
+    for model in ablation:
+        columns[f"AUROC, {model} [95 %]"] = (f"{model}_difference {model}_low {model}_high", "+.4f")
+    notes = [UNMEASURED] if ablation else []
+    return Section("Departures from the legacy", [], [tabulate("", columns, found)], notes)
+
+
+def _training(models: list[dict]) -> Section:
+    drawn = [(m["name"], figures.training_curve(m["history"])) for m in models if m.get("history")]
+    keys = {"parameters": "n_parameters", "epochs": "epochs", "orders/s": "orders_per_second"}
+    columns = {"precision": ("precision", ""), **{head: (key, ",.0f") for head, key in keys.items()}}
+    sized = {m["name"]: m["dimensions"] for m in models if m.get("dimensions")}
+    keys = dict.fromkeys(key for dimensions in sized.values() for key in dimensions)
+    rows = [(key, *(show(dimensions.get(key, "")) for dimensions in sized.values())) for key in keys]
+    tables = [tabulate("Models", SYSTEM | columns, models, 3), Table("Dimensions", ("", *sized), rows, 1)]
+    return Section("Training", drawn, tables[: 1 + bool(rows)])
+
+
+def _tokenizer(found: dict) -> Section:
+    size, target, curve = found["vocab_size"], found["target_compression"], found.get("curve")
+    reached = show(found["compression"], ".2f")
+    note = f"{size:,} tokens from the training rows; one stands for {reached} characters (target {target:g})"
+    drawn, tables = [], []
+    if curve:
+        points = ([row[key] for row in curve] for key in ("vocab_size", "compression"))
+        drawn = [("The vocabulary chosen", figures.compression_curve(*points, size, target))]
+        columns = {"vocabulary": ("vocab_size", ","), "characters per token": ("compression", ".3f")}
+        tables = [tabulate("Vocabularies measured", columns, curve, 0)]
+    notes = [note]
+    if fewest := found.get("min_frequency"):
+        notes.append(
+            f"a piece of a name is a token only where it comes {fewest:,} times or more in training; of a "
+            "rarer one the vocabulary holds shorter pieces, at last single characters"
+        )
+    return Section("Tokenizer", drawn, tables, notes)
+
+
+def _data(data: dict, preparation: dict) -> Section:
+    note = (
+        f"{data['n_rows']:,} rows ({data['format']}) from {data['source']}; fingerprint {data['fingerprint']}"
+    )
+    drawn, tables = [], []
+    if steps := preparation.get("steps"):
+        columns = {"step": ("step", ""), "reason": ("reason", "")}
+        columns |= {name: (f"rows_{name}", ",") for name in ("in", "kept", "dropped")}
+        tables = [tabulate("Rows dropped, and why", columns, steps)]
+    if splits := preparation.get("splits"):
+        drawn = [("Rows kept, by split", figures.split_counts(pl.DataFrame(splits)))]
+        kinds = {0: "good", 1: "fraud"}
+        cells = [(r["segment"] or "(none)", f"{r['split']}, {kinds[r['label']]}", r["n"]) for r in splits]
+        wide = pl.DataFrame(cells, ["marketplace", "of", "n"], orient="row").pivot(
+            "of", values="n", aggregate_function="sum"
+        )
+        rows = [(name, *(f"{n or 0:,}" for n in counts)) for name, *counts in wide.rows()]
+        tables.append(Table("Rows kept", wide.columns, rows, 1))
+    return Section("Data", drawn, tables, [note, *(preparation.get("warnings") or [])])
+
+
+def _best(models: list[dict], split: str) -> dict | None:
+    """The n3r model with the highest AUROC, if any has one."""
+    known = [m for m in models if m["system"] == "n3r" and (m.get(split) or {}).get("auroc") is not None]
+    return max(known, key=lambda model: model[split]["auroc"], default=None)
+
+
+def _ahead(models: list[dict], best: dict | None) -> dict | None:
+    """The best baseline, where it ranks better than the best n3r model."""
+    known = [
+        m for m in models if m["system"] == "baseline" and (m.get("test") or {}).get("auroc") is not None
+    ]
+    first = max(known, key=lambda model: model["test"]["auroc"], default=None)
+    return first if first and best and first["test"]["auroc"] > best["test"]["auroc"] else None
+
+
+def _attained(models: list[dict]) -> str | None:
+    """What share of the oracle's lead over chance the best n3r model has."""
+    oracle = next((m["test"]["auroc"] for m in models if m["system"] == "oracle" and m["test"]), None)
+    best = _best(models, "test")
+    if best is None or oracle is None or oracle <= 0.5:
+        return None
+    return show((best["test"]["auroc"] - 0.5) / (oracle - 0.5), "%")
+
+
+def headline(content: dict[str, Any]) -> str:
+    """The report's answer in one sentence, from its JSON alone."""
+    models, parity = content.get("models") or [], content.get("parity") or {}
+    parts = [f"{NOT_ENOUGH.capitalize()} for a test AUROC"]
+    if best := _best(models, "test"):
+        parts = [f"The best n3r model, {best['name']}, reaches a test AUROC of {cell(best['test'], *AUROC)}"]
+    if share := _attained(models):
+        parts[0] += f", {share} of the attainable lift over chance"
+    if ahead := _ahead(models, best):
+        parts.append(f"{ahead['name']}, a baseline, reaches {cell(ahead['test'], *AUROC)}")
+    if comparisons := parity.get("comparisons"):
+        parts.append(verdict(comparisons).removesuffix("."))
+    return "; ".join(parts) + "."
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names and texts of what nested objects hold."""
+    if not isinstance(value, dict):
+        yield name, show(value)
+        return
+    for key in value:
+        yield from _leaves(value[key], f"{name}.{key}" if name else key)
+
+
+def _frame(segments: list[dict]) -> pl.DataFrame:
+    rows = [{**row, "segment": drawable(row["segment"])} for row in segments]
+    return pl.DataFrame(rows, infer_schema_length=None)

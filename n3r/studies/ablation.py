@@ -1,0 +1,471 @@
+"""Each departure from the legacy alone: what it does to the AUC and to the speed of training.
+
+Decisions:
+- Off is the legacy's way and on is the bundle's. The base has every departure off, so that a row reads as
+  what one departure adds to the legacy. Some add only together: bins are made for scaled features.
+- What is a fault of the legacy, or only slower, is no option of the product. Its parts stand here and take
+  the places of n3r's while a model is built (`built_as_legacy`).
+- A seed sets weights, order and dropout. Rows, tokenizers and features are the same for all seeds.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+import n3r.model
+import n3r.tabular
+import n3r.text
+from n3r.bundle import Bundle
+from n3r.data import OrderDataset
+from n3r.features import TabularFeatures
+from n3r.legacy.trainer import LegacyTokenizer
+from n3r.metrics import paired_auc
+from n3r.model import ModelConfig
+from n3r.schema import LABEL, TEXT
+from n3r.text import AttentionPool, BiLSTM, TransformerBlock
+from n3r.tokenizer import TokenizedText
+from n3r.train import TrainConfig, fit, predict, resolve_precision
+
+NONE, ALL = "none", "all"
+BATCH_SIZE = 512  # that the legacy scores in; where padding is pooled, scores depend on it
+Splits = Mapping[str, pl.DataFrame]
+
+
+class Departure(NamedTuple):
+    """Something n3r does otherwise than the legacy between prepared rows and a score."""
+
+    what: str
+    off: str  # what is done in its place
+    where: str  # the file of its departure note
+    note: str  # words of that note
+    made_by: Callable[[Bundle], bool]
+    given_weights: str = "changes the training alone"  # why it has no effect on given weights, or ""
+
+
+def _is_lstm(bundle: Bundle) -> bool:
+    return bundle.model.config.encoder == "lstm"
+
+
+def _has_dropout(bundle: Bundle) -> bool:
+    c = bundle.model.config
+    return c.dropout_rate > 0 and (c.n_lstm_layers or 2) > 1  # one LSTM layer has none between
+
+
+_REQUIRES = "weights are learned for it"
+
+DEPARTURES = {
+    "tokenizer": Departure(
+        "spellings made alike, fields one by one, no text spells a special token; its own vocabulary size",
+        "the legacy's tokenizer on the joined text",
+        "vocabulary.py",
+        "a typed bar or special token",
+        lambda bundle: True,
+        "",
+    ),
+    "max_tokens": Departure(
+        "texts are cut to a number of tokens",
+        "texts of any length",
+        "data.py",
+        "reads texts of any length",
+        _is_lstm,
+        "",
+    ),
+    "imputation": Departure(
+        "a missing number becomes its column's median, and a column says that it was missing",
+        "-1",
+        "features.py",
+        "the legacy fills -1",
+        lambda bundle: (
+            bool(bundle.features.imputation_)
+            and (bundle.features.config.imputation != "minus_one" or bool(bundle.features.indicators_))
+        ),
+        "",
+    ),
+    "scaling": Departure(
+        "numbers become normal scores of their ranks; constant columns are left out",
+        "numbers as they are",
+        "features.py",
+        "reads numbers as they are",
+        lambda bundle: bundle.features.config.scaling == "quantile",
+        _REQUIRES,
+    ),
+    "bins": Departure(
+        "each feature is also seen through bins",
+        "no bins",
+        "tabular.py",
+        "pass through bins first",
+        lambda bundle: bundle.model.config.n_tab_bins > 0,
+        _REQUIRES,
+    ),
+    "risk_tables": Departure(
+        "each category is read as its risk",
+        "categories are not read",
+        "features.py",
+        "read no categories",
+        lambda bundle: bool(bundle.features.risk_tables_),
+        _REQUIRES,
+    ),
+    "pool": Departure(
+        "padding weighs nothing in the pool",
+        "padding is pooled like text",
+        "text.py",
+        "pools over padding too",
+        lambda bundle: not _is_lstm(bundle),
+        "",
+    ),
+    "kernels": Departure(
+        "fused kernels on padded rows, all heads at once",
+        "packed rows; a loop over the heads",
+        "text.py",
+        "the legacy packs rows",
+        lambda bundle: True,
+        "the same numbers",
+    ),
+    "dropout": Departure(
+        "dropout masks are cut from random bytes",
+        "a Bernoulli number an element",
+        "text.py",
+        "draws a Bernoulli number an element",
+        _has_dropout,
+    ),
+    "batches": Departure(
+        "batches of near-equal length",
+        "random batches",
+        "data.py",
+        "batches are random rows",
+        lambda bundle: True,
+    ),
+    "decay": Departure(
+        "only matrices of linear and recurrent layers decay",
+        "every parameter decays",
+        "train.py",
+        "decays every parameter",
+        lambda bundle: bundle.train_config.decay == "matrices" and bundle.train_config.weight_decay > 0,
+    ),
+    "clipping": Departure(
+        "gradients are clipped",
+        "no clipping",
+        "train.py",
+        "does not clip",
+        lambda bundle: bundle.train_config.gradient_clip is not None,
+    ),
+    "best_epoch": Departure(
+        "the best epoch on the validation rows is kept, and training stops early",
+        "all epochs run and the last one is kept",
+        "train.py",
+        "keeps its last epoch",
+        lambda bundle: True,
+    ),
+    "precision": Departure(
+        "training in bfloat16",
+        "float32",
+        "train.py",
+        "trains in float32",
+        lambda bundle: resolve_precision(bundle.train_config) == "bfloat16",
+    ),
+}
+ALWAYS_ON = {  # what cannot be switched off: there would be another model or another loop
+    "two logits": "softmax of two logits for the sigmoid of one, the same to rounding; on everywhere",
+    "batch sizes": "batches of near-equal size for a small last one; on in every training",
+}
+
+
+class Trained(NamedTuple):
+    """A training with some departures on."""
+
+    scores: np.ndarray  # (N,) probabilities of the test rows
+    orders_per_second: float  # of the training steps
+
+
+class PoolOverPadding(AttentionPool):
+    """The pool of the legacy's Transformer2Risk, in which padding weighs like text (defect 10)."""
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) and (B, T) -> (B, d_out)."""
+        return super().forward(tokens, torch.ones_like(mask))
+
+
+class PackedLSTM(BiLSTM):
+    """The legacy's kernel: packed rows, both directions in one call."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(T, B, D) and (B,) -> (T, B, 2H)."""
+        packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), enforce_sorted=False)
+        steps, sizes, *order = packed
+        zero = x.new_zeros(2, x.shape[1], self.hidden_size)
+        for layer in range(self.num_layers):
+            if layer:
+                steps = self.drop(steps)
+            weights = [
+                getattr(self, name)
+                for name in self._all_weights[2 * layer] + self._all_weights[2 * layer + 1]
+            ]
+            steps = torch.lstm(steps, sizes, (zero, zero), weights, True, 1, 0.0, self.training, True)[0]
+        return pad_packed_sequence(PackedSequence(steps, sizes, *order), total_length=x.shape[0])[0]
+
+
+class LoopedBlock(TransformerBlock):
+    """The legacy's attention: one head after the other, each step of it a call of its own."""
+
+    def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
+        mixed = []
+        for head in self.qkv.weight.unflatten(0, (3, self.n_heads, -1)).transpose(0, 1):  # (3, D/h, D)
+            q, k, v = F.linear(x, head.flatten(0, 1)).chunk(3, dim=2)  # (B, T, D/h) each
+            score = (q @ k.transpose(1, 2) * k.shape[2] ** -0.5).masked_fill(~mask[:, 0], -torch.inf)
+            mixed.append(self.drop(score.softmax(dim=2)) @ v)
+        return torch.cat(mixed, dim=2)  # (B, T, D)
+
+
+PARTS: dict[str, dict[str, type[nn.Module]]] = {  # departure that is off -> the parts that stand in for n3r's
+    "pool": {"AttentionPool": PoolOverPadding},
+    "kernels": {"BiLSTM": PackedLSTM, "TransformerBlock": LoopedBlock},
+    "dropout": {"Dropout": nn.Dropout},
+}
+
+
+@contextmanager
+def built_as_legacy(off: Iterable[str]) -> Iterator[None]:
+    """While it lasts, models are built of the legacy's parts for the departures that are `off`.
+
+    Such a model keeps its parts and has the same state_dict keys as n3r's.
+    """
+    swaps = [
+        (module, name, part)
+        for departure in off
+        for name, part in PARTS.get(departure, {}).items()
+        for module in (n3r.model, n3r.text, n3r.tabular)
+        if hasattr(module, name)
+    ]
+    kept = [(module, name, getattr(module, name)) for module, name, _ in swaps]
+    try:
+        for module, name, part in swaps:
+            setattr(module, name, part)
+        yield
+    finally:
+        for module, name, part in kept:
+            setattr(module, name, part)
+
+
+class _AsTheyCome(OrderDataset):
+    """Rows that all count as equally long, so that no batch is made by length."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.ones(len(self), np.int64)
+
+
+def made_by(bundle: Bundle) -> tuple[str, ...]:
+    """The names of the departures that a bundle of an `lstm2risk` or `transformer2risk` makes."""
+    if bundle.model.config.model_class not in ("lstm2risk", "transformer2risk"):
+        raise ValueError(
+            f"the legacy has no {bundle.model.config.model_class}; it has lstm2risk and transformer2risk"
+        )
+    return tuple(name for name, departure in DEPARTURES.items() if departure.made_by(bundle))
+
+
+def legacy_tokenizer(train: pl.DataFrame, seed: int) -> LegacyTokenizer:
+    """The legacy's tokenizer, trained on the joined texts of prepared rows."""
+    return LegacyTokenizer(seed=seed).train(train[TEXT].to_list())
+
+
+def train_with(
+    on: Iterable[str],
+    bundle: Bundle,
+    splits: Splits,
+    folder: Path,
+    seed: int,
+    tokenizer: LegacyTokenizer,
+) -> Trained:
+    """Train a model of the bundle's config with only the departures `on`, and score the test rows.
+
+    `folder` keeps checkpoints, and a finished training in it is not run again: give each set of departures
+    and seed its own. `tokenizer` is the legacy's, for the sets without n3r's. Raises ValueError naming the
+    departures that the bundle does not make and those that it makes.
+    """
+    on, made = tuple(on), made_by(bundle)
+    _check_names(on, made)
+    splits = {name: frame for name, frame in splits.items() if len(frame)}
+    rows = {
+        name: dataset(on, bundle, frame, tokenizer, training=name == "train")
+        for name, frame in splits.items()
+    }
+    vocab_size = (bundle.tokenizer if "tokenizer" in on else tokenizer).vocab_size
+    model_config = _model_config(on, bundle.model.config, vocab_size, rows["train"].tabular.shape[1])
+    config = _train_config(on, bundle.train_config, seed)
+    val = rows.get("val") if "best_epoch" in on else None
+    with built_as_legacy(name for name in made if name not in on):
+        fitted = fit(model_config, rows["train"], val, config, folder, tokenizer.pad_token)
+    scores = predict(fitted.model, rows["test"], tokenizer.pad_token, BATCH_SIZE)
+    return Trained(scores[:, 1], fitted.orders_per_second)
+
+
+def dataset(
+    on: Sequence[str], bundle: Bundle, frame: pl.DataFrame, tokenizer: LegacyTokenizer, training: bool
+) -> OrderDataset:
+    """Prepared rows as they are read with the departures `on`."""
+    kind = OrderDataset if "batches" in on else _AsTheyCome
+    label = frame[LABEL].to_numpy()
+    return kind(texts(on, bundle, frame, tokenizer), tabular(on, bundle, frame, training), label)
+
+
+def texts(
+    on: Sequence[str], bundle: Bundle, frame: pl.DataFrame, tokenizer: LegacyTokenizer
+) -> TokenizedText:
+    """Token ids by n3r's tokenizer, field by field, or by the legacy's, of the joined text.
+
+    Of n3r's a row that is too long keeps a share of each field, of the legacy's its first tokens.
+    """
+    longest = bundle.texts.max_tokens if "max_tokens" in on or not _is_lstm(bundle) else sys.maxsize
+    if "tokenizer" in on:
+        fields = [frame[name].to_list() for name in bundle.column_map.all_text]
+        config = bundle.texts.model_copy(update={"max_tokens": longest})
+        return bundle.tokenizer.read(fields, bundle.texts.steps, config)
+    rows = [tokenizer.encode(text)[:longest] for text in frame[TEXT]]
+    offsets = np.cumsum([0, *map(len, rows)])
+    return TokenizedText(np.array([i for row in rows for i in row], np.int32), offsets)
+
+
+def tabular(on: Sequence[str], bundle: Bundle, frame: pl.DataFrame, training: bool) -> np.ndarray:
+    """(N, F) float32 features; the last ones say what was missing, where imputation is on."""
+    found = features_with(on, bundle.features).transform(frame, out_of_fold=training)
+    if "imputation" not in on or "scaling" in on:
+        return found
+    numbers = [frame[name].cast(pl.Float64).fill_null(np.nan) for name in bundle.features.indicators_]
+    missing = [~np.isfinite(column.to_numpy()) for column in numbers]
+    return np.column_stack([found, *missing]).astype(np.float32)
+
+
+def features_with(on: Sequence[str], features: TabularFeatures) -> TabularFeatures:
+    """Fitted features with only the departures `on`; without scaling they have no indicators."""
+    state = features.to_dict()
+    if "imputation" not in on:
+        state["imputation"] = dict.fromkeys(state["imputation"], -1.0)
+    if "scaling" not in on:
+        state["config"] = state["config"] | {"scaling": "none"}
+    if "imputation" not in on or "scaling" not in on:
+        state["indicators"] = []
+    if "risk_tables" not in on:
+        state["knots"] = {k: v for k, v in state["knots"].items() if k not in state["risk_tables"]}
+        state["risk_tables"] = {}
+    return TabularFeatures.from_dict(state)
+
+
+def ablate(
+    bundle: Bundle,
+    splits: Splits,
+    seeds: Sequence[int],
+    folder: Path,
+    sets: Iterable[Sequence[str]] | None = None,
+) -> pl.DataFrame:
+    """Train with each set of departures and seed; `table` of what they do.
+
+    `sets` are by default each departure of the bundle alone and all together; the base is always there.
+    Trainings are kept in `folder`, so an interrupted study goes on. Raises ValueError as `train_with`.
+    """
+    made = made_by(bundle)
+    sets = [*((name,) for name in made), made] if sets is None else [*map(tuple, sets)]
+    for on in sets:
+        _check_names(on, made)
+    tokenizer = legacy_tokenizer(splits["train"], bundle.train_config.seed)
+    runs = {
+        on: [
+            train_with(on, bundle, splits, Path(folder) / label(on, made) / str(seed), seed, tokenizer)
+            for seed in seeds
+        ]
+        for on in dict.fromkeys([(), *sets])
+    }
+    return table(runs, splits["test"][LABEL].to_numpy(), made)
+
+
+def table(
+    runs: Mapping[tuple[str, ...], Sequence[Trained]], y: np.ndarray, made: Sequence[str]
+) -> pl.DataFrame:
+    """What each set of departures does, against the set () of the same seeds, in a row.
+
+    Columns: departure, what, n_seeds, n, n_positive, auc (mean over seeds), difference of it to the base with
+    its 95 % interval low and high (for other rows and, with several seeds, other seeds), orders_per_second in
+    training, speed_ratio to the base. Differences are null with fewer than two rows of a class.
+    """
+    base = runs[()]
+    base_speed = np.mean([run.orders_per_second for run in base])
+    rows = []
+    for on, trained in runs.items():
+        paired = paired_auc(y, *(np.stack([run.scores for run in side]) for side in (trained, base)))
+        speed = float(np.mean([run.orders_per_second for run in trained]))
+        rows.append(
+            {
+                "departure": label(on, made),
+                "what": _what(on, made),
+                "n_seeds": len(trained),
+                "n": paired.n,
+                "n_positive": paired.n_positive,
+                "auc": paired.auc_a,
+                **{name: getattr(paired, name) if on else None for name in ("difference", "low", "high")},
+                "orders_per_second": speed,
+                "speed_ratio": float(speed / base_speed),
+            }
+        )
+    kinds = dict.fromkeys(("departure", "what"), pl.String)
+    kinds |= dict.fromkeys(("n_seeds", "n", "n_positive"), pl.Int64)
+    return pl.DataFrame(rows, schema={name: kinds.get(name, pl.Float64) for name in rows[0]})
+
+
+def label(on: Sequence[str], made: Sequence[str]) -> str:
+    """A set of departures in words: none, all, all but one, or their names."""
+    off = [name for name in made if name not in on]
+    if not on or not off:
+        return ALL if on else NONE
+    return f"all but {off[0]}" if len(off) == 1 < len(on) else " + ".join(on)
+
+
+def effects(notes: Sequence[Mapping], tables: Mapping[str, pl.DataFrame]) -> list[dict]:
+    """Departure notes (`parity.departures`), each with what `tables` of model classes measured of it.
+
+    Adds `departure`, its name here or None, and for each key of `tables` `<key>_difference`, `<key>_low`,
+    `<key>_high` and `<key>_speed_ratio`, None where it was not measured.
+    """
+    measured = {key: {row["departure"]: row for row in table.to_dicts()} for key, table in tables.items()}
+    figures = ("difference", "low", "high", "speed_ratio")
+    found = []
+    for note in notes:
+        name = next(
+            (n for n, d in DEPARTURES.items() if d.where == note["where"] and d.note in note["what"]), None
+        )
+        shown = {f"{key}_{f}": rows.get(name, {}).get(f) for key, rows in measured.items() for f in figures}
+        found.append({**note, "departure": name, **shown})
+    return found
+
+
+def _check_names(on: Sequence[str], made: Sequence[str]) -> None:
+    if unknown := [name for name in on if name not in made]:
+        raise ValueError(f"no departures {unknown} of this bundle; it makes {', '.join(made)}")
+
+
+def _what(on: Sequence[str], made: Sequence[str]) -> str:
+    if len(on) == 1:
+        return DEPARTURES[on[0]].what
+    return {NONE: "n3r with every departure off", ALL: "n3r as it is"}.get(label(on, made), "")
+
+
+def _model_config(on: Sequence[str], config: ModelConfig, vocab_size: int, n_features: int) -> ModelConfig:
+    own = {"vocab_size": vocab_size, "n_tab_features": n_features}
+    return config.model_copy(update=own if "bins" in on else {**own, "n_tab_bins": 0})
+
+
+def _train_config(on: Sequence[str], config: TrainConfig, seed: int) -> TrainConfig:
+    legacy = {
+        "decay": ("decay", "all"),
+        "clipping": ("gradient_clip", None),
+        "precision": ("precision", "float32"),
+    }
+    off = dict(setting for name, setting in legacy.items() if name not in on)
+    return config.model_copy(update={"seed": seed, "processes": 1, **off})

@@ -1,0 +1,205 @@
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from n3r.custom_transformer.corpus import END
+from n3r.custom_transformer.language_model import (
+    LanguageModel,
+    LanguageModelConfig,
+    cross_fitted_surprise,
+    train_language_model,
+)
+
+SIZES = {"max_seq_len": 16, "n_blocks": 1, "n_heads": 2, "d_model": 24, "d_ffn": 32, "vocab_size": 300}
+CONFIG = LanguageModelConfig(**SIZES, epochs=3, batch_size=16, learning_rate=1e-2, eval_every=10)
+
+
+@pytest.fixture(scope="module")
+def documents(names):
+    texts = names(400)["billing"].to_list()
+    return {"train": texts[:300], "val": texts[300:350], "test": texts[350:]}
+
+
+@pytest.fixture(scope="module")
+def trained(documents, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lm")
+    return train_language_model(CONFIG, folder, documents), folder
+
+
+def test_perplexity_falls_far_below_that_of_a_guess(trained, documents):
+    model, _ = trained
+    perplexities = [row["val_perplexity"] for row in model.history]
+    assert perplexities[-1] < perplexities[0] / 2
+    assert model.evaluate(documents["test"])["perplexity"] < 12  # of 300 tokens
+
+
+def test_figures_are_those_of_the_definition(trained, documents):
+    model, _ = trained
+    end, total, n_tokens = model.tokenizer.token_to_id(END), 0.0, 0
+    for text in documents["test"]:
+        ids = [end, *model.tokenizer.encode(text).ids, end]
+        assert len(ids) <= 16
+        p = model.wrapper.forward(torch.tensor([ids]))["logits"][0].double().softmax(-1)
+        total -= sum(math.log(p[i, ids[i + 1]]) for i in range(len(ids) - 1))
+        n_tokens += len(ids) - 1
+    n_characters = sum(len(text) + 1 for text in documents["test"])
+    found = model.evaluate(documents["test"])
+    assert found["loss"] == pytest.approx(total / n_tokens, rel=1e-5)
+    assert found["perplexity"] == pytest.approx(math.exp(total / n_tokens), rel=1e-5)
+    assert found["bits_per_character"] == pytest.approx(total / math.log(2) / n_characters, rel=1e-5)
+    assert (found["n_tokens"], found["n_characters"]) == (n_tokens, n_characters)
+
+
+def test_surprise_is_a_texts_own_and_adds_up(trained, documents):
+    model, _ = trained
+    texts = pl.Series([*documents["test"], None, "", "a text of more tokens than one window holds " * 2])
+    found = model.surprise(texts)
+    assert found["nats"].null_count() == 1 and found["nats"][len(documents["test"])] is None
+    one = model.surprise(texts[3:4])
+    assert one["nats"][0] == pytest.approx(found["nats"][3], rel=1e-5)
+    figures = model.evaluate(documents["test"])
+    total = found["nats"][: len(documents["test"])].sum()
+    assert total == pytest.approx(figures["loss"] * figures["n_tokens"], rel=1e-5)
+    bits = found["nats"][3] / math.log(2) / (len(texts[3]) + 1)
+    assert found["bits_per_character"][3] == pytest.approx(bits)
+    assert model.surprise(pl.Series([], dtype=pl.String)).height == 0
+
+
+def test_random_letters_surprise_more_than_names(trained, documents):
+    model, _ = trained
+    rng = np.random.default_rng(0)
+    noise = ["".join(rng.choice(list("bcdfgqxz79"), 10)) for _ in range(50)]
+    names, random = (model.surprise(pl.Series(t))["nats"] for t in (documents["test"], noise))
+    assert random.min() > names.max()
+
+
+def test_what_it_generates_begins_with_the_prompt_and_is_the_seeds(trained):
+    model, _ = trained
+    drawn = model.generate("An", 4, seed=1)
+    assert len(drawn) == 4 and all(text.startswith("An") for text in drawn)
+    assert drawn == model.generate("An", 4, seed=1) != model.generate("An", 4, seed=2)
+    assert len(set(model.generate("", 3, temperature=0))) == 1
+    with pytest.raises(ValueError, match="max_seq_len is 16"):
+        model.generate("a beginning that fills it all, and more")
+
+
+def test_a_model_is_the_same_from_its_files(trained, documents):
+    model, folder = trained
+    for place in (folder, folder / "best"):
+        again = LanguageModel.load(place)
+        assert again.evaluate(documents["test"]) == model.evaluate(documents["test"])
+        assert again.config == CONFIG
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(trained, documents, tmp_path):
+    model, _ = trained
+    seen = []
+
+    def interrupt(row):
+        seen.append(row)
+        if len(seen) == 3:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train_language_model(CONFIG, tmp_path, documents, report=interrupt)
+    again = train_language_model(CONFIG, tmp_path, documents, report=seen.append)
+    assert again.history == model.history == seen
+    theirs = again.wrapper.model.parameters
+    assert all(torch.equal(p, theirs[name]) for name, p in model.wrapper.model.parameters.items())
+
+
+def test_a_finished_training_is_not_trained_again(trained, documents):
+    model, folder = trained
+    seen = []
+    again = train_language_model(CONFIG, folder, documents, report=seen.append)
+    assert seen == [] and again.history == model.history
+
+
+def test_a_folder_with_another_training_is_left_alone_unless_it_is_to_be_replaced(documents, tmp_path):
+    short = CONFIG.model_copy(update={"epochs": 1})
+    train_language_model(short, tmp_path, documents)
+    with pytest.raises(ValueError, match=r"another training \(epochs 1, here 3\): choose another folder"):
+        train_language_model(CONFIG, tmp_path, documents)
+    with pytest.raises(ValueError, match="of other documents"):
+        train_language_model(short, tmp_path, {**documents, "train": documents["train"][1:]})
+    assert len(train_language_model(CONFIG, tmp_path, documents, replace=True).history) > 3
+
+
+def test_it_stops_when_validation_gets_no_better_and_keeps_the_best(documents, tmp_path):
+    config = CONFIG.model_copy(update={"epochs": 60, "patience": 2, "learning_rate": 3e-2})
+    few = {**documents, "train": documents["train"][:20]}
+    model = train_language_model(config, tmp_path, few)
+    losses = [row["val_loss"] for row in model.history]
+    assert len(losses) < 60 * 2 / 10 and np.argmin(losses) == len(losses) - 3
+    figures = model.evaluate(documents["val"])
+    assert figures["loss"] == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_packed_prose_is_learned_too(tmp_path):
+    words = np.random.default_rng(0).choice(["the", "cat", "sat", "on", "a", "mat"], (60, 40))
+    texts = [" ".join(row) + "." for row in words]
+    config = CONFIG.model_copy(update={"packed": True, "epochs": 6})
+    model = train_language_model(config, tmp_path, {"train": texts[:50], "val": texts[50:], "test": []})
+    assert model.evaluate(texts[50:])["bits_per_character"] < 1.5
+    with pytest.raises(ValueError, match="no documents"):
+        model.evaluate([])
+
+
+def test_surprise_as_a_feature_comes_from_a_model_of_other_rows(names, tmp_path):
+    rng = np.random.default_rng(0)
+    secret = ["".join(rng.choice(list("abcdefgh"), 8)) for _ in range(80)]
+    texts = {"train": pl.Series([*secret[:60], None]), "test": pl.Series(secret[60:])}
+    config = CONFIG.model_copy(update={"epochs": 40, "patience": 99})
+    found, models = cross_fitted_surprise({**texts, "val": texts["train"]}, config, tmp_path)
+    assert {split: len(part) for split, part in found.items()} == {"train": 61, "test": 20, "val": 61}
+    assert found["train"]["nats"].null_count() == 1 and len(models) == 2
+    known = max(model.surprise(texts["train"])["nats"].mean() for model in models)
+    assert found["train"]["nats"].mean() == pytest.approx(found["test"]["nats"].mean(), rel=0.1)
+    assert known < 0.9 * found["train"]["nats"].mean()  # a model of the rows themselves knows half of them
+
+
+def test_configs_from_files(tmp_path):
+    file = tmp_path / "c.json"
+    file.write_text('{"d_model": 32, "packed": true}')
+    config = LanguageModelConfig.from_file(file, ["epochs=7", "data=x.txt", "packed=false"])
+    assert (config.d_model, config.epochs, config.data, config.packed) == (32, 7, "x.txt", False)
+    with pytest.raises(FileNotFoundError, match="no config"):
+        LanguageModelConfig.from_file(tmp_path / "d.json")
+    for overrides, message in (
+        (["epoch=7"], "unknown key 'epoch' .did you mean 'epochs'"),
+        (["epochs"], "expected KEY=VALUE, found epochs"),
+        (["epochs=many"], "key 'epochs'"),
+        (["n_heads=5"], "d_model 32 is not divisible by n_heads 5"),
+        (["vocab_size=100"], "key 'vocab_size'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LanguageModelConfig.from_file(file, overrides)
+    file.write_text("[]")
+    with pytest.raises(ValueError, match="JSON object"):
+        LanguageModelConfig.from_file(file)
+
+
+def test_what_is_no_language_model(trained, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no language model, it has no training\.json"):
+        LanguageModel.load(tmp_path)
+    model, _ = trained
+    model.save(tmp_path / "a")
+    (tmp_path / "a" / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no tokenizer"):
+        LanguageModel.load(tmp_path / "a")
+    (tmp_path / "a" / "training.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not that of a language model"):
+        LanguageModel.load(tmp_path / "a")
+
+
+def test_a_training_that_leaves_the_numbers_says_so(documents, tmp_path):
+    wild = CONFIG.model_copy(update={"learning_rate": 1e30, "optimizer": "sgd", "warmup": 0.0})
+    with pytest.raises(ValueError, match="the loss at step .* take a lower learning_rate"):
+        train_language_model(wild, tmp_path, documents)

@@ -1,0 +1,397 @@
+import re
+from itertools import combinations, groupby
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from n3r import tables
+from n3r.evaluation import baselines
+from n3r.evaluation.baselines import BASELINES, baseline_scores, fit_baseline, string_statistics
+from n3r.preprocess import prepare
+from n3r.schema import ColumnMap
+
+TEXT, BOOSTING = BASELINES
+FIELDS = ["email", "billing", "holder"]
+TWITTER = Path(__file__).parents[3] / "shared/data/twitter_bots"
+
+
+def a_map(text=("email", "billing", "holder"), numeric=(), categorical=(), classes=2) -> ColumnMap:
+    return ColumnMap(
+        id="id",
+        text=list(text),
+        label="outcome",
+        label_values={str(c): c for c in range(classes)},
+        numeric=list(numeric),
+        categorical=list(categorical),
+        split_by="random",
+    )
+
+
+def auc(frame: pl.DataFrame, name: str, column_map: ColumnMap) -> float:
+    """AUC on the second half of the rows of what has learned from the first."""
+    half = frame.height // 2
+    scores = fit_baseline(name, frame[:half], column_map).predict(frame[half:])
+    assert scores.dtype == np.float64 and ((scores >= 0) & (scores <= 1)).all()
+    return roc_auc_score(frame["label"][half:], scores)
+
+
+# --- string_statistics
+
+
+def test_worked_example():
+    frame = pl.DataFrame({"email": ["Jo.Lenka7x42@Box.example"], "holder": ["JÓ  Lenk99"]})
+    found = string_statistics(frame, ["email", "holder"]).row(0, named=True)
+    expected = {
+        "email missing": 0,
+        "email length": 12,  # Jo.Lenka7x42: the user name alone
+        "email words": 1,
+        "email longest word": 12,
+        "email capitals": 2 / 12,
+        "email digits": 3 / 12,
+        "email symbols": 1 / 12,
+        "email non-ASCII": 0,
+        "email numbers": 2,
+        "email longest number": 2,
+        "email digits at the end": 2,
+        "email distinct characters": 12 / 12,
+        "email vowels": 3 / 12,
+        "email consonants in a row": 2,
+        "holder missing": 0,
+        "holder length": 10,
+        "holder words": 2,
+        "holder longest word": 6,
+        "holder capitals": 3 / 10,
+        "holder digits": 2 / 10,
+        "holder symbols": 0,
+        "holder non-ASCII": 1 / 10,
+        "holder numbers": 1,
+        "holder longest number": 2,
+        "holder digits at the end": 2,
+        "holder distinct characters": 8 / 10,  # two blanks and two nines
+        "holder vowels": 2 / 10,  # an accent is no character of its own
+        "holder consonants in a row": 2,
+        "email ~ holder words": 1 / 2,  # jo, of jo and lenk99
+        # jol ole len enk nka ka7 a7x 7x4 x42 and jol ole len enk nk9 k99
+        "email ~ holder trigrams": 4 / 11,
+        "email ~ holder equal": 0,
+    }
+    assert found == pytest.approx(expected)
+
+
+def test_what_a_value_cannot_have_is_null():
+    frame = pl.DataFrame({"a": [None, "", "?!", "Ab"], "b": ["Ab", "Ab", "Ab", "a-B"]})
+    found = string_statistics(frame, ["a", "b"])
+    assert found["a missing"].to_list() == [1, 0, 0, 0]
+    assert found["a length"].to_list() == [None, 0, 2, 2]
+    assert found["a digits"].to_list() == [None, None, 0, 0]
+    assert found["a distinct characters"].to_list() == [None, None, 1, 1]
+    assert found["a longest number"].to_list() == [None, 0, 0, 0]
+    for figure in ("words", "trigrams", "equal"):
+        assert found[f"a ~ b {figure}"].to_list()[:3] == [None, None, None]
+    assert found["a ~ b equal"][3] == found["a ~ b trigrams"][3] == 1
+    assert found["a ~ b words"][3] == 0
+
+
+def longest(value: str, of: str) -> int:
+    runs = [len(list(run)) for inside, run in groupby(value, lambda character: character in of) if inside]
+    return max(runs, default=0)
+
+
+LOWER = str.maketrans("ABÉé", "abee")
+
+
+def by_hand(value: str | None) -> dict[str, float | None]:
+    """The figures of a value whose characters are those of the test below, in plain Python."""
+    if value is None:
+        return {"missing": 1.0}
+    n, folded = len(value), value.translate(LOWER)
+    shares = {
+        "capitals": sum(c in "ABÉ" for c in value),
+        "digits": sum(c in "07٣" for c in value),
+        "symbols": sum(c in ".@_" for c in value),
+        "non-ASCII": sum(ord(c) > 127 for c in value),
+        "vowels": sum(c in "ae" for c in folded),
+        "distinct characters": len(set(value)),
+    }
+    words = value.split()
+    return {
+        "missing": 0.0,
+        "length": n,
+        "words": len(words),
+        "longest word": max(map(len, words), default=0),
+        "numbers": len(re.findall("[07٣]+", value)),
+        "longest number": longest(value, "07٣"),
+        "digits at the end": len(re.findall(r"[07٣]*\s*$", value)[0].strip()),
+        "consonants in a row": longest(folded, "bcfz"),
+    } | {figure: count / n if n else None for figure, count in shares.items()}
+
+
+def overlaps_by_hand(a: str | None, b: str | None) -> dict[str, float]:
+    words = [set(re.findall("[a-z漢07٣]+", (value or "").translate(LOWER))) for value in (a, b)]
+    plain = [re.sub("[^a-z漢07٣]", "", (value or "").translate(LOWER)) for value in (a, b)]
+    if not all(plain):
+        return {}
+    runs = [{p[i : i + 3] for i in range(len(p) - 2)} or {p} for p in plain]
+    return {
+        "words": len(words[0] & words[1]) / min(map(len, words)),
+        "trigrams": len(runs[0] & runs[1]) / len(runs[0] | runs[1]),
+        "equal": float(plain[0] == plain[1]),
+    }
+
+
+VALUES = st.none() | st.text("aabbcfzéABÉ漢07٣._ ", max_size=12)  # no @: the worked example has that
+
+
+@example([("aaaaa", "aaab", "zz zz")])
+@given(st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=1, max_size=5))
+@settings(deadline=None, max_examples=60)
+def test_figures_are_those_of_plain_python(rows):
+    found = string_statistics(
+        pl.DataFrame(rows, schema=dict.fromkeys(FIELDS, pl.String), orient="row"), FIELDS
+    )
+    for row, figures in zip(rows, found.iter_rows(named=True), strict=True):
+        for name, value in zip(FIELDS, row, strict=True):
+            mine = {k.removeprefix(f"{name} "): v for k, v in figures.items() if k.startswith(f"{name} ")}
+            mine = {k: v for k, v in mine.items() if v is not None and "~" not in k}
+            assert mine == pytest.approx({k: v for k, v in by_hand(value).items() if v is not None})
+        for (a, x), (b, y) in combinations(zip(FIELDS, row, strict=True), 2):
+            prefix = f"{a} ~ {b} "
+            mine = {k.removeprefix(prefix): v for k, v in figures.items() if k.startswith(prefix)}
+            assert {k: v for k, v in mine.items() if v is not None} == pytest.approx(overlaps_by_hand(x, y))
+
+
+def test_a_hundred_thousand_rows_run_no_python_each(names):
+    import time
+
+    frame = pl.concat([names(1000)] * 100)
+    start = time.process_time()
+    assert string_statistics(frame, FIELDS).height == 100_000
+    assert time.process_time() - start < 10  # 2 s here
+
+
+# --- learning
+
+
+def planted(names, n=1200):
+    """Names, and columns that a label can be made of."""
+    rng = np.random.default_rng(1)
+    return names(n).with_columns(
+        amount=pl.Series(rng.normal(size=n)).cast(pl.Float32),
+        shop=pl.Series(rng.choice(["north", "east", "south", "west"], n)),
+    )
+
+
+SIGNALS = {
+    "a name": (pl.col("billing").str.contains("Lenka|Farqua"), TEXT),
+    "digits in the address": (pl.col("email").str.count_matches(r"\d") > 2, BOOSTING),
+    "the holder is missing": (pl.col("holder").is_null(), BOOSTING),
+    "a domain of few rows": (pl.col("email").str.contains("@box"), BOOSTING),
+    "an odd category": (pl.col("shop").is_in(["north", "south"]), BOOSTING),
+    "a number": (pl.col("amount") > 0.5, BOOSTING),
+}
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_a_planted_signal_is_found(signal, names):
+    rule, name = SIGNALS[signal]
+    few = pl.when(pl.int_range(pl.len()) % 4 > 0).then(pl.col("email").str.replace("@box", "@post"))
+    frame = planted(names).with_columns(email=few.otherwise("email")).with_columns(label=rule.cast(pl.Int8))
+    assert auc(frame, name, a_map(numeric=["amount"], categorical=["shop"])) > 0.95
+
+
+def test_names_that_fit_each_other_are_told_from_others(names):
+    rng = np.random.default_rng(0)
+    frame = names(2000).with_columns(label=pl.Series(rng.integers(0, 2, 2000)))
+    other = pl.when(pl.col("label") == 1).then(names(2000, seed=9)["billing"]).otherwise("holder")
+    assert auc(frame.with_columns(holder=other), BOOSTING, a_map()) > 0.9
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_shuffled_labels_are_not_learned(name, names):
+    label = np.random.default_rng(3).integers(0, 2, 2000)
+    frame = planted(names, 2000).with_columns(label=pl.Series(label))
+    # The standard error with 1,000 rows is 0.018.
+    assert abs(auc(frame, name, a_map(numeric=["amount"], categorical=["shop"])) - 0.5) < 0.06
+
+
+def test_a_training_row_does_not_count_itself():
+    # Values that two rows share are risky. A later row whose value one training row had is the second.
+    codes = [f"{i:04d}" for i in range(1000, 1600)]
+    frame = pl.DataFrame({"code": codes[:400] + codes[400:500] * 2, "label": [0] * 400 + [1] * 200})
+    fitted = fit_baseline(BOOSTING, frame, a_map(text=["code"]))
+    again, new = (fitted.predict(pl.DataFrame({"code": part})) for part in (codes[:400], codes[500:]))
+    assert again.mean() > 0.9 and new.mean() < 0.1
+
+
+# --- what rows may hold
+
+
+def test_rare_and_unseen_categories_are_one(names):
+    n = 3000
+    rng = np.random.default_rng(0)
+    shops = [f"shop {k}" for k in range(400)]  # more than scikit-learn takes
+    kind = rng.integers(0, 400, n)
+    common = rng.random(n) < 0.5
+    shop = [shops[k % 3] if c else shops[k] for k, c in zip(kind, common, strict=True)]
+    frame = names(n).with_columns(shop=pl.Series(shop), label=pl.Series(common.astype(int)))
+    fitted = fit_baseline(BOOSTING, frame, a_map(categorical=["shop"]))
+    row = frame[:1]
+    rare, unseen, usual = (
+        fitted.predict(row.with_columns(shop=pl.lit(s))) for s in (shops[390], "new", shops[1])
+    )
+    assert rare == unseen and rare < 0.5 < usual
+
+
+def test_more_common_categories_than_the_boosting_takes():
+    shop = pl.Series([f"shop {k % 300}" for k in range(13_200)])  # 22 rows each in either half
+    frame = pl.DataFrame({"email": "the same", "shop": shop, "label": shop.str.ends_with("7").cast(pl.Int8)})
+    assert auc(frame, BOOSTING, a_map(text=["email"], categorical=["shop"])) > 0.9  # 0.75 as plain numbers
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize(
+    "text",
+    [[None] * 10, [""] * 10, ["the same"] * 10, [f"{i}" for i in range(10)]],
+    ids=["all null", "empty", "one value", "all different"],
+)
+def test_ten_rows(name, text):
+    frame = pl.DataFrame({"email": text, "label": [0, 1] * 5})
+    scores = fit_baseline(name, frame, a_map(text=["email"])).predict(frame)
+    assert scores.shape == (10,) and np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_two_rows(name):
+    frame = pl.DataFrame({"email": ["a", "b"], "label": [0, 1]})
+    assert fit_baseline(name, frame, a_map(text=["email"])).predict(frame) == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("gap", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_none_is_missing(gap, names):
+    frame = planted(names, 400).with_columns(label=(pl.col("amount") > 0).cast(pl.Int8))
+    gaps = frame.with_columns(amount=pl.when(pl.col("amount").abs() < 1).then("amount"))
+    known, other = (
+        fit_baseline(BOOSTING, train, a_map(numeric=["amount"])).predict(train)
+        for train in (gaps, gaps.with_columns(pl.col("amount").fill_null(gap)))
+    )
+    assert np.array_equal(known, other)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_nothing_but_gaps(name):
+    frame = pl.DataFrame(
+        {"email": [None] * 30, "amount": [None, float("nan"), float("inf")] * 10, "label": [0, 1] * 15},
+        schema_overrides={"amount": pl.Float32},
+    ).with_columns(shop=pl.lit(None, dtype=pl.String))
+    fitted = fit_baseline(name, frame, a_map(text=["email"], numeric=["amount"], categorical=["shop"]))
+    assert fitted.predict(frame) == pytest.approx(np.full(30, 0.5), abs=0.01)
+    filled = frame[:1].with_columns(email=pl.lit("a@b.example"), amount=pl.lit(1.0), shop=pl.lit("x"))
+    assert np.isfinite(fitted.predict(filled)).all()
+
+
+# --- rows and seeds
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_rows_score_depends_on_that_row_alone(name, names, monkeypatch):
+    frame = planted(names, 200).with_columns(label=(pl.col("amount") > 0).cast(pl.Int8))
+    fitted = fit_baseline(name, frame, a_map(numeric=["amount"], categorical=["shop"]))
+    scores = fitted.predict(frame)
+    assert len(np.unique(scores)) > 10
+    assert np.array_equal(fitted.predict(frame[::-1]), scores[::-1])
+    assert np.array_equal(fitted.predict(frame[5:6]), scores[5:6])
+    assert fitted.predict(frame[:0]).shape == (0,)
+    monkeypatch.setattr(baselines, "CHUNK", 7)
+    assert np.array_equal(fitted.predict(frame), scores)
+
+
+def test_the_same_to_the_last_digit_on_other_threads(run_fresh):
+    # 25,000 n-grams: two threads add up that many products in another order, if they may.
+    code = (
+        "import hashlib, numpy as np, polars as pl; from n3r.evaluation.baselines import baseline_scores; "
+        "from n3r.schema import ColumnMap; rng = np.random.default_rng(0); "
+        "text = [''.join(map(chr, row)) for row in rng.integers(97, 111, (3000, 40))]; "
+        "f = pl.DataFrame({'t': text, 'x': rng.normal(size=3000), 'label': rng.integers(0, 2, 3000)}); "
+        "m = ColumnMap(id='i', text=['t'], label='y', label_values={'0': 0, '1': 1}, numeric=['x'], "
+        "split_by='random'); found = baseline_scores({'train': f, 'test': f[:500]}, m, seed=5); "
+        "print([hashlib.sha256(s['test'].tobytes()).hexdigest() for s in found.values()])"
+    )
+    runs = [
+        run_fresh(code, OMP_NUM_THREADS=n, OPENBLAS_NUM_THREADS=n, POLARS_MAX_THREADS=n, PYTHONHASHSEED=n)
+        for n in ("1", "2")
+    ]
+    assert runs[0] == runs[1]
+
+
+def test_all_baselines_score_every_split_but_train(names):
+    frame = planted(names, 300).with_columns(label=(pl.col("amount") > 0).cast(pl.Int8))
+    splits = {"train": frame[:200], "val": frame[:0], "test": frame[200:], "later": frame[250:]}
+    column_map = a_map(numeric=["amount"], categorical=["shop"])
+    scores = baseline_scores(splits, column_map, seed=4)
+    assert list(scores) == list(BASELINES)
+    for name, by_split in scores.items():
+        assert {split: len(p) for split, p in by_split.items()} == {"val": 0, "test": 100, "later": 50}
+        alone = fit_baseline(name, frame[:200], column_map, seed=4).predict(frame[200:])
+        assert np.array_equal(alone, by_split["test"])
+    other = fit_baseline(BOOSTING, frame[:200], column_map, seed=5).predict(frame[200:])
+    assert not np.array_equal(other, scores[BOOSTING]["test"])
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ([0] * 10, "not of two classes"),
+        ([1] * 10, "not of two classes"),
+        ([], "not of two classes"),
+        ([0, 1, 2, 0, 1, 2], "2 of 6 rows are not 0 or 1"),
+        ([0, 1, None, -1], "2 of 4 rows are not 0 or 1"),
+        (["0", "yes"], "1 of 2 rows are not 0 or 1"),
+    ],
+)
+def test_labels_that_are_not_of_two_classes(label, message):
+    frame = pl.DataFrame({"email": ["private@person.example"] * len(label), "label": label})
+    for name in BASELINES:
+        with pytest.raises(ValueError, match=message) as error:
+            fit_baseline(name, frame, a_map(text=["email"]))
+        assert "private" not in str(error.value) and "yes" not in str(error.value)
+
+
+def test_missing_columns_unknown_names_and_no_train_split(names):
+    frame = names(40).with_columns(label=pl.Series([0, 1] * 20))
+    for name in BASELINES:
+        with pytest.raises(ValueError, match=r"lack the columns \['shop'\]"):
+            fit_baseline(name, frame, a_map(categorical=["shop"]))
+        fitted = fit_baseline(name, frame, a_map())
+        with pytest.raises(ValueError, match=r"lack the columns \['email', 'holder'\]"):
+            fitted.predict(frame.select("billing"))
+    with pytest.raises(ValueError, match=r"lack the columns \['payer'\]"):
+        string_statistics(frame, ["email", "payer"])
+    with pytest.raises(ValueError, match="no baseline 'forest', only"):
+        fit_baseline("forest", frame, a_map())
+    with pytest.raises(ValueError, match="learn from the split 'train', found"):
+        baseline_scores({"test": frame}, a_map())
+
+
+def test_a_baseline_shows_nothing_of_the_rows(names):
+    frame = names(60).with_columns(label=pl.Series([0, 1] * 30))
+    for name in BASELINES:
+        shown = repr(fit_baseline(name, frame, a_map()))
+        assert not [value for field in FIELDS for value in frame[field].drop_nulls() if value in shown]
+
+
+def test_real_profiles():
+    if not TWITTER.is_dir():
+        pytest.skip("the data set twitter_bots is not beside the checkout")
+    column_map = ColumnMap.from_file(Path(__file__).parents[2] / "configs" / "twitter_bots.json")
+    prepared = prepare(tables.scan([TWITTER], column_map).frame, column_map)
+    scores = baseline_scores(prepared.splits, prepared.column_map)
+    reached = {name: roc_auc_score(prepared.splits["test"]["label"], p["test"]) for name, p in scores.items()}
+    assert reached[TEXT] > 0.8 and reached[BOOSTING] > 0.9

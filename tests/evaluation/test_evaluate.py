@@ -1,0 +1,173 @@
+"""The evaluation of one model: made of the statistics, private, and silent where rows cannot say."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from n3r import metrics
+from n3r.evaluation import decisions, evaluate
+from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
+from n3r.preprocess import prepare
+from n3r.schema import ColumnMap
+from n3r.synthetic import orders as synth
+
+CONFIG = "configs/orders.json"
+
+
+def scored(frame, seed):
+    """A frame with a noisy oracle as its score."""
+    p = frame["oracle_p"].to_numpy()
+    z = np.log(p / (1 - p)) + np.random.default_rng(seed).normal(size=len(p))
+    return frame.with_columns(score=pl.Series(1 / (1 + np.exp(-z))), p_calibrated=pl.Series(p))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Column map and scored splits of synthetic orders."""
+    prepared = prepare(synth.generate_orders(4000, seed=5, base_rate=0.1).lazy(), ColumnMap.from_file(CONFIG))
+    splits = {name: scored(frame, i) for i, (name, frame) in enumerate(prepared.splits.items())}
+    return prepared.column_map, splits
+
+
+@pytest.fixture(scope="module")
+def content(rows):
+    columns, splits = rows
+    rival = np.random.default_rng(9).random(len(splits["test"]))
+    return evaluate_model(
+        splits["test"], EvaluationConfig(fpr=0.02), columns, splits["val"], splits["train"], {"coin": rival}
+    )
+
+
+def test_every_part_is_there_and_is_json(content):
+    parts = ["config", "operating", "data", "models", "decisions", "calibration", "groups"]
+    assert list(content) == [*parts, "stability", "failures", "fairness"]
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+
+
+def test_no_identity_comes_out(rows, content):
+    columns, splits = rows
+    text = json.dumps(content, ensure_ascii=False)
+    for field in columns.text:
+        for value in splits["test"][field].drop_nulls().unique():
+            assert value not in text or len(value) < 4, f"a value of {field} is in the report"
+
+
+def test_thresholds_are_chosen_on_validation_rows(rows, content):
+    _, splits = rows
+    test, val = splits["test"], splits["val"]
+    assert content["operating"]["chosen_on"] == "validation rows"
+    assert content["operating"]["threshold"] == metrics.threshold_at_fpr(val["label"], val["score"], 0.02)
+    costs = decisions.Costs(100, 10)
+    chosen = decisions.cheapest(val["label"], val["score"], costs)["threshold"]
+    there = decisions.at_threshold(test["label"], test["score"], chosen, costs)
+    assert content["decisions"]["chosen_on_validation"] == there
+    assert there["cost_per_1000"] >= content["decisions"]["cheapest"]["cost_per_1000"]
+
+
+def test_rivals_stand_beside_the_model(rows, content):
+    _, splits = rows
+    test = splits["test"]
+    own, coin, oracle = content["models"]
+    assert [row["name"] for row in content["models"]] == [None, "coin", "oracle"]
+    paired = metrics.paired_auc(test["label"], test["score"], test["oracle_p"])
+    assert (oracle["difference"], oracle["low"]) == (paired.difference, paired.low)
+    assert own["auroc"] == metrics.auc_ci(test["label"], test["score"]).value
+    assert coin["difference"] > 0.2 and coin["low"] > 0
+
+
+def test_parts_without_columns_are_left_out(rows):
+    _, splits = rows
+    bare = splits["test"].select("label", "score")
+    content = evaluate_model(bare)
+    assert list(content) == ["config", "operating", "data", "models", "decisions", "calibration"]
+    assert (
+        content["operating"]["chosen_on"] == "these rows"
+        and content["decisions"]["chosen_on_validation"] is None
+    )
+
+
+def test_a_segment_that_training_did_not_see_is_noted(rows):
+    columns, splits = rows
+    train = splits["train"].filter(pl.col("segment") != "US")
+    content = evaluate_model(splits["test"], None, columns, None, train)
+    notes = {row["group"]: row["note"] for row in content["groups"]["segment"]}
+    assert "not in training" in notes["US"] and "not in training" not in (notes["GB"] or "")
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_defect_42_one_class_only_says_not_enough_data(rows, label):
+    columns, splits = rows
+    one = splits["test"].filter(label=label)
+    content = evaluate_model(one, None, columns, None, splits["train"])
+    assert (
+        content["operating"]["threshold"] is None
+        and content["operating"]["chosen_on"] == "no rows of both classes"
+    )
+    own = content["models"][0]
+    assert own["auroc"] is own["average_precision"] is own["recall_at_fpr_1"] is None
+    points = content["decisions"]["operating_points"]
+    assert {row["note"] for row in points} == {"not enough data"} and {row["recall"] for row in points} == {
+        None
+    }
+    assert content["calibration"]["score"]["summary"]["note"] == "not enough data"
+    assert {row["auroc"] for row in content["groups"]["segment"]} == {None}
+    json.dumps(content, allow_nan=False)
+
+
+@pytest.mark.parametrize("change", ["ten rows", "constant scores", "ties", "no times", "null texts"])
+def test_poor_rows_are_evaluated(rows, change):
+    columns, splits = rows
+    test = splits["test"]
+    test = {
+        "ten rows": lambda: test.head(10),
+        "constant scores": lambda: test.with_columns(score=pl.lit(0.25)),
+        "ties": lambda: test.with_columns(score=pl.col("score").round(1)),
+        "no times": lambda: test.with_columns(time=pl.lit(None, dtype=pl.Datetime("us"))),
+        "null texts": lambda: test.with_columns(pl.lit(None, dtype=pl.String).alias(n) for n in columns.text),
+    }[change]()
+    content = evaluate_model(test, None, columns, splits["val"], splits["train"])
+    json.dumps(content, allow_nan=False)
+    assert content["models"][0]["n"] == len(test)
+    if change == "constant scores":
+        assert content["models"][0]["auroc"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "column, says",
+    [
+        (pl.lit(float("nan")), "are NaN or infinite"),
+        (pl.col("score") * 3, "outside"),
+    ],
+)
+def test_bad_scores_are_counted(rows, column, says):
+    columns, splits = rows
+    with pytest.raises(ValueError, match=says):
+        evaluate_model(splits["test"].with_columns(score=column), None, columns)
+
+
+def test_a_rival_of_another_length_is_named(rows):
+    _, splits = rows
+    with pytest.raises(ValueError, match="values, labels have"):
+        evaluate_model(splits["test"], rivals={"short": np.ones(3)})
+
+
+def test_config_of_texts():
+    assert EvaluationConfig.from_texts(["fpr=0.02", "cost_missed=250"]) == EvaluationConfig(
+        fpr=0.02, cost_missed=250
+    )
+    with pytest.raises(ValueError, match="expected KEY=VALUE, found fpr"):
+        EvaluationConfig.from_texts(["fpr"])
+    with pytest.raises(ValueError, match="unknown key 'cost_mised' .did you mean 'cost_missed'"):
+        EvaluationConfig.from_texts(["cost_mised=1"])
+    with pytest.raises(ValueError, match="key 'fpr'"):
+        EvaluationConfig.from_texts(["fpr=2"])
+
+
+def test_the_costs_of_the_config_are_used(rows):
+    _, splits = rows
+    dear = evaluate_model(splits["test"], EvaluationConfig(cost_alarm=1000))["decisions"]["cheapest"]
+    cheap = evaluate_model(splits["test"], EvaluationConfig(cost_alarm=1))["decisions"]["cheapest"]
+    assert dear["n_stopped"] < cheap["n_stopped"]
+    assert evaluate.EvaluationConfig().costs == decisions.Costs(100, 10)

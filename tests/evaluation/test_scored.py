@@ -1,0 +1,134 @@
+"""Scored rows from files and runs, their labels, and two tables matched by id."""
+
+import polars as pl
+import pytest
+
+from n3r.evaluation import scored
+from n3r.schema import ColumnMap
+from n3r.synthetic import orders as synth
+
+TABLE = pl.DataFrame(
+    {"order": ["a", "b", "c"], "score": [0.1, 0.9, 0.5], "label": [0, 1, 0], "extra": [1, 2, 3]}
+)
+CONFIG = "configs/orders.json"
+
+
+def written(frame, path):
+    writers = {"parquet": frame.write_parquet, "jsonl": frame.write_ndjson, "csv": frame.write_csv}
+    writers[path.suffix[1:]](path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_every_kind_of_file_reads_alike(tmp_path, kind):
+    table = scored.read_scored(written(TABLE, tmp_path / f"s.{kind}"))
+    assert table.columns == ["id", "score", "label"]
+    assert table.rows() == [("a", 0.1, 0.0), ("b", 0.9, 1.0), ("c", 0.5, 0.0)]
+
+
+def test_ids_stay_text_and_another_column_can_be_the_score(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text("order,score,p_old\n007,0.5,0.25\nNA,0.5,1e-3\n")
+    table = scored.read_scored(path, score="p_old")
+    assert table.rows() == [("007", 0.25), ("NA", 0.001)]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_times_and_segments_are_read_as_a_run_writes_them(tmp_path, kind):
+    time = pl.Series(["2025-05-04T10:00:00", None, "2025-05-05T11:30:00"]).str.to_datetime()
+    table = TABLE.with_columns(time=time, segment=pl.Series(["US", None, "DE"]))
+    read = scored.read_scored(written(table, tmp_path / f"s.{kind}"))
+    assert read.schema["time"] == pl.Datetime("us")
+    assert read["time"].to_list() == time.to_list() and read["segment"].to_list() == ["US", None, "DE"]
+
+
+@pytest.mark.parametrize(
+    "rows, says",
+    [
+        ("a,0.1\na,0.2\n", "1 rows have an id that an earlier row has"),
+        ("a,0.1\n,0.2\n", "1 rows have no id"),
+        ("a,0.1\nb,nan\nc,\nd,high\n", "3 of 4 values of 'score' are no finite numbers"),
+        ("a,inf\n", "1 of 1 values of 'score' are no finite numbers"),
+    ],
+)
+def test_bad_rows_are_counted_and_not_shown(tmp_path, rows, says):
+    path = tmp_path / "s.csv"
+    path.write_text("order,score\n" + rows)
+    with pytest.raises(ValueError, match=says) as error:
+        scored.read_scored(path)
+    assert str(path) in str(error.value) and "high" not in str(error.value)
+
+
+def test_what_is_no_score_file_is_named(tmp_path):
+    text, broken = tmp_path / "s.txt", tmp_path / "s.parquet"
+    text.write_text("order,score\n"), broken.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="must end in"):
+        scored.read_scored(text)
+    with pytest.raises(ValueError, match="cannot be read as parquet"):
+        scored.read_scored(broken)
+    with pytest.raises(ValueError, match="no column 'score' beside its id .did you mean 'scores'"):
+        scored.read_scored(written(TABLE.rename({"score": "scores"}), tmp_path / "other.csv"))
+    with pytest.raises(FileNotFoundError, match="no score file, and no run"):
+        scored.scored_models(tmp_path / "nothing")
+
+
+def test_a_run_has_the_test_rows_of_each_model(tmp_path):
+    folder = tmp_path / "quick" / "predictions"
+    folder.mkdir(parents=True)
+    for name in ("lstm2risk_test", "lstm2risk_val", "legacy_lstm2risk_test"):
+        written(TABLE, folder / f"{name}.parquet")
+    assert list(scored.scored_models(tmp_path / "quick")) == ["legacy_lstm2risk", "lstm2risk"]
+    (tmp_path / "quick" / "lstm2risk").mkdir()
+    assert list(scored.scored_models(tmp_path / "quick" / "lstm2risk")) == ["lstm2risk"]
+
+
+def test_matched_puts_rows_in_order_and_counts_what_is_not_in_both():
+    a = pl.DataFrame({"id": ["a", "b", "c"], "score": [1.0, 2.0, 3.0]})
+    b = pl.DataFrame({"id": ["c", "a", "b"], "score": [0.3, 0.1, 0.2]})
+    assert scored.matched(a, b)["score"].to_list() == [0.1, 0.2, 0.3]
+    with pytest.raises(ValueError, match="1 of 3 ids of new are not in the other, 0 of 2 ids of old"):
+        scored.matched(a, b.head(2), ("new", "old"))
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    orders = synth.generate_orders(400, seed=1)
+    path = tmp_path_factory.mktemp("raw") / "orders.parquet"
+    orders.write_parquet(path)
+    return orders, path
+
+
+def test_labels_come_from_the_raw_orders_by_id(raw):
+    orders, path = raw
+    mixed = orders.sample(fraction=1, shuffle=True, seed=2)
+    scores = mixed.select(id="objectId", score="oracle_p")
+    table = scored.with_labels(scores, [path], ColumnMap.from_file(CONFIG))
+    known = mixed.filter(pl.col("status").is_in(["F", "I", "N"]))
+    assert table["id"].to_list() == known["objectId"].to_list()
+    assert table["label"].to_list() == (known["status"] != "N").cast(pl.Int8).to_list()
+    assert table["segment"].to_list() == known["marketplaceCountryCode"].to_list()
+    assert table["locale"].to_list() == known["locale"].to_list()
+    assert table["score"].to_list() == table["oracle_p"].to_list()
+
+
+def test_ids_without_an_order_and_orders_without_a_label_are_counted(raw, tmp_path):
+    orders, path = raw
+    columns = ColumnMap.from_file(CONFIG)
+    strange = pl.DataFrame({"id": ["nobody", orders["objectId"][0]], "score": [0.1, 0.2]})
+    with pytest.raises(ValueError, match="1 of 2 scored ids are not among the orders"):
+        scored.with_labels(strange, [path], columns)
+    open_orders = orders.filter(pl.col("status").is_in(["P", "C"]))
+    with pytest.raises(ValueError, match="none of the .* scored orders has a label"):
+        scored.with_labels(open_orders.select(id="objectId", score="oracle_p"), [path], columns)
+    twice = written(pl.concat([orders, orders.head(3)]), tmp_path / "twice.parquet")
+    with pytest.raises(ValueError, match="3 orders have an id that an earlier one has"):
+        scored.with_labels(orders.select(id="objectId", score="oracle_p"), [twice], columns)
+
+
+def test_labels_are_asked_for_where_no_table_has_them():
+    bare = pl.DataFrame({"id": ["a"], "score": [0.5]})
+    half = pl.DataFrame({"id": ["a", "b"], "score": [0.5, 0.5], "label": [1, None]})
+    whole = half.with_columns(label=pl.lit(1))
+    assert scored.labels_of({"x": bare, "y": half, "z": whole}) is whole
+    with pytest.raises(ValueError, match="no label on every row of x or y: give the orders"):
+        scored.labels_of({"x": bare, "y": half})

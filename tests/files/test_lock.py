@@ -1,0 +1,64 @@
+"""A folder is held by one process at a time, also by what a killed one left running."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from n3r.files.lock import held
+
+HOLD = """
+import subprocess, sys
+from pathlib import Path
+from n3r.files.lock import held
+with held(Path(sys.argv[1])) as fd:
+    if len(sys.argv) > 2:  # a child that inherits the lock, as a kernel does
+        subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({sys.argv[2]})"], pass_fds=(fd,))
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(folder, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", HOLD, str(folder), *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_the_second_is_told_the_firsts_process(tmp_path):
+    first = holder(tmp_path)
+    with pytest.raises(ValueError, match=f"in use by the process {first.pid}: wait for it"), held(tmp_path):
+        pass
+    first.communicate("")
+    with held(tmp_path):
+        pass
+
+
+def test_a_killed_holder_locks_nobody_out(tmp_path):
+    first = holder(tmp_path)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    with held(tmp_path):
+        assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_what_a_killed_holder_left_running_is_waited_for(tmp_path):
+    first = holder(tmp_path, "1.5")
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    started = time.monotonic()
+    with held(tmp_path):
+        assert time.monotonic() - started > 0.5
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ValueError, match="cannot write into the folder .*file/run"),
+        held(tmp_path / "file" / "run"),
+    ):
+        pass

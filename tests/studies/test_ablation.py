@@ -1,0 +1,338 @@
+"""Departures switched one by one: each changes what it says and nothing else, and the base is the legacy."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import nn
+
+from n3r.bundle import Bundle
+from n3r.data import make_loader
+from n3r.features import TabularFeatures
+from n3r.legacy.trainer import LegacyTokenizer
+from n3r.model import RiskModel, configure
+from n3r.preprocess import PrepareConfig, prepare
+from n3r.schema import ColumnMap
+from n3r.studies import ablation, parity
+from n3r.synthetic.orders import generate_orders
+from n3r.text import AttentionPool, BiLSTM, Dropout, TransformerBlock
+from n3r.train import TrainConfig, collate_for, parameter_groups
+from n3r.vocabulary import TokenizerConfig, train_tokenizer
+
+PAD = 1
+SMALL = {
+    "lstm2risk": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 2},
+    "transformer2risk": {
+        "embedding_size": 8,
+        "hidden_size": 6,
+        "n_blocks": 2,
+        "n_heads": 2,
+        "block_size": 20,
+    },
+}
+TEXT = ["emailAddress", "customerName"]
+NUMERIC = [f"x{i}" for i in range(5)]
+COLUMNS = ColumnMap(
+    id="objectId",
+    text=TEXT,
+    label="status",
+    label_values={"F": 1, "N": 0},
+    segment="marketplaceCountryCode",
+    numeric=NUMERIC,
+    categorical=["region"],
+    split_by="random",
+)
+both = pytest.mark.parametrize("model_class", list(SMALL))
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, pl.DataFrame]:
+    """300 synthetic orders with five features made here, of which x0 tells fraud and has holes."""
+    orders = generate_orders(300, 0, base_rate=0.3)
+    rng = np.random.default_rng(0)
+    fraud = orders["status"].is_in(["F", "I"]).to_numpy()
+    numbers = {name: rng.lognormal(0, 2, len(orders)) for name in NUMERIC}
+    numbers["x0"] = np.where(rng.random(len(orders)) < 0.3, np.nan, 10 * fraud + numbers["x0"])
+    frame = orders.select("objectId", "marketplaceCountryCode", "region", *TEXT).with_columns(
+        status=pl.Series(np.where(fraud, "F", "N")), **numbers
+    )
+    config = PrepareConfig(train=0.6, val=0.2, test=0.2, first_order_only=False)
+    return prepare(frame.lazy(), COLUMNS, config).splits
+
+
+@pytest.fixture(scope="module")
+def legacy_tokenizer(splits) -> LegacyTokenizer:
+    return ablation.legacy_tokenizer(splits["train"], 0)
+
+
+def a_bundle(splits, model_class: str, **training) -> Bundle:
+    """A bundle that makes every departure its class can make."""
+    tokenizer, _ = train_tokenizer(splits["train"].select(TEXT), TokenizerConfig(min_frequency=3))
+    features = TabularFeatures().fit(splits["train"], NUMERIC, ["region"])
+    config = configure(
+        model_class,
+        vocab_size=tokenizer.vocab_size,
+        n_tab_features=len(features),
+        n_tab_bins=4,
+        **SMALL[model_class],
+    )
+    settings = {"epochs": 2, "batch_size": 32, "lr": 1e-2, "precision": "bfloat16", **training}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = RiskModel(config).eval()
+    return Bundle(model, tokenizer, features, COLUMNS, TrainConfig(**settings), {})
+
+
+@pytest.fixture(scope="module", params=list(SMALL))
+def bundle(request, splits) -> Bundle:
+    return a_bundle(splits, request.param)
+
+
+def built(off, model_class: str) -> RiskModel:
+    config = configure(model_class, vocab_size=30, n_tab_features=3, **SMALL[model_class])
+    with torch.random.fork_rng(), ablation.built_as_legacy(off):
+        torch.manual_seed(0)
+        return RiskModel(config)
+
+
+def a_batch(model: RiskModel, n: int = 12) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    mask = torch.arange(18) < torch.randint(1, 19, (n, 1), generator=rng)
+    ids = torch.randint(7, 30, (n, 18), generator=rng).where(mask, PAD)
+    return {"text": ids, "attn_mask": mask, "tabular": torch.randn(n, 3, generator=rng)}
+
+
+# ---- the registry
+
+
+def test_each_departure_has_one_note_where_it_is_made():
+    notes = parity.departures()
+    for name, departure in ablation.DEPARTURES.items():
+        found = [n for n in notes if n["where"] == departure.where and departure.note in n["what"]]
+        assert len(found) == 1, name
+
+
+def test_a_bundle_makes_the_departures_that_its_configs_ask_for(splits):
+    lstm, transformer = (a_bundle(splits, name) for name in SMALL)
+    every = set(ablation.DEPARTURES)
+    assert set(ablation.made_by(lstm)) == every - {"pool"}
+    assert set(ablation.made_by(transformer)) == every - {"max_tokens"}
+    plain = a_bundle(splits, "lstm2risk", decay="all", gradient_clip=None, precision="float32")
+    assert set(ablation.made_by(plain)) == every - {"pool", "decay", "clipping", "precision"}
+
+
+def test_unknown_departures_are_refused_with_those_there_are(bundle, splits, tmp_path, legacy_tokenizer):
+    made = ", ".join(ablation.made_by(bundle))
+    with pytest.raises(ValueError, match=rf"\['typo'\].*{made}"):
+        ablation.train_with(("typo",), bundle, splits, tmp_path, 0, legacy_tokenizer)
+    with pytest.raises(ValueError, match=r"\['typo'\]"):
+        ablation.ablate(bundle, splits, [0], tmp_path, [("decay", "typo")])
+
+
+def test_labels_say_which_departures_are_on():
+    made = ("a", "b", "c")
+    labels = [ablation.label(on, made) for on in [(), ("a",), ("a", "c"), made, ("b",)]]
+    assert labels == ["none", "a", "all but b", "all", "b"]
+    assert ablation.label(("a", "b"), (*made, "d")) == "a + b"
+
+
+# ---- the legacy's parts
+
+
+@both
+def test_other_kernels_and_dropout_keep_the_function(model_class):
+    ours, theirs = built((), model_class), built(("kernels", "dropout"), model_class)
+    batch = a_batch(ours)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    torch.testing.assert_close(theirs.eval()(batch), ours.eval()(batch), rtol=0, atol=1e-6)
+
+
+def test_only_while_it_lasts_are_models_built_of_the_legacys_parts():
+    def kinds(model: nn.Module) -> set[type]:
+        return {type(part) for part in model.modules()}
+
+    off = kinds(built(("pool", "kernels", "dropout"), "transformer2risk"))
+    assert {ablation.PoolOverPadding, ablation.LoopedBlock} <= off and Dropout not in off
+    assert ablation.PackedLSTM in kinds(built(("kernels",), "lstm2risk"))
+    with pytest.raises(RuntimeError), ablation.built_as_legacy(("pool", "kernels")):
+        raise RuntimeError
+    on = kinds(built((), "transformer2risk")) | kinds(built((), "lstm2risk"))
+    assert {AttentionPool, TransformerBlock, BiLSTM, Dropout} <= on
+
+
+def test_the_legacys_pool_reads_padding_and_nothing_else_differs():
+    ours, theirs = built((), "transformer2risk").eval(), built(("pool",), "transformer2risk").eval()
+    batch = a_batch(ours)
+    full = batch["attn_mask"].all(dim=1)
+    assert 0 < full.sum() < len(full)
+    moved = (ours(batch) - theirs(batch)).abs().amax(dim=1)
+    assert moved[full].max() < 1e-6 and moved[~full].max() > 1e-4
+
+
+@both
+def test_parts_train(model_class):
+    model = built(("pool", "kernels", "dropout"), model_class).train()
+    batch = a_batch(model)
+    assert not torch.equal(model(batch), model(batch))  # dropout draws
+    model(batch).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+# ---- what each switch changes of rows and configs
+
+
+def test_the_tokenizer_reads_fields_and_the_legacys_the_joined_text(bundle, splits, legacy_tokenizer):
+    frame = splits["test"]
+    off = ablation.texts((), bundle, frame, legacy_tokenizer)
+    assert [off.row(i).tolist() for i in range(len(frame))] == [
+        legacy_tokenizer.encode(t) for t in frame["text"]
+    ]
+    on = ablation.texts(("tokenizer",), bundle, frame, legacy_tokenizer)
+    np.testing.assert_array_equal(on.ids, bundle.tokenizer.encode(frame[TEXT]).ids)
+
+
+def test_texts_of_an_lstm_are_cut_only_where_that_is_on(splits, legacy_tokenizer):
+    bundle = a_bundle(splits, "lstm2risk")
+    bundle = bundle._replace(texts=bundle.texts.model_copy(update={"max_tokens": 8}))
+    for on in [(), ("tokenizer",)]:
+        whole = ablation.texts(on, bundle, splits["test"], legacy_tokenizer)
+        cut = ablation.texts((*on, "max_tokens"), bundle, splits["test"], legacy_tokenizer)
+        assert whole.lengths.max() > 8 >= cut.lengths.max()
+
+
+def test_features_one_departure_at_a_time(bundle, splits):
+    frame = splits["test"]
+    holes = frame["x0"].is_null().to_numpy()
+    raw = frame.select(pl.col(NUMERIC).fill_null(-1)).to_numpy().astype(np.float32)
+
+    def read(*on: str) -> np.ndarray:
+        return ablation.tabular(on, bundle, frame, training=False)
+
+    assert holes.any()
+    np.testing.assert_array_equal(read(), raw)
+    median = np.float32(splits["train"]["x0"].median())
+    filled = read("imputation")
+    np.testing.assert_array_equal(filled[:, 0], np.where(holes, median, raw[:, 0]))
+    np.testing.assert_array_equal(filled[:, 1:], np.column_stack([raw[:, 1:], holes]))
+    scaled, both = read("scaling"), read("scaling", "imputation")
+    np.testing.assert_array_equal(scaled[~holes], both[~holes, :5])
+    assert (scaled[holes, 0] == scaled[:, 0].min()).all()  # -1 is below every value
+    with_risk = read("risk_tables")
+    np.testing.assert_array_equal(with_risk[:, :5], raw)
+    assert with_risk.shape[1] == 6
+    whole = read("scaling", "imputation", "risk_tables")
+    np.testing.assert_array_equal(whole, bundle.features.transform(frame))
+    np.testing.assert_array_equal(
+        ablation.tabular(("scaling", "imputation", "risk_tables"), bundle, splits["train"], training=True),
+        bundle.features.transform(splits["train"], out_of_fold=True),
+    )
+
+
+def test_batches_off_are_of_all_lengths_and_scored_as_they_come(bundle, splits, legacy_tokenizer):
+    def spreads(on, shuffle) -> list[np.ndarray]:
+        rows = ablation.dataset(on, bundle, splits["train"], legacy_tokenizer, training=True)
+        loader = make_loader(rows, collate_for(bundle.model.config, PAD), 16, shuffle=shuffle)
+        return [batch["row_id"].numpy() for batch in loader], rows.text.lengths
+
+    for on, narrow in [(("batches",), True), ((), False)]:
+        batches, lengths = spreads(on, shuffle=True)
+        spread = np.mean([np.ptp(lengths[rows]) for rows in batches])
+        assert (spread < 0.5 * np.ptp(lengths)) == narrow
+        assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    in_order, lengths = spreads((), shuffle=False)
+    assert all(sorted(rows) == list(range(min(rows), max(rows) + 1)) for rows in in_order)
+
+
+def test_decay_all_decays_every_parameter():
+    model = built((), "lstm2risk")
+    whole, nothing = parameter_groups(model, TrainConfig(decay="all", weight_decay=0.3))
+    assert {id(p) for p in whole["params"]} == {id(p) for p in model.parameters()}
+    assert (whole["weight_decay"], nothing["params"]) == (0.3, [])
+
+
+# ---- whole trainings
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")
+    return checkpoint["state_dict"]
+
+
+@pytest.mark.parametrize("name", ["decay", "clipping", "precision", "dropout", "pool", "tokenizer", "bins"])
+def test_a_departure_changes_what_is_learnt(name, splits, tmp_path, legacy_tokenizer):
+    bundle = a_bundle(splits, "transformer2risk", epochs=1, weight_decay=0.5, gradient_clip=1e-3)
+    base, one = (
+        ablation.train_with(on, bundle, splits, tmp_path / str(i), 0, legacy_tokenizer)
+        for i, on in enumerate([(), (name,)])
+    )
+    assert base.scores.shape == one.scores.shape == (len(splits["test"]),)
+    assert np.abs(base.scores - one.scores).max() > 1e-5
+    assert min(base.orders_per_second, one.orders_per_second) > 0
+
+
+def test_without_best_epoch_all_epochs_run_and_the_last_counts(splits, tmp_path, legacy_tokenizer):
+    """A rate so high that the first epoch is the best: with it on, training stops after `patience` more."""
+    bundle = a_bundle(splits, "lstm2risk", epochs=6, patience=1, lr=0.3, precision="float32")
+    for on in [(), ("best_epoch",)]:
+        ablation.train_with(on, bundle, splits, tmp_path / str(len(on)), 0, legacy_tokenizer)
+    epochs = [
+        torch.load(path / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")["epoch"]
+        for path in (tmp_path / "0", tmp_path / "1")
+    ]
+    assert epochs[0] == 5 > epochs[1]
+    assert not (tmp_path / "0" / "checkpoints" / "best.ckpt").exists()
+    assert (tmp_path / "1" / "checkpoints" / "best.ckpt").exists()
+
+
+def test_all_on_is_the_bundles_own_training(splits, tmp_path, legacy_tokenizer):
+    bundle = a_bundle(splits, "lstm2risk", precision="float32")
+    whole = ablation.train_with(ablation.made_by(bundle), bundle, splits, tmp_path / "a", 3, legacy_tokenizer)
+    again, _ = parity.train_again(bundle, splits, 3, tmp_path / "b")
+    np.testing.assert_allclose(whole.scores, again.predict(splits["test"])[:, 1], rtol=0, atol=1e-6)
+
+
+def test_ablate_gives_a_row_a_set_and_repeats_itself(splits, tmp_path):
+    bundle = a_bundle(splits, "lstm2risk", epochs=1)
+    sets = [("decay",), ("scaling", "bins")]
+    one, other = (ablation.ablate(bundle, splits, [0, 1], tmp_path / name, sets) for name in "ab")
+    assert one["departure"].to_list() == ["none", "decay", "scaling + bins"]
+    figures = ["departure", "n_seeds", "n", "n_positive", "auc", "difference", "low", "high"]
+    assert one.select(figures).equals(other.select(figures))
+    base, decay, _ = one.to_dicts()
+    assert (base["difference"], base["low"], base["speed_ratio"]) == (None, None, 1.0)
+    assert decay["difference"] == pytest.approx(decay["auc"] - base["auc"])
+    assert decay["what"] == ablation.DEPARTURES["decay"].what and decay["n_seeds"] == 2
+
+
+# ---- the table and the notes
+
+
+def test_the_table_by_hand():
+    """Two frauds and two good orders: the base ranks one pair of four wrong, the other set none."""
+    y = np.array([1, 1, 0, 0])
+    base = [ablation.Trained(np.array([0.9, 0.4, 0.5, 0.1]), 100.0)] * 2
+    better = [ablation.Trained(np.array([0.9, 0.6, 0.5, 0.1]), speed) for speed in (150.0, 250.0)]
+    found = ablation.table({(): base, ("pool",): better}, y, ("pool", "decay")).to_dicts()[1]
+    assert (found["departure"], found["n_seeds"], found["n"], found["n_positive"]) == ("pool", 2, 4, 2)
+    assert (found["auc"], found["difference"], found["speed_ratio"]) == (1.0, 0.25, 2.0)
+    assert found["orders_per_second"] == 200
+
+
+def test_one_class_has_no_difference():
+    trained = [ablation.Trained(np.array([0.9, 0.4]), 1.0)]
+    found = ablation.table({(): trained, ("pool",): trained}, np.zeros(2), ("pool", "decay"))
+    assert found.select("auc", "difference", "low", "high").row(1) == (None,) * 4
+
+
+def test_effects_stand_beside_the_notes_of_their_names():
+    table = pl.DataFrame(
+        {"departure": ["none", "pool"], "difference": [None, 0.1], "low": [None, 0.0], "high": [None, 0.2]}
+        | {"speed_ratio": [1.0, 1.1]}
+    )
+    notes = ablation.effects(parity.departures(), {"transformer2risk": table})
+    assert len(notes) == len(parity.departures())
+    (pool,) = [note for note in notes if note["departure"] == "pool"]
+    assert (pool["where"], pool["transformer2risk_difference"]) == ("text.py", 0.1)
+    named = [note["departure"] for note in notes if note["departure"]]
+    assert sorted(named) == sorted(ablation.DEPARTURES)
+    assert all(n["transformer2risk_difference"] is None for n in notes if n["departure"] != "pool")

@@ -1,0 +1,90 @@
+"""More rows: each training sees only its own, and the curve says what the test rows say."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from n3r import metrics
+from n3r.bundle import Bundle, train_bundle
+from n3r.features import TabularFeatures
+from n3r.model import configure
+from n3r.preprocess import prepare
+from n3r.schema import ColumnMap
+from n3r.studies import learning_curves
+from n3r.synthetic import orders as synth
+from n3r.train import TrainConfig
+from n3r.vocabulary import TokenizerConfig, train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small bundle and the splits that it was trained on."""
+    column_map = ColumnMap.from_file("configs/orders.json")
+    prepared = prepare(synth.generate_orders(900, seed=2, base_rate=0.3).lazy(), column_map)
+    splits, columns = prepared.splits, prepared.column_map
+    tokenizer, _ = train_tokenizer(splits["train"].select(columns.text), TokenizerConfig(min_frequency=5))
+    features = TabularFeatures().fit(splits["train"], columns.numeric)
+    config = configure(
+        "lstm2risk",
+        vocab_size=tokenizer.vocab_size,
+        n_tab_features=len(features),
+        hidden_size=8,
+        n_lstm_layers=1,
+    )
+    settings = TrainConfig(epochs=1, batch_size=64, precision="float32")
+    parts = Bundle(None, tokenizer, features, columns, settings, {})
+    return train_bundle(config, splits, parts, tmp_path_factory.mktemp("training"))[0], splits
+
+
+def test_a_curve_of_the_rows_there_are(trained, tmp_path):
+    bundle, splits = trained
+    n_train = len(splits["train"])
+    curve = learning_curves.learning_curve(bundle, splits, [200, n_train, 100, 10 * n_train], tmp_path)
+    assert curve["n_rows"].to_list() == [100, 200, n_train]
+    assert curve["n_frauds"][2] == splits["train"]["label"].sum()
+    assert curve["n"].unique().to_list() == [len(splits["test"])]
+    again = learning_curves.learning_curve(bundle, splits, [200], tmp_path / "again")
+    assert again.row(0) == curve.row(1)
+
+
+def test_all_rows_give_the_bundle_itself_again(trained, tmp_path):
+    bundle, splits = trained
+    [row] = learning_curves.learning_curve(bundle, splits, [len(splits["train"])], tmp_path).to_dicts()
+    auc = metrics.auc_ci(splits["test"]["label"], bundle.predict(splits["test"])[:, 1])
+    assert (row["auroc"], row["low"], row["high"]) == (auc.value, auc.low, auc.high)
+
+
+def test_bad_sizes_and_samples_are_named(trained, tmp_path):
+    bundle, splits = trained
+    with pytest.raises(ValueError, match=r"sizes \[9\]: a training needs 10 rows"):
+        learning_curves.learning_curve(bundle, splits, [9, 100], tmp_path)
+    good = {**splits, "train": splits["train"].filter(pl.col("label") == 0)}
+    with pytest.raises(ValueError, match="all 100 rows of a sample have the same label"):
+        learning_curves.learning_curve(bundle, good, [100], tmp_path)
+
+
+def test_what_columns_add_is_told_with_its_interval(trained, tmp_path):
+    bundle, splits = trained
+    longer = bundle.train_config.model_copy(update={"epochs": 8, "lr": 0.01})
+    bundle, rng = bundle._replace(train_config=longer), np.random.default_rng(0)
+    known = {
+        name: frame.with_columns(
+            tip=pl.Series(frame["label"] + rng.normal(0, 0.3, len(frame))),
+            noise=pl.Series(rng.normal(size=len(frame))),
+        )
+        for name, frame in splits.items()
+    }
+    tip, noise = (
+        learning_curves.added_value(bundle, known, [name], tmp_path / name, seeds=[0, 1])
+        for name in ("tip", "noise")
+    )
+    assert tip.low > 0.05 and len(tip.by_seed) == 2
+    assert noise.low < 0 < noise.high
+    assert tip.auc_b == noise.auc_b  # the trainings without are the same
+
+
+def test_columns_that_add_nothing_new_or_are_not_there(trained, tmp_path):
+    bundle, splits = trained
+    used = bundle.column_map.numeric[0]
+    with pytest.raises(ValueError, match=f"{used}.*no_such.*features of the model already, or not among"):
+        learning_curves.added_value(bundle, splits, [used, "no_such"], tmp_path)

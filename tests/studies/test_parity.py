@@ -1,0 +1,194 @@
+"""The legacy beside a bundle: same function, same rows, same order, a verdict from the paired difference."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from n3r.bundle import Bundle
+from n3r.features import TabularFeatures
+from n3r.model import RiskModel, configure
+from n3r.schema import ColumnMap
+from n3r.studies import parity
+from n3r.train import TrainConfig
+from n3r.vocabulary import TokenizerConfig, train_tokenizer
+
+COLUMNS = ColumnMap(
+    id="order",
+    text=["email", "billing", "holder"],
+    label="fraud",
+    label_values={"0": 0, "1": 1},
+    numeric=["a", "b"],
+    split_by="random",
+)
+SMALL = {
+    "lstm2risk": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 2},
+    "transformer2risk": {
+        "embedding_size": 8,
+        "hidden_size": 6,
+        "n_blocks": 2,
+        "n_heads": 2,
+        "block_size": 24,
+    },
+}
+
+
+@pytest.mark.parametrize("n_rows", [13, 100, 513, 1025])
+@pytest.mark.parametrize("epochs", [1, 2, 5, 10])
+def test_defect_23_the_legacy_gets_a_batch_size_it_survives(n_rows, epochs):
+    size = parity.workable_batch_size(n_rows, 512, epochs)
+    assert 2 <= size <= 512
+    assert n_rows % size != 1
+    assert epochs * -(-n_rows // size) != 10
+
+
+def test_departures_are_found_whole():
+    notes = parity.departures()
+    where = {note["where"] for note in notes}
+    assert {"text.py", "train.py", "tabular.py", "preprocess.py"} <= where
+    assert all(note["what"].endswith((".", ")")) for note in notes)
+
+
+def test_departures_read_comments_and_docstrings(tmp_path):
+    tag = parity.TAG
+    (tmp_path / "a.py").write_text(
+        f'"""Doc.\n\n{tag} one thing\nover two lines.\n\nOther.\n"""\n\n'
+        f"x = 1\n# {tag} another\n# thing.\ny = 2\n"
+    )
+    assert parity.departures(tmp_path) == [
+        {"where": "a.py", "what": "one thing over two lines."},
+        {"where": "a.py", "what": "another thing."},
+    ]
+
+
+# ---- the legacy's function from its weights
+
+
+def prepared(names: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
+    """Rows as step 01 leaves them; a third of column a is missing, and b tells fraud."""
+    rng, n = np.random.default_rng(seed), len(names)
+    label = rng.integers(0, 2, n)
+    return names.with_columns(
+        text=pl.concat_str(pl.all().fill_null("[MISSING]"), separator="|"),
+        order=pl.int_range(n).cast(pl.String),
+        segment=pl.lit("US"),
+        label=pl.Series(label.astype(np.int8)),
+        a=pl.Series(rng.lognormal(1, 1, n)).set(pl.Series(rng.random(n) < 0.3), None),
+        b=pl.Series(label + rng.normal(size=n)),
+    )
+
+
+@pytest.fixture(scope="module")
+def splits(names) -> dict[str, pl.DataFrame]:
+    return {
+        s: prepared(names(n, i), i) for i, (s, n) in enumerate({"train": 200, "val": 60, "test": 90}.items())
+    }
+
+
+@pytest.fixture(scope="module", params=list(SMALL))
+def trained(request, splits) -> tuple[Bundle, parity.LegacyRun]:
+    """A bundle, not trained, of 24 bins over scaled features, and the legacy trained beside it."""
+    tokenizer, _ = train_tokenizer(splits["train"].select(COLUMNS.text), TokenizerConfig(min_frequency=3))
+    features = TabularFeatures().fit(splits["train"], COLUMNS.numeric)
+    sizes = {"vocab_size": tokenizer.vocab_size, "n_tab_features": len(features), "n_tab_bins": 24}
+    torch.manual_seed(0)
+    model = RiskModel(configure(request.param, **sizes, **SMALL[request.param])).eval()
+    config = TrainConfig(epochs=3, batch_size=32, lr=1e-2, precision="float32")
+    bundle = Bundle(model, tokenizer, features, COLUMNS, config, {})
+    return bundle, parity.train_beside(bundle, splits, progress=False)
+
+
+def by_departure(rows: list[dict]) -> dict[str, dict]:
+    assert len({row["departure"] for row in rows}) == len(rows)
+    return {row["departure"]: row for row in rows}
+
+
+def test_the_legacys_weights_give_its_probabilities_with_every_departure_off(trained, splits):
+    bundle, run = trained
+    rows = by_departure(parity.function_parity(run, bundle, splits["test"], 5, 16))
+    assert rows["none"]["largest"] < 1e-6 and rows["none"]["n_moved"] == 0
+    assert rows["none"]["n_rows"] == 80
+    assert run.predict(splits["test"]).std() > 1e-2
+    assert rows["imputation"]["n_moved"] >= 10  # 30 % of the rows miss a number
+    assert rows["all"]["largest"] > 1e-4
+    for name in ("scaling", "bins", "batches", "decay", "clipping", "best_epoch", "kernels", "two logits"):
+        assert rows[name]["largest"] is None and rows[name]["note"]
+    if run.model_class == "transformer2risk":
+        assert rows["pool"]["largest"] > 1e-5 and "max_tokens" not in rows
+    else:
+        assert rows["max_tokens"]["largest"] < 1e-6 and "pool" not in rows
+    assert rows["tokenizer"]["largest"] < 1e-6  # nobody here types a bar
+
+
+def test_defect_15_typed_special_tokens_move_a_score_only_where_n3rs_tokenizer_reads_them(trained, splits):
+    bundle, run = trained
+    frame = splits["test"].with_columns(billing=pl.lit("Anina | [PAD] [CLS]"))
+    texts = pl.concat_str(pl.col(COLUMNS.text).fill_null("[MISSING]"), separator="|")
+    rows = by_departure(parity.function_parity(run, bundle, frame.with_columns(text=texts), 5, 16))
+    assert rows["none"]["largest"] < 1e-6
+    assert rows["tokenizer"]["n_moved"] == 80
+
+
+def test_a_long_text_is_cut_where_that_is_on(trained, splits):
+    bundle, run = trained
+    bundle = bundle._replace(texts=bundle.texts.model_copy(update={"max_tokens": 10}))
+    rows = by_departure(parity.function_parity(run, bundle, splits["test"], 5, 16))
+    if run.model_class == "lstm2risk":
+        assert rows["none"]["largest"] < 1e-6 and rows["max_tokens"]["n_moved"] == 80
+
+
+def test_function_parity_repeats_itself_and_seeds_draw_other_batches(trained, splits):
+    bundle, run = trained
+    one, same, other = (parity.function_parity(run, bundle, splits["test"], 3, 8, s) for s in (0, 0, 1))
+    assert one == same != other
+
+
+def test_function_parity_refuses_another_bundle_and_no_rows(trained, splits):
+    bundle, run = trained
+    with pytest.raises(ValueError, match="another bundle"):
+        parity.function_parity(run._replace(columns=["b", "a"]), bundle, splits["test"])
+    with pytest.raises(ValueError, match="no rows"):
+        parity.function_parity(run, bundle, splits["test"].clear())
+
+
+# ---- trained again, kept and read back
+
+
+def test_another_seed_is_another_legacy_and_the_default_is_the_bundles(trained, splits):
+    bundle, run = trained
+    scores = [
+        parity.train_beside(bundle, splits, False, seed).predictions["test"]["score"] for seed in (0, 1)
+    ]
+    assert scores[0].equals(run.predictions["test"]["score"])
+    assert (scores[0] - scores[1]).abs().max() > 1e-3
+
+
+def test_another_seed_is_another_model_of_the_same_config(trained, splits, tmp_path):
+    bundle, _ = trained
+    rows = {name: frame for name, frame in splits.items() if name != "val"}
+    one, same, other = (
+        parity.train_again(bundle, rows, seed, tmp_path / str(i))[0] for i, seed in enumerate([4, 4, 5])
+    )
+    assert one.train_config == bundle.train_config.model_copy(update={"seed": 4})
+    assert one.model.config == bundle.model.config and one.tokenizer is bundle.tokenizer
+    scores = [again.predict(splits["test"]) for again in (one, same, other)]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert np.abs(scores[0] - scores[2]).max() > 1e-3
+
+
+def test_a_legacy_that_is_kept_scores_the_same_later(trained, splits, tmp_path):
+    _, run = trained
+    parity.save_legacy(run, tmp_path)
+    loaded = parity.load_legacy(tmp_path)
+    frame = splits["test"]
+    np.testing.assert_array_equal(loaded.predict(frame), run.predictions["test"]["score"].to_numpy())
+    np.testing.assert_array_equal(loaded.predict(frame.drop("label", "order")), loaded.predict(frame))
+    assert (loaded.model_class, loaded.columns) == (run.model_class, run.columns)
+    assert (loaded.history, loaded.n_parameters) == (run.history, run.n_parameters)
+    assert loaded.tokenizer.vocab_size == run.tokenizer.vocab_size
+
+
+def test_a_legacy_that_is_not_whole_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"lacks model.safetensors, tokenizer.json, history.json"):
+        parity.load_legacy(tmp_path)
