@@ -16,7 +16,7 @@ import torch
 from n3r.bundle import Bundle
 from n3r.features import TabularFeatures
 from n3r.model import model_select
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, SEGMENT, ColumnMap
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
@@ -44,8 +44,8 @@ def frame():
             "email": [f"{name.lower().split(' ')[0]}{i}@example.com" for i, name in enumerate(names)],
             "name": [None if i % 9 == 0 else str(name) for i, name in enumerate(names)],
             "amount": [None if i % 7 == 0 else float(x) for i, x in enumerate(rng.lognormal(3, 2, 60))],
-            "segment": ["US"] * 60,
-            "label": pl.Series(rng.integers(0, 2, 60), dtype=pl.Int8),
+            SEGMENT: ["US"] * 60,
+            LABEL: pl.Series(rng.integers(0, 2, 60), dtype=pl.Int8),
         }
     )
 
@@ -89,7 +89,7 @@ def test_predictions_are_in_input_order_and_the_same_for_a_row_alone(bundle, fra
 
 
 def test_unlabelled_rows_are_scored(bundle, frame):
-    scored = bundle.predictions(frame.drop("label", "segment"))
+    scored = bundle.predictions(frame.drop(LABEL, SEGMENT))
     assert scored.columns == ["order", "score"]
 
 

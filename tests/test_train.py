@@ -20,7 +20,7 @@ from torch import nn
 from n3r.bundle import Bundle
 from n3r.data import OrderDataset
 from n3r.model import MODEL_CLASSES, ModelConfig, RiskModel, configure, model_select
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, ColumnMap
 from n3r.tokenizer import TokenizedText
 from n3r.train import Fitted, TrainConfig, collate_for, fit, parameter_groups, predict
 
@@ -623,7 +623,7 @@ def test_defect_44_under_a_launcher_each_row_is_scored_once(launcher, names, tok
         name: names(n, seed=i).with_columns(
             order=pl.Series([f"o{k}" for k in rng.permutation(n)]),
             amount=pl.Series(rng.normal(size=n)),
-            label=pl.Series(rng.integers(0, 2, n), dtype=pl.Int8),
+            **{LABEL: pl.Series(rng.integers(0, 2, n), dtype=pl.Int8)},
         )
         for i, (name, n) in enumerate({"train": 121, "val": 61, "test": 1025}.items())
     }

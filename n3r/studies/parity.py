@@ -43,7 +43,7 @@ from n3r.legacy.trainer import (
     train_legacy,
 )
 from n3r.model import ModelConfig, RiskModel
-from n3r.schema import LABEL, SEPARATOR, TEXT
+from n3r.schema import LABEL, SEPARATOR, TEXT, prediction_columns
 from n3r.studies import ablation
 from n3r.tokenizer import NameTokenizer
 from n3r.train import Fitted, collate_for
@@ -119,11 +119,10 @@ def train_beside(
         seed=seed,
         progress=progress,
     )
-    known = [bundle.column_map.id, "segment", "time", "label", "oracle_p"]
     predictions = {
-        name: splits[name]
-        .select(column for column in known if column in splits[name].columns)
-        .with_columns(score=pl.Series(predict_legacy(model, datasets[name])))
+        name: prediction_columns(splits[name], bundle.column_map.id).with_columns(
+            score=pl.Series(predict_legacy(model, datasets[name]))
+        )
         for name in splits
         if name != "train" and len(splits[name])
     }

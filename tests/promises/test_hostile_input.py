@@ -46,7 +46,7 @@ from n3r.legacy.trainer import LegacyLSTM2Risk, LegacyLSTMConfig
 from n3r.model import configure
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.rows import Inputs, read_chunks
-from n3r.schema import ColumnMap
+from n3r.schema import KEY, LABEL, OWN, ROW, ColumnMap
 from n3r.score import REJECTS, Scorer, score_files
 from n3r.synthetic.orders import generate_orders
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
@@ -730,15 +730,11 @@ refused("columns", "training: a time that is a number", prepared(when=pl.lit(5))
     "'when' (time) is Int32, expected a date")
 refused("columns", "training: a group that is a list",
     prepared({"groups": ["g"]}, g=pl.concat_list(pl.lit(NAME))), "'g' (groups) is List")
-refused("columns", "training: a name that prepared tables have",
-    lambda place, small: prepare(raw().rename({"amount": "text"}).lazy(), column_map(numeric=["text"])),
-    "'text' (numeric) has a name that prepared tables use")
-refused("columns", "training: the number of a row for a column",
-    lambda place, small: prepare(raw(__row__=pl.lit(1)).lazy(), column_map()),
-    "['__row__'], names that n3r uses itself")
-refused("columns", "training: a mark for an id",
-    lambda place, small: prepare(raw().rename({"id": "__drop__"}).lazy(), column_map(id="__drop__")),
-    "['__drop__'], names that n3r uses itself")
+refused("columns", "training: a name that n3r alone gives",
+    lambda place, small: prepare(raw(**{ROW: pl.lit(1)}).lazy(), column_map()),
+    f"{ROW!r} begins with {OWN!r}, as n3r's own columns do")
+refused("columns", "training: a name that n3r alone gives, for an id",
+    lambda place, small: column_map(id=f"{OWN}drop"), f"'{OWN}drop' begins with {OWN!r}")
 refused("columns", "training: a feature whose name is a pattern",
     lambda place, small: prepare(raw().rename({"amount": "^.*$"}).lazy(), column_map(numeric=["*"])),
     "'^.*$' (numeric) is a name that polars takes for a pattern")
@@ -786,8 +782,8 @@ refused("columns", "features: a column twice",
 
 refused("columns", "training: an unused column of a CSV whose name is a pattern",
     scanned(f"id,name,fraud,when,amount,^.*$\n1,{NAME},0,2024-01-01,5,6\n"), "orders.csv", "pattern")
-refused("columns", "training: an unused column of a CSV with the number of a row",
-    scanned(f"id,name,fraud,when,amount,__row__\n1,{NAME},0,2024-01-01,5,6\n"), "orders.csv", "__row__")
+refused("columns", "training: an unused column of a CSV with a name that n3r alone gives",
+    scanned(f"id,name,fraud,when,amount,{ROW}\n1,{NAME},0,2024-01-01,5,6\n"), "orders.csv", ROW)
 
 # ---- values ----
 
@@ -939,7 +935,7 @@ refused("values", "an evaluation of no labels",
     lambda place, small: evaluate_model(pl.DataFrame({"id": ["1"], "label": [None], "score": [0.5]},
     schema={"id": pl.String, "label": pl.Float64, "score": pl.Float64})), "label")
 refused("values", "scores of other ids",
-    lambda place, small: matched(pl.DataFrame({"id": [NAME]}), pl.DataFrame({"id": ["2"]})),
+    lambda place, small: matched(pl.DataFrame({KEY: [NAME]}), pl.DataFrame({KEY: ["2"]})),
     "1 of 1 ids of A are not in the other")
 refused("values", "scores without labels",
     lambda place, small: compare_models(*[{"m": pl.DataFrame({"id": ["1"], "score": [0.5]})}] * 2,
@@ -964,8 +960,8 @@ refused("values", "a tokenizer of blanks",
     lambda place, small: train_tokenizer(pl.DataFrame({"name": [" \u200b"] * 50})),
     "no characters to learn from")
 refused("values", "features of labels beyond the classes",
-    lambda place, small: TabularFeatures().fit(pl.DataFrame({"c": ["a"] * 4, "label": [0, 1, 5, 1]}), [],
-    ["c"]), "column 'label' holds class 5")
+    lambda place, small: TabularFeatures().fit(pl.DataFrame({"c": ["a"] * 4, LABEL: [0, 1, 5, 1]}), [],
+    ["c"]), f"column {LABEL!r} holds class 5")
 refused("values", "a calibration of NaN", lambda place, small: fit_calibration([0, 1], [[np.nan, 1], [0, 1]]),
     "1 of 2 rows are not in [0, 1]")
 refused("values", "a calibration of labels beyond the classes",

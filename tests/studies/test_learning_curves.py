@@ -9,7 +9,7 @@ from n3r.bundle import Bundle, train_bundle
 from n3r.features import TabularFeatures
 from n3r.model import configure
 from n3r.preprocess import prepare
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, ColumnMap
 from n3r.studies import learning_curves
 from n3r.synthetic import orders as synth
 from n3r.train import TrainConfig
@@ -41,7 +41,7 @@ def test_a_curve_of_the_rows_there_are(trained, tmp_path):
     n_train = len(splits["train"])
     curve = learning_curves.learning_curve(bundle, splits, [200, n_train, 100, 10 * n_train], tmp_path)
     assert curve["n_rows"].to_list() == [100, 200, n_train]
-    assert curve["n_frauds"][2] == splits["train"]["label"].sum()
+    assert curve["n_frauds"][2] == splits["train"][LABEL].sum()
     assert curve["n"].unique().to_list() == [len(splits["test"])]
     again = learning_curves.learning_curve(bundle, splits, [200], tmp_path / "again")
     assert again.row(0) == curve.row(1)
@@ -50,7 +50,7 @@ def test_a_curve_of_the_rows_there_are(trained, tmp_path):
 def test_all_rows_give_the_bundle_itself_again(trained, tmp_path):
     bundle, splits = trained
     [row] = learning_curves.learning_curve(bundle, splits, [len(splits["train"])], tmp_path).to_dicts()
-    auc = metrics.auc_ci(splits["test"]["label"], bundle.predict(splits["test"])[:, 1])
+    auc = metrics.auc_ci(splits["test"][LABEL], bundle.predict(splits["test"])[:, 1])
     assert (row["auroc"], row["low"], row["high"]) == (auc.value, auc.low, auc.high)
 
 
@@ -58,7 +58,7 @@ def test_bad_sizes_and_samples_are_named(trained, tmp_path):
     bundle, splits = trained
     with pytest.raises(ValueError, match=r"sizes \[9\]: a training needs 10 rows"):
         learning_curves.learning_curve(bundle, splits, [9, 100], tmp_path)
-    good = {**splits, "train": splits["train"].filter(pl.col("label") == 0)}
+    good = {**splits, "train": splits["train"].filter(pl.col(LABEL) == 0)}
     with pytest.raises(ValueError, match="all 100 rows of a sample have the same label"):
         learning_curves.learning_curve(bundle, good, [100], tmp_path)
 
@@ -69,7 +69,7 @@ def test_what_columns_add_is_told_with_its_interval(trained, tmp_path):
     bundle, rng = bundle._replace(train_config=longer), np.random.default_rng(0)
     known = {
         name: frame.with_columns(
-            tip=pl.Series(frame["label"] + rng.normal(0, 0.3, len(frame))),
+            tip=pl.Series(frame[LABEL] + rng.normal(0, 0.3, len(frame))),
             noise=pl.Series(rng.normal(size=len(frame))),
         )
         for name, frame in splits.items()

@@ -8,7 +8,7 @@ import torch
 from n3r.bundle import Bundle
 from n3r.features import TabularFeatures
 from n3r.model import RiskModel, configure
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, SEGMENT, ColumnMap
 from n3r.studies import parity
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
@@ -71,8 +71,7 @@ def prepared(names: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     return names.with_columns(
         text=pl.concat_str(pl.all().fill_null("[MISSING]"), separator="|"),
         order=pl.int_range(n).cast(pl.String),
-        segment=pl.lit("US"),
-        label=pl.Series(label.astype(np.int8)),
+        **{SEGMENT: pl.lit("US"), LABEL: pl.Series(label.astype(np.int8))},
         a=pl.Series(rng.lognormal(1, 1, n)).set(pl.Series(rng.random(n) < 0.3), None),
         b=pl.Series(label + rng.normal(size=n)),
     )
@@ -182,7 +181,7 @@ def test_a_legacy_that_is_kept_scores_the_same_later(trained, splits, tmp_path):
     loaded = parity.load_legacy(tmp_path)
     frame = splits["test"]
     np.testing.assert_array_equal(loaded.predict(frame), run.predictions["test"]["score"].to_numpy())
-    np.testing.assert_array_equal(loaded.predict(frame.drop("label", "order")), loaded.predict(frame))
+    np.testing.assert_array_equal(loaded.predict(frame.drop(LABEL, "order")), loaded.predict(frame))
     assert (loaded.model_class, loaded.columns) == (run.model_class, run.columns)
     assert (loaded.history, loaded.n_parameters) == (run.history, run.n_parameters)
     assert loaded.tokenizer.vocab_size == run.tokenizer.vocab_size
