@@ -196,9 +196,7 @@ def plain(name: str) -> str:
 def own_names(names: Iterable[str]) -> list[str]:
     """One phrase for each name that only a column of n3r's own may have."""
     return [
-        f"{name!r} begins with {OWN!r}, as n3r's own columns do: rename it"
-        for name in names
-        if name.startswith(OWN)
+        f"{name!r} begins with {OWN!r}, as n3r's own do: rename it" for name in names if name.startswith(OWN)
     ]
 
 

@@ -732,7 +732,7 @@ refused("columns", "training: a group that is a list",
     prepared({"groups": ["g"]}, g=pl.concat_list(pl.lit(NAME))), "'g' (groups) is List")
 refused("columns", "training: a name that n3r alone gives",
     lambda place, small: prepare(raw(**{ROW: pl.lit(1)}).lazy(), column_map()),
-    f"{ROW!r} begins with {OWN!r}, as n3r's own columns do")
+    f"{ROW!r} begins with {OWN!r}, as n3r's own do")
 refused("columns", "training: a name that n3r alone gives, for an id",
     lambda place, small: column_map(id=f"{OWN}drop"), f"'{OWN}drop' begins with {OWN!r}")
 refused("columns", "training: a feature whose name is a pattern",
