@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from n3r.bert import TextBertBase, n_places
 from n3r.files.json_io import explain
 from n3r.files.pretrained import architecture
 from n3r.fusion import FUSIONS, Widths
-from n3r.tabular import FeatureTokens, TabAE, TabularEncoder
+from n3r.tabular import FeatureTokens, QuantileMap, TabAE, TabularEncoder
 from n3r.text import (
     AttentionPool,
     CNNEncoder,
@@ -192,16 +193,23 @@ class Head(nn.Module):
 
 
 class RiskModel(nn.Module):
-    """Any model class, built from its registry row and a config; returns logits (B, C)."""
+    """Any model class, built from its registry row and a config; returns logits (B, C).
 
-    def __init__(self, config: ModelConfig):
+    `knots`, those of the features, scale the features that they are of; without, these come scaled or stay
+    as they are.
+    """
+
+    def __init__(self, config: ModelConfig, knots: np.ndarray | None = None):
         super().__init__()
         row, fusion = MODEL_CLASSES[config.model_class], FUSIONS[config.fusion]
         self.config = config
         self.texts = nn.ModuleList(TEXTS[config.encoder].build(config) for _ in range(row.n_texts))
         widths = [Widths(text.d_out, text.d_tokens) for text in self.texts]
-        self.tabular = self.feature_tokens = None
+        self.tabular = self.feature_tokens = self.scaling = None
         if config.n_tab_features:
+            if knots is not None and knots.shape[1] > config.n_tab_features:
+                raise ValueError(f"knots of {knots.shape[1]} features for {config.n_tab_features}")
+            self.scaling = None if knots is None else QuantileMap(knots)
             d, n = self.texts[0].d_out, config.n_tab_features
             self.tabular = row.tabular(n, d, config.dropout_rate, config.n_tab_bins)
             if fusion.needs_tokens:
@@ -227,6 +235,7 @@ class RiskModel(nn.Module):
         return self.head(self.fusion(modalities))
 
     def _look_at_features(self, x: Tensor) -> Modality:
+        x = self.scaling(x) if self.scaling else x
         vector = self.tabular(x)  # (B, D)
         tokens = self.feature_tokens(x) if self.feature_tokens else vector[:, None]  # (B, F or 1, D)
         return Modality(vector, tokens, torch.ones_like(tokens[:, :, 0], dtype=torch.bool))
@@ -410,9 +419,9 @@ def configure(model_class: str, **dimensions: Any) -> ModelConfig:
         raise ValueError(explain(error, ModelConfig.model_fields)) from None
 
 
-def model_select(model_class: str, **dimensions: Any) -> RiskModel:
+def model_select(model_class: str, knots: np.ndarray | None = None, **dimensions: Any) -> RiskModel:
     """A new model of a class, of the dimensions that `configure` gives; a pretrained one has its weights."""
-    return RiskModel(configure(model_class, **dimensions)).load_pretrained()
+    return RiskModel(configure(model_class, **dimensions), knots).load_pretrained()
 
 
 LSTM2Risk = partial(model_select, "lstm2risk")

@@ -171,8 +171,9 @@ def fit(
     config: TrainConfig,
     folder: Path,
     pad_token: int,
+    knots: np.ndarray | None = None,
 ) -> Fitted:
-    """Train a new model of `model_config` and return it as of its best epoch.
+    """Train a new model of `model_config`, with the features' `knots`, and return it as of its best epoch.
 
     `folder` keeps checkpoints and TensorBoard's files; when it holds those of a training of the same configs,
     code and data, this one goes on from its last epoch, else it replaces them. Raises ValueError before
@@ -182,7 +183,7 @@ def fit(
     NOTE[DIFF] the legacy has no validation rows and keeps its last epoch; here that is so without `val`.
     """
     _check(model_config, train, val, config)
-    arguments = model_config, train, val, config, Path(folder), pad_token
+    arguments = model_config, train, val, config, Path(folder), pad_token, knots
     if config.processes > 1 and "WORLD_SIZE" not in os.environ:
         processes.launch(config.processes, _train, *arguments)
     else:
@@ -190,7 +191,7 @@ def fit(
     last = _load(folder, "last")
     kept = _load(folder, "best") if val else last
     with torch.random.fork_rng():
-        model = RiskModel(model_config)
+        model = RiskModel(model_config, knots)
     model.load_state_dict(
         {k.removeprefix("model."): v for k, v in kept["state_dict"].items() if k.startswith("model.")}
     )
@@ -208,14 +209,15 @@ def _train(
     config: TrainConfig,
     folder: Path,
     pad_token: int,
+    knots: np.ndarray | None,
 ) -> None:
     """Train and leave checkpoints in `folder`; every process of a group runs this."""
     collate, share = collate_for(model_config, pad_token), processes.share()
     n_local = int(os.environ.get("LOCAL_WORLD_SIZE", share[1]))
     with torch.random.fork_rng(), _quiet(), memory.kept():
         torch.manual_seed(config.seed)
-        model = RiskModel(model_config).load_pretrained()
-        module = RiskModule(model, config, _plan(model_config, config, train, val))
+        model = RiskModel(model_config, knots).load_pretrained()
+        module = RiskModule(model, config, _plan(model_config, config, knots, train, val))
         resumed = _resumable(folder / "checkpoints" / "last.ckpt", module)
         if resumed is None and share[0] == 0:
             for leftover in ("checkpoints", "tensorboard"):
@@ -472,14 +474,15 @@ def resolve_precision(config: TrainConfig) -> str:
     return "bfloat16" if BFLOAT16 else "float32"
 
 
-def _plan(model: ModelConfig, config: TrainConfig, *datasets: OrderDataset | None) -> str:
+def _plan(
+    model: ModelConfig, config: TrainConfig, knots: np.ndarray | None, *datasets: OrderDataset | None
+) -> str:
     """A fingerprint of configs, code and data: a checkpoint of another plan is not resumed."""
     plan = sha256(json.dumps([model.model_dump(), config.model_dump()], sort_keys=True).encode())
     plan.update(fingerprint("import n3r.train").encode())
-    for data in datasets:
-        if data is not None:
-            for array in data.arrays:
-                plan.update(np.ascontiguousarray(array))
+    arrays = [array for data in datasets if data is not None for array in data.arrays]
+    for array in arrays if knots is None else [knots, *arrays]:
+        plan.update(np.ascontiguousarray(array))
     return plan.hexdigest()
 
 
