@@ -368,11 +368,12 @@ def _state_problems(state: Any) -> list[str]:
 def _contradictions(state: State) -> list[str]:
     """What does not go together in a state of the right types."""
     raw = {**state["imputation"], **state["risk_tables"]}
-    knots = {name: np.array(knots["value"]).clip(-LARGEST, LARGEST) for name, knots in state["knots"].items()}
+    knots = {name: np.array(knots["value"]) for name, knots in state["knots"].items()}
     uneven = [
         name
         for name, value in knots.items()
         if not (len(value) == len(state["knots"][name]["score"]) > 1)
+        or np.abs(value).max() > LARGEST
         or not (np.diff(value.astype(np.float32)) > 0).all()
     ]
     indicators = state["indicators"]
