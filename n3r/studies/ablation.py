@@ -3,14 +3,13 @@
 Decisions:
 - Off is the legacy's way and on is the bundle's. The base has every departure off, so that a row reads as
   what one departure adds to the legacy. Some add only together: bins are made for scaled features.
-- What is a fault of the legacy, or only slower, is no option of the product. Its parts stand here and take
-  the places of n3r's while a model is built (`built_as_legacy`).
+- What is a fault of the legacy, or only slower, is no option of the product. Its parts stand here, and a
+  model is built of them instead of n3r's (`parts_without`).
 - A seed sets weights, order and dropout. Rows, tokenizers and features are the same for all seeds.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,17 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-import n3r.model
-import n3r.tabular
-import n3r.text
 from n3r.bundle import Bundle
 from n3r.data import OrderDataset
 from n3r.features import TabularFeatures
+from n3r.kernels import BiLSTM
 from n3r.legacy.trainer import LegacyTokenizer
 from n3r.metrics import paired_auc
-from n3r.model import ModelConfig
+from n3r.model import ModelConfig, Parts
 from n3r.schema import LABEL, TEXT
-from n3r.text import AttentionPool, BiLSTM, TransformerBlock
+from n3r.text import AttentionPool, TransformerBlock
 from n3r.tokenizer import TokenizedText
 from n3r.train import TrainConfig, fit, predict, resolve_precision
 
@@ -125,7 +122,7 @@ DEPARTURES = {
     "kernels": Departure(
         "fused kernels on padded rows, all heads at once",
         "packed rows; a loop over the heads",
-        "text.py",
+        "kernels.py",
         "the legacy packs rows",
         lambda bundle: True,
         "the same numbers",
@@ -133,7 +130,7 @@ DEPARTURES = {
     "dropout": Departure(
         "dropout masks are cut from random bytes",
         "a Bernoulli number an element",
-        "text.py",
+        "kernels.py",
         "draws a Bernoulli number an element",
         _has_dropout,
     ),
@@ -225,34 +222,16 @@ class LoopedBlock(TransformerBlock):
         return torch.cat(mixed, dim=2)  # (B, T, D)
 
 
-PARTS: dict[str, dict[str, type[nn.Module]]] = {  # departure that is off -> the parts that stand in for n3r's
-    "pool": {"AttentionPool": PoolOverPadding},
-    "kernels": {"BiLSTM": PackedLSTM, "TransformerBlock": LoopedBlock},
-    "dropout": {"Dropout": nn.Dropout},
+PARTS: dict[str, dict[str, type[nn.Module]]] = {  # deviation that is off -> the parts in the place of n3r's
+    "pool": {"pool": PoolOverPadding},
+    "kernels": {"lstm": PackedLSTM, "block": LoopedBlock},
+    "dropout": {"dropout": nn.Dropout},
 }
 
 
-@contextmanager
-def built_as_legacy(off: Iterable[str]) -> Iterator[None]:
-    """While it lasts, models are built of the legacy's parts for the departures that are `off`.
-
-    Such a model keeps its parts and has the same state_dict keys as n3r's.
-    """
-    swaps = [
-        (module, name, part)
-        for departure in off
-        for name, part in PARTS.get(departure, {}).items()
-        for module in (n3r.model, n3r.text, n3r.tabular)
-        if hasattr(module, name)
-    ]
-    kept = [(module, name, getattr(module, name)) for module, name, _ in swaps]
-    try:
-        for module, name, part in swaps:
-            setattr(module, name, part)
-        yield
-    finally:
-        for module, name, part in kept:
-            setattr(module, name, part)
+def parts_without(off: Iterable[str]) -> Parts:
+    """What models are built of when these deviations are off; state_dict keys stay the same."""
+    return Parts(**{name: part for deviation in off for name, part in PARTS.get(deviation, {}).items()})
 
 
 class _AsTheyCome(OrderDataset):
@@ -302,8 +281,8 @@ def train_with(
     model_config = _model_config(on, bundle.model.config, vocab_size, rows["train"].tabular.shape[1])
     config = _train_config(on, bundle.train_config, seed)
     val = rows.get("val") if "best_epoch" in on else None
-    with built_as_legacy(name for name in made if name not in on):
-        fitted = fit(model_config, rows["train"], val, config, folder, tokenizer.pad_token)
+    parts = parts_without(name for name in made if name not in on)
+    fitted = fit(model_config, rows["train"], val, config, folder, tokenizer.pad_token, parts)
     scores = predict(fitted.model, rows["test"], tokenizer.pad_token, BATCH_SIZE)
     return Trained(scores[:, 1], fitted.orders_per_second)
 

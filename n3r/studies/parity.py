@@ -266,8 +266,8 @@ def _our_probabilities(
         update={"vocab_size": run.tokenizer.vocab_size, "n_tab_features": len(run.columns), "n_tab_bins": 0}
     )
     off = () if "pool" in on or run.model_class == "lstm2risk" else ("pool",)
-    with torch.random.fork_rng(), ablation.built_as_legacy(off):
-        model = RiskModel(config).eval()
+    with torch.random.fork_rng():
+        model = RiskModel(config, ablation.parts_without(off)).eval()
     weights = {name: value.cpu() for name, value in run.model.state_dict().items()}
     model.load_state_dict(to_n3r(weights, run.model_class))
     pad_token = run.tokenizer.pad_token

@@ -9,13 +9,14 @@ from torch import nn
 from n3r.bundle import Bundle
 from n3r.data import make_loader
 from n3r.features import TabularFeatures
+from n3r.kernels import BiLSTM, Dropout
 from n3r.legacy.trainer import LegacyTokenizer
 from n3r.model import RiskModel, configure
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.schema import ColumnMap
 from n3r.studies import ablation, parity
 from n3r.synthetic.orders import generate_orders
-from n3r.text import AttentionPool, BiLSTM, Dropout, TransformerBlock
+from n3r.text import AttentionPool, TransformerBlock
 from n3r.train import TrainConfig, collate_for, parameter_groups
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
@@ -90,9 +91,9 @@ def bundle(request, splits) -> Bundle:
 
 def built(off, model_class: str) -> RiskModel:
     config = configure(model_class, vocab_size=30, n_tab_features=3, **SMALL[model_class])
-    with torch.random.fork_rng(), ablation.built_as_legacy(off):
+    with torch.random.fork_rng():
         torch.manual_seed(0)
-        return RiskModel(config)
+        return RiskModel(config, ablation.parts_without(off))
 
 
 def a_batch(model: RiskModel, n: int = 12) -> dict[str, torch.Tensor]:
@@ -147,16 +148,14 @@ def test_other_kernels_and_dropout_keep_the_function(model_class):
     torch.testing.assert_close(theirs.eval()(batch), ours.eval()(batch), rtol=0, atol=1e-6)
 
 
-def test_only_while_it_lasts_are_models_built_of_the_legacys_parts():
-    def kinds(model: nn.Module) -> set[type]:
-        return {type(part) for part in model.modules()}
+def test_models_are_built_of_the_parts_of_what_is_off():
+    def kinds(off, model_class: str) -> set[type]:
+        return {type(part) for part in built(off, model_class).modules()}
 
-    off = kinds(built(("pool", "kernels", "dropout"), "transformer2risk"))
-    assert {ablation.PoolOverPadding, ablation.LoopedBlock} <= off and Dropout not in off
-    assert ablation.PackedLSTM in kinds(built(("kernels",), "lstm2risk"))
-    with pytest.raises(RuntimeError), ablation.built_as_legacy(("pool", "kernels")):
-        raise RuntimeError
-    on = kinds(built((), "transformer2risk")) | kinds(built((), "lstm2risk"))
+    off = kinds(("pool", "kernels", "dropout"), "transformer2risk")
+    assert {ablation.PoolOverPadding, ablation.LoopedBlock, nn.Dropout} <= off and Dropout not in off
+    assert ablation.PackedLSTM in kinds(("kernels",), "lstm2risk")
+    on = kinds((), "transformer2risk") | kinds((), "lstm2risk")
     assert {AttentionPool, TransformerBlock, BiLSTM, Dropout} <= on
 
 
@@ -170,8 +169,9 @@ def test_the_legacys_pool_reads_padding_and_nothing_else_differs():
 
 
 @both
-def test_parts_train(model_class):
-    model = built(("pool", "kernels", "dropout"), model_class).train()
+@pytest.mark.parametrize("off", [("pool", "kernels", "dropout"), ("pool", "dropout"), ("kernels",)])
+def test_parts_train(model_class, off):
+    model = built(off, model_class).train()
     batch = a_batch(model)
     assert not torch.equal(model(batch), model(batch))  # dropout draws
     model(batch).sum().backward()
