@@ -67,7 +67,7 @@ _REQUIRES = "weights are learned for it"
 DEVIATIONS = {
     "tokenizer": Deviation(
         "spellings made alike, fields one by one, no text spells a special token; its own vocabulary size",
-        "a typed bar or special token",
+        "a typed bar or special token is one",
         given_weights="",
     ),
     "max_tokens": Deviation(

@@ -198,7 +198,7 @@ def test_a_legacy_that_was_not_trained_is_told(tmp_path):
 
 def test_records_and_curves_of_each_model_and_split(trained, splits):
     bundle, run = trained
-    key, rows = run.model_class, {name: frame for name, frame in splits.items()}
+    key, rows = run.model_class, dict(splits)
     rows["test"] = rows["test"].with_columns(oracle_p=pl.lit(0.5))
     found = parity.predictions({key: bundle}, {key: run}, {key: "Net"}, rows)
     assert list(found) == [("Net", "val"), ("Net", "test"), ("legacy Net", "val"), ("legacy Net", "test")]
