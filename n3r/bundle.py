@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from n3r.calibrate import Calibration, fit_calibration
 from n3r.card import model_card
+from n3r.checkpoints import is_first_process
 from n3r.data import OrderDataset, make_loader
 from n3r.export import export_onnx, onnx_scores, quantize_onnx
 from n3r.features import TabularFeatures
@@ -28,7 +29,6 @@ from n3r.files.json_io import read_json, write_json
 from n3r.files.manifest import MANIFEST, MOST_BYTES, verify, versions, write_manifest, written_by
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
-from n3r.processes import is_first_process
 from n3r.schema import LABEL, TIME, ColumnMap
 from n3r.score import read_parts
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
@@ -189,7 +189,7 @@ def train_bundle(
         parts.train_config,
         folder,
         pad_token,
-        parts.features.knots,
+        knots=parts.features.knots,
     )
     calibration = _calibrate(fitted.model, datasets.get("val"), pad_token)
     data = {**parts.data, "splits": {name: _describe(frame) for name, frame in splits.items()}}
@@ -204,7 +204,7 @@ def _with_weights(config: ModelConfig, knots: np.ndarray | None, path: Path) -> 
         found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no dict
     if found != wanted:
         raise ValueError("its weights are not of the sizes that config.json describes")
-    model = RiskModel(config, knots)
+    model = RiskModel(config, knots=knots)
     model.load_state_dict(load_file(path))
     return model
 

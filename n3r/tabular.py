@@ -5,8 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n3r.text import Dropout
-
 
 class QuantileMap(nn.Module):
     """The first G features as normal scores of their ranks among the training values: (B, F) -> (B, F).
@@ -72,7 +70,7 @@ class TabularEncoder(nn.Module):
     is too smooth for tabular data: on twitter_bots the bins took LSTM2Risk from 0.880 to 0.911 AUC.
     """
 
-    def __init__(self, n_features: int, d: int, dropout: float, n_bins: int = 0):
+    def __init__(self, n_features: int, d: int, drop: nn.Module, n_bins: int = 0):
         super().__init__()
         self.bins = PiecewiseLinear(n_bins) if n_bins else nn.Identity()
         n_features *= 1 + n_bins
@@ -80,11 +78,11 @@ class TabularEncoder(nn.Module):
             nn.BatchNorm1d(n_features),
             nn.Linear(n_features, d),
             nn.ReLU(),
-            Dropout(dropout),
+            drop,
             nn.Linear(d, d),
             nn.LayerNorm(d),
             nn.ReLU(),
-            Dropout(dropout),
+            drop,
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,7 +97,7 @@ class TabAE(nn.Module):
     row, so that a column's meaning depends on the others, and makes of a single column a constant.
     """
 
-    def __init__(self, n_features: int, d: int, dropout: float, n_bins: int = 0):
+    def __init__(self, n_features: int, d: int, drop: nn.Module, n_bins: int = 0):
         super().__init__()
         self.bins = PiecewiseLinear(n_bins) if n_bins else nn.Identity()
         n_features *= 1 + n_bins
