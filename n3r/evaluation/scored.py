@@ -48,7 +48,7 @@ def named(predictions: pl.DataFrame) -> pl.DataFrame:
 
 def beside(rows: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
     """Prepared rows with the scores that `Scorer.score` gave them, its first column, the id, left out."""
-    return rows.hstack(named(scores[:, 1:]))
+    return rows.hstack(scores[:, 1:].rename(lambda name: OWN + name))
 
 
 def scored_models(place: str | Path, score: str = "score") -> dict[str, pl.DataFrame]:
