@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
     ["schema"],
-    ["clean", "spelling", "metrics", "calibrate", "card", "processes", "memory"],
+    ["clean", "spelling", "identity", "metrics", "calibrate", "card", "processes", "memory"],
     ["tables", "preprocess", "rows", "tokenizer", "vocabulary", "features"],
     ["data", "text"],
     ["bert", "tabular", "fusion"],

@@ -17,7 +17,7 @@ import polars as pl
 
 from n3r.bundle import Bundle, train_bundle
 from n3r.features import TabularFeatures
-from n3r.metrics import PairedAUC, auc_ci, paired_auc
+from n3r.metrics import PairedAUC, auc_ci, bounded, paired_auc, table
 from n3r.schema import LABEL, ColumnMap
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
@@ -29,10 +29,10 @@ def learning_curve(
 ) -> pl.DataFrame:
     """Test AUC of a bundle's model class and settings by the number of training rows.
 
-    Columns: n_rows, n_frauds (of the training), auroc, low, high (95 %, of the test rows), n, n_positive.
-    Sizes beyond the training split are left out. `seed` draws the rows; `folder` keeps the trainings.
-    Raises ValueError on sizes below 10, where a sample has one class only, and for a BERT, whose tokenizer
-    comes with its weights.
+    Columns: n_rows, n_frauds (of the training), auroc with _low and _high (95 %, of the test rows), n,
+    n_positive. Sizes beyond the training split are left out. `seed` draws the rows; `folder` keeps the
+    trainings. Raises ValueError on sizes below 10, where a sample has one class only, and for a BERT, whose
+    tokenizer comes with its weights.
     """
     if bundle.tokenizer.kind != "bpe":
         raise ValueError("a learning curve trains a tokenizer for each size; a BERT brings its own")
@@ -44,11 +44,11 @@ def learning_curve(
         if size <= len(order):
             train = splits["train"][np.sort(order[:size])]
             trained = _trained_on(bundle, {**splits, "train": train}, Path(folder) / str(size))
-            auc = auc_ci(splits["test"][LABEL], trained.predict(splits["test"])[:, 1])
-            rows.append((size, int(train[LABEL].sum()), auc.value, auc.low, auc.high, auc.n, auc.n_positive))
-    columns = ("n_rows", "n_frauds", "auroc", "low", "high", "n", "n_positive")
-    kinds = {name: pl.Int64 if name.startswith("n") else pl.Float64 for name in columns}
-    return pl.DataFrame(rows, schema=kinds, orient="row")
+            label = splits["test"][LABEL]
+            auc = auc_ci(label, trained.predict(splits["test"])[:, 1])
+            sizes_of = {"n_rows": size, "n_frauds": int(train[LABEL].sum())}
+            rows.append(sizes_of | auc.columns("auroc") | {"n": auc.n, "n_positive": int(label.sum())})
+    return table(rows, ("n_rows", "n_frauds", *bounded("auroc"), "n", "n_positive"))
 
 
 def added_value(

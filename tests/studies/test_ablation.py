@@ -296,10 +296,19 @@ def test_ablate_gives_a_row_a_set_and_repeats_itself(splits, tmp_path):
     sets = [("decay",), ("scaling", "bins")]
     one, other = (ablation.ablate(bundle, splits, [0, 1], tmp_path / name, sets) for name in "ab")
     assert one["departure"].to_list() == ["none", "decay", "scaling + bins"]
-    figures = ["departure", "n_seeds", "n", "n_positive", "auc", "difference", "low", "high"]
+    figures = [
+        "departure",
+        "n_seeds",
+        "n",
+        "n_positive",
+        "auc",
+        "difference",
+        "difference_low",
+        "difference_high",
+    ]
     assert one.select(figures).equals(other.select(figures))
     base, decay, _ = one.to_dicts()
-    assert (base["difference"], base["low"], base["speed_ratio"]) == (None, None, 1.0)
+    assert (base["difference"], base["difference_low"], base["speed_ratio"]) == (None, None, 1.0)
     assert decay["difference"] == pytest.approx(decay["auc"] - base["auc"])
     assert decay["what"] == ablation.DEPARTURES["decay"].what and decay["n_seeds"] == 2
 
@@ -321,12 +330,17 @@ def test_the_table_by_hand():
 def test_one_class_has_no_difference():
     trained = [ablation.Trained(np.array([0.9, 0.4]), 1.0)]
     found = ablation.table({(): trained, ("pool",): trained}, np.zeros(2), ("pool", "decay"))
-    assert found.select("auc", "difference", "low", "high").row(1) == (None,) * 4
+    assert found.select("auc", "difference", "difference_low", "difference_high").row(1) == (None,) * 4
 
 
 def test_effects_stand_beside_the_notes_of_their_names():
     table = pl.DataFrame(
-        {"departure": ["none", "pool"], "difference": [None, 0.1], "low": [None, 0.0], "high": [None, 0.2]}
+        {
+            "departure": ["none", "pool"],
+            "difference": [None, 0.1],
+            "difference_low": [None, 0.0],
+            "difference_high": [None, 0.2],
+        }
         | {"speed_ratio": [1.0, 1.1]}
     )
     notes = ablation.effects(parity.departures(), {"transformer2risk": table})
