@@ -3,7 +3,7 @@ from itertools import combinations, groupby
 
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from n3r.identity import string_statistics
@@ -117,7 +117,6 @@ VALUES = st.none() | st.text("aabbcfzéABÉ漢07٣._ ", max_size=12)  # no @: th
 
 @example([("aaaaa", "aaab", "zz zz")])
 @given(st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=1, max_size=5))
-@settings(deadline=None, max_examples=60)
 def test_figures_are_those_of_plain_python(rows):
     found = string_statistics(
         pl.DataFrame(rows, schema=dict.fromkeys(FIELDS, pl.String), orient="row"), FIELDS
