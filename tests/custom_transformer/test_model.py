@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.custom_transformer import AutogradTransformer
@@ -23,7 +23,6 @@ def some_ids(n_rows: int = 3, n_tokens: int = 10, vocab_size: int = 17, seed: in
     return torch.randint(vocab_size, (n_rows, n_tokens), generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=20)
 @given(
     n_blocks=st.integers(1, 3),
     n_heads=st.sampled_from([1, 2, 4]),
