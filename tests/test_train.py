@@ -282,7 +282,7 @@ def test_defect_16_groups_by_type_of_layer(model_class):
 
 def rates(config: TrainConfig, n_steps: int) -> list[float]:
     """The rate of each step of a training of `n_steps`."""
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], config.lr)
     schedule, taken = rate_schedule(optimizer, config, n_steps), []
     for _ in range(n_steps):
         taken.append(optimizer.param_groups[0]["lr"])
