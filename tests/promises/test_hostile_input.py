@@ -1145,10 +1145,10 @@ refused("configs", "a language model that is none", lambda place, small: Languag
     "is no language model", "training.json")
 refused("configs", "a language model's record of wrong types",
     lambda place, small: LanguageModel.load(put_json(place / "training.json", {"config": []}).parent),
-    "training.json is not that of a language model")
+    "training.json: key 'config'")
 refused("configs", "a language model's record that is a list",
     lambda place, small: LanguageModel.load(put_json(place / "training.json", []).parent),
-    "training.json is not that of a language model")
+    "training.json must hold a JSON object")
 refused("configs", "a byte-pair vocabulary of 10", lambda place, small: byte_pair_tokenizer([NAME], 10),
     "vocab_size 10", "257 at least")
 refused("configs", "precomputed values of 100,000 brackets",
