@@ -39,7 +39,7 @@ from n3r.legacy.trainer import (
 from n3r.model import model_select
 from n3r.schema import ColumnMap
 from n3r.score import Scorer
-from n3r.studies.parity import legacy_model
+from n3r.studies.beside import legacy_model
 from n3r.synthetic.orders import generate_orders
 from n3r.tokenizer import NameTokenizer
 from n3r.train import TrainConfig

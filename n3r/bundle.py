@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from n3r.calibrate import Calibration, fit_calibration
 from n3r.card import model_card
+from n3r.checkpoints import is_first_process
 from n3r.data import OrderDataset, make_loader
 from n3r.export import export_onnx, onnx_scores, quantize_onnx
 from n3r.features import TabularFeatures
@@ -28,7 +29,6 @@ from n3r.files.json_io import read_json, write_json
 from n3r.files.manifest import MANIFEST, MOST_BYTES, verify, versions, write_manifest, written_by
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
-from n3r.processes import is_first_process
 from n3r.schema import LABEL, TIME, ColumnMap
 from n3r.score import read_parts
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer

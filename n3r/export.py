@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from n3r.files.atomic import writing
+from n3r.kernels import BiLSTM
 from n3r.model import Batch, RiskModel
-from n3r.text import BiLSTM
 from n3r.tokenizer import TEXT_KEYS
 
 if TYPE_CHECKING:

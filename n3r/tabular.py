@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from n3r.text import Dropout
-
 
 class PiecewiseLinear(nn.Module):
     """Each normal score also as how far it fills each of K bins of equal probability.
@@ -33,7 +31,7 @@ class TabularEncoder(nn.Module):
     is too smooth for tabular data: on twitter_bots the bins took LSTM2Risk from 0.880 to 0.911 AUC.
     """
 
-    def __init__(self, n_features: int, d: int, dropout: float, n_bins: int = 0):
+    def __init__(self, n_features: int, d: int, drop: nn.Module, n_bins: int = 0):
         super().__init__()
         self.bins = PiecewiseLinear(n_bins) if n_bins else nn.Identity()
         n_features *= 1 + n_bins
@@ -41,11 +39,11 @@ class TabularEncoder(nn.Module):
             nn.BatchNorm1d(n_features),
             nn.Linear(n_features, d),
             nn.ReLU(),
-            Dropout(dropout),
+            drop,
             nn.Linear(d, d),
             nn.LayerNorm(d),
             nn.ReLU(),
-            Dropout(dropout),
+            drop,
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,7 +58,7 @@ class TabAE(nn.Module):
     row, so that a column's meaning depends on the others, and makes of a single column a constant.
     """
 
-    def __init__(self, n_features: int, d: int, dropout: float, n_bins: int = 0):
+    def __init__(self, n_features: int, d: int, drop: nn.Module, n_bins: int = 0):
         super().__init__()
         self.bins = PiecewiseLinear(n_bins) if n_bins else nn.Identity()
         n_features *= 1 + n_bins

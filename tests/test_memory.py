@@ -4,9 +4,11 @@ import sys
 
 import pytest
 
+from n3r.kernels import keep_memory
+
 COUNT = """
 import resource, torch
-from n3r import memory
+from n3r.kernels import keep_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -19,7 +21,7 @@ def held():
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) // 1024
 
 usual = faults()
-with memory.kept():
+with keep_memory():
     faults()  # the heap grows
     kept, inside = faults(), held()
 print(usual, kept, inside - held())
@@ -34,7 +36,5 @@ def test_memory_is_kept_between_steps_and_given_back_at_the_end(run_fresh):
 
 
 def test_it_is_given_back_after_an_error_too():
-    from n3r import memory
-
-    with pytest.raises(ZeroDivisionError), memory.kept():
+    with pytest.raises(ZeroDivisionError), keep_memory():
         raise ZeroDivisionError

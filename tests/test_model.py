@@ -5,11 +5,12 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from n3r.fusion import FUSIONS
+from n3r.kernels import Dropout
 from n3r.legacy.trainer import (
     LegacyLSTM2Risk,
     LegacyLSTMConfig,
@@ -31,7 +32,6 @@ from n3r.model import (
     model_select,
 )
 from n3r.tabular import PiecewiseLinear, TabAE, TabularEncoder
-from n3r.text import Dropout
 
 VOCAB, F, LONGEST = 30, 3, 9
 TINY = {
@@ -292,7 +292,6 @@ def test_the_legacys_transformer_probabilities_from_its_weights_where_nothing_is
 
 
 @every
-@settings(max_examples=20)
 @given(st.lists(st.integers(0, LONGEST), min_size=1, max_size=6), st.integers(0, 3), st.integers(0, 99))
 def test_defect_10_11_14_19_a_score_does_not_depend_on_batch_mates_or_padding(
     model_class, lengths, extra, seed
@@ -733,10 +732,10 @@ def test_a_tabular_encoder_with_bins_tells_a_bump_from_its_sides():
 @pytest.mark.parametrize("part", [TabularEncoder, TabAE])
 @pytest.mark.parametrize("n_bins", [0, 4])
 def test_tabular_encoder_shape(part, n_bins):
-    assert part(F, 5, 0.1, n_bins).eval()(torch.randn(2, F, generator=generator())).shape == (2, 5)
+    assert part(F, 5, Dropout(0.1), n_bins).eval()(torch.randn(2, F, generator=generator())).shape == (2, 5)
 
 
 def test_a_single_column_is_no_constant():
     """The published layer norm over the features of a row makes it one."""
-    net = TabAE(1, 8, 0.0)
+    net = TabAE(1, 8, Dropout(0.0))
     assert net(torch.randn(50, 1, generator=generator())).std(dim=0).max() > 0.05

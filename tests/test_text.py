@@ -6,18 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from n3r.bert import ChunkPool, TextBertBase
+from n3r.kernels import BiLSTM, Dropout
 from n3r.model import RiskModel, configure, model_select
 from n3r.text import (
     AttentionPool,
-    BiLSTM,
     CNNEncoder,
-    Dropout,
     EndsPool,
     LSTMEncoder,
     MaxPool,
@@ -44,11 +43,11 @@ def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def lstm_encoder() -> nn.Module:
-    return randomised(LSTMEncoder(VOCAB, D, 5, 2, 0.2))
+    return randomised(LSTMEncoder(VOCAB, D, 5, 2, Dropout(0.2)))
 
 
 def transformer_encoder() -> nn.Module:
-    return randomised(TransformerEncoder(VOCAB, D, 2, 2, 12, 0.2))
+    return randomised(TransformerEncoder(VOCAB, D, 2, 2, 12, Dropout(0.2)))
 
 
 def cnn_encoder() -> nn.Module:
@@ -80,7 +79,7 @@ def packed_reference(lstm: BiLSTM, x: torch.Tensor, lengths: torch.Tensor) -> to
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.integers(1, 3), st.integers(0, 3))
 def test_defect_11_equals_torchs_packed_lstm_in_values_and_gradients(lengths, n_layers, extra):
-    lstm = randomised(BiLSTM(4, 3, n_layers, 0.5)).double()
+    lstm = randomised(BiLSTM(4, 3, n_layers, Dropout(0.5))).double()
     lengths = torch.tensor(lengths)
     n_tokens = int(lengths.max()) + extra
     x = torch.randn(n_tokens, len(lengths), 4, generator=generator(), dtype=torch.double, requires_grad=True)
@@ -95,7 +94,7 @@ def test_defect_11_equals_torchs_packed_lstm_in_values_and_gradients(lengths, n_
 
 
 def test_defect_14_an_empty_row_does_not_disturb_the_others():
-    lstm = randomised(BiLSTM(4, 3, 2, 0.0))
+    lstm = randomised(BiLSTM(4, 3, 2, Dropout(0.0)))
     x = torch.randn(5, 3, 4, generator=generator())
     with torch.no_grad():
         out = lstm(x, torch.tensor([5, 0, 2]))
@@ -107,7 +106,7 @@ def test_defect_14_an_empty_row_does_not_disturb_the_others():
 def test_dropout_acts_between_layers_in_training_only():
     x, lengths = torch.randn(4, 2, 4, generator=generator()), torch.tensor([4, 3])
     for n_layers, same in ((1, True), (2, False)):
-        lstm = randomised(BiLSTM(4, 3, n_layers, 0.5))
+        lstm = randomised(BiLSTM(4, 3, n_layers, Dropout(0.5)))
         assert torch.equal(lstm(x, lengths), lstm(x, lengths))
         lstm.train()
         assert torch.equal(lstm(x, lengths), lstm(x, lengths)) == same
@@ -164,7 +163,7 @@ def test_the_order_of_tokens_matters(encoder):
 
 def test_defect_51_fused_attention_equals_heads_one_by_one():
     """Each head's softmax spelled out, from the same weights."""
-    block = randomised(TransformerBlock(D, 2, 0.3))
+    block = randomised(TransformerBlock(D, 2, Dropout(0.3)))
     x = torch.randn(3, 4, D, generator=generator())
     mask = torch.arange(4) < torch.tensor([4, 2, 1])[:, None]
     normed = block.norm1(x)
@@ -198,7 +197,7 @@ def test_texts_over_the_block_size_are_refused():
 
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="embedding_size 8 .* n_heads 3"):
-        TransformerEncoder(VOCAB, 8, 1, 3, 12, 0.0)
+        TransformerEncoder(VOCAB, 8, 1, 3, 12, Dropout(0.0))
 
 
 # ---- convolutions
@@ -237,7 +236,7 @@ def test_a_token_sees_as_far_as_its_kernels():
 def test_defect_21_texts_shorter_than_a_kernel(length):
     """A text of one token scores, and the same whether the batch is padded to it or to seven kernels."""
     encoder = randomised(CNNEncoder(VOCAB, D, [3, 5, 7], [6, 4]))
-    branch = randomised(TextBranch(encoder, MaxPool(encoder.d_out, 5, 0.5)))
+    branch = randomised(TextBranch(encoder, MaxPool(encoder.d_out, 5, Dropout(0.5))))
     ids, mask = padded([length], extra=49)
     width = max(1, length)
     with torch.no_grad():
@@ -258,7 +257,7 @@ def test_even_kernels_have_no_middle():
 
 
 def test_max_pool_worked_example():
-    pool = MaxPool(2, 2, 0.5).eval()
+    pool = MaxPool(2, 2, Dropout(0.5)).eval()
     with torch.no_grad():
         pool.proj.weight.copy_(torch.eye(2))
         pool.proj.bias.copy_(torch.tensor([0.5, 0.0]))
@@ -280,7 +279,7 @@ def test_ends_pool_worked_example():
 @given(some_lengths, st.integers(0, 5))
 def test_defect_21_ends_are_the_final_states_of_torchs_packed_lstm(lengths, extra):
     """Not what a row's padding ends in."""
-    encoder = randomised(LSTMEncoder(VOCAB, D, 5, 1, 0.0))
+    encoder = randomised(LSTMEncoder(VOCAB, D, 5, 1, Dropout(0.0)))
     ids, mask = padded(lengths, extra)
     with torch.no_grad():
         ends = TextBranch(encoder, EndsPool(encoder.d_out))(ids, mask).vector
@@ -644,11 +643,10 @@ def test_weights_of_another_width(folder):
         model.load_pretrained(str(folder))
 
 
-@settings(max_examples=20)
 @given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=5))
 def test_attention_in_training_is_that_of_scoring_but_for_its_dropout(lengths):
     torch.manual_seed(0)
-    block = TransformerBlock(16, 4, 0.0).double()
+    block = TransformerBlock(16, 4, Dropout(0.0)).double()
     n_tokens = max(1, *lengths)
     mask = torch.arange(n_tokens) < torch.tensor(lengths)[:, None]
     mask[:, 0] |= ~mask.any(dim=1)  # as the encoder does: a row looks at something
@@ -660,7 +658,7 @@ def test_attention_in_training_is_that_of_scoring_but_for_its_dropout(lengths):
 def test_attention_drops_weights_at_its_rate():
     """One head that looks at all tokens alike and hands on which they are: the output is its weights."""
     torch.manual_seed(0)
-    block = TransformerBlock(64, 1, 0.25).train()
+    block = TransformerBlock(64, 1, Dropout(0.25)).train()
     block.norm1, block.proj, block.ffn = nn.Identity(), nn.Identity(), nn.Linear(64, 64)
     with torch.no_grad():
         block.qkv.weight.copy_(torch.cat([torch.zeros(128, 64), torch.eye(64)]))
@@ -676,10 +674,9 @@ def test_attention_drops_weights_at_its_rate():
     assert float(both.float().mean()) == pytest.approx(0.75**4, abs=0.005)
 
 
-@settings(max_examples=10)
 @given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3), part=st.integers(1, 60))
 def test_the_gradient_of_a_block_is_right_with_its_dropout(lengths, part):
-    block = TransformerBlock(8, 2, 0.25).double().train()
+    block = TransformerBlock(8, 2, Dropout(0.25)).double().train()
     mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])[:, None, None, :]
     x = torch.randn(len(lengths), max(lengths), 8, dtype=torch.float64, requires_grad=True)
 
@@ -688,5 +685,5 @@ def test_the_gradient_of_a_block_is_right_with_its_dropout(lengths, part):
         return block(x, mask)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("n3r.text.PART", part)  # whatever the parts, also those of one row's head
+        patch.setattr("n3r.kernels.PART", part)  # whatever the parts, also those of one row's head
         assert torch.autograd.gradcheck(drawn_alike, (x,))

@@ -530,7 +530,7 @@ def test_defect_44_two_processes_train_one_model_and_resume(planted, tmp_path, c
     files = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert files == ["best.ckpt", "last.ckpt"]
     assert len(list((tmp_path / "tensorboard").glob("events.*"))) == 1
-    speed = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["_Speed"]
+    speed = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["Speed"]
     assert speed["n_rows"] == pytest.approx(4 * 301, abs=4 * 10)  # the first process's share, twice
     shown = capfd.readouterr()
     assert shown.out == ""
@@ -558,7 +558,7 @@ from n3r.bundle import Bundle, train_bundle
 from n3r.features import TabularFeatures
 from n3r.schema import ColumnMap
 from n3r.tokenizer import NameTokenizer
-from n3r.processes import is_first_process
+from n3r.checkpoints import is_first_process
 
 out, rank = Path(sys.argv[1]), os.environ["RANK"]
 frames = {name: pl.read_parquet(out / f"{name}.parquet") for name in ("train", "val", "test")}

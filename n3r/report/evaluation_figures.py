@@ -160,16 +160,16 @@ def _largest(table: pl.DataFrame) -> tuple[int, int]:
 
 
 def ablation_forest(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
-    """Forest plot of `ablation.table`: what each departure from the legacy adds to its AUC and its speed.
+    """Forest plot of `ablation.table`: what each deviation from the legacy adds to its AUC and its speed.
 
     Triangles mark differences whose 95 % interval leaves zero out.
     """
-    require_columns(table, "departure", "n_seeds", "n", "n_positive", "auc", "difference", "low", "high")
-    base, rest = (table.filter(pl.col("departure").eq("none") == is_base) for is_base in (True, False))
+    require_columns(table, "deviation", "n_seeds", "n", "n_positive", "auc", "difference", "low", "high")
+    base, rest = (table.filter(pl.col("deviation").eq("none") == is_base) for is_base in (True, False))
     counts = (table["n"].max() or 0, table["n_positive"].max() or 0)
     with canvas(ax, forest_height(rest)) as ax:
         ax.axvline(0, color=GREY, lw=0.8)
-        rows = forest_rows(ax, rest, "departure", "Departures", counts)
+        rows = forest_rows(ax, rest, "deviation", "Deviations", counts)
         for at, row in enumerate(rows):
             low, high = row["low"], row["high"]
             known = low is not None

@@ -47,12 +47,12 @@ SCORED = (
 CHOSEN = "The rows on which the best epoch was chosen; a model should do about as well on test."
 FEW_FRAUDS = "Good overall can hide a country where a model fails. Few frauds make wide intervals."
 FUNCTION = (
-    "The weights that the legacy learned give the legacy's probabilities in n3r's model when all departures "
+    "The weights that the legacy learned give the legacy's probabilities in n3r's model when all deviations "
     "are off. With one on, what is larger than rounding is its doing, on the rows it concerns."
 )
 ALONE = (
-    "n3r trained with all departures off, as the legacy trains; then with each on alone, and with all. An "
-    "interval that holds 0 shows no effect on these rows; the departure may be for others, or for speed."
+    "n3r trained with all deviations off, as the legacy trains; then with each on alone, and with all. An "
+    "interval that holds 0 shows no effect on these rows; the deviation may be for others, or for speed."
 )
 UNMEASURED = "n/a: not on the way from a prepared row to a score, or not among those that were tried alone."
 REPEATABLE = "What it takes to get the same figures again."
@@ -111,8 +111,8 @@ def _sections(content: dict[str, Any], curves: Curves) -> Iterator[Section]:
     if content.get("tokenizer"):
         yield _tokenizer(content["tokenizer"])
     yield _data(content["data"], content.get("preparation") or {})
-    if found := content.get("departures"):
-        yield _departures(found, parity.get("ablation") or {})
+    if found := content.get("deviations"):
+        yield _deviations(found, parity.get("ablation") or {})
     if rows := list(_leaves(content.get("provenance") or {})):
         yield Section("Provenance", [], [Table("", ("", "value"), rows)], lead=REPEATABLE)
 
@@ -142,20 +142,20 @@ def _marketplaces(models: list[dict]) -> Section:
 
 
 def _parity(parity: dict[str, Any]) -> Iterator[Section]:
-    """The three levels: the same function, as good when trained, each departure alone."""
+    """The three levels: the same function, as good when trained, each deviation alone."""
     if parity.get("function"):
         yield _same_function(parity["function"])
     if parity.get("comparisons"):
         yield from comparison_sections(parity["comparisons"])
     if parity.get("ablation"):
-        yield _each_departure(parity["ablation"])
+        yield _each_deviation(parity["ablation"])
 
 
 def _same_function(function: dict[str, list[dict]]) -> Section:
     rows = [{"model": model, **row} for model, found in function.items() for row in found]
     columns = {
         "model": ("model", ""),
-        "departures that are on": ("departure", ""),
+        "deviations that are on": ("deviation", ""),
         "largest difference": ("largest", ".1e"),
         "mean": ("mean", ".1e"),
         "rows that moved": ("n_moved", ","),
@@ -166,9 +166,9 @@ def _same_function(function: dict[str, list[dict]]) -> Section:
     return Section("The same function?", [], [found], lead=FUNCTION)
 
 
-def _each_departure(ablation: dict[str, list[dict]]) -> Section:
+def _each_deviation(ablation: dict[str, list[dict]]) -> Section:
     columns = {
-        "departure": ("departure", ""),
+        "deviation": ("deviation", ""),
         "what it does": ("what", ""),
         "AUROC": ("auc", ".3f"),
         "difference to all off [95 %]": ("difference low high", "+.4f"),
@@ -181,15 +181,15 @@ def _each_departure(ablation: dict[str, list[dict]]) -> Section:
         frame = pl.DataFrame(rows, infer_schema_length=None)
         drawn.append((model, evaluation_figures.ablation_forest(frame)))
         tables.append(tabulate(model, columns, rows))
-    return Section("What does each departure do?", drawn, tables, lead=ALONE)
+    return Section("What does each deviation do?", drawn, tables, lead=ALONE)
 
 
-def _departures(found: list[dict], ablation: dict[str, list[dict]]) -> Section:
+def _deviations(found: list[dict], ablation: dict[str, list[dict]]) -> Section:
     columns = {"file": ("where", ""), "what is done otherwise, and why": ("what", "")}
     for model in ablation:
         columns[f"AUROC, {model} [95 %]"] = (f"{model}_difference {model}_low {model}_high", "+.4f")
     notes = [UNMEASURED] if ablation else []
-    return Section("Departures from the legacy", [], [tabulate("", columns, found)], notes)
+    return Section("Deviations from the legacy", [], [tabulate("", columns, found)], notes)
 
 
 def _training(models: list[dict]) -> Section:

@@ -99,7 +99,7 @@ ABLATED = pl.DataFrame(
         ("decay", 3, 900, 90, 0.80, 0.00, -0.01, 0.01, 1.01),
         ("precision", 3, 900, 90, 0.79, -0.01, -0.015, -0.005, 2.5),
     ],
-    schema=["departure", "n_seeds", "n", "n_positive", "auc", "difference", "low", "high", "speed_ratio"],
+    schema=["deviation", "n_seeds", "n", "n_positive", "auc", "difference", "low", "high", "speed_ratio"],
     orient="row",
 )
 
@@ -108,7 +108,7 @@ def words(ax) -> list[str]:
     return [text.get_text() for text in ax.texts]
 
 
-def test_ablation_forest_has_a_line_a_departure_and_marks_what_leaves_zero_out():
+def test_ablation_forest_has_a_line_a_deviation_and_marks_what_leaves_zero_out():
     ax = evaluation_figures.ablation_forest(ABLATED)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["scaling", "decay", "precision"]
     found = [(float(bar.lines[0].get_xdata()[0]), bar.lines[0].get_marker()) for bar in ax.containers]

@@ -60,7 +60,7 @@ def content(**changes):
         },
         "models": models,
         "parity": {"margin": 0.01, "comparisons": [compared]},
-        "departures": [{"where": "text.py", "what": "padding has no weight"}],
+        "deviations": [{"where": "text.py", "what": "padding has no weight"}],
         "provenance": {"versions": {"polars": "2.1.0"}, "seed": 7},
         **changes,
     }
@@ -206,7 +206,7 @@ def test_markup_and_formulas_in_names_stay_text(tmp_path):
     evil = copy.deepcopy(content(name=EVIL))
     evil["data"]["source"] = EVIL
     evil["preparation"]["warnings"] = [EVIL]
-    evil["departures"][0]["what"] = evil["provenance"][EVIL] = f"{EVIL} --> </svg>"
+    evil["deviations"][0]["what"] = evil["provenance"][EVIL] = f"{EVIL} --> </svg>"
     evil["models"][0] |= {"name": EVIL, "dimensions": {EVIL: EVIL}}
     evil["models"][0]["segments"][0]["segment"] = r"$\broken{$" + EVIL
     evil["parity"]["comparisons"][0]["model"] = '"><script>x</script>'
@@ -252,11 +252,11 @@ def test_absent_parts_are_left_out(tmp_path, page):
         "By marketplace",
         "n3r and legacy: which ranks better?",
         "Tokenizer",
-        "Departures from the legacy",
+        "Deviations from the legacy",
     ]
     parts += ["Provenance", "Rows dropped, and why", "Training"]
     assert set(parts) <= set(page.words)
-    empty = {"tokenizer": None, "parity": {}, "departures": [], "preparation": {}, "provenance": {}}
+    empty = {"tokenizer": None, "parity": {}, "deviations": [], "preparation": {}, "provenance": {}}
     for changes in ({}, empty):
         html, md = write_bare(tmp_path, **changes)
         assert not set(parts[:-1]) & set(Page(html).words)
@@ -330,9 +330,9 @@ def test_summary_has_six_columns_of_text():
 @given(st.text(), st.text())
 def test_any_text_survives(tmp_path_factory, name, what):
     folder = tmp_path_factory.getbasetemp() / "any"
-    departures = [{"where": name, "what": what}]
-    html, md = write_bare(folder, name=name, departures=departures)
-    assert json.loads((folder / "report.json").read_bytes())["departures"] == departures
+    deviations = [{"where": name, "what": what}]
+    html, md = write_bare(folder, name=name, deviations=deviations)
+    assert json.loads((folder / "report.json").read_bytes())["deviations"] == deviations
     assert len(Page(html).row("file")) == 2
     assert "<" not in md
 
