@@ -77,7 +77,7 @@ def bundle(model_class: str, folder: Path, **dimensions: Any) -> Bundle:
     tokenizer, _ = train_tokenizer(train.select(TEXT), config)
     features = TabularFeatures().fit(train, COLUMNS.numeric)
     torch.manual_seed(0)
-    sizes = {"vocab_size": VOCAB, "n_tab_features": len(features), **dimensions}
+    sizes = {"vocab_size": VOCAB, "n_tab_features": len(features), "knots": features.knots, **dimensions}
     rng = np.random.default_rng(0)
     risk = rng.random(5000)
     calibration = fit_calibration(rng.random(5000) < risk**2, np.column_stack([1 - risk, risk]))

@@ -79,8 +79,12 @@ class Bundle(NamedTuple):
 
         With `int8_rows`, prepared and labelled, a second graph has 8-bit weights, and what these change is
         measured on them. Of several processes only the first one writes, and the others do not wait for it.
-        Raises ValueError when the folder cannot be written and RuntimeError when there is no correct graph.
+        Raises ValueError when the folder cannot be written or the model does not scale as its features say,
+        and RuntimeError when there is no correct graph.
         """
+        is_scaled = self.features.knots is not None and self.model.config.n_tab_features > 0
+        if is_scaled != (self.model.scaling is not None):
+            raise ValueError("the model does not scale its features as they say: build it with their knots")
         if is_first_process():
             with atomic_folder(folder, "the bundle", MANIFEST, SafetensorError) as aside:
                 self._write(aside, int8_rows)
@@ -145,7 +149,7 @@ class Bundle(NamedTuple):
         except (KeyError, TypeError, ValidationError):
             raise ValueError(f"{folder / 'config.json'} does not describe a model and its training") from None
         with written_by(folder / "model.safetensors", "torch", writers):
-            model = _with_weights(model_config, folder / "model.safetensors")
+            model = _with_weights(model_config, features.knots, folder / "model.safetensors")
         with written_by(folder / "tokenizer.json", "tokenizers", writers):
             tokenizer = load_tokenizer(folder)
         measured, data = read_json(folder / "metrics.json"), config["data"]
@@ -178,13 +182,21 @@ def train_bundle(
         if len(splits[split])
     }
     pad_token = parts.tokenizer.pad_token
-    fitted = fit(model_config, datasets["train"], datasets.get("val"), parts.train_config, folder, pad_token)
+    fitted = fit(
+        model_config,
+        datasets["train"],
+        datasets.get("val"),
+        parts.train_config,
+        folder,
+        pad_token,
+        knots=parts.features.knots,
+    )
     calibration = _calibrate(fitted.model, datasets.get("val"), pad_token)
     data = {**parts.data, "splits": {name: _describe(frame) for name, frame in splits.items()}}
     return parts._replace(model=fitted.model, calibration=calibration, data=data), fitted
 
 
-def _with_weights(config: ModelConfig, path: Path) -> RiskModel:
+def _with_weights(config: ModelConfig, knots: np.ndarray | None, path: Path) -> RiskModel:
     """The model of a config with a file's weights; ValueError for other sizes, before any are allocated."""
     with torch.device("meta"):
         wanted = {name: list(tensor.shape) for name, tensor in RiskModel(config).state_dict().items()}
@@ -192,7 +204,7 @@ def _with_weights(config: ModelConfig, path: Path) -> RiskModel:
         found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no dict
     if found != wanted:
         raise ValueError("its weights are not of the sizes that config.json describes")
-    model = RiskModel(config)
+    model = RiskModel(config, knots=knots)
     model.load_state_dict(load_file(path))
     return model
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from n3r.files.json_io import explain
 from n3r.files.pretrained import architecture
 from n3r.fusion import FUSIONS, Widths
 from n3r.kernels import BiLSTM, Dropout
-from n3r.tabular import FeatureTokens, TabAE, TabularEncoder
+from n3r.tabular import FeatureTokens, QuantileMap, TabAE, TabularEncoder
 from n3r.text import (
     AttentionPool,
     CNNEncoder,
@@ -200,9 +201,12 @@ OWN_PARTS = Parts()
 
 
 class RiskModel(nn.Module):
-    """Any model class, built from its registry row, a config and a table of parts; returns logits (B, C)."""
+    """Any model class, built from its registry row, a config and a table of parts; returns logits (B, C).
 
-    def __init__(self, config: ModelConfig, parts: Parts = OWN_PARTS):
+    `knots`, those of the features, scale the features that they are of; without, these stay as they come.
+    """
+
+    def __init__(self, config: ModelConfig, parts: Parts = OWN_PARTS, knots: np.ndarray | None = None):
         super().__init__()
         row, fusion = MODEL_CLASSES[config.model_class], FUSIONS[config.fusion]
         drop = parts.dropout(config.dropout_rate)
@@ -210,8 +214,11 @@ class RiskModel(nn.Module):
         build = TEXTS[config.encoder].build
         self.texts = nn.ModuleList(build(config, parts, drop) for _ in range(row.n_texts))
         widths = [Widths(text.d_out, text.d_tokens) for text in self.texts]
-        self.tabular = self.feature_tokens = None
+        self.tabular = self.feature_tokens = self.scaling = None
         if config.n_tab_features:
+            if knots is not None and knots.shape[1] > config.n_tab_features:
+                raise ValueError(f"knots of {knots.shape[1]} features for {config.n_tab_features}")
+            self.scaling = None if knots is None else QuantileMap(knots)
             d, n = self.texts[0].d_out, config.n_tab_features
             self.tabular = row.tabular(n, d, drop, config.n_tab_bins)
             if fusion.needs_tokens:
@@ -237,6 +244,7 @@ class RiskModel(nn.Module):
         return self.head(self.fusion(modalities))
 
     def _look_at_features(self, x: Tensor) -> Modality:
+        x = self.scaling(x) if self.scaling else x
         vector = self.tabular(x)  # (B, D)
         tokens = self.feature_tokens(x) if self.feature_tokens else vector[:, None]  # (B, F or 1, D)
         return Modality(vector, tokens, torch.ones_like(tokens[:, :, 0], dtype=torch.bool))
@@ -416,9 +424,9 @@ def configure(model_class: str, **dimensions: Any) -> ModelConfig:
         raise ValueError(explain(error, ModelConfig.model_fields)) from None
 
 
-def model_select(model_class: str, **dimensions: Any) -> RiskModel:
+def model_select(model_class: str, knots: np.ndarray | None = None, **dimensions: Any) -> RiskModel:
     """A new model of a class, of the dimensions that `configure` gives; a pretrained one has its weights."""
-    return RiskModel(configure(model_class, **dimensions)).load_pretrained()
+    return RiskModel(configure(model_class, **dimensions), knots=knots).load_pretrained()
 
 
 LSTM2Risk = partial(model_select, "lstm2risk")

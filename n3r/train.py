@@ -152,8 +152,9 @@ def fit(
     folder: Path,
     pad_token: int,
     parts: Parts = OWN_PARTS,
+    knots: np.ndarray | None = None,
 ) -> Fitted:
-    """Train a new model of `model_config` and return it as of its best epoch.
+    """Train a new model of `model_config`, with the features' `knots`, and return it as of its best epoch.
 
     `folder` keeps checkpoints and TensorBoard's files; when it holds those of a training of the same configs,
     code and data, this one goes on from its last epoch, else it replaces them. Raises ValueError before
@@ -163,7 +164,7 @@ def fit(
     NOTE[DIFF] the legacy has no validation rows and keeps its last epoch; here that is so without `val`.
     """
     _check(model_config, train, val, config)
-    arguments = model_config, train, val, config, Path(folder), pad_token, parts
+    arguments = model_config, train, val, config, Path(folder), pad_token, parts, knots
     if config.processes > 1 and "WORLD_SIZE" not in os.environ:
         checkpoints.launch(config.processes, _train, *arguments)
     else:
@@ -171,7 +172,7 @@ def fit(
     last = checkpoints.load(folder, "last")
     kept = checkpoints.load(folder, "best") if val else last
     with torch.random.fork_rng():
-        model = RiskModel(model_config, parts)
+        model = RiskModel(model_config, parts, knots)
     weights = {name: value for name, value in kept["state_dict"].items() if name.startswith("model.")}
     model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
     speed = checkpoints.Speed()
@@ -188,15 +189,16 @@ def _train(
     folder: Path,
     pad_token: int,
     parts: Parts,
+    knots: np.ndarray | None,
 ) -> None:
     """Train and leave checkpoints in `folder`; every process of a group runs this."""
     collate, share = collate_for(model_config, pad_token), checkpoints.share()
     settings = [model_config.model_dump(), config.model_dump(), [part.__qualname__ for part in parts]]
     arrays = [array for data in (train, val) if data is not None for array in data.arrays]
-    plan = checkpoints.plan(settings, arrays)
+    plan = checkpoints.plan(settings, arrays if knots is None else [knots, *arrays])
     with torch.random.fork_rng(), checkpoints.quiet(), keep_memory():
         torch.manual_seed(config.seed)
-        module = RiskModule(RiskModel(model_config, parts).load_pretrained(), config, plan)
+        module = RiskModule(RiskModel(model_config, parts, knots).load_pretrained(), config, plan)
         resumed = checkpoints.resumable(folder, plan)
         trainer = checkpoints.trainer(
             folder,

@@ -56,7 +56,11 @@ def bundle(request, frame):
     features = TabularFeatures().fit(frame, COLUMNS.numeric)
     torch.manual_seed(0)
     model = model_select(
-        request.param, vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **SMALL[request.param]
+        request.param,
+        knots=features.knots,
+        vocab_size=tokenizer.vocab_size,
+        n_tab_features=len(features),
+        **SMALL[request.param],
     )
     return Bundle(model.eval(), tokenizer, features, COLUMNS, TrainConfig(), {"test": {"auroc": 0.5}})
 

@@ -49,7 +49,8 @@ def rows(names) -> pl.DataFrame:
 def folder(rows, tokenizer, tmp_path_factory) -> Path:
     features = TabularFeatures().fit(rows, ["amount"])
     sizes = {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 1}
-    model = model_select("lstm2risk", vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **sizes)
+    sizes |= {"vocab_size": tokenizer.vocab_size, "n_tab_features": len(features), "knots": features.knots}
+    model = model_select("lstm2risk", **sizes)
     folder = tmp_path_factory.mktemp("bundle") / "model"
     Bundle(model.eval(), tokenizer, features, COLUMNS, TrainConfig(), {}).save(folder)
     return folder

@@ -238,7 +238,8 @@ def train_with(
     config = _train_config(on, bundle.train_config, seed)
     val = rows.get("val") if "best_epoch" in on else None
     parts = parts_without(name for name in made if name not in on)
-    fitted = fit(model_config, rows["train"], val, config, folder, tokenizer.pad_token, parts)
+    knots = features_with(on, bundle.features).knots
+    fitted = fit(model_config, rows["train"], val, config, folder, tokenizer.pad_token, parts, knots)
     scores = predict(fitted.model, rows["test"], tokenizer.pad_token, BATCH_SIZE)
     return Trained(scores[:, 1], fitted.orders_per_second)
 

@@ -80,7 +80,7 @@ def a_bundle(splits, model_class: str, **training) -> Bundle:
     settings = {"epochs": 2, "batch_size": 32, "lr": 1e-2, "precision": "bfloat16", **training}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = RiskModel(config).eval()
+        model = RiskModel(config, knots=features.knots).eval()
     return Bundle(model, tokenizer, features, COLUMNS, TrainConfig(**settings), {})
 
 

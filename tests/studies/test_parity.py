@@ -92,7 +92,7 @@ def trained(request, splits, tmp_path_factory) -> tuple[Bundle, beside.LegacyRun
     features = TabularFeatures().fit(splits["train"], COLUMNS.numeric)
     sizes = {"vocab_size": tokenizer.vocab_size, "n_tab_features": len(features), "n_tab_bins": 24}
     torch.manual_seed(0)
-    model = RiskModel(configure(request.param, **sizes, **SMALL[request.param])).eval()
+    model = RiskModel(configure(request.param, **sizes, **SMALL[request.param]), knots=features.knots).eval()
     config = TrainConfig(epochs=3, batch_size=32, lr=1e-2, precision="float32")
     bundle = Bundle(model, tokenizer, features, COLUMNS, config, {})
     return bundle, beside.train_beside(bundle, splits, tmp_path_factory.mktemp("legacy"), progress=False)
