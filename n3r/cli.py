@@ -412,12 +412,12 @@ def _headlines(folder: Path) -> None:
         typer.echo(f"{found['headline']}\nreport: {found['report']}")
 
 
-def _say_surprise(folder: Path) -> None:
-    """Print what a language model's surprise is worth, alone and beside LSTM2Risk."""
+def _say_surprisal(folder: Path) -> None:
+    """Print what a language model's surprisal is worth, alone and beside LSTM2Risk."""
     found = pipeline.read_metrics(folder, "07_custom_transformer")
     for what, auc in found["alone"].items():
         typer.echo(
-            f"surprise in {what}, alone: AUROC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]"
+            f"surprisal in {what}, alone: AUROC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]"
         )
     typer.echo(found["sentence"])
 
@@ -425,7 +425,7 @@ def _say_surprise(folder: Path) -> None:
 SUMMARIES = {
     "05_parity": _summarise,
     "06_multimodal": _compare_classes,
-    "07_custom_transformer": _say_surprise,
+    "07_custom_transformer": _say_surprisal,
     "08_evaluate": _headlines,
 }
 

@@ -143,6 +143,14 @@ def test_commands_and_links_of_a_page_exist(page):
         assert {word for word in words if re.match("-{1,2}[a-z]", word)} <= options, line
 
 
+def test_ci_runs_make_test_and_every_test_draws_what_the_profile_says():
+    assert "exec make test" in (ROOT / ".ci" / "run").read_text()
+    own = [name for name in TRACKED if name.startswith("tests/") and name.endswith(".py")]
+    override = re.compile(r"^@settings|max_examples=", re.MULTILINE)
+    found = [name for name in own if (ROOT / name).is_file() and override.search((ROOT / name).read_text())]
+    assert set(found) == {"tests/conftest.py", "tests/test_repo.py"}
+
+
 def test_no_path_of_one_machine_and_no_registry_host():
     found = []
     for name in TRACKED:
