@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
     ["schema"],
-    ["clean", "spelling", "metrics", "calibrate", "card", "kernels"],
+    ["clean", "spelling", "identity", "metrics", "calibrate", "card", "kernels"],
     ["tables", "preprocess", "rows", "tokenizer", "vocabulary", "features"],
     ["data", "text"],
     ["bert", "tabular", "fusion"],
