@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -62,7 +63,8 @@ def bundle(request, frame):
         n_tab_features=len(features),
         **SMALL[request.param],
     )
-    return Bundle(model.eval(), tokenizer, features, COLUMNS, TrainConfig(), {"test": {"auroc": 0.5}})
+    recipe = (tokenizer, features, COLUMNS, TrainConfig())
+    return Bundle(*recipe, model=model.eval(), metrics={"test": {"auroc": 0.5}})
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_unlabelled_rows_are_scored(bundle, frame):
 
 def test_saving_replaces_and_leaves_nothing_beside(bundle, tmp_path):
     bundle.save(tmp_path / "model")
-    bundle._replace(metrics={"again": True}).save(tmp_path / "model")
+    replace(bundle, metrics={"again": True}).save(tmp_path / "model")
     assert Bundle.load(tmp_path / "model").metrics == {"again": True}
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

@@ -52,7 +52,7 @@ def folder(rows, tokenizer, tmp_path_factory) -> Path:
     sizes |= {"vocab_size": tokenizer.vocab_size, "n_tab_features": len(features), "knots": features.knots}
     model = model_select("lstm2risk", **sizes)
     folder = tmp_path_factory.mktemp("bundle") / "model"
-    Bundle(model.eval(), tokenizer, features, COLUMNS, TrainConfig(), {}).save(folder)
+    Bundle(tokenizer, features, COLUMNS, TrainConfig(), model=model.eval()).save(folder)
     return folder
 
 

@@ -554,7 +554,7 @@ sys.path.insert(0, "tests")
 from conftest import made_up_names, planted_orders
 import test_train as t
 from n3r import tables
-from n3r.bundle import Bundle, train_bundle
+from n3r.bundle import Recipe, train_bundle
 from n3r.features import TabularFeatures
 from n3r.schema import ColumnMap
 from n3r.tokenizer import NameTokenizer
@@ -567,9 +567,9 @@ features = TabularFeatures().fit(frames["train"], columns.numeric)
 tokenizer = NameTokenizer.load(out)
 model = t.model_config(vocab_size=tokenizer.vocab_size, n_tab_features=len(features))
 config = t.settings(epochs=2)
-parts = Bundle(None, tokenizer, features, columns, config, {})
+recipe = Recipe(tokenizer, features, columns, config)
 time.sleep(2 * int(rank))  # defect 44: the ranks are seconds apart
-bundle, fitted = train_bundle(model, frames, parts, out / "fit")
+bundle, fitted = train_bundle(model, frames, recipe, out / "fit")
 bundle.save(out / "bundle")
 torch.save(fitted.model.state_dict(), out / f"weights.{rank}")
 (out / f"history.{rank}").write_text(str(fitted.history))

@@ -69,7 +69,7 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 import polars as pl
-from n3r.bundle import Bundle, train_bundle
+from n3r.bundle import Recipe, train_bundle
 from n3r.features import TabularFeatures
 from n3r.model import configure
 from n3r.preprocess import prepare
@@ -84,9 +84,9 @@ tokenizer, _ = train_tokenizer(train.select(columns.all_text), TokenizerConfig(m
 features = TabularFeatures().fit(train, columns.numeric)
 small = {"embedding_size": 8, "hidden_size": 8, "n_lstm_layers": 1}
 config = configure("lstm2risk", vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **small)
-parts = Bundle(None, tokenizer, features, prepared.column_map, TrainConfig(epochs=1, precision="float32"), {})
+recipe = Recipe(tokenizer, features, prepared.column_map, TrainConfig(epochs=1, precision="float32"))
 place = Path(sys.argv[1])
-train_bundle(config, prepared.splits, parts, place / "training")[0].save(place / "bundle")
+train_bundle(config, prepared.splits, recipe, place / "training")[0].save(place / "bundle")
 for path in sorted((place / "bundle").iterdir()):
     print(path.name, sha256(path.read_bytes()).hexdigest())
 """
