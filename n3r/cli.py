@@ -159,7 +159,7 @@ def evaluate(
         list[str] | None, typer.Option("-p", help="KEY=VALUE: fpr, cost_missed, cost_alarm, n_slices, seed")
     ] = None,
 ) -> None:
-    """Report on one model's scores: what it catches and costs, calibration, drift, failures, fairness."""
+    """Report on one model's scores: what it catches, what it costs, calibration, drift, errors, fairness."""
     from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
     from n3r.evaluation.scored import labels_of, only_model, with_labels
     from n3r.report.evaluation import headline, write_evaluation
@@ -405,12 +405,12 @@ def _headlines(folder: Path) -> None:
         typer.echo(f"{found['headline']}\nreport: {found['report']}")
 
 
-def _say_surprise(folder: Path) -> None:
-    """Print what a language model's surprise is worth, alone and beside LSTM2Risk."""
+def _say_surprisal(folder: Path) -> None:
+    """Print what a language model's surprisal is worth, alone and beside LSTM2Risk."""
     found = pipeline.read_metrics(folder, "07_custom_transformer")
     for what, auc in found["alone"].items():
         typer.echo(
-            f"surprise in {what}, alone: AUROC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]"
+            f"surprisal in {what}, alone: AUROC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]"
         )
     typer.echo(found["sentence"])
 
@@ -418,7 +418,7 @@ def _say_surprise(folder: Path) -> None:
 SUMMARIES = {
     "05_parity": _summarise,
     "06_multimodal": _compare_classes,
-    "07_custom_transformer": _say_surprise,
+    "07_custom_transformer": _say_surprisal,
     "08_evaluate": _headlines,
 }
 

@@ -6,15 +6,16 @@ Decisions:
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from n3r.files.atomic import atomic_file
 
+Model = TypeVar("Model", bound=BaseModel)
 MAX_JSON = 1 << 26  # bytes of a JSON file; the tokenizer of 50,000 tokens has 4 MB
 MOST_TOLD = 10  # problems of one kind, or values, in a message
 
@@ -40,6 +41,20 @@ def read_json(path: str | Path, most: int = MAX_JSON) -> Any:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path} cannot be read as JSON: {reason}") from None
+
+
+def read_model(path: str | Path, kind: type[Model], over: Mapping[str, Any] | None = None) -> Model:
+    """The pydantic model of a JSON file, with other values over the file's; raises as `read_json` does.
+
+    One ValueError names the file and every key at fault.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object")
+    try:
+        return kind(**content | dict(over or {}))
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(error, kind.model_fields)}") from None
 
 
 def write_json(path: str | Path, content: Any) -> None:
