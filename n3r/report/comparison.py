@@ -8,8 +8,9 @@ from typing import Any
 from n3r.estimate import NOT_ENOUGH, bounded
 from n3r.files.json_io import plain
 from n3r.report import evaluation_figures, figures
-from n3r.report.page import Page, Section, drawable, glossary, show, tabulate, write_page
+from n3r.report.page import Page, Section, glossary, show, tabulate, write_page
 from n3r.report.parts import COUNTS, Scores, curves, frame, interval
+from n3r.report.style import drawable
 
 MODEL = {"model": ("model", "")}
 LEAD = (

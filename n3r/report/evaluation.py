@@ -13,8 +13,9 @@ from n3r.estimate import NOT_ENOUGH
 from n3r.files.json_io import plain
 from n3r.metrics import ALPHA
 from n3r.report import evaluation_figures, figures
-from n3r.report.page import Page, Section, cell, drawable, glossary, show, tabulate, write_page
+from n3r.report.page import Page, Section, cell, glossary, show, tabulate, write_page
 from n3r.report.parts import COUNTS, FEW_FRAUDS, Scores, attained, curves, frame, interval
+from n3r.report.style import drawable
 
 Content = Mapping[str, Any]
 N_SHOWN = 20  # traits of the table; all are in the JSON
@@ -149,14 +150,14 @@ WORDS = (
 
 
 def write_evaluation(content: Content, scores: Scores, folder: Path, stem: str) -> Path:
-    """Write <stem>.html, .md and .json into a folder; return the page's path.
+    """Write <stem>.html, .md, .json and its curves into a folder; return the page's path.
 
     content: that of `evaluation.evaluate_model` with the model's `name`, and where known `attacks` and
     `learning`. Raises ValueError naming the folder when it cannot be written.
     """
     content = plain(dict(content))
-    parts = _tiles(content), list(_sections(content, scores))
-    page = Page(content["name"], headline(content), *parts, glossary(*WORDS))
+    sections, pictures = list(_sections(content, scores)), figures.ranking(scores)
+    page = Page(content["name"], headline(content), _tiles(content), sections, glossary(*WORDS), pictures)
     return write_page(page, content, folder, stem)
 
 

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from n3r.estimate import bounded
 from n3r.report import figures
-from n3r.report.page import drawable
+from n3r.report.style import drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,12 +31,8 @@ def frame(rows: Iterable[Mapping[str, Any]], name: str | None = None) -> pl.Data
 
 
 def curves(scores: Scores) -> "list[tuple[str, Axes]]":
-    """The ROC and the precision-recall curve of each model, with their captions."""
-    named = {drawable(name): pair for name, pair in scores.items()}
-    return [
-        ("Frauds caught for legitimate orders flagged", figures.roc(named)),
-        ("How many of the flagged orders are fraud", figures.precision_recall(named)),
-    ]
+    """The curves of a ranking, with their captions."""
+    return [(figures.CAPTIONS[name], axes) for name, axes in figures.ranking(scores).items()]
 
 
 def attained(auroc: float | None, oracle: float | None) -> float | None:

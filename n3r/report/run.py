@@ -59,7 +59,7 @@ WORDS += ("Spearman's rank correlation", "Flip", "McNemar", "n/a")
 
 
 def write_report(content: dict[str, Any], scores: Curves, folder: Path) -> Path:
-    """Write report.html, report.md and report.json into a folder; return the page's path.
+    """Write report.html, .md, .json and the test rows' curves into a folder; return the page's path.
 
     content: JSON types. scores: {"val" | "test": {model: (labels, probabilities)}}.
     Raises ValueError naming the folder when it cannot be written; then it is left as it was.
@@ -67,7 +67,8 @@ def write_report(content: dict[str, Any], scores: Curves, folder: Path) -> Path:
     content = plain(content, sort_keys=True)
     name = f"{content['name']}: risk of a first order being fraud"
     models = content.get("models") or []
-    page = Page(name, headline(content), _tiles(models), list(_sections(content, scores)), glossary(*WORDS))
+    sections, pictures = list(_sections(content, scores)), figures.ranking(scores.get("test") or {})
+    page = Page(name, headline(content), _tiles(models), sections, glossary(*WORDS), pictures)
     return write_page(page, content, folder, "report")
 
 
@@ -115,7 +116,7 @@ def _sections(content: dict[str, Any], scores: Curves) -> Iterator[Section]:
 
 def _ranking(title: str, lead: str, split: str, models: list[dict], scores: Curves) -> Section:
     scored = scores.get(split) or {}
-    drawn = curves(scored) if scored else []
+    drawn = curves(scored)
     best = _best(models, split)
     if best and best["name"] in scored:
         drawn.append((f"Scores of {best['name']}", figures.score_distribution(*scored[best["name"]])))
