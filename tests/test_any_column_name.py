@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from n3r import tables
-from n3r.bundle import Bundle, train_bundle
+from n3r.bundle import Recipe, train_bundle
 from n3r.evaluation.comparison import compare
 from n3r.evaluation.evaluate import evaluate_model
 from n3r.evaluation.scored import beside, only_model, with_labels
@@ -65,8 +65,8 @@ def whole_run(names, folder):
     sizes = {"embedding_size": 4, "hidden_size": 4, "n_lstm_layers": 1, "n_tab_features": len(features)}
     config = configure("lstm2risk", vocab_size=tokenizer.vocab_size, **sizes)
     settings = TrainConfig(epochs=1, batch_size=64, precision="float32")
-    parts = Bundle(None, tokenizer, features, columns, settings, {})
-    bundle, _ = train_bundle(config, splits, parts, folder / "training")
+    recipe = Recipe(tokenizer, features, columns, settings)
+    bundle, _ = train_bundle(config, splits, recipe, folder / "training")
     bundle.save(folder / "bundle")
     predictions = bundle.predictions(splits["test"])
     tables.write(predictions, folder / "predictions.parquet")

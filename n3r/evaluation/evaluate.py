@@ -168,7 +168,10 @@ def _calibration(test: pl.DataFrame, seed: int) -> dict[str, Any]:
     for name in (SCORE, CALIBRATED):
         if name in test.columns:
             summary = calibration.calibration_summary(y, test[name], seed=seed)
-            found[name] = {"bins": calibration.reliability(y, test[name]).to_dicts(), "summary": summary}
+            found[plain(name)] = {
+                "bins": calibration.reliability(y, test[name]).to_dicts(),
+                "summary": summary,
+            }
             if _has_oracle(test):
                 bins = calibration.posterior_bins(test[name], test[ORACLE]).to_dicts()
                 summary = calibration.against_posterior(test[name], test[ORACLE])
