@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from n3r.fusion import FUSIONS, Concat, CrossAttention, Gate, Mixture, Widths
+from n3r.fusion import FUSIONS, Concat, CrossAttention, Gate, Mixture, Widths, build_fusion
 from n3r.kernels import Dropout
 from n3r.text import Modality
 
@@ -21,7 +21,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def fusion(name: str, n: int, d: int = D, widths: list[Widths] = WIDTHS) -> nn.Module:
     """A fusion of `n` modalities in eval mode, none of whose parameters is a neutral 0 or 1."""
-    module = FUSIONS[name](widths[:n], d, HEADS, Dropout(0.5))
+    module = build_fusion(name, widths[:n], d, HEADS, Dropout(0.5))
     draw = generator()
     with torch.no_grad():
         for parameter in module.parameters():
