@@ -144,7 +144,7 @@ def preprocess_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
 def memory_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
     """Peak memory of a training on a hundredth, a tenth and all of the orders."""
     runs = []
-    for n in (max(2000, n_rows // 100), max(2000, n_rows // 10), n_rows):
+    for n in sorted({max(2000, n_rows // 100), max(2000, n_rows // 10), n_rows}):
         with tempfile.TemporaryDirectory() as folder:
             found = prepare(generate_orders(n, seed=0).lazy(), ColumnMap.from_file(COLUMNS))
             tables.write_splits(Path(folder) / "data", found.splits, found.column_map)

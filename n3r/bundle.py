@@ -130,10 +130,8 @@ class Bundle(NamedTuple):
         if self.model.config.n_classes > 2:
             return moved
         paired = paired_auc(rows[LABEL].to_numpy(), scores[small][:, 1], scores[graph][:, 1])
-        own = ("difference", "low", "high")
-        return {**moved, "auroc": paired.auc_b, "auroc_int8": paired.auc_a} | {
-            name: getattr(paired, name) for name in own
-        }
+        aucs = {"auroc": paired.auc_b, "auroc_int8": paired.auc_a}
+        return {**moved, **aucs, **paired.difference.columns("difference")}
 
     @classmethod
     def load(cls, folder: Path, most_bytes: int = MOST_BYTES) -> "Bundle":

@@ -159,7 +159,7 @@ def evaluate(
         list[str] | None, typer.Option("-p", help="KEY=VALUE: fpr, cost_missed, cost_alarm, n_slices, seed")
     ] = None,
 ) -> None:
-    """Report on one model's scores: what it catches and costs, calibration, drift, failures, fairness."""
+    """Report on one model's scores: what it catches, what it costs, calibration, drift, errors, fairness."""
     from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
     from n3r.evaluation.scored import labels_of, only_model, with_labels
     from n3r.report.evaluation import headline, write_evaluation

@@ -266,9 +266,10 @@ def _kernels(*held: int) -> type:
 
 def _collapse_bars(executed: Path) -> None:
     """Keep of each progress bar in an executed notebook only its last state."""
-    if not executed.is_file():
+    try:
+        book = json.loads(executed.read_text())
+    except (FileNotFoundError, ValueError):  # stopped before papermill wrote it, or while
         return
-    book = json.loads(executed.read_text())
     for cell in book["cells"]:
         for output in cell.get("outputs", []):
             if output["output_type"] == "stream":

@@ -292,7 +292,9 @@ def test_a_tokenizer_of_the_wrong_kind(messages, model_class, tmp_path):
     refused(messages, model_class, tmp_path, f"not for a tokenizer of the kind '{other}'", tokenizer=wrong)
 
 
-@pytest.mark.parametrize("model_class", CHOSEN)
+@pytest.mark.parametrize(
+    "model_class", [CHOSEN[0], *(pytest.param(c, marks=pytest.mark.slow) for c in CHOSEN[1:])]
+)
 def test_a_bundle_with_a_tokenizer_of_the_other_kind_does_not_score(trained, messages, model_class, tmp_path):
     """Not even one whose manifest was made again."""
     bundle, rows = trained[model_class][0], messages.splits["test"]

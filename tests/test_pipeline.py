@@ -180,6 +180,7 @@ def test_three_classes_are_for_step_06(tmp_path):
     assert done.returncode == 2 and "3 classes" in done.stderr and "run 06" in done.stderr
 
 
+@pytest.mark.slow
 def test_model_classes_side_by_side_on_reviews(tmp_path):
     """Step 06 through the command, on the first rows of real reviews; titles are the second text."""
     reviews = ROOT.parent / "shared" / "data" / "womens_reviews" / "reviews.parquet"

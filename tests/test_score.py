@@ -263,7 +263,10 @@ def test_three_classes_have_a_column_each(made):
 def test_eight_bit_weights_are_measured_and_close(made):
     _, folder = made("lstm2risk")
     measured = json.loads((folder / "metrics.json").read_text())["int8"]
-    assert measured["rows"] == 60 and measured["low"] <= measured["difference"] <= measured["high"]
+    assert (
+        measured["rows"] == 60
+        and measured["difference_low"] <= measured["difference"] <= measured["difference_high"]
+    )
     assert measured["auroc_int8"] - measured["auroc"] == pytest.approx(measured["difference"])
     rows = prepared(60, seed=2)
     exact, small = (Scorer(folder, int8=small).score(rows)["score"].to_numpy() for small in (False, True))

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from n3r.files.json_io import plain
-from n3r.metrics import NOT_ENOUGH
+from n3r.metrics import ALPHA, NOT_ENOUGH, bounded
 from n3r.report import evaluation_figures, figures
 from n3r.report.page import Page, Section, Table, cell, drawable, glossary, show, tabulate, write_page
 
@@ -19,37 +19,43 @@ Content = Mapping[str, Any]
 N_SHOWN = 20  # traits of the table; all are in the JSON
 Scores = Mapping[str, tuple[ArrayLike, ArrayLike]]  # model -> labels, scores of the test rows
 
+
+def _interval(name: str, spec: str) -> tuple[str, str]:
+    """A column with a figure and the ends of its interval."""
+    return " ".join(bounded(name)), spec
+
+
 COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
 NOTE = {"note": ("note", "")}
 MODELS = {
     "model": ("name", ""),
-    "AUROC [95 %]": ("auroc auroc_low auroc_high", ".3f"),
-    "this model's lead [95 %]": ("difference low high", "+.4f"),
+    "AUROC [95 %]": _interval("auroc", ".3f"),
+    "this model's lead [95 %]": _interval("difference", "+.4f"),
     "p": ("p_value", "p"),
-    "AP [95 %]": ("average_precision average_precision_low average_precision_high", ".3f"),
+    "AP [95 %]": _interval("average_precision", ".3f"),
     "recall at 1 % FPR": ("recall_at_fpr_1", "%"),
     "at 5 %": ("recall_at_fpr_5", "%"),
     "log loss": ("log_loss", ".3f"),
     "Brier": ("brier", ".4f"),
 }
 OPERATING = {
-    "good orders stopped, at most": ("fpr", "%"),
+    "legitimate orders flagged, at most": ("fpr", "%"),
     "threshold": ("threshold", ".4f"),
-    "recall [95 %]": ("recall recall_low recall_high", "%"),
-    "precision [95 %]": ("precision precision_low precision_high", "%"),
-    "orders stopped": ("stopped", "%"),
+    "recall [95 %]": _interval("recall", "%"),
+    "precision [95 %]": _interval("precision", "%"),
+    "orders flagged": ("flagged", "%"),
 }
 TOP = {
     "top share of orders": ("share", "%"),
     "orders": ("n_orders", ","),
-    "precision [95 %]": ("precision precision_low precision_high", "%"),
-    "capture [95 %]": ("capture capture_low capture_high", "%"),
-    "lift [95 %]": ("lift lift_low lift_high", ".1f"),
+    "precision [95 %]": _interval("precision", "%"),
+    "capture [95 %]": _interval("capture", "%"),
+    "lift [95 %]": _interval("lift", ".1f"),
 }
 THRESHOLDS = {
     "threshold": ("threshold", ".4f"),
-    "orders stopped": ("n_stopped", ","),
-    "of all": ("stopped", "%"),
+    "orders flagged": ("n_flagged", ","),
+    "of all": ("flagged", "%"),
     "frauds caught": ("n_caught", ","),
     "missed": ("n_missed", ","),
     "false alarms": ("n_false_alarms", ","),
@@ -60,45 +66,45 @@ THRESHOLDS = {
 }
 BINS = {
     "mean score": ("mean_score", ".4f"),
-    "fraud [95 %]": ("observed low high", "%"),
+    "fraud [95 %]": _interval("observed", "%"),
     **COUNTS,
 }
 GROUP = {
-    "AUROC [95 %]": ("auroc auroc_low auroc_high", ".3f"),
-    "recall [95 %]": ("recall recall_low recall_high", "%"),
-    "false-positive rate [95 %]": ("fpr fpr_low fpr_high", "%"),
-    "orders stopped [95 %]": ("alert_rate alert_rate_low alert_rate_high", "%"),
+    "AUROC [95 %]": _interval("auroc", ".3f"),
+    "recall [95 %]": _interval("recall", "%"),
+    "false-positive rate [95 %]": _interval("fpr", "%"),
+    "orders flagged [95 %]": _interval("alert_rate", "%"),
     "fraud": ("fraud_rate", "%"),
-    "observed / expected [95 %]": ("ratio ratio_low ratio_high", ".2f"),
+    "observed / expected [95 %]": _interval("ratio", ".2f"),
     **COUNTS,
     **NOTE,
 }
 SUMMARY = {
     "of the": ("of", ""),
-    "Brier [95 %]": ("brier brier_low brier_high", ".4f"),
+    "Brier [95 %]": _interval("brier", ".4f"),
     "skill": ("brier_skill", "%"),
     "ECE": ("ece", ".4f"),
-    "by chance up to": ("ece_chance_high", ".4f"),
-    "observed / expected [95 %]": ("observed_expected observed_expected_low observed_expected_high", ".2f"),
-    "slope [95 %]": ("slope slope_low slope_high", ".2f"),
+    "by chance up to": ("ece_null_high", ".4f"),
+    "observed / expected [95 %]": _interval("observed_expected", ".2f"),
+    "slope [95 %]": _interval("slope", ".2f"),
     "error against the known risk": ("posterior_mean_absolute_error", ".4f"),
 }
 TRAITS = {
     "trait": ("trait", ""),
     **COUNTS,
-    "AUROC within [95 %]": ("auroc low high", ".3f"),
-    "frauds missed": ("missed", ","),
-    "how many times as often [95 %]": ("missed_ratio missed_low missed_high", ".2f"),
+    "AUROC within [95 %]": _interval("auroc", ".3f"),
+    "frauds missed": ("n_missed", ","),
+    "how many times as often [95 %]": _interval("missed_ratio", ".2f"),
     "p": ("missed_p_holm", "p"),
-    "false alarms": ("alarms", ","),
-    "times as often [95 %]": ("alarm_ratio alarm_low alarm_high", ".2f"),
-    "p ": ("alarm_p_holm", "p"),
+    "false alarms": ("n_alarms", ","),
+    "times as often [95 %]": _interval("alarms_ratio", ".2f"),
+    "p ": ("alarms_p_holm", "p"),
 }
 SHAPES = {
     "field": ("field", ""),
     "shape": ("shape", ""),
     "rows": ("n", ","),
-    "of these failures": ("share", "%"),
+    "of these errors": ("share", "%"),
     "of all rows of the class": ("class_share", "%"),
 }
 DISPARITIES = {
@@ -108,8 +114,8 @@ DISPARITIES = {
     "of all rows": ("overall", "%"),
     "lowest rate": ("smallest", "%"),
     "highest rate": ("largest", "%"),
-    "disparity ratio [95 %]": ("ratio low high", ".2f"),
-    "by chance": ("chance_ratio", ".2f"),
+    "disparity ratio [95 %]": _interval("ratio", ".2f"),
+    "by chance": ("null_ratio", ".2f"),
     "p": ("p_holm", "p"),
     "groups": ("n_groups", ","),
     "left out": ("n_left_out", ","),
@@ -118,22 +124,22 @@ ATTACKS = {
     "attack": ("attack", ""),
     "system": ("system", ""),
     "strength": ("strength", ".2f"),
-    "AUROC [95 %]": ("auroc low high", ".3f"),
-    "change [95 %]": ("difference difference_low difference_high", "+.4f"),
+    "AUROC [95 %]": _interval("auroc", ".3f"),
+    "change [95 %]": _interval("difference", "+.4f"),
     "still caught": ("still_caught", "%"),
 }
 LEARNING = {
     "model": ("model", ""),
     "training rows": ("n_rows", ","),
     "frauds among them": ("n_frauds", ","),
-    "AUROC [95 %]": ("auroc low high", ".3f"),
+    "AUROC [95 %]": _interval("auroc", ".3f"),
     "of the attainable lift": ("attained", "%"),
 }
 DRIFT = {
     "column": ("column", ""),
     "verdict": ("verdict", ""),
     "PSI": ("psi", ".3f"),
-    "by chance": ("chance", ".3f"),
+    "by chance": ("null_level", ".3f"),
     "missing in train": ("missing_train", "%"),
     "in test": ("missing_test", "%"),
 }
@@ -170,16 +176,15 @@ def headline(content: Content) -> str:
     parts = [f"{content['name']} reaches an AUROC of {auroc} on {own['n']:,} test orders"]
     if point and point["recall"] is not None:
         caught = cell(point, *OPERATING["recall [95 %]"])
-        parts.append(
-            f"it catches {caught} of frauds when {show(point['fpr'], '%')} of good orders may be stopped"
-        )
-    if rivals := [
+        allowed = f"{show(point['fpr'], '%')} of legitimate orders may be flagged"
+        parts.append(f"it catches {caught} of frauds when {allowed}")
+    if others := [
         row for row in content["models"][1:] if row["name"] != "oracle" and row["auroc"] is not None
     ]:
-        best = max(rivals, key=lambda row: row["auroc"])
+        best = max(others, key=lambda row: row["auroc"])
         way = "ahead of" if best["difference"] > 0 else "behind"
         lead = f"{abs(best['difference']):.4f}"
-        sure = "" if best["p_value"] is not None and best["p_value"] < 0.05 else ", which may be chance"
+        sure = "" if best["p_value"] is not None and best["p_value"] < ALPHA else ", which may be chance"
         parts.append(f"its AUROC is {lead} {way} that of the best of the others, {best['name']}{sure}")
     return "; ".join(parts) + "."
 
@@ -211,7 +216,7 @@ def _sections(content: Content, scores: Scores) -> Iterator[Section]:
     for key, parts in (
         ("groups", _grouped),
         ("stability", _moved),
-        ("failures", _failing),
+        ("error_analysis", _failing),
         ("fairness", _fair),
         ("attacks", _attacked),
         ("learning", _attainable),
@@ -224,8 +229,8 @@ def _ranking(content: Content, scores: Scores) -> Section:
     named = {drawable(name): pair for name, pair in scores.items()}
     first = next(iter(scores.values()))
     drawn = [
-        ("Frauds caught for good orders stopped", figures.roc(named)),
-        ("How many of the stopped orders are fraud", figures.precision_recall(named)),
+        ("Frauds caught for legitimate orders flagged", figures.roc(named)),
+        ("How many of the flagged orders are fraud", figures.precision_recall(named)),
         ("Scores of either class", figures.score_distribution(*first)),
     ]
     rows = [{**row, "name": row["name"] or content["name"]} for row in content["models"]]
@@ -242,8 +247,8 @@ def _catching(content: Content) -> Section:
     operating, top = ({name: _table(found[key])} for key in ("operating_points", "top_shares"))
     gain = {name: pl.DataFrame(found["gain"])}
     drawn = [
-        ("Frauds caught, by good orders stopped", evaluation_figures.operating_recall(operating)),
-        ("Frauds caught, by orders stopped", evaluation_figures.gain(gain, top)),
+        ("Frauds caught, by legitimate orders flagged", evaluation_figures.operating_recall(operating)),
+        ("Frauds caught, by orders flagged", evaluation_figures.gain(gain, top)),
         ("How much denser frauds are at the top", evaluation_figures.lift(top)),
     ]
     tables = [
@@ -257,7 +262,7 @@ def _cost(content: Content) -> Section:
     found, config = content["decisions"], content["config"]
     best, chosen = found["cheapest"], found["chosen_on_validation"]
     curve = pl.DataFrame(found["cost_curve"])
-    drawn = [("Cost by orders stopped", evaluation_figures.cost_curve(curve, best, chosen))]
+    drawn = [("Cost by orders flagged", evaluation_figures.cost_curve(curve, best, chosen))]
     rows = [{**row, "mark": "cheapest here" if row["is_cheapest"] else ""} for row in found["thresholds"]]
     if chosen:
         rows.append({**chosen, "mark": "chosen on validation"})
@@ -265,7 +270,7 @@ def _cost(content: Content) -> Section:
     notes = [f"A missed fraud costs {missed} and a false alarm {alarm} (cost_missed and cost_alarm)."]
     if best["cost_per_1000"] is not None:
         notes.append(
-            f"1,000 orders cost {best['stop_none_per_1000']:,.0f} when none is stopped, "
+            f"1,000 orders cost {best['flag_none_per_1000']:,.0f} when none is flagged, "
             f"{best['cost_per_1000']:,.0f} at the threshold that is cheapest on these rows"
             + (f", {chosen['cost_per_1000']:,.0f} at the one chosen on validation rows." if chosen else ".")
         )
@@ -303,7 +308,7 @@ def _grouped(content: Content) -> Iterator[Section]:
     if rows := found.get("segment"):
         frame = _frame(rows)
         drawn = [
-            ("AUROC by marketplace", figures.segment_auc(_as_segments(frame))),
+            ("AUROC by marketplace", figures.segment_auc(frame)),
             ("Frauds seen for each expected", evaluation_figures.group_calibration(frame)),
         ]
         lead = "Good overall can hide a country where a model fails. Few frauds make wide intervals."
@@ -314,7 +319,7 @@ def _grouped(content: Content) -> Iterator[Section]:
             lead=lead,
         )
     if rows := found.get("time"):
-        drawn = [("AUROC and orders stopped over time", evaluation_figures.slice_trend(_frame(rows)))]
+        drawn = [("AUROC and orders flagged over time", evaluation_figures.slice_trend(_frame(rows)))]
         yield Section("Over time", drawn, [tabulate("", {"from, to": ("group", "")} | GROUP, rows, 1)])
 
 
@@ -326,7 +331,9 @@ def _moved(content: Content) -> Iterator[Section]:
     notes = ["Compared: " + " against ".join(f"{row['n']:,} {row['split']} rows" for row in splits)]
     if score := found.get("score"):
         value = (
-            "" if score["value"] is None else f"{score['value']:.3f}, by chance up to {score['chance']:.3f}: "
+            ""
+            if score["value"] is None
+            else f"{score['value']:.3f}, by chance up to {score['null_level']:.3f}: "
         )
         notes.append(f"PSI of the score: {value}{score['verdict']}")
     lead = "Train against test. A column that moved is a reason to look, not yet a fault of the model."
@@ -334,19 +341,19 @@ def _moved(content: Content) -> Iterator[Section]:
 
 
 def _failing(content: Content) -> Iterator[Section]:
-    found = content["failures"]
+    found = content["error_analysis"]
     frame = _table([{**row, "trait": drawable(row["trait"])} for row in found["traits"]])
     counts = content["models"][0]["n"], content["models"][0]["n_positive"]
     drawn = [("Over-represented among missed frauds", evaluation_figures.trait_forest(frame, counts))]
-    shown = [row for row in found["traits"] if row["missed_ratio"] or row["alarm_ratio"]]
+    shown = [row for row in found["traits"] if row["missed_ratio"] or row["alarms_ratio"]]
     tables = [tabulate("By trait, the strongest first", TRAITS, shown[:N_SHOWN], 1)]
-    for failure in ("missed fraud", "false alarm"):
-        rows = [row for row in found["shapes"] if row["failure"] == failure]
+    for error in ("missed fraud", "false alarm"):
+        rows = [row for row in found["shapes"] if row["error"] == error]
         if rows:
-            tables.append(tabulate(f"Commonest shapes: {failure}s", SHAPES, rows))
+            tables.append(tabulate(f"Commonest shapes: {error}s", SHAPES, rows))
     lead = (
-        "Frauds below the operating threshold, and good orders above it, by what their strings look like."
-        " No text is shown: A and a stand for letters, 9 for digits, a run for one; a shape is listed "
+        "Frauds below the operating threshold, and legitimate orders above it, by what their strings look "
+        "like. No text is shown: A and a stand for letters, 9 for digits, a run for one; a shape is listed "
         "when five orders have it. A ratio of 2: frauds with the trait are missed twice as often as those "
         "without it; traits overlap, so counts do not add up."
     )
@@ -364,7 +371,7 @@ def _fair(content: Content) -> Iterator[Section]:
             stopped = evaluation_figures.group_rates(frame, "fpr", overall["false-positive rate"])
             caught = evaluation_figures.group_rates(frame, "recall", overall["recall"])
             drawn += [
-                (f"Good orders stopped, by {part['by']}", stopped),
+                (f"Good orders flagged, by {part['by']}", stopped),
                 (f"Frauds caught, by {part['by']}", caught),
             ]
             by_group = {part["by"]: ("group", "")} | GROUP
@@ -398,7 +405,7 @@ def _attacked(content: Content) -> Iterator[Section]:
     rows = [{"system": name, **row} for name, found in content["attacks"].items() for row in found]
     rows.sort(key=lambda row: (row["attack"], row["strength"]))
     lead = (
-        "Frauds alone are changed, as a fraudster would change his own order; good orders stay. Still "
+        "Frauds alone are changed, as a fraudster would change his own order; legitimate orders stay. Still "
         "caught: of the frauds above the threshold before, those that are still above it."
     )
     yield Section("Under attack", drawn, [tabulate("", ATTACKS, rows)], lead=lead)
@@ -430,7 +437,3 @@ def _table(rows: list[dict[str, Any]]) -> pl.DataFrame:
 
 def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
     return _table([{**row, "group": drawable(row["group"])} for row in rows])
-
-
-def _as_segments(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.rename({"group": "segment", "auroc_low": "low", "auroc_high": "high"})

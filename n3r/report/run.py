@@ -13,14 +13,14 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from n3r.files.json_io import plain
-from n3r.metrics import NOT_ENOUGH
+from n3r.metrics import NOT_ENOUGH, bounded
 from n3r.report import evaluation_figures, figures
 from n3r.report.comparison import comparison_sections, verdict
 from n3r.report.page import Page, Section, Table, cell, drawable, glossary, show, tabulate, write_page
 
 Curves = Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]
 
-AUROC = ("auroc auroc_low auroc_high", ".3f")
+AUROC = (" ".join(bounded("auroc")), ".3f")
 SYSTEM = {"model": ("name", ""), "system": ("system", "")}
 METRICS = {
     "AUROC [95 %]": AUROC,
@@ -36,7 +36,7 @@ METRICS = {
     "rows": ("n", ","),
     "fraud": ("base_rate", "%"),
 }
-MARKETPLACE = {"marketplace": ("segment", "")}
+MARKETPLACE = {"marketplace": ("group", "")}
 COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
 SCORED = (
     "Scored on test orders that no model has seen. Precision, recall, F1 and accuracy count a score of 0.5 "
@@ -80,7 +80,7 @@ def _tiles(models: list[dict]) -> list[tuple[str, str]]:
     test, attained = best["test"], _attained(models)
     tiles = [
         (show(test["auroc"], ".3f"), "test AUROC of the best model"),
-        (show(test["recall_at_fpr_1"], "%"), "of frauds caught when 1 in 100 good orders is stopped"),
+        (show(test["recall_at_fpr_1"], "%"), "of frauds caught when 1 in 100 legitimate orders is flagged"),
         (attained, "of what any model could gain over chance"),
         (show(test["n"], ","), f"test orders, {show(test['base_rate'], '%')} of them fraud"),
     ]
@@ -119,8 +119,8 @@ def _ranking(title: str, lead: str, split: str, models: list[dict], curves: Curv
     drawn, scored = [], curves.get(split) or {}
     if scored:
         named = {drawable(name): pair for name, pair in scored.items()}
-        drawn.append(("Frauds caught for good orders stopped", figures.roc(named)))
-        drawn.append(("How many of the stopped orders are fraud", figures.precision_recall(named)))
+        drawn.append(("Frauds caught for legitimate orders flagged", figures.roc(named)))
+        drawn.append(("How many of the flagged orders are fraud", figures.precision_recall(named)))
     best = _best(models, split)
     if best and best["name"] in scored:
         drawn.append((f"Scores of {best['name']}", figures.score_distribution(*scored[best["name"]])))
@@ -131,12 +131,12 @@ def _ranking(title: str, lead: str, split: str, models: list[dict], curves: Curv
 
 def _marketplaces(models: list[dict]) -> Section:
     drawn = [(model["name"], figures.segment_auc(_frame(model["segments"]))) for model in models]
-    aurocs = {model["name"]: (f"auroc{i} low{i} high{i}", ".3f") for i, model in enumerate(models)}
+    aurocs = {m["name"]: (" ".join(bounded(f"auroc{i}")), ".3f") for i, m in enumerate(models)}
     rows: dict[str, dict] = {}
     for i, model in enumerate(models):
         for row in model["segments"]:
-            own = {f"{key}{i}": row[key] for key in ("auroc", "low", "high")}
-            rows[row["segment"]] = row | rows.get(row["segment"], {}) | own
+            own = zip(bounded(f"auroc{i}"), (row[key] for key in bounded("auroc")), strict=True)
+            rows[row["group"]] = row | rows.get(row["group"], {}) | dict(own)
     title = "AUROC [95 %] by marketplace, test rows"
     found = tabulate(title, MARKETPLACE | COUNTS | aurocs, rows.values(), 1)
     return Section("By marketplace", drawn, [found], lead=FEW_FRAUDS)
@@ -172,7 +172,7 @@ def _each_deviation(ablation: dict[str, list[dict]]) -> Section:
         "deviation": ("deviation", ""),
         "what it does": ("what", ""),
         "AUROC": ("auc", ".3f"),
-        "difference to all off [95 %]": ("difference low high", "+.4f"),
+        "difference to all off [95 %]": (" ".join(bounded("difference")), "+.4f"),
         "orders/s": ("orders_per_second", ",.0f"),
         "times as fast": ("speed_ratio", ".2f"),
         "seeds": ("n_seeds", ""),
@@ -188,7 +188,7 @@ def _each_deviation(ablation: dict[str, list[dict]]) -> Section:
 def _deviations(found: list[dict], ablation: dict[str, list[dict]]) -> Section:
     columns = {"file": ("where", ""), "what is done otherwise, and why": ("what", "")}
     for model in ablation:
-        columns[f"AUROC, {model} [95 %]"] = (f"{model}_difference {model}_low {model}_high", "+.4f")
+        columns[f"AUROC, {model} [95 %]"] = (" ".join(bounded(f"{model}_difference")), "+.4f")
     notes = [UNMEASURED] if ablation else []
     return Section("Deviations from the legacy", [], [tabulate("", columns, found)], notes)
 
@@ -293,5 +293,5 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _frame(segments: list[dict]) -> pl.DataFrame:
-    rows = [{**row, "segment": drawable(row["segment"])} for row in segments]
+    rows = [{**row, "group": drawable(row["group"])} for row in segments]
     return pl.DataFrame(rows, infer_schema_length=None)

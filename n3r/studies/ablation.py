@@ -26,7 +26,7 @@ from n3r.data import OrderDataset
 from n3r.features import TabularFeatures
 from n3r.kernels import BiLSTM
 from n3r.legacy.trainer import LegacyTokenizer
-from n3r.metrics import paired_auc
+from n3r.metrics import Estimate, bounded, paired_auc
 from n3r.model import ModelConfig, Parts
 from n3r.schema import LABEL, TEXT
 from n3r.studies import kept
@@ -334,24 +334,26 @@ def table(
     """What each set of deviations does, against the set () of the same seeds, in a row.
 
     Columns: deviation, what, n_seeds, n, n_positive, auc (mean over seeds), difference of it to the base with
-    its 95 % interval low and high (for other rows and, with several seeds, other seeds), orders_per_second in
-    training, speed_ratio to the base. Differences are null with fewer than two rows of a class.
+    its 95 % interval, _low and _high (for other rows and, with several seeds, other seeds),
+    orders_per_second in training, speed_ratio to the base. Differences are null with fewer than two rows of
+    a class.
     """
     base = runs[()]
     base_speed = np.mean([run.orders_per_second for run in base])
     rows = []
     for on, trained in runs.items():
         paired = paired_auc(y, *(np.stack([run.scores for run in side]) for side in (trained, base)))
+        difference = paired.difference if on else Estimate()
         speed = float(np.mean([run.orders_per_second for run in trained]))
         rows.append(
             {
                 "deviation": label(on, made),
                 "what": _what(on, made),
                 "n_seeds": len(trained),
-                "n": paired.n,
+                "n": paired.difference.n,
                 "n_positive": paired.n_positive,
                 "auc": paired.auc_a,
-                **{name: getattr(paired, name) if on else None for name in ("difference", "low", "high")},
+                **difference.columns("difference"),
                 "orders_per_second": speed,
                 "speed_ratio": float(speed / base_speed),
             }
@@ -372,11 +374,11 @@ def label(on: Sequence[str], made: Sequence[str]) -> str:
 def effects(notes: Sequence[Mapping], tables: Mapping[str, pl.DataFrame]) -> list[dict]:
     """Deviation notes (`parity.deviations`), each with what `tables` of model classes measured of it.
 
-    Adds `deviation`, its name here or None, and for each key of `tables` `<key>_difference`, `<key>_low`,
-    `<key>_high` and `<key>_speed_ratio`, None where it was not measured.
+    Adds `deviation`, its name here or None, and for each key of `tables` `<key>_difference` with _low and
+    _high and `<key>_speed_ratio`, None where it was not measured.
     """
     measured = {key: {row["deviation"]: row for row in table.to_dicts()} for key, table in tables.items()}
-    figures = ("difference", "low", "high", "speed_ratio")
+    figures = (*bounded("difference"), "speed_ratio")
     found = []
     for note in notes:
         name = next((name for name, deviation in DEVIATIONS.items() if deviation.note in note["what"]), None)

@@ -17,7 +17,7 @@ import polars as pl
 
 from n3r.bundle import Bundle, train_bundle
 from n3r.features import TabularFeatures
-from n3r.metrics import PairedAUC, auc_ci, paired_auc
+from n3r.metrics import PairedAUC, auc_ci, bounded, paired_auc, table
 from n3r.schema import LABEL
 from n3r.studies import kept
 from n3r.studies.beside import Splits
@@ -31,10 +31,10 @@ def learning_curve(
 ) -> pl.DataFrame:
     """Test AUC of a bundle's model class and settings by the number of training rows.
 
-    Columns: n_rows, n_frauds (of the training), auroc, low, high (95 %, of the test rows), n, n_positive.
-    Sizes beyond the training split are left out. `seed` draws the rows; `folder` keeps the trainings.
-    Raises ValueError on sizes below 10, where a sample has one class only, and for a BERT, whose tokenizer
-    comes with its weights.
+    Columns: n_rows, n_frauds (of the training), auroc with _low and _high (95 %, of the test rows), n,
+    n_positive. Sizes beyond the training split are left out. `seed` draws the rows; `folder` keeps the
+    trainings. Raises ValueError on sizes below 10, where a sample has one class only, and for a BERT, whose
+    tokenizer comes with its weights.
     """
     if bundle.tokenizer.kind != "bpe":
         raise ValueError("a learning curve trains a tokenizer for each size; a BERT brings its own")
@@ -45,11 +45,10 @@ def learning_curve(
     for size in sorted(size for size in set(sizes) if size <= len(order)):
         sampled = {**splits, "train": splits["train"][np.sort(order[:size])]}
         scores = _kept_scores(bundle, sampled, Path(folder) / str(size), _trained_on)
-        auc, n_frauds = auc_ci(splits["test"][LABEL], scores), int(sampled["train"][LABEL].sum())
-        rows.append((size, n_frauds, auc.value, auc.low, auc.high, auc.n, auc.n_positive))
-    columns = ("n_rows", "n_frauds", "auroc", "low", "high", "n", "n_positive")
-    kinds = {name: pl.Int64 if name.startswith("n") else pl.Float64 for name in columns}
-    return pl.DataFrame(rows, schema=kinds, orient="row")
+        label, auc = splits["test"][LABEL], auc_ci(splits["test"][LABEL], scores)
+        counts = {"n_rows": size, "n_frauds": int(sampled["train"][LABEL].sum())}
+        rows.append(counts | auc.columns("auroc") | {"n": auc.n, "n_positive": int(label.sum())})
+    return table(rows, ("n_rows", "n_frauds", *bounded("auroc"), "n", "n_positive"))
 
 
 def added_value(

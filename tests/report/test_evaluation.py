@@ -40,8 +40,8 @@ def content(rows):
         "n_rows": 100,
         "n_frauds": 9,
         "auroc": 0.7,
-        "low": 0.6,
-        "high": 0.8,
+        "auroc_low": 0.6,
+        "auroc_high": 0.8,
         "n": 300,
         "n_positive": 30,
     }
@@ -136,7 +136,7 @@ def test_defect_42_what_rows_cannot_say_is_na(rows, tmp_path):
 def test_any_operating_point_is_in_the_headline(rows):
     _, test, _ = rows
     content = {"name": "m", **evaluate_model(test, EvaluationConfig(fpr=0.033))}
-    assert "of frauds when 3.3 % of good orders may be stopped" in headline(content)
+    assert "of frauds when 3.3 % of legitimate orders may be flagged" in headline(content)
 
 
 def test_attained_share():

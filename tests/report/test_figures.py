@@ -38,8 +38,8 @@ MODELS = pl.DataFrame(
     {
         "model": ["bert", "lstm"],
         "auroc": [0.8, 0.6],
-        "low": [0.7, 0.5],
-        "high": [0.9, 0.7],
+        "auroc_low": [0.7, 0.5],
+        "auroc_high": [0.9, 0.7],
         "n": [100, 100],
         "n_positive": [20, 20],
     }
@@ -217,7 +217,7 @@ def test_segment_auc_draws_a_line_a_segment():
     assert marked(ax) == [(value, at) for at, value in enumerate(drawn["auroc"])]
     ends = ax.containers[0].lines[2][0].get_segments()[0][:, 0]
     assert ends == pytest.approx(
-        drawn.row(0, named=True)["low"] * np.array([1, 0]) + drawn["high"][0] * np.array([0, 1])
+        drawn.row(0, named=True)["auroc_low"] * np.array([1, 0]) + drawn["auroc_high"][0] * np.array([0, 1])
     )
     assert [label.get_text() for label in ax.get_yticklabels()] == ["US", "DE", "JP", "AU"]
     assert ax.yaxis_inverted()
@@ -235,10 +235,10 @@ def test_paired_difference_shows_band_and_verdict():
 
 
 def test_verdicts_differ_in_colour_and_marker():
-    table = pl.DataFrame({"segment": ["a", "b", "c"], "n": [9, 8, 7], "n_positive": [3, 3, 3]}).with_columns(
+    table = pl.DataFrame({"group": ["a", "b", "c"], "n": [9, 8, 7], "n_positive": [3, 3, 3]}).with_columns(
         difference=pl.Series([0.0, 0.1, 0.02]),
-        low=pl.Series([-0.01, 0.05, -0.1]),
-        high=pl.Series([0.01, 0.15, 0.14]),
+        difference_low=pl.Series([-0.01, 0.05, -0.1]),
+        difference_high=pl.Series([0.01, 0.15, 0.14]),
         verdict=pl.Series(["equivalent", "different", "not shown"]),
     )
     points = [bar.lines[0] for bar in figures.paired_difference(table).containers]
@@ -310,8 +310,10 @@ def test_split_counts_stacks_labels_in_the_order_of_splits():
 
 
 def test_bad_tables_are_named():
-    with pytest.raises(ValueError, match="table lacks the columns auroc, low, high; it has segment, n"):
-        figures.segment_auc(SEGMENTS.drop("auroc", "low", "high"))
+    with pytest.raises(
+        ValueError, match="table lacks the columns auroc, auroc_low, auroc_high; it has group, n"
+    ):
+        figures.segment_auc(SEGMENTS.drop("auroc", "auroc_low", "auroc_high"))
     with pytest.raises(ValueError, match="table lacks the columns label"):
         figures.split_counts(COUNTS.drop("label"))
     with pytest.raises(ValueError, match="sizes has 2 values, compression has 1"):

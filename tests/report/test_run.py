@@ -180,7 +180,9 @@ def test_every_verdict_is_phrased(tmp_path, kind, says):
     parity = copy.deepcopy(content()["parity"])
     parity["comparisons"][0] |= {"verdict": kind, "segments": [], "difference": -0.02}
     if kind == "not enough data":
-        parity["comparisons"][0] |= dict.fromkeys(["auc_a", "auc_b", "difference", "low", "high", "p_value"])
+        parity["comparisons"][0] |= dict.fromkeys(
+            ["auc_a", "auc_b", *metrics.bounded("difference"), "p_value"]
+        )
     html, _ = write_bare(tmp_path, parity=parity)
     assert says in html
     assert Page(html).row("lstm2risk")[1] == kind
@@ -207,9 +209,9 @@ def test_markup_and_formulas_in_names_stay_text(tmp_path):
     evil["preparation"]["warnings"] = [EVIL]
     evil["deviations"][0]["what"] = evil["provenance"][EVIL] = f"{EVIL} --> </svg>"
     evil["models"][0] |= {"name": EVIL, "dimensions": {EVIL: EVIL}}
-    evil["models"][0]["segments"][0]["segment"] = r"$\broken{$" + EVIL
+    evil["models"][0]["segments"][0]["group"] = r"$\broken{$" + EVIL
     evil["parity"]["comparisons"][0]["model"] = '"><script>x</script>'
-    evil["parity"]["comparisons"][0]["segments"][0]["segment"] = EVIL
+    evil["parity"]["comparisons"][0]["segments"][0]["group"] = EVIL
     path = run.write_report(evil, {"test": {EVIL + "$x_{$": (Y, A), EVIL: (Y, B)}}, tmp_path)
     html, md = path.read_text(encoding="utf-8"), (tmp_path / "report.md").read_text(encoding="utf-8")
     assert not {"img", "script"} & set(Page(html).tags)

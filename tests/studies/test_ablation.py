@@ -11,6 +11,7 @@ from n3r.data import make_loader
 from n3r.features import TabularFeatures
 from n3r.kernels import BiLSTM, Dropout
 from n3r.legacy.trainer import LegacyTokenizer
+from n3r.metrics import bounded
 from n3r.model import RiskModel, configure
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.schema import ColumnMap
@@ -303,14 +304,14 @@ def test_ablate_gives_a_row_a_set_and_keeps_what_it_trained(splits, tmp_path):
     one, written = ablate(bundle, "a")
     assert one["deviation"].to_list() == ["none", "decay", "scaling + bins"]
     base, decay, _ = one.to_dicts()
-    assert (base["difference"], base["low"], base["speed_ratio"]) == (None, None, 1.0)
+    assert (base["difference"], base["difference_low"], base["speed_ratio"]) == (None, None, 1.0)
     assert decay["difference"] == pytest.approx(decay["auc"] - base["auc"])
     assert decay["what"] == ablation.DEVIATIONS["decay"].what and decay["n_seeds"] == 2
     assert len(written) == 6
     again, kept = ablate(bundle, "a")
     assert again.equals(one) and kept == written  # speeds too: nothing was trained
     other, trained = ablate(bundle, "b")
-    figures = ["deviation", "n_seeds", "n", "n_positive", "auc", "difference", "low", "high"]
+    figures = ["deviation", "n_seeds", "n", "n_positive", "auc", *bounded("difference")]
     assert other.select(figures).equals(one.select(figures)) and len(trained) == 6
     edited = bundle._replace(train_config=bundle.train_config.model_copy(update={"lr": 0.02}))
     _, anew = ablate(edited, "a")
@@ -334,13 +335,13 @@ def test_the_table_by_hand():
 def test_one_class_has_no_difference():
     trained = [ablation.Trained(np.array([0.9, 0.4]), 1.0)]
     found = ablation.table({(): trained, ("pool",): trained}, np.zeros(2), ("pool", "decay"))
-    assert found.select("auc", "difference", "low", "high").row(1) == (None,) * 4
+    assert found.select("auc", "difference", "difference_low", "difference_high").row(1) == (None,) * 4
 
 
 def test_effects_stand_beside_the_notes_of_their_names():
     table = pl.DataFrame(
-        {"deviation": ["none", "pool"], "difference": [None, 0.1], "low": [None, 0.0], "high": [None, 0.2]}
-        | {"speed_ratio": [1.0, 1.1]}
+        {"deviation": ["none", "pool"], "speed_ratio": [1.0, 1.1]}
+        | dict(zip(bounded("difference"), ([None, 0.1], [None, 0.0], [None, 0.2]), strict=True))
     )
     notes = ablation.effects(parity.deviations(), {"transformer2risk": table})
     assert len(notes) == len(parity.deviations())
