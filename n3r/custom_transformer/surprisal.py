@@ -19,9 +19,9 @@ from n3r.custom_transformer.language_model import (
     train_language_model,
 )
 from n3r.metrics import PairedAUC
-from n3r.schema import OWN, ColumnMap, address_fields
+from n3r.schema import ColumnMap, address_fields
 
-FEATURES = [f"{OWN}surprisal_{what}" for what in SURPRISAL]
+FEATURES = [f"surprisal_{what}" for what in SURPRISAL]
 Frames = Mapping[str, pl.DataFrame]  # by split
 
 
@@ -72,8 +72,11 @@ def as_scores(surprisal: Frames) -> pl.DataFrame:
 
 def sentence(added: PairedAUC) -> str:
     """What surprisal adds to LSTM2Risk, with its interval."""
-    shown = "a difference" if added.low > 0 or added.high < 0 else "no difference"
+    found = added.difference
+    if found.low is None:
+        return "Too few test rows of a class to say what surprisal adds."
+    shown = "a difference" if found.low > 0 or found.high < 0 else "no difference"
     return (
         f"With surprisal LSTM2Risk reaches an AUROC of {added.auc_a:.3f}, without {added.auc_b:.3f}: "
-        f"{added.difference:+.3f} [{added.low:+.3f}, {added.high:+.3f}]; {shown} is shown."
+        f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]; {shown} is shown."
     )

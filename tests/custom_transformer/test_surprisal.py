@@ -62,3 +62,4 @@ def test_the_sentence_says_whether_a_difference_is_shown():
     noise = np.random.default_rng(0).normal(size=(2, 200))
     assert sentence(paired_auc(y, y + noise[0] / 9, noise[1])).endswith("; a difference is shown.")
     assert sentence(paired_auc(y, *noise)).endswith("; no difference is shown.")
+    assert sentence(paired_auc(y[:1], y[:1], y[:1])).startswith("Too few")
