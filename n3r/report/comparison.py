@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from n3r.files.json_io import plain
 from n3r.metrics import NOT_ENOUGH, bounded
 from n3r.report import evaluation_figures, figures
-from n3r.report.page import Page, Section, drawable, glossary, show, tabulate, write_page
+from n3r.report.page import Page, Section, glossary, show, tabulate, write_page
+from n3r.report.style import drawable
 
 Scores = Mapping[str, tuple[ArrayLike, ArrayLike]]  # system -> labels, scores
 
@@ -119,13 +120,10 @@ def _named(head: str, names: Sequence[str]) -> str:
 
 def _curves(scores: Mapping[str, Scores]) -> Iterator[Section]:
     for model, systems in scores.items():
-        named = {drawable(name): pair for name, pair in systems.items()}
-        (y, a), (_, b) = named.values()
-        drawn = [
-            ("Frauds caught for legitimate orders flagged", figures.roc(named)),
-            ("How many of the flagged orders are fraud", figures.precision_recall(named)),
-            ("Where each puts the same row", evaluation_figures.rank_agreement(y, a, b, tuple(named))),
-        ]
+        (y, a), (_, b) = systems.values()
+        drawn = [(figures.CAPTIONS[name], axes) for name, axes in figures.ranking(systems).items()]
+        names = tuple(map(drawable, systems))
+        drawn.append(("Where each puts the same row", evaluation_figures.rank_agreement(y, a, b, names)))
         yield Section(f"{model}: curves", drawn, [])
 
 

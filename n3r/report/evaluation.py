@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from n3r.files.json_io import plain
 from n3r.metrics import ALPHA, NOT_ENOUGH, bounded
 from n3r.report import evaluation_figures, figures
-from n3r.report.page import Page, Section, Table, cell, drawable, glossary, show, tabulate, write_page
+from n3r.report.page import Page, Section, Table, cell, glossary, show, tabulate, write_page
+from n3r.report.style import drawable
 
 Content = Mapping[str, Any]
 N_SHOWN = 20  # traits of the table; all are in the JSON
@@ -151,19 +152,14 @@ WORDS = (
 
 
 def write_evaluation(content: Content, scores: Scores, folder: Path, stem: str) -> Path:
-    """Write <stem>.html, .md and .json into a folder; return the page's path.
+    """Write <stem>.html, .md, .json and its curves into a folder; return the page's path.
 
     content: that of `evaluation.evaluate_model` with the model's `name`, and where known `attacks` and
     `learning`. Raises ValueError naming the folder when it cannot be written.
     """
     content = plain(dict(content))
-    page = Page(
-        content["name"],
-        headline(content),
-        _tiles(content),
-        list(_sections(content, scores)),
-        glossary(*WORDS),
-    )
+    sections, pictures = list(_sections(content, scores)), figures.ranking(scores)
+    page = Page(content["name"], headline(content), _tiles(content), sections, glossary(*WORDS), pictures)
     return write_page(page, content, folder, stem)
 
 
@@ -226,13 +222,9 @@ def _sections(content: Content, scores: Scores) -> Iterator[Section]:
 
 
 def _ranking(content: Content, scores: Scores) -> Section:
-    named = {drawable(name): pair for name, pair in scores.items()}
+    drawn = [(figures.CAPTIONS[name], axes) for name, axes in figures.ranking(scores).items()]
     first = next(iter(scores.values()))
-    drawn = [
-        ("Frauds caught for legitimate orders flagged", figures.roc(named)),
-        ("How many of the flagged orders are fraud", figures.precision_recall(named)),
-        ("Scores of either class", figures.score_distribution(*first)),
-    ]
+    drawn.append(("Scores of either class", figures.score_distribution(*first)))
     rows = [{**row, "name": row["name"] or content["name"]} for row in content["models"]]
     lead = (
         "Test orders that no model has seen. The baselines learned from the same training orders; what "

@@ -16,7 +16,8 @@ from n3r.files.json_io import plain
 from n3r.metrics import NOT_ENOUGH, bounded
 from n3r.report import evaluation_figures, figures
 from n3r.report.comparison import comparison_sections, verdict
-from n3r.report.page import Page, Section, Table, cell, drawable, glossary, show, tabulate, write_page
+from n3r.report.page import Page, Section, Table, cell, glossary, show, tabulate, write_page
+from n3r.report.style import drawable
 
 Curves = Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]
 
@@ -61,7 +62,7 @@ WORDS += ("Spearman's rank correlation", "Flip", "McNemar", "n/a")
 
 
 def write_report(content: dict[str, Any], curves: Curves, folder: Path) -> Path:
-    """Write report.html, report.md and report.json into a folder; return the page's path.
+    """Write report.html, .md, .json and the test rows' curves into a folder; return the page's path.
 
     content: JSON types. curves: {"val" | "test": {model: (labels, probabilities)}}.
     Raises ValueError naming the folder when it cannot be written; then it is left as it was.
@@ -69,7 +70,8 @@ def write_report(content: dict[str, Any], curves: Curves, folder: Path) -> Path:
     content = plain(content, sort_keys=True)
     name = f"{content['name']}: risk of a first order being fraud"
     models = content.get("models") or []
-    page = Page(name, headline(content), _tiles(models), list(_sections(content, curves)), glossary(*WORDS))
+    sections, pictures = list(_sections(content, curves)), figures.ranking(curves.get("test") or {})
+    page = Page(name, headline(content), _tiles(models), sections, glossary(*WORDS), pictures)
     return write_page(page, content, folder, "report")
 
 
@@ -116,11 +118,8 @@ def _sections(content: dict[str, Any], curves: Curves) -> Iterator[Section]:
 
 
 def _ranking(title: str, lead: str, split: str, models: list[dict], curves: Curves) -> Section:
-    drawn, scored = [], curves.get(split) or {}
-    if scored:
-        named = {drawable(name): pair for name, pair in scored.items()}
-        drawn.append(("Frauds caught for legitimate orders flagged", figures.roc(named)))
-        drawn.append(("How many of the flagged orders are fraud", figures.precision_recall(named)))
+    scored = curves.get(split) or {}
+    drawn = [(figures.CAPTIONS[name], axes) for name, axes in figures.ranking(scored).items()]
     best = _best(models, split)
     if best and best["name"] in scored:
         drawn.append((f"Scores of {best['name']}", figures.score_distribution(*scored[best["name"]])))

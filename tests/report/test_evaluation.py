@@ -87,7 +87,9 @@ def test_page_stands_alone(page):
     html, _, folder = page
     assert "://" not in html and "<script" not in html and "<img" not in html
     assert not re.search(r"url\((?!#)|@import|\bsrc=", html)
-    assert sorted(path.name for path in folder.iterdir()) == ["model.html", "model.json", "model.md"]
+    curves = [f"model_{name}{kind}" for name in ("precision_recall", "roc") for kind in (".png", ".svg")]
+    names = ["model.html", "model.json", "model.md", *curves]
+    assert sorted(path.name for path in folder.iterdir()) == names
 
 
 def test_json_is_the_content_and_gives_the_headline(content, page):
