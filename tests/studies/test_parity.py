@@ -1,5 +1,7 @@
 """The legacy beside a bundle: same function, same rows, same order, a verdict from the paired difference."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -94,7 +96,7 @@ def trained(request, splits, tmp_path_factory) -> tuple[Bundle, beside.LegacyRun
     torch.manual_seed(0)
     model = RiskModel(configure(request.param, **sizes, **SMALL[request.param]), knots=features.knots).eval()
     config = TrainConfig(epochs=3, batch_size=32, lr=1e-2, precision="float32")
-    bundle = Bundle(model, tokenizer, features, COLUMNS, config, {})
+    bundle = Bundle(tokenizer, features, COLUMNS, config, model=model)
     return bundle, beside.train_beside(bundle, splits, tmp_path_factory.mktemp("legacy"), progress=False)
 
 
@@ -131,7 +133,7 @@ def test_defect_15_typed_special_tokens_move_a_score_only_where_n3rs_tokenizer_r
 
 def test_a_long_text_is_cut_where_that_is_on(trained, splits):
     bundle, run = trained
-    bundle = bundle._replace(texts=bundle.texts.model_copy(update={"max_tokens": 10}))
+    bundle = replace(bundle, texts=bundle.texts.model_copy(update={"max_tokens": 10}))
     rows = by_deviation(parity.function_parity(run, bundle, splits["test"], 5, 16))
     if run.model_class == "lstm2risk":
         assert rows["none"]["largest"] < 1e-6 and rows["max_tokens"]["n_moved"] == 80
