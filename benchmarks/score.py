@@ -82,7 +82,7 @@ def bundle(model_class: str, folder: Path, **dimensions: Any) -> Bundle:
     risk = rng.random(5000)
     calibration = fit_calibration(rng.random(5000) < risk**2, np.column_stack([1 - risk, risk]))
     model = model_select(model_class, **sizes).eval()
-    made = Bundle(model, tokenizer, features, COLUMNS, TrainConfig(), {}, calibration=calibration)
+    made = Bundle(tokenizer, features, COLUMNS, TrainConfig(), model=model, calibration=calibration)
     label = pl.Series("label", rng.integers(0, 2, 200), dtype=pl.Int8)
     made.save(folder, int8_rows=train[:200].with_columns(label))
     return made

@@ -1,4 +1,4 @@
-"""A bundle: one directory that holds a trained model and all it needs to score rows of the input's kind.
+"""A recipe, what is needed to train, and a bundle, one folder with the model and all it needs to score.
 
 Decisions:
 - JSON, safetensors and ONNX only; nothing is ever unpickled. Which files, and that they are whole, is
@@ -8,8 +8,9 @@ Decisions:
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -35,24 +36,34 @@ from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokeniz
 from n3r.train import Fitted, TrainConfig, collate_for, fit, predict
 
 
-class Bundle(NamedTuple):
-    """A trained model with its tokenizer, features and column map, and what was measured of it."""
+@dataclass(frozen=True)
+class Recipe:
+    """What a model is trained with, beside its own config and the rows."""
 
-    model: RiskModel | None  # None: not trained yet
     tokenizer: NameTokenizer | BertTokenizer
     features: TabularFeatures
     column_map: ColumnMap
     train_config: TrainConfig
-    metrics: dict[str, Any]
     texts: TextConfig = TextConfig()
+    data: Mapping[str, Any] = field(default_factory=dict)  # what the rows are: source, fingerprint, n_rows
+
+    def read(self, frame: pl.DataFrame, n_texts: int, training: bool = False) -> OrderDataset:
+        """Prepared rows as a model of `n_texts` texts reads them; `training` as `OrderDataset.from_frame`."""
+        parts = (self.column_map, self.tokenizer, self.features, self.texts)
+        return OrderDataset.from_frame(frame, *parts, n_texts, training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle(Recipe):
+    """A model, the recipe that it was trained with, and what was measured of it; `data` has its splits."""
+
+    model: RiskModel
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
-    data: dict[str, Any] = {}  # what it was trained on: source, fingerprint, n_rows, splits
 
     def dataset(self, frame: pl.DataFrame) -> OrderDataset:
         """Prepared rows as this model reads them."""
-        return OrderDataset.from_frame(
-            frame, self.column_map, self.tokenizer, self.features, self.texts, self.model.config.n_texts
-        )
+        return self.read(frame, self.model.config.n_texts)
 
     def predict(self, frame: pl.DataFrame) -> np.ndarray:
         """Class probabilities (N, C) of prepared rows, in their order."""
@@ -150,48 +161,31 @@ class Bundle(NamedTuple):
             model = _with_weights(model_config, features.knots, folder / "model.safetensors")
         with written_by(folder / "tokenizer.json", "tokenizers", writers):
             tokenizer = load_tokenizer(folder)
-        measured, data = read_json(folder / "metrics.json"), config["data"]
-        parts = (tokenizer, features, column_map, train_config, measured, texts, calibration, data)
-        return cls(model.eval(), *parts)
+        measured = read_json(folder / "metrics.json")
+        recipe = (tokenizer, features, column_map, train_config, texts, config["data"])
+        return cls(*recipe, model=model.eval(), metrics=measured, calibration=calibration)
 
 
 def train_bundle(
-    model_config: ModelConfig,
-    splits: Mapping[str, pl.DataFrame],
-    parts: Bundle,
-    folder: Path,
+    model_config: ModelConfig, splits: Mapping[str, pl.DataFrame], recipe: Recipe, folder: Path
 ) -> tuple[Bundle, Fitted]:
-    """Train a model on prepared splits, with a bundle's tokenizer, features, column map and configs.
+    """Train a model on prepared splits; its calibration is fitted on the validation rows, if there are any.
 
-    `parts` lacks the model alone; its calibration is fitted on the validation rows, where there are any.
-    `folder` keeps the training's checkpoints. Raises ValueError as `fit` does.
+    A bundle is a recipe as well: that of another training like it. `folder` keeps the training's checkpoints.
+    Raises ValueError as `fit` does.
     """
-    datasets = {
-        split: OrderDataset.from_frame(
-            splits[split],
-            parts.column_map,
-            parts.tokenizer,
-            parts.features,
-            parts.texts,
-            model_config.n_texts,
-            training=split == "train",
-        )
-        for split in ("train", "val")
-        if len(splits[split])
-    }
-    pad_token = parts.tokenizer.pad_token
-    fitted = fit(
-        model_config,
-        datasets["train"],
-        datasets.get("val"),
-        parts.train_config,
-        folder,
-        pad_token,
-        knots=parts.features.knots,
+    train, val = (
+        recipe.read(splits[name], model_config.n_texts, training=name == "train")
+        if len(splits[name])
+        else None
+        for name in ("train", "val")
     )
-    calibration = _calibrate(fitted.model, datasets.get("val"), pad_token)
-    data = {**parts.data, "splits": {name: _describe(frame) for name, frame in splits.items()}}
-    return parts._replace(model=fitted.model, calibration=calibration, data=data), fitted
+    pad_token, knots = recipe.tokenizer.pad_token, recipe.features.knots
+    fitted = fit(model_config, train, val, recipe.train_config, folder, pad_token, knots=knots)
+    calibration = _calibrate(fitted.model, val, pad_token)
+    own = {part.name: getattr(recipe, part.name) for part in fields(Recipe)}
+    own["data"] = {**recipe.data, "splits": {name: _describe(frame) for name, frame in splits.items()}}
+    return Bundle(**own, model=fitted.model, calibration=calibration), fitted
 
 
 def _with_weights(config: ModelConfig, knots: np.ndarray | None, path: Path) -> RiskModel:

@@ -60,9 +60,7 @@ def run(
 
     if size not in pipeline.SIZES:
         raise ValueError(f"no size {size!r}; there are {', '.join(pipeline.SIZES)}")
-    name = name or (size if not data else f"{Path(data[0].rpartition('=')[2]).stem}-{size}")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ValueError(f"the run name {name!r} may hold letters, digits, '_', '-' and '.' only")
+    name = _run_name(name or (size if not data else f"{Path(data[0].rpartition('=')[2]).stem}-{size}"))
     chosen = pipeline.with_needs(steps or [pipeline.DEFAULT])
     map_file = (map or _default_map(chosen[0])).resolve()
     column_map = ColumnMap.from_file(map_file)
@@ -334,6 +332,15 @@ def refresh() -> None:
     for step in pipeline.STEPS:
         pipeline.refresh_notebook(step.name)
         typer.echo(f"{step.name} refreshed", err=True)
+
+
+def _run_name(name: str) -> str:
+    """The name, which is that of a folder in runs/ and in reports/; ValueError where it cannot be."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"the run name {name!r} may hold letters, digits, '_', '-' and '.' only")
+    if name == "example" or (pipeline.ROOT / "reports" / name).is_file():
+        raise ValueError(f"reports/{name} belongs to the repository; choose another name for the run")
+    return name
 
 
 def _default_map(step: pipeline.Step) -> Path:

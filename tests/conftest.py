@@ -118,7 +118,7 @@ class Small(NamedTuple):
 def train_small(folder: Path) -> Small:
     """Train the bundle and write it into the folder, the prepared splits beside it as `data`."""
     from n3r import tables
-    from n3r.bundle import Bundle, train_bundle
+    from n3r.bundle import Recipe, train_bundle
     from n3r.features import TabularFeatures
     from n3r.model import configure
     from n3r.preprocess import prepare
@@ -134,8 +134,8 @@ def train_small(folder: Path) -> Small:
     sizes = {"embedding_size": 8, "hidden_size": 8, "n_lstm_layers": 1, "n_tab_bins": 4}
     config = configure("lstm2risk", vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **sizes)
     training = TrainConfig(epochs=1, batch_size=128, precision="float32")
-    parts = Bundle(None, tokenizer, features, columns, training, {})
-    bundle, _ = train_bundle(config, prepared.splits, parts, folder / "training")
+    recipe = Recipe(tokenizer, features, columns, training)
+    bundle, _ = train_bundle(config, prepared.splits, recipe, folder / "training")
     bundle.save(folder / "bundle")
     tables.write_splits(folder / "data", prepared.splits, columns)
     return Small(bundle, folder / "bundle", orders, prepared)

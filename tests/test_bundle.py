@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -55,9 +56,9 @@ def test_unlabelled_rows_are_scored(bundle, frame):
     assert scored.columns == ["objectId", "score"]
 
 
-def test_saving_replaces_and_leaves_nothing_beside(bundle, tmp_path):
-    bundle.save(tmp_path / "model")
-    bundle._replace(metrics={"again": True}, calibration=None).save(tmp_path / "model")
+def test_saving_replaces_and_leaves_nothing_beside(bundle, saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "model")
+    replace(bundle, metrics={"again": True}, calibration=None).save(tmp_path / "model")
     loaded = Bundle.load(tmp_path / "model")
     assert loaded.metrics == {"again": True}
     assert loaded.calibration.method == "none" and "0 of class 0" in loaded.calibration.reason, "it says why"

@@ -207,7 +207,7 @@ sys.path.insert(0, "tests")
 from conftest import made_up_names, planted_orders
 import test_checkpoints as t
 from n3r import tables
-from n3r.bundle import Bundle, train_bundle
+from n3r.bundle import Recipe, train_bundle
 from n3r.features import TabularFeatures
 from n3r.schema import ColumnMap
 from n3r.tokenizer import NameTokenizer
@@ -221,9 +221,9 @@ tokenizer = NameTokenizer.load(out)
 sizes = {"vocab_size": tokenizer.vocab_size, "n_tab_features": len(features)}
 model = t.configure("lstm2risk", **t.LSTM | sizes)
 config = t.settings(epochs=2)
-parts = Bundle(None, tokenizer, features, columns, config, {})
+recipe = Recipe(tokenizer, features, columns, config)
 time.sleep(2 * int(rank))  # defect 44: the ranks are seconds apart
-bundle, fitted = train_bundle(model, frames, parts, out / "fit")
+bundle, fitted = train_bundle(model, frames, recipe, out / "fit")
 bundle.save(out / "bundle")
 torch.save(fitted.model.state_dict(), out / f"weights.{rank}")
 (out / f"history.{rank}").write_text(str(fitted.history))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from n3r.bundle import Bundle, train_bundle
+from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.model import configure
 from n3r.schema import ColumnMap
@@ -108,8 +108,8 @@ def _train(model_class: str, folder: Path) -> tuple[Bundle, Path]:
     )
     settings = TrainConfig.for_model(config, epochs=2, batch_size=32, lr=0.01, precision="float32", seed=1)
     text_config = TextConfig(max_tokens=24, steps=["text_normalizer"] if bert else [])
-    parts = Bundle(None, tokenizer, features, column_map, settings, {}, text_config)
-    bundle, _ = train_bundle(config, splits, parts, folder / "training")
+    recipe = Recipe(tokenizer, features, column_map, settings, text_config)
+    bundle, _ = train_bundle(config, splits, recipe, folder / "training")
     rows = splits["test"] if model_class == "lstm2risk" else None
     bundle.save(folder / "model", int8_rows=rows)
     return bundle, folder / "model"

@@ -259,15 +259,10 @@ def import_legacy(
         model.load_state_dict(weights)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{state_dict} is no legacy {model_class}: {' '.join(str(error).split())}") from None
-    return Bundle(
-        model.eval(),
-        names_tokenizer,
-        _plain_features(names),
-        _with_numeric(column_map, names, features),
-        TrainConfig(),
-        {},
-        TextConfig(max_tokens=NO_CUT) if model_class == "transformer2risk" else TextConfig(),
-    )
+    columns = _with_numeric(column_map, names, features)
+    texts = TextConfig(max_tokens=NO_CUT) if model_class == "transformer2risk" else TextConfig()
+    recipe = (names_tokenizer, _plain_features(names), columns, TrainConfig(), texts)
+    return Bundle(*recipe, model=model.eval())
 
 
 def _legacy_weights(path: Path, model_class: str) -> tuple[dict[str, Tensor], dict[str, int]]:

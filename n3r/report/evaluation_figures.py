@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
+from n3r.estimate import NOT_ENOUGH, bounded, checked
 from n3r.evaluation.drift import SHIFTED, SOME_SHIFT, psi
-from n3r.metrics import ALPHA, NOT_ENOUGH, bounded, checked
+from n3r.metrics import ALPHA
 from n3r.report.style import (
     BLUE,
     COLOURS,

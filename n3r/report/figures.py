@@ -30,6 +30,7 @@ from n3r.report.style import (
     draw_column,
     draw_curve,
     draw_interval,
+    drawable,
     dress,
     forest_height,
     forest_rows,
@@ -43,6 +44,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
+CAPTIONS = {
+    "roc": "Frauds caught for legitimate orders flagged",
+    "precision_recall": "How many of the flagged orders are fraud",
+}
+
+
+def ranking(curves: Curves) -> dict[str, "Axes"]:
+    """What CAPTIONS names, of systems of any name; of none it is empty."""
+    named = {drawable(name): pair for name, pair in curves.items()}
+    return {"roc": roc(named), "precision_recall": precision_recall(named)} if named else {}
 
 
 def roc(curves: Curves, ax: "Axes | None" = None) -> "Axes":

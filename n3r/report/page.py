@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from n3r.files.json_io import plain
@@ -48,17 +49,21 @@ class Section(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A report: a name, its answer in one sentence, a few large figures (figure, what it is), the parts."""
+    """A report: a name, its answer in one sentence, a few large figures (figure, what it is), the parts.
+
+    `pictures` are files of their own beside the page, by what their names end in.
+    """
 
     name: str
     headline: str
     tiles: list[tuple[str, str]]
     sections: list[Section]
     glossary: Mapping[str, str]
+    pictures: "Mapping[str, Axes]" = MappingProxyType({})
 
 
 def write_page(page: Page, content: dict[str, Any], folder: Path, stem: str) -> Path:
-    """Write <stem>.html, .md and .json into a folder; return the page's path.
+    """Write <stem>.html, .md, .json and each picture's .svg and .png into a folder; return the page's path.
 
     Raises ValueError naming the folder when it cannot be written; then it is left as it was.
     """
@@ -66,8 +71,11 @@ def write_page(page: Page, content: dict[str, Any], folder: Path, stem: str) -> 
         f"{stem}.json": json.dumps(plain(content, sort_keys=True), ensure_ascii=False, indent=1) + "\n",
         f"{stem}.md": _markdown(page),
         f"{stem}.html": _html(page),
+        **{f"{stem}_{name}.svg": style.to_svg(axes.figure) for name, axes in page.pictures.items()},
     }
-    _write(Path(folder), texts)
+    files = {name: text.encode("utf-8", "replace") for name, text in texts.items()}
+    files |= {f"{stem}_{name}.png": style.to_png(axes.figure) for name, axes in page.pictures.items()}
+    _write(Path(folder), files)
     return Path(folder) / f"{stem}.html"
 
 
@@ -98,11 +106,6 @@ def show(value: Any, spec: str = "") -> str:
     if spec == "p":
         return "< 0.001" if value < 0.001 else f"{value:.3f}"
     return f"{100 * value:.1f} %" if spec == "%" else format(value, spec)
-
-
-def drawable(name: str) -> str:
-    """A name from outside for a plot: matplotlib reads $...$ as a formula."""
-    return name.replace("$", r"\$")
 
 
 def _markdown(page: Page) -> str:
@@ -140,15 +143,15 @@ def _svg(axes: "Axes", caption: str, key: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
 
 
-def _write(folder: Path, texts: Mapping[str, str]) -> None:
+def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write all files aside, then rename them."""
-    asides = {name: folder / f".{name}.partial" for name in texts}
+    asides = {name: folder / f".{name}.partial" for name in contents}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any((folder / name).is_dir() for name in texts):
-            raise IsADirectoryError(0, f"a folder has the name of one of {', '.join(texts)}")
+        if any((folder / name).is_dir() for name in contents):
+            raise IsADirectoryError(0, f"a folder has the name of one of {', '.join(contents)}")
         for name, aside in asides.items():
-            aside.write_bytes(texts[name].encode("utf-8", "replace"))
+            aside.write_bytes(contents[name])
         for name, aside in asides.items():
             aside.replace(folder / name)
     except OSError as error:

@@ -7,7 +7,7 @@ Decisions:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,9 +150,9 @@ def score_again(bundle: Bundle, splits: Splits, seed: int, folder: Path) -> np.n
 
     def train() -> kept.Result:
         config = bundle.train_config.model_copy(update={"seed": seed})
-        parts = bundle._replace(model=None, train_config=config, metrics={}, calibration=None)
+        recipe = replace(bundle, train_config=config)
         rows = {"val": splits["train"].clear(), **splits}
-        again, _ = train_bundle(bundle.model.config, rows, parts, folder)
+        again, _ = train_bundle(bundle.model.config, rows, recipe, folder)
         return kept.Result({"scores": again.predict(splits["test"])[:, 1]})
 
     plan = kept.plan(__name__, bundle, splits, "n3r", seed)

@@ -10,14 +10,16 @@ Decisions:
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from n3r.bundle import Bundle, train_bundle
+from n3r.estimate import bounded, table
 from n3r.features import TabularFeatures
-from n3r.metrics import PairedAUC, auc_ci, bounded, paired_auc, table
+from n3r.metrics import PairedAUC, auc_ci, paired_auc
 from n3r.schema import LABEL
 from n3r.studies import kept
 from n3r.studies.beside import Splits
@@ -72,7 +74,7 @@ def added_value(
         by_seed = []
         for seed in seeds:
             settings = bundle.train_config.model_copy(update={"seed": seed})
-            own = bundle._replace(column_map=columns, train_config=settings)
+            own = replace(bundle, column_map=columns, train_config=settings)
             by_seed.append(_kept_scores(own, splits, Path(folder) / f"{name}_{seed}", _trained_anew))
         scores.append(np.stack(by_seed))
     return paired_auc(splits["test"][LABEL], *scores)
@@ -99,7 +101,7 @@ def _trained_on(bundle: Bundle, splits: Splits, folder: Path) -> Bundle:
     tokenizer, _ = train_tokenizer(train.select(bundle.column_map.all_text), TokenizerConfig(**known))
     batch_size = min(bundle.train_config.batch_size, max(2, len(train) // MIN_STEPS))
     settings = bundle.train_config.model_copy(update={"batch_size": batch_size})
-    return _trained_anew(bundle._replace(tokenizer=tokenizer, train_config=settings), splits, folder)
+    return _trained_anew(replace(bundle, tokenizer=tokenizer, train_config=settings), splits, folder)
 
 
 def _trained_anew(bundle: Bundle, splits: Splits, folder: Path) -> Bundle:
@@ -109,4 +111,4 @@ def _trained_anew(bundle: Bundle, splits: Splits, folder: Path) -> Bundle:
     features.fit(splits["train"], columns.numeric, columns.categorical, columns.n_classes)
     sizes = {"vocab_size": bundle.tokenizer.vocab_size, "n_tab_features": len(features)}
     config = bundle.model.config.model_copy(update=sizes)
-    return train_bundle(config, splits, bundle._replace(model=None, features=features), folder)[0]
+    return train_bundle(config, splits, replace(bundle, features=features), folder)[0]

@@ -8,6 +8,7 @@ Decisions:
 import ast
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,8 @@ def _our_probabilities(
     on: tuple[str, ...], run: LegacyRun, bundle: Bundle, frame: pl.DataFrame, batches: list[list[int]]
 ) -> np.ndarray:
     """(n_batches * batch_size,) of n3r's model with the legacy's weights and the deviations `on`."""
-    own = bundle._replace(
-        tokenizer=_unspellable(run.tokenizer), texts=bundle.texts.model_copy(update={"steps": []})
+    own = replace(
+        bundle, tokenizer=_unspellable(run.tokenizer), texts=bundle.texts.model_copy(update={"steps": []})
     )
     features = ablation.features_with(on, bundle.features)
     text = ablation.texts(on, own, frame, run.tokenizer)

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,13 +125,12 @@ def make_bundle(frame, tokenizer, model_class, scaling="quantile", column_map=No
         **SMALL[encoder],
         **dimensions,
     )
-    bundle = Bundle(
-        shake(model), tokenizer, features, column_map, TrainConfig(), {}, TextConfig(max_tokens=48)
-    )
+    recipe = (tokenizer, features, column_map, TrainConfig(), TextConfig(max_tokens=48))
+    bundle = Bundle(*recipe, model=shake(model))
     if column_map.n_classes > 2:
         return bundle
     spread(getattr(model.head, "net", model.head)[-1], bundle.predict(frame)[:, 1])
-    return bundle._replace(calibration=fit_calibration(frame["label"].to_numpy(), bundle.predict(frame)))
+    return replace(bundle, calibration=fit_calibration(frame["label"].to_numpy(), bundle.predict(frame)))
 
 
 def published_texts(folder: Path, frame: pl.DataFrame) -> list[str]:

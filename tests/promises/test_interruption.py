@@ -34,8 +34,9 @@ def folder(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A run's folder, whose name is the run's."""
     path = pipeline.ROOT / "runs" / f"test-{os.getpid()}-{request.node.name.partition('[')[0][-20:]}"
     yield path
-    for place in (path, path.with_name(f"{path.name}-whole")):
-        shutil.rmtree(place, ignore_errors=True)
+    for run in (path, path.with_name(f"{path.name}-whole")):
+        for place in (run, pipeline.reports_folder(run)):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
@@ -159,6 +160,7 @@ def _leads_to(link: Path, file: Path) -> bool:
 
 
 # Files or folders of which one is to appear, then up to how many seconds later the kill comes.
+REPORTS = "../../reports/{run}"
 MOMENTS: dict[str, tuple[list[str], float]] = {
     "preprocessing": (["notebooks/01_preprocess.ipynb"], 4),
     "writing the splits": ([".data.partial"], 0.05),
@@ -168,7 +170,7 @@ MOMENTS: dict[str, tuple[list[str], float]] = {
     "writing the best checkpoint": (["training/transformer2risk/checkpoints/.best.ckpt.partial"], 0.01),
     "writing a bundle": ([".transformer2risk.partial"], 1),
     "comparing": (["notebooks/05_parity.ipynb"], 12),
-    "writing the report": (["report/.report.json.partial", "report/report.json"], 0.02),
+    "writing the report": ([f"{REPORTS}/.report.json.partial", f"{REPORTS}/report.json"], 0.02),
     "evaluating": (["notebooks/08_evaluate.ipynb"], 20),
 }
 
@@ -182,7 +184,7 @@ def test_runs_killed_at_twenty_moments_end_as_one_that_was_not(folder, results, 
     for _ in range(2):
         shutil.rmtree(folder, ignore_errors=True)
         for moment, (names, delay) in MOMENTS.items():
-            awaited = [folder / name for name in names]
+            awaited = [folder / name.format(run=folder.name) for name in names]
             for path in awaited:  # of an earlier kill: what is awaited is to come anew
                 path.unlink(missing_ok=True) if not path.is_dir() else shutil.rmtree(path)
             process = start(folder, *SMALL)

@@ -31,9 +31,13 @@ def run(data: Path, name: str, hash_seed: int, results: Callable) -> dict[str, o
     environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
     try:
         subprocess.run(command, cwd=pipeline.ROOT, env=environment, check=True, capture_output=True)
-        return results(folder)
+        pages = pipeline.reports_folder(folder)
+        pictures = {path.name: sha256(path) for path in pages.iterdir() if path.suffix in (".png", ".svg")}
+        assert len(pictures) == 12
+        return results(folder) | pictures
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for place in (folder, pipeline.reports_folder(folder)):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def without_fingerprint(found: dict[str, object]) -> dict[str, object]:

@@ -11,7 +11,8 @@ import pytest
 from n3r.evaluation.attacks import ATTACKS, attack_curve
 from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
 from n3r.preprocess import prepare
-from n3r.report.evaluation import attained, headline, write_evaluation
+from n3r.report.evaluation import headline, write_evaluation
+from n3r.report.parts import attained
 from n3r.schema import ColumnMap
 from n3r.synthetic import orders as synth
 
@@ -87,7 +88,9 @@ def test_page_stands_alone(page):
     html, _, folder = page
     assert "://" not in html and "<script" not in html and "<img" not in html
     assert not re.search(r"url\((?!#)|@import|\bsrc=", html)
-    assert sorted(path.name for path in folder.iterdir()) == ["model.html", "model.json", "model.md"]
+    curves = [f"model_{name}{kind}" for name in ("precision_recall", "roc") for kind in (".png", ".svg")]
+    names = ["model.html", "model.json", "model.md", *curves]
+    assert sorted(path.name for path in folder.iterdir()) == names
 
 
 def test_json_is_the_content_and_gives_the_headline(content, page):

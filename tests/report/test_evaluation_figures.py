@@ -6,8 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from n3r.estimate import bounded
 from n3r.evaluation import calibration, decisions, drift
-from n3r.metrics import bounded
 from n3r.report import evaluation_figures, style
 
 # ---- attacks

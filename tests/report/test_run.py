@@ -119,9 +119,10 @@ def write_bare(folder, curves=None, **changes):
     return path.read_text(encoding="utf-8"), (folder / "report.md").read_text(encoding="utf-8")
 
 
-def test_writes_three_files_and_nothing_else(written):
+def test_writes_the_page_in_three_forms_and_its_curves_in_two(written):
     names = sorted(path.name for path in written.parent.iterdir())
-    assert names == ["report.html", "report.json", "report.md"]
+    curves = [f"report_{name}{kind}" for name in ("precision_recall", "roc") for kind in (".png", ".svg")]
+    assert names == ["report.html", "report.json", "report.md", *curves]
 
 
 def test_page_stands_alone(written, page):

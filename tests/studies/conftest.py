@@ -73,6 +73,6 @@ def a_bundle(splits) -> Callable[..., Bundle]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = RiskModel(config, knots=features.knots).eval()
-        return Bundle(model, tokenizer, features, COLUMNS, TrainConfig(**settings), {})
+        return Bundle(tokenizer, features, COLUMNS, TrainConfig(**settings), model=model)
 
     return make

@@ -1,6 +1,7 @@
 """Deviations switched one by one: each changes what it says and nothing else, and the base is the legacy."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -10,9 +11,9 @@ from torch import nn
 
 from n3r.bundle import Bundle
 from n3r.data import make_loader
+from n3r.estimate import bounded
 from n3r.kernels import BiLSTM, Dropout
 from n3r.legacy.trainer import LegacyTokenizer
-from n3r.metrics import bounded
 from n3r.model import RiskModel
 from n3r.studies import ablation, beside, parity
 from n3r.text import AttentionPool, TransformerBlock
@@ -144,7 +145,7 @@ def test_the_tokenizer_reads_fields_and_the_legacys_the_joined_text(bundle, spli
 
 def test_texts_of_an_lstm_are_cut_only_where_that_is_on(splits, legacy_tokenizer, a_bundle):
     bundle = a_bundle("lstm2risk")
-    bundle = bundle._replace(texts=bundle.texts.model_copy(update={"max_tokens": 8}))
+    bundle = replace(bundle, texts=bundle.texts.model_copy(update={"max_tokens": 8}))
     for on in [(), ("tokenizer",)]:
         whole = ablation.texts(on, bundle, splits["test"], legacy_tokenizer)
         cut = ablation.texts((*on, "max_tokens"), bundle, splits["test"], legacy_tokenizer)
@@ -263,7 +264,7 @@ def test_ablate_gives_a_row_a_set_and_keeps_what_it_trained(splits, tmp_path, a_
     other, trained = ablate(bundle, "b")
     figures = ["deviation", "n_seeds", "n", "n_positive", "auc", *bounded("difference")]
     assert other.select(figures).equals(one.select(figures)) and len(trained) == 6
-    edited = bundle._replace(train_config=bundle.train_config.model_copy(update={"lr": 0.02}))
+    edited = replace(bundle, train_config=bundle.train_config.model_copy(update={"lr": 0.02}))
     _, anew = ablate(edited, "a")
     assert all(anew[place] > written[place] for place in written)
 

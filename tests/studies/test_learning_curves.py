@@ -1,5 +1,7 @@
 """More rows: each training sees only its own, and the curve says what the test rows say."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -48,7 +50,7 @@ def test_bad_sizes_and_samples_are_named(trained, tmp_path):
 def test_what_columns_add_is_told_with_its_interval(trained, tmp_path):
     bundle, splits = trained
     longer = bundle.train_config.model_copy(update={"epochs": 8, "lr": 0.01})
-    bundle, rng = bundle._replace(train_config=longer), np.random.default_rng(0)
+    bundle, rng = replace(bundle, train_config=longer), np.random.default_rng(0)
     known = {
         name: frame.with_columns(
             tip=pl.Series(frame["label"] + rng.normal(0, 0.3, len(frame))),

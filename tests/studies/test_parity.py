@@ -1,5 +1,7 @@
 """The legacy beside a bundle: same function, same rows, same order, a verdict from the paired difference."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -81,7 +83,7 @@ def test_defect_15_typed_special_tokens_move_a_score_only_where_n3rs_tokenizer_r
 
 def test_a_long_text_is_cut_where_that_is_on(trained, splits):
     bundle, run = trained
-    bundle = bundle._replace(texts=bundle.texts.model_copy(update={"max_tokens": 10}))
+    bundle = replace(bundle, texts=bundle.texts.model_copy(update={"max_tokens": 10}))
     rows = by_deviation(parity.function_parity(run, bundle, splits["test"], 5, 16))
     if run.model_class == "lstm2risk":
         assert rows["none"]["largest"] < 1e-6 and rows["max_tokens"]["n_moved"] == 80
