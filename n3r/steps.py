@@ -1,7 +1,7 @@
-"""What the notebooks that train share: configs from parameters, what is recorded of a model, one order followed.
+"""What the notebooks that train share: configs from parameters, the record of a model, one order followed.
 
 Decisions:
-- A notebook's parameters are fields of the configs by name, so a config takes those that it has from `vars()`.
+- Parameters are fields of the configs by name: a config takes those that it has from `vars()`.
 - What a notebook shows of one order is masked: shapes of letters and digits, of the row and of its tokens.
 """
 
@@ -36,7 +36,7 @@ def fields(config: type[BaseModel], parameters: Mapping[str, Any]) -> dict[str, 
 
 
 def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:
-    """Features fitted on training rows, or read from the files of `use_precomputed_..` where those are given."""
+    """Features fitted on training rows; what `use_precomputed_..` names is read from its file instead."""
     given = {
         name: read_precomputed(path)
         for name in ("imputation", "risk_tables")
@@ -190,4 +190,5 @@ def class_records(
 def best_class(rows: Sequence[Mapping[str, Any]]) -> str:
     """The answer of the step that trains classes side by side."""
     best = max(rows, key=lambda row: row["auroc"])
-    return f"Of {len(rows)} classes {best['model_class']} ranks best: test AUROC {best['auroc_text']} (95 % interval)."
+    ranks = f"ranks best: test AUROC {best['auroc_text']} (95 % interval)"
+    return f"Of {len(rows)} classes {best['model_class']} {ranks}."

@@ -25,6 +25,7 @@ CORE = [
     ["checkpoints", "export", "score"],
     ["train"],
     ["bundle"],
+    ["steps"],
     ["pipeline"],
     ["cli"],
 ]

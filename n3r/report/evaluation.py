@@ -383,6 +383,17 @@ def _attainable(content: Content) -> Iterator[Section]:
     yield Section("What more rows would win", drawn, [tabulate("", LEARNING, rows, 1)], lead=lead)
 
 
+def summary(content: dict[str, Any], page: Path) -> dict[str, Any]:
+    """What a step records of one evaluation: its headline, the AUROC of each model, and its page."""
+    own = content["models"][0]["auroc"]
+    return {
+        "headline": headline(content),
+        "auroc": {row["name"] or content["name"]: row["auroc"] for row in content["models"]},
+        "attained": attained(own, oracle_auroc(content)),
+        "report": str(page.resolve()),
+    }
+
+
 def oracle_auroc(content: Content) -> float | None:
     """The AUROC that no model can pass, where it is known."""
     return next((row["auroc"] for row in content["models"] if row["name"] == "oracle"), None)
