@@ -23,7 +23,7 @@ from n3r.evaluation.attacks import (
     sample_for_attack,
 )
 from n3r.metrics import auc_ci, paired_auc, recall_at_fpr
-from n3r.schema import address_fields
+from n3r.schema import TEXT, address_fields
 
 MAIL, NAMES = "mail", ["billing", "customer", "holder"]
 FIELDS = [MAIL, *NAMES]
@@ -226,12 +226,12 @@ def test_seeds_rows_and_fields_differ():
 
 def test_the_joined_text_is_made_anew():
     frame = frame_of([("a@x.yz", "Ana", None, "Bell"), (None, "A", "B", "C")])
-    frame = frame.with_columns(text=pl.Series(["a@x.yz|Ana|[MISSING]|Bell", "[MISSING]|A|B|C"]))
+    frame = frame.with_columns(pl.Series(TEXT, ["a@x.yz|Ana|[MISSING]|Bell", "[MISSING]|A|B|C"]))
     assert_frame_equal(perturb(frame, FIELDS, "case", 0, 0), frame)
     louder = ["A@x.yz|aNA|[MISSING]|bELL", "[MISSING]|a|b|c"]
-    assert perturb(frame, FIELDS, "case", 1, 0)["text"].to_list() == louder
+    assert perturb(frame, FIELDS, "case", 1, 0)[TEXT].to_list() == louder
     dropped = perturb(frame, FIELDS, "dropped fields", 1, 0)
-    assert dropped["text"].to_list() == ["|".join(["[MISSING]"] * 4)] * 2
+    assert dropped[TEXT].to_list() == ["|".join(["[MISSING]"] * 4)] * 2
 
 
 # ---- what applies, and what is refused
