@@ -99,7 +99,7 @@ def evaluate_model(
 
 
 def _threshold(test: pl.DataFrame, val: pl.DataFrame | None, fpr: float) -> tuple[float | None, str]:
-    """The operating threshold and the rows that it was chosen on; None stops nothing."""
+    """The operating threshold and the rows that it was chosen on; None flags nothing."""
     for rows, name in ((val, "validation rows"), (test, "these rows")):
         if rows is not None and len(rows):
             found = metrics.threshold_at_fpr(rows[LABEL], rows[SCORE], fpr)
