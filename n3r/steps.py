@@ -95,7 +95,7 @@ def answer(name: str, measured: Mapping[str, Any]) -> str:
     return (
         f"On {measured['n']:,} test orders with {measured['n_positive']:,} frauds {name} reaches an AUROC of "
         f"{auroc} (95 % interval). At 1 % of legitimate orders flagged it catches "
-        f"{measured['recall_at_fpr_1']:.1%} of the frauds."
+        f"{100 * measured['recall_at_fpr_1']:.1f} % of the frauds."
     )
 
 

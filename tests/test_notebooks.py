@@ -77,7 +77,5 @@ def test_preview_shows_no_identity(name):
 
 @pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name >= "03"])
 def test_the_first_cell_answers_with_a_number_and_its_interval(name):
-    answer = re.search(r"\*\*Answer\.\*\* [^\n]+", _cells(name, "markdown")[0]["source"])
-    assert answer and re.search(r"\d\.\d{3,4}[^\[]* \[[+-]?\d\.\d+, [+-]?\d\.\d+\]", answer[0]), (
-        "run `make notebooks`"
-    )
+    (answer,) = re.findall(r"\*\*Answer\.\*\* [^\n]+", _cells(name, "markdown")[0]["source"])
+    assert re.search(r"\d\.\d{3,4}[^\[]* \[[+-]?\d\.\d+, [+-]?\d\.\d+\]", answer), "run `make notebooks`"
