@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from torch import Tensor, nn
 
 from n3r.bert import TextBertBase, n_places
+from n3r.encode import TEXT_KEYS
 from n3r.files.json_io import explain
 from n3r.files.pretrained import architecture
 from n3r.fusion import FUSIONS, Widths, build_fusion
@@ -34,7 +35,6 @@ from n3r.text import (
     TransformerBlock,
     TransformerEncoder,
 )
-from n3r.tokenizer import TEXT_KEYS
 
 Batch = dict[str, Tensor]
 MOST_LAYERS = 1000  # of a kind: more are a mistake, and would be built one by one before that shows

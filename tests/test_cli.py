@@ -24,7 +24,7 @@ from n3r.legacy.trainer import (
     legacy_tabular,
     predict_legacy,
 )
-from n3r.schema import ColumnMap
+from n3r.schema import ColumnMap, joined_text
 from n3r.score import Scorer
 from n3r.synthetic.orders import generate_orders
 
@@ -108,9 +108,7 @@ def test_wrong_requests_end_in_one_message_and_status_2(small, tmp_path):
 
 @pytest.mark.slow
 def test_legacy_weights_become_a_bundle_that_scores_as_they_did(rows, tmp_path):
-    joined = (
-        rows.select(pl.concat_str(pl.col(TEXT).fill_null("[MISSING]"), separator="|")).to_series().to_list()
-    )
+    joined = rows.select(joined_text(TEXT)).to_series().to_list()
     tokenizer = LegacyTokenizer(min_frequency=3).train(joined)
     sizes = {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 1}
     model = LegacyLSTM2Risk(LegacyLSTMConfig(n_tab_features=1, n_embed=tokenizer.vocab_size, **sizes))
