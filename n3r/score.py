@@ -1,8 +1,8 @@
 """Scores from a bundle, without torch: onnxruntime runs its graph, tokenizers and polars feed it.
 
 Decisions:
-- What the graph reads is made by what made it in training, the `RowEncoder`. A row scores the same alone, beside
-  others, and from any kind of file.
+- What the graph reads is made by what made it in training, the `RowEncoder`. A row scores the same alone,
+  beside others, and from any kind of file.
 - Rows run in batches of near-equal length and come back in their order.
 - One order given as a dict goes the same way without a table: a table of one row costs more than the graph.
 - Files are read, scored and written a chunk of rows at a time, so that memory does not grow with them. The

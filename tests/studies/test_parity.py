@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from n3r.bundle import Bundle
-from n3r.schema import LABEL, ORACLE
+from n3r.schema import LABEL, ORACLE, joined_text
 from n3r.studies import beside, parity
 
 TEXT = ["emailAddress", "customerName"]
@@ -76,8 +76,8 @@ def test_the_legacys_weights_give_its_probabilities_with_every_deviation_off(tra
 def test_defect_15_typed_special_tokens_move_a_score_only_where_n3rs_tokenizer_reads_them(trained, splits):
     bundle, run = trained
     frame = splits["test"].with_columns(emailAddress=pl.lit("Anina | [PAD] [CLS]"))
-    texts = pl.concat_str(pl.col(TEXT).fill_null("[MISSING]"), separator="|")
-    rows = by_deviation(parity.function_parity(run, bundle, frame.with_columns(text=texts), 5, 16))
+    frame = frame.with_columns(joined_text(bundle.column_map.text))
+    rows = by_deviation(parity.function_parity(run, bundle, frame, 5, 16))
     assert rows["none"]["largest"] < 1e-6
     assert rows["tokenizer"]["n_moved"] == 80
 
