@@ -331,9 +331,8 @@ def _parsed(name: str | None, time_format: str | None, schema: Mapping[str, pl.D
 
 def joined_text(fields: Sequence[str]) -> pl.Expr:
     """The text fields of a row as one text: what the legacy reads, and people."""
-    return pl.concat_str([pl.col(name).fill_null(MISSING) for name in fields], separator=SEPARATOR).alias(
-        TEXT
-    )
+    present = [pl.col(name).fill_null(MISSING) for name in fields]
+    return pl.concat_str(present, separator=SEPARATOR).alias(TEXT)
 
 
 # Stand-ins (upper, lower or caseless) by the first word of a character's Unicode name.
