@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from n3r.files.json_io import plain
 from n3r.metrics import NOT_ENOUGH, bounded
-from n3r.report import evaluation_figures, figures
+from n3r.report import comparison_figures, figures
 from n3r.report.page import Page, Section, glossary, show, tabulate, write_page
 from n3r.report.style import drawable
 
@@ -93,7 +93,7 @@ def comparison_sections(rows: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
     by_segment = {"segment": ("group", "")} | columns | {"p": ("p_holm", "p")} | COUNTS
     for row in rows:
         if segments := row.get("segments"):
-            axes = figures.paired_difference(_frame(segments), row["margin"], names=names)
+            axes = comparison_figures.paired_difference(_frame(segments), row["margin"], names=names)
             drawn.append((row["model"], axes))
             tables.append(tabulate(f"{row['model']} by segment", by_segment, segments))
     notes = [f"{row['model']}: {row['sentence']}" for row in rows]
@@ -123,7 +123,7 @@ def _curves(scores: Mapping[str, Scores]) -> Iterator[Section]:
         (y, a), (_, b) = systems.values()
         drawn = [(figures.CAPTIONS[name], axes) for name, axes in figures.ranking(systems).items()]
         names = tuple(map(drawable, systems))
-        drawn.append(("Where each puts the same row", evaluation_figures.rank_agreement(y, a, b, names)))
+        drawn.append(("Where each puts the same row", comparison_figures.rank_agreement(y, a, b, names)))
         yield Section(f"{model}: curves", drawn, [])
 
 

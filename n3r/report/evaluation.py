@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from n3r.files.json_io import plain
 from n3r.metrics import ALPHA, NOT_ENOUGH, bounded
-from n3r.report import evaluation_figures, figures
+from n3r.report import comparison_figures, evaluation_figures, figures
 from n3r.report.page import Page, Section, Table, cell, glossary, show, tabulate, write_page
 from n3r.report.style import drawable
 
@@ -391,8 +391,8 @@ def _attacked(content: Content) -> Iterator[Section]:
     tables = {name: _table(rows) for name, rows in content["attacks"].items()}
     named = {drawable(name): table for name, table in tables.items()}
     drawn = [
-        ("What each attack costs", evaluation_figures.attack_losses(named)),
-        ("By its strength", evaluation_figures.attack_curves(named)),
+        ("What each attack costs", comparison_figures.attack_losses(named)),
+        ("By its strength", comparison_figures.attack_curves(named)),
     ]
     rows = [{"system": name, **row} for name, found in content["attacks"].items() for row in found]
     rows.sort(key=lambda row: (row["attack"], row["strength"]))
@@ -408,7 +408,7 @@ def _attainable(content: Content) -> Iterator[Section]:
     frame = _table(rows)
     oracle = next((row["auroc"] for row in content["models"] if row["name"] == "oracle"), None)
     rows = [{**row, "attained": attained(row["auroc"], oracle)} for row in rows]
-    drawn = [("More rows", evaluation_figures.learning_curve(frame, oracle))]
+    drawn = [("More rows", comparison_figures.learning_curve(frame, oracle))]
     lead = (
         "Trained anew on ever more of the training rows. On synthetic orders the oracle is the "
         "probability that labels were drawn with: no model can rank better."

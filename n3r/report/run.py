@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from n3r.files.json_io import plain
 from n3r.metrics import NOT_ENOUGH, bounded
-from n3r.report import evaluation_figures, figures
+from n3r.report import comparison_figures, figures
 from n3r.report.comparison import comparison_sections, verdict
 from n3r.report.page import Page, Section, Table, cell, glossary, show, tabulate, write_page
 from n3r.report.style import drawable
@@ -179,7 +179,7 @@ def _each_deviation(ablation: dict[str, list[dict]]) -> Section:
     drawn, tables = [], []
     for model, rows in ablation.items():
         frame = pl.DataFrame(rows, infer_schema_length=None)
-        drawn.append((model, evaluation_figures.ablation_forest(frame)))
+        drawn.append((model, comparison_figures.ablation_forest(frame)))
         tables.append(tabulate(model, columns, rows))
     return Section("What does each deviation do?", drawn, tables, lead=ALONE)
 
