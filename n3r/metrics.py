@@ -1,67 +1,44 @@
 """Ranking and threshold metrics, their confidence intervals, and the statistics of a parity claim.
 
 Decisions:
-- A figure with its interval is an `Estimate`; in a table a metric m has the columns m, m_low and m_high.
-- A metric the rows cannot define (one class only, nothing predicted positive) is None, which reads
-  "not enough data"; 0.0 is always a measured zero.
 - AUC intervals are DeLong's, after a logit transform (why: see `_auc_interval`); differences are plain.
 - "Same quality" is a claim to be shown, by two one-sided tests, not the absence of a difference.
 - Where DeLong's variance is zero the interval is exact or a distribution-free bound, not a point.
-- Public functions check labels and scores once, with `checked`; what they call trusts the arrays. Messages
-  give counts, never a row's content.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit, ndtr, ndtri, stdtr, stdtrit
 
+from n3r.estimate import (
+    FEW_ROWS,
+    LEVEL,
+    NOT_ENOUGH,
+    Estimate,
+    bounded,
+    checked,
+    classes,
+    group_rows,
+    holm,
+    table,
+)
+
 ALPHA = 0.05  # of each one-sided equivalence test, and of "different"
-LEVEL = 0.95  # of every interval of a table
 MAX_POINTS = 1000  # more than a printed curve can show
-NOT_ENOUGH = "not enough data"
-FEW_ROWS = 5  # with 5 rows of a class the 95 % interval covers the true AUC in 88 % of samples
-NO_GROUP = "(none)"  # the group of rows without one
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure, its interval and how many rows it is of; `str()` gives "0.832 [0.819, 0.845]".
-
-    The value is None where the rows cannot give it, low and high where they give no interval.
-    """
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-
-    def __str__(self) -> str:
-        if self.low is None:
-            return NOT_ENOUGH if self.value is None else f"{self.value:.3f}"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-    def columns(self, name: str) -> dict[str, float | None]:
-        """The three columns of a metric in a table."""
-        return dict(zip(bounded(name), (self.value, self.low, self.high), strict=True))
-
-
-def bounded(name: str) -> tuple[str, str, str]:
-    """The columns of a metric and of the ends of its interval."""
-    return name, f"{name}_low", f"{name}_high"
 
 
 @dataclass(frozen=True)
 class PairedAUC:
     """AUC of two scores on the same rows, and what is known of their difference A - B.
 
-    All but the counts are None when a class has fewer than two rows. `same`: no pair of rows tells the
-    scores apart. Over several trainings AUCs and difference are means, `by_seed` has each difference, and
-    `df` are the degrees of freedom of `se`; None stands for a normal distribution.
+    All but the counts are None when a class has fewer than two rows. `same`: no pair of rows tells the scores
+    apart. Over several trainings AUCs and difference are means, `by_seed` has each difference, and `df` are
+    the degrees of freedom of `se`; None stands for a normal distribution.
     """
 
     difference: Estimate
@@ -152,9 +129,9 @@ def equivalence(
 ) -> Verdict:
     """Say whether two scores are equivalent within a margin, different, or neither shown.
 
-    Two one-sided tests at 5 %: equivalent when the 90 % interval lies inside ±margin, even if
-    the difference is then significant. `p_value` stands in for the pair's own, for instance one
-    corrected for many segments. Source: Schuirmann 1987.
+    Two one-sided tests at 5 %: equivalent when the 90 % interval lies inside ±margin, even if the difference
+    is then significant. `p_value` stands in for the pair's own, for instance one corrected for many segments.
+    Source: Schuirmann 1987.
     """
     if not 0 < margin < 1:
         raise ValueError(f"margin {margin}: expected a number in (0, 1), such as 0.01")
@@ -178,11 +155,10 @@ def equivalence(
 def evaluate(y: ArrayLike, p: ArrayLike, threshold: float = 0.5) -> dict[str, float | int | None]:
     """All metrics of one set of probabilities, flat; None means "not enough data".
 
-    A row is predicted positive when its score is at or above the threshold. None are: the ranking
-    metrics and recalls with one class only, precision with nothing predicted positive, f1 and
-    recall with no positive row, everything but the counts with no row.
-    Raises ValueError on labels other than 0/1, scores that are NaN or outside [0, 1], or lengths
-    that differ.
+    A row is predicted positive when its score is at or above the threshold. None are: the ranking metrics and
+    recalls with one class only, precision with nothing predicted positive, f1 and recall with no positive
+    row, everything but the counts with no row. Raises ValueError on labels other than 0/1, scores that are
+    NaN or outside [0, 1], or lengths that differ.
     """
     # NOTE[DIFF] the legacy turns a failed metric into 0.0 (defect 42).
     from sklearn.metrics import average_precision_score  # sklearn takes 1.3 s to import
@@ -226,16 +202,6 @@ def threshold_at_fpr(y: ArrayLike, p: ArrayLike, fpr: float) -> float | None:
     return _threshold_at_fpr(*checked(y, p=p), fpr)
 
 
-def wilson(part: int, whole: int, min_rows: int = 1) -> Estimate:
-    """A rate with Wilson's 95 % interval; without a value below `min_rows` rows."""
-    from scipy.stats import binomtest  # scipy.stats takes 0.7 s to import
-
-    if whole < min_rows:
-        return Estimate(n=int(whole))
-    low, high = binomtest(int(part), int(whole)).proportion_ci(method="wilson")
-    return Estimate(float(part / whole), float(low), float(high), int(whole))
-
-
 def by_segment(segment: ArrayLike, y: ArrayLike, p: ArrayLike, min_per_class: int = FEW_ROWS) -> pl.DataFrame:
     """AUC with its 95 % interval in every segment, largest first.
 
@@ -244,23 +210,29 @@ def by_segment(segment: ArrayLike, y: ArrayLike, p: ArrayLike, min_per_class: in
     """
     y, p = checked(y, p=p)
     rows = []
-    for name, at in _groups(segment, y.size):
+    for name, at in group_rows(segment, y.size):
         enough = min(classes(y[at])) >= min_per_class
         auc = _auc(y[at], p[at]) if enough else Estimate()
         row = {"group": name, "n": at.size, "n_positive": int(y[at].sum()), **auc.columns("auroc")}
         rows.append(row | {"note": None if enough else NOT_ENOUGH})
-    return _largest_first(table(rows, ("group", "n", "n_positive", *bounded("auroc"), "note")))
+    found = table(rows, ("group", "n", "n_positive", *bounded("auroc"), "note"))
+    return found.sort(["n", "group"], descending=[True, False])
+
+
+def by_model(y: ArrayLike, scores: Mapping[str, ArrayLike]) -> pl.DataFrame:
+    """AUC with its 95 % interval of each model's scores of the same rows, in their order.
+
+    Columns: model, n, n_positive, auroc with _low and _high.
+    """
+    counts = {"n": np.size(y), "n_positive": int(np.sum(y))}
+    rows = [{"model": name, **counts, **auc_ci(y, p).columns("auroc")} for name, p in scores.items()]
+    return table(rows, ("model", "n", "n_positive", *bounded("auroc")), words=("model",))
 
 
 def paired_by_segment(
-    segment: ArrayLike,
-    y: ArrayLike,
-    p_a: ArrayLike,
-    p_b: ArrayLike,
-    margin: float = 0.01,
-    min_per_class: int = FEW_ROWS,
-    names: tuple[str, str] = ("A", "B"),
-) -> pl.DataFrame:
+    segment: ArrayLike, y: ArrayLike, p_a: ArrayLike, p_b: ArrayLike,
+    margin: float = 0.01, names: tuple[str, str] = ("A", "B"),
+) -> pl.DataFrame:  # fmt: skip
     """The paired comparison in every segment, largest first, p-values Holm-corrected.
 
     Columns: group, n, n_positive, auc_a, auc_b, difference with _low and _high (95 %), p_value, p_holm,
@@ -269,8 +241,8 @@ def paired_by_segment(
     """
     y, runs = _trainings(y, p_a, p_b)
     found = {}
-    for name, at in _groups(segment, y.size):
-        enough = min(classes(y[at])) >= max(2, min_per_class)
+    for name, at in group_rows(segment, y.size):
+        enough = min(classes(y[at])) >= FEW_ROWS
         unknown = PairedAUC(Estimate(n=at.size), int(y[at].sum()))
         found[name] = _paired(y[at], runs[:, :, at]) if enough else unknown
     rows = []
@@ -280,19 +252,7 @@ def paired_by_segment(
         told = {"p_holm": p_holm, "verdict": verdict.kind, "note": verdict.sentence}
         rows.append({"group": name, **pair.columns(), **told})
     columns = ("group", *PairedAUC(Estimate(), 0).columns(), "p_holm", "verdict", "note")
-    return _largest_first(table(rows, columns))
-
-
-def holm(p_values: Iterable[float | None]) -> list[float | None]:
-    """Holm's step-down correction of a family of p-values, in their order; None is no member of it.
-
-    Source: Holm 1979.
-    """
-    p = np.array([np.nan if value is None else value for value in p_values], dtype=np.float64)
-    order = np.argsort(p, kind="stable")[: np.isfinite(p).sum()]
-    stepped = np.maximum.accumulate(p[order] * (order.size - np.arange(order.size)))
-    p[order] = np.minimum(stepped, 1)
-    return [None if np.isnan(value) else value for value in p.tolist()]
+    return table(rows, columns).sort(["n", "group"], descending=[True, False])
 
 
 def roc_points(y: ArrayLike, p: ArrayLike) -> tuple[np.ndarray, np.ndarray] | None:
@@ -314,69 +274,12 @@ def pr_points(y: ArrayLike, p: ArrayLike) -> tuple[np.ndarray, np.ndarray] | Non
     return _thinned(recall, precision)
 
 
-def checked(y: ArrayLike, probability: bool = False, **scores: ArrayLike) -> list[np.ndarray]:
-    """Labels as bool and scores as float64; one ValueError names all that is wrong with them."""
-    labels = _numbers("labels", y)
-    columns = {name: _numbers(f"scores {name}", values) for name, values in scores.items()}
-    problems = []
-    if wrong := int((~np.isin(labels, (0, 1))).sum()):
-        problems.append(f"labels: {wrong} of {labels.size} are not 0 or 1")
-    for name, p in columns.items():
-        finite = np.isfinite(p)
-        outside = int(((p < 0) | (p > 1))[finite].sum()) if probability else 0
-        if p.size != labels.size:
-            problems.append(f"scores {name} have {p.size} values, labels have {labels.size}")
-        if not finite.all():
-            problems.append(f"scores {name}: {int((~finite).sum())} of {p.size} are NaN or infinite")
-        if outside:
-            problems.append(f"scores {name}: {outside} of {p.size} are outside [0, 1] (logits?)")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return [labels == 1, *columns.values()]
-
-
-def group_names(group: ArrayLike, n_rows: int) -> pl.Series:
-    """The group of each row as text; ValueError where there are not as many as rows."""
-    names = pl.Series("group", group).cast(pl.String).fill_null(NO_GROUP)
-    if len(names) != n_rows:
-        raise ValueError(f"group has {len(names)} values, labels have {n_rows}")
-    return names
-
-
-def classes(y: np.ndarray) -> tuple[int, int]:
-    """How many positive and how many negative rows."""
-    return int(y.sum()), int((~y).sum())
-
-
-def table(
-    rows: Sequence[Mapping[str, Any]], columns: Iterable[str], words: Iterable[str] = ()
-) -> pl.DataFrame:
-    """Rows as a table; its columns are counts (n, n_...), words, and otherwise figures."""
-    text = {"group", "verdict", "note", *words}
-    kinds = {
-        c: pl.String if c in text else pl.Int64 if f"{c}_".startswith("n_") else pl.Float64 for c in columns
-    }
-    return pl.DataFrame(rows, schema=kinds)
-
-
-def _largest_first(found: pl.DataFrame) -> pl.DataFrame:
-    return found.sort(["n", "group"], descending=[True, False])
-
-
-def _groups(group: ArrayLike, n_rows: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Each group's name and row positions."""
-    rows = group_names(group, n_rows).to_frame().with_row_index("row").group_by("group", maintain_order=True)
-    for (name,), found in rows:
-        yield name, found["row"].to_numpy()
-
-
 def _auc(y: np.ndarray, p: np.ndarray, level: float = LEVEL) -> Estimate:
     n_positive, n_negative = classes(y)
     if not n_positive or not n_negative:
         return Estimate(n=y.size)
     won, lost = _placements(y, p)
-    value = float(won.sum() / (n_positive * n_negative))
-    se = _standard_error(won, lost)
+    value, se = float(won.sum() / (n_positive * n_negative)), _standard_error(won, lost)
     if se is None:
         return Estimate(value, n=y.size)
     return Estimate(value, *_auc_interval(value, se, min(n_positive, n_negative), level), y.size)
@@ -467,10 +370,8 @@ def _over_seeds(se: float, by_seed: np.ndarray) -> tuple[float, float | None]:
 
 
 def _saturated(value: float, floor: int, pairs: int, level: float) -> tuple[float, float]:
-    """The interval of a mean on [floor, 1] when every one of `pairs` independent draws was `value`.
-
-    Clopper-Pearson: the share of such draws is at least q, and the rest may lie anywhere.
-    """
+    """The interval of a mean on [floor, 1] when every one of `pairs` independent draws was `value`."""
+    # Clopper-Pearson: the share of such draws is at least q, and the rest may lie anywhere.
     q = ((1 - level) / 2) ** (1 / pairs)
     return q * value + (1 - q) * floor, q * value + (1 - q)
 
@@ -517,13 +418,3 @@ def _quantile(level: float, df: float | None = None) -> float:
 def _require_fraction(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ValueError(f"{name} {value}: expected a number in [0, 1]")
-
-
-def _numbers(what: str, values: ArrayLike) -> np.ndarray:
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):  # numpy's own message would repeat a value
-        raise ValueError(f"{what}: expected numbers") from None
-    if array.ndim != 1:
-        raise ValueError(f"{what}: expected one dimension, got shape {array.shape}")
-    return array

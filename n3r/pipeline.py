@@ -21,7 +21,7 @@ import re
 import resource
 import sys
 import time
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -315,7 +315,8 @@ def refresh_notebook(step: str) -> None:
     path = notebook_path(step)
     book = nbformat.read(path, as_version=4)
     options = {"kernel_name": "python3", "kernel_manager_class": _kernels(), "record_timing": False}
-    NotebookClient(book, resources={"metadata": {"path": str(path.parent)}}, **options).execute()
+    with chdir(path.parent):  # of the kernel, too
+        NotebookClient(book, **options).execute()
     nbformat.write(book, path)
 
 

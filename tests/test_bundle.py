@@ -56,8 +56,8 @@ def test_unlabelled_rows_are_scored(bundle, frame):
     assert scored.columns == ["objectId", "score"]
 
 
-def test_saving_replaces_and_leaves_nothing_beside(bundle, tmp_path):
-    bundle.save(tmp_path / "model")
+def test_saving_replaces_and_leaves_nothing_beside(bundle, saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "model")
     replace(bundle, metrics={"again": True}, calibration=None).save(tmp_path / "model")
     loaded = Bundle.load(tmp_path / "model")
     assert loaded.metrics == {"again": True}

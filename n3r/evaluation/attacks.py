@@ -17,8 +17,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import polars as pl
 
+from n3r.estimate import NOT_ENOUGH, bounded, table
 from n3r.files.json_io import near
-from n3r.metrics import NOT_ENOUGH, auc_ci, bounded, paired_auc, table
+from n3r.metrics import auc_ci, paired_auc
 from n3r.schema import MISSING, SEPARATOR, TEXT, address_fields
 
 FPR = 0.01  # share of the good rows that may score above the threshold of "caught"

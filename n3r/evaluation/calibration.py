@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit, ndtri
 
-from n3r.metrics import FEW_ROWS, LEVEL, NOT_ENOUGH, Estimate, bounded, checked, classes, table, wilson
+from n3r.estimate import FEW_ROWS, LEVEL, NOT_ENOUGH, Estimate, bounded, checked, classes, table, wilson
 
 N_BINS = 10
 N_NULL = 200  # label draws; a million rows take 0.8 s

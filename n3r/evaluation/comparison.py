@@ -15,8 +15,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
+from n3r.estimate import checked
 from n3r.evaluation.scored import SCORE, labels_of, matched
-from n3r.metrics import checked, equivalence, paired_auc, paired_by_segment, threshold_at_fpr
+from n3r.metrics import equivalence, paired_auc, paired_by_segment, threshold_at_fpr
 from n3r.schema import LABEL, SEGMENT
 
 DECIDED = ("threshold_a", "threshold_b", "n_flagged_a", "n_flagged_b", "n_flagged_both", "n_flips")

@@ -29,7 +29,8 @@ import polars as pl
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit, ndtri
 
-from n3r.metrics import FEW_ROWS, LEVEL, MAX_POINTS, NOT_ENOUGH, Estimate, bounded, checked, classes, table
+from n3r.estimate import FEW_ROWS, LEVEL, NOT_ENOUGH, Estimate, bounded, checked, classes, table
+from n3r.metrics import MAX_POINTS
 
 RATES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.10)
 FLAGGED = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1)  # of `threshold_table`

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
-from n3r.metrics import NOT_ENOUGH
+from n3r.estimate import NOT_ENOUGH
 
 SOME_SHIFT, SHIFTED = 0.1, 0.25  # the conventional limits
 MIN_PER_BIN = 5  # rows a bin, on both sides; below it the null level is no longer to be trusted

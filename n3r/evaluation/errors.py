@@ -22,8 +22,8 @@ import polars as pl
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
-from n3r import metrics
-from n3r.metrics import FEW_ROWS, NOT_ENOUGH, Estimate, bounded, table
+from n3r.estimate import FEW_ROWS, NOT_ENOUGH, Estimate, bounded, checked, classes, holm, table
+from n3r.metrics import auc_ci
 from n3r.schema import MISSING, address_fields, mask
 
 MIN_SHARED = 5  # rows of the data that have a shape before it is listed
@@ -86,7 +86,7 @@ def mis_ranked(
     are errors. Raises ValueError on bad labels or scores, traits that are not Boolean or have nulls, and
     another number of rows.
     """
-    y, p = metrics.checked(y, p=p)
+    y, p = checked(y, p=p)
     _check(traits, y, threshold)
     if wrong := [t.name for t in traits if t.dtype != pl.Boolean or t.null_count()]:
         raise ValueError(f"traits are Boolean without nulls, these are not: {', '.join(wrong)}")
@@ -94,8 +94,8 @@ def mis_ranked(
     rows = []
     for trait in traits:
         has = trait.to_numpy()
-        enough = min(metrics.classes(y[has])) >= max(1, min_rows)
-        auc = metrics.auc_ci(y[has], p[has]) if enough else Estimate()
+        enough = min(classes(y[has])) >= max(1, min_rows)
+        auc = auc_ci(y[has], p[has]) if enough else Estimate()
         row = {"trait": trait.name, "n": int(has.sum()), "n_positive": int(y[has].sum())}
         row |= auc.columns("auroc")
         for error, of in (("missed", y), ("alarms", ~y)):
@@ -103,7 +103,7 @@ def mis_ranked(
         unknown = None in (row["auroc"], row["missed_ratio"], row["alarms_ratio"])
         rows.append(row | {"note": NOT_ENOUGH if unknown else None})
     for name in ("missed_p_holm", "alarms_p_holm"):
-        for row, p_holm in zip(rows, metrics.holm(row[name] for row in rows), strict=True):
+        for row, p_holm in zip(rows, holm(row[name] for row in rows), strict=True):
             row[name] = p_holm
     strength = pl.max_horizontal("missed_ratio_low", "alarms_ratio_low")
     found = table(rows, TRAIT_COLUMNS, words=("trait",))
@@ -119,7 +119,7 @@ def shapes(
     class with it, errors or not), class_share (of all rows of the class). At most `top` a field and error,
     and only those that at least 5 rows of the data have. Raises ValueError as `traits` and `mis_ranked`.
     """
-    y, p = metrics.checked(y, p=p)
+    y, p = checked(y, p=p)
     fields = _texts(frame, text)
     _check(fields, y, threshold)
     shown = {field.name: collapsed(field).fill_null(MISSING).replace("", EMPTY) for field in fields}

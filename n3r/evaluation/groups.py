@@ -20,7 +20,19 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from n3r import metrics
-from n3r.metrics import ALPHA, FEW_ROWS, NO_GROUP, NOT_ENOUGH, Estimate, bounded, table, wilson
+from n3r.estimate import (
+    FEW_ROWS,
+    NO_GROUP,
+    NOT_ENOUGH,
+    Estimate,
+    bounded,
+    checked,
+    group_names,
+    holm,
+    table,
+    wilson,
+)
+from n3r.metrics import ALPHA
 
 NOT_IN_TRAINING = "not in training"
 ALL_ZERO = "0 in every group"
@@ -86,7 +98,7 @@ def disparities(
     for rate, of in RATES.items():
         sums = (sum(parts[c] for c in of) for parts in (n, flagged, chance))
         rows.append({"rate": rate, **_disparity(names, *sums, min_rows=min_per_class)})
-    for row, p_holm in zip(rows, metrics.holm(row.get("p_value") for row in rows), strict=True):
+    for row, p_holm in zip(rows, holm(row.get("p_value") for row in rows), strict=True):
         row["p_holm"] = p_holm
     ends = ("smallest_group", "smallest", "largest_group", "largest", "difference", *bounded("ratio"))
     columns = ("rate", "overall", "n_groups", "n_left_out", *ends, "null_ratio", "p_value", "p_holm", "note")
@@ -141,8 +153,8 @@ def _counts(
     group: ArrayLike, y: ArrayLike, p: ArrayLike, threshold: float, min_per_class: int
 ) -> pl.DataFrame:
     """Rows and alerts of each class (n_0, n_1, flagged_0, flagged_1) and the mean score of each group."""
-    y, p = metrics.checked(y, probability=True, p=p)
-    names = metrics.group_names(group, y.size)
+    y, p = checked(y, probability=True, p=p)
+    names = group_names(group, y.size)
     if np.isnan(threshold):
         raise ValueError("threshold is NaN; expected a number")
     if min_per_class < 1:

@@ -5,19 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-from numpy.typing import ArrayLike
-
+from n3r.estimate import NOT_ENOUGH, bounded
 from n3r.files.json_io import plain
-from n3r.metrics import NOT_ENOUGH, bounded
-from n3r.report import comparison_figures, figures
+from n3r.report import comparison_figures
 from n3r.report.page import Page, Section, glossary, show, tabulate, write_page
+from n3r.report.parts import COUNTS, Scores, curves, frame, interval
 from n3r.report.style import drawable
 
-Scores = Mapping[str, tuple[ArrayLike, ArrayLike]]  # system -> labels, scores
-
 MODEL = {"model": ("model", "")}
-COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
 LEAD = (
     "Both systems score the same rows, and the paired difference decides. Equivalent: its 90 % interval lies "
     "inside the margin. Not shown: too few rows to tell, which proves no difference either. The interval of "
@@ -82,18 +77,19 @@ def comparison_sections(rows: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
         "verdict": ("verdict", ""),
         names[0]: ("auc_a", ".3f"),
         names[1]: ("auc_b", ".3f"),
-        f"{names[0]} - {names[1]} [95 %]": (" ".join(bounded("difference")), "+.4f"),
+        f"{names[0]} - {names[1]} [95 %]": interval("difference", "+.4f"),
     }
     tables = [tabulate("AUROC on the same rows", MODEL | columns | {"p": ("p_value", "p")} | COUNTS, rows)]
-    seeds = [_by_seed(row) for row in rows if len(row["by_seed"]) > 1]
-    if seeds:
-        heads = {f"seed {i + 1}": (f"seed{i}", "+.4f") for i in range(max(len(row) for row in seeds) - 1)}
-        tables.append(tabulate(f"{names[0]} - {names[1]}, each seed", MODEL | heads, seeds, 1))
+    if n_seeds := max((len(row["by_seed"]) for row in rows if len(row["by_seed"]) > 1), default=0):
+        heads = [f"seed {i + 1}" for i in range(n_seeds)]
+        seeds = [{"model": row["model"], **dict(zip(heads, row["by_seed"], strict=False))} for row in rows]
+        columns_of = MODEL | {head: (head, "+.4f") for head in heads}
+        tables.append(tabulate(f"{names[0]} - {names[1]}, each seed", columns_of, seeds, 1))
     drawn = []
     by_segment = {"segment": ("group", "")} | columns | {"p": ("p_holm", "p")} | COUNTS
     for row in rows:
         if segments := row.get("segments"):
-            axes = comparison_figures.paired_difference(_frame(segments), row["margin"], names=names)
+            axes = comparison_figures.paired_difference(frame(segments, "group"), row["margin"], names=names)
             drawn.append((row["model"], axes))
             tables.append(tabulate(f"{row['model']} by segment", by_segment, segments))
     notes = [f"{row['model']}: {row['sentence']}" for row in rows]
@@ -121,21 +117,11 @@ def _named(head: str, names: Sequence[str]) -> str:
 def _curves(scores: Mapping[str, Scores]) -> Iterator[Section]:
     for model, systems in scores.items():
         (y, a), (_, b) = systems.values()
-        drawn = [(figures.CAPTIONS[name], axes) for name, axes in figures.ranking(systems).items()]
-        names = tuple(map(drawable, systems))
-        drawn.append(("Where each puts the same row", comparison_figures.rank_agreement(y, a, b, names)))
-        yield Section(f"{model}: curves", drawn, [])
+        drawn = curves(systems)
+        ranks = comparison_figures.rank_agreement(y, a, b, tuple(map(drawable, systems)))
+        yield Section(f"{model}: curves", [*drawn, ("Where each puts the same row", ranks)], [])
 
 
 def _difference(row: Mapping[str, Any]) -> str:
     difference, low, high = (row[name] for name in bounded("difference"))
     return "" if low is None else f" ({difference:+.4f} [{low:+.4f}, {high:+.4f}])"
-
-
-def _by_seed(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"model": row["model"], **{f"seed{i}": value for i, value in enumerate(row["by_seed"])}}
-
-
-def _frame(segments: list[dict]) -> pl.DataFrame:
-    rows = [{**row, "group": drawable(row["group"])} for row in segments]
-    return pl.DataFrame(rows, infer_schema_length=None)

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
-from n3r.metrics import bounded, checked
+from n3r.estimate import bounded, checked
 from n3r.report import style
 from n3r.report.style import BAND, GREEN, GREY, RED, REFERENCE, canvas, look
 

@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
+from n3r.estimate import NO_GROUP, NOT_ENOUGH, bounded, checked
 from n3r.evaluation.drift import SHIFTED, SOME_SHIFT, psi
-from n3r.metrics import ALPHA, NO_GROUP, NOT_ENOUGH, bounded, checked
+from n3r.metrics import ALPHA
 from n3r.report import style
 from n3r.report.figures import SCORES, UNIT
 from n3r.report.style import BLUE, GREEN, GREY, HEIGHT, INK, ORANGE, RED, REFERENCE, canvas, look, rows_height

@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from n3r import metrics
+from n3r.estimate import NOT_ENOUGH, checked
 from n3r.report import style
 from n3r.report.style import BLUE, HEIGHT, MAX_ROWS, RED, REFERENCE, SKY, canvas, rows_height
 
@@ -65,7 +66,7 @@ def precision_recall(curves: Curves, ax: "Axes | None" = None) -> "Axes":
         drawn = []
         for i, (name, (y, p)) in enumerate(curves.items()):
             ap = metrics.evaluate(y, p)["average_precision"]
-            shown = metrics.NOT_ENOUGH if ap is None else f"{ap:.3f}"
+            shown = NOT_ENOUGH if ap is None else f"{ap:.3f}"
             drawn.append(style.draw_curve(ax, i, metrics.pr_points(y, p), f"{name}  {shown}"))
         ax.legend(handles=drawn, loc="upper right", title="average precision")
     return ax
@@ -95,7 +96,7 @@ def score_distribution(y: ArrayLike, p: ArrayLike, ax: "Axes | None" = None) -> 
 
     On a linear scale the rare high scores of a 2 % class, the ones acted on, are invisible.
     """
-    y, p = metrics.checked(y, probability=True, p=p)
+    y, p = checked(y, probability=True, p=p)
     sides = {f"label {label} (n = {np.sum(y == label):,})": p[y == label] for label in (0, 1)}
     labels = {"xlabel": "score", "ylabel": "share of the class", **SCORES["axes"]}
     with canvas(ax, "Scores by label", style.class_counts([y]), HEIGHT * 0.85, **labels) as ax:
@@ -264,7 +265,7 @@ def class_density(y: ArrayLike, values: ArrayLike, what: str, ax: "Axes | None" 
 
     y: 0 and 1; values: finite numbers. Raises ValueError on others.
     """
-    y, values = metrics.checked(y, values=values)
+    y, values = checked(y, values=values)
     low, high = (values.min(), values.max() + 1e-9) if len(values) else (0, 1)
     labels = {"xlabel": what, "ylabel": "share of the class"}
     with canvas(ax, "By class", style.class_counts([y]), HEIGHT * 0.9, **labels) as ax:

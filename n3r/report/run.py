@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from numpy.typing import ArrayLike
 
+from n3r.estimate import NOT_ENOUGH, bounded
 from n3r.files.json_io import plain
-from n3r.metrics import NOT_ENOUGH, bounded
 from n3r.report import comparison_figures, figures
 from n3r.report.comparison import comparison_sections, verdict
 from n3r.report.page import Page, Section, Table, cell, glossary, show, tabulate, write_page
-from n3r.report.style import drawable
+from n3r.report.parts import COUNTS, FEW_FRAUDS, Scores, attained, curves, frame, interval
 
-Curves = Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]
+Curves = Mapping[str, Scores]
 
-AUROC = (" ".join(bounded("auroc")), ".3f")
+AUROC = interval("auroc", ".3f")
 SYSTEM = {"model": ("name", ""), "system": ("system", "")}
 METRICS = {
     "AUROC [95 %]": AUROC,
@@ -38,14 +37,12 @@ METRICS = {
     "fraud": ("base_rate", "%"),
 }
 MARKETPLACE = {"marketplace": ("group", "")}
-COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
 SCORED = (
     "Scored on test orders that no model has seen. Precision, recall, F1 and accuracy count a score of 0.5 "
     "or more as fraud, which rare fraud seldom reaches: the recalls at 1 % and 5 % false positives (FPR) say "
     "more."
 )
 CHOSEN = "The rows on which the best epoch was chosen; a model should do about as well on test."
-FEW_FRAUDS = "Good overall can hide a country where a model fails. Few frauds make wide intervals."
 FUNCTION = (
     "The weights that the legacy learned give the legacy's probabilities in n3r's model when all deviations "
     "are off. With one on, what is larger than rounding is its doing, on the rows it concerns."
@@ -61,16 +58,16 @@ WORDS += ("Recall", "F1", "Accuracy", "Log loss", "Brier", "Share of the attaina
 WORDS += ("Spearman's rank correlation", "Flip", "McNemar", "n/a")
 
 
-def write_report(content: dict[str, Any], curves: Curves, folder: Path) -> Path:
+def write_report(content: dict[str, Any], scores: Curves, folder: Path) -> Path:
     """Write report.html, .md, .json and the test rows' curves into a folder; return the page's path.
 
-    content: JSON types. curves: {"val" | "test": {model: (labels, probabilities)}}.
+    content: JSON types. scores: {"val" | "test": {model: (labels, probabilities)}}.
     Raises ValueError naming the folder when it cannot be written; then it is left as it was.
     """
     content = plain(content, sort_keys=True)
     name = f"{content['name']}: risk of a first order being fraud"
     models = content.get("models") or []
-    sections, pictures = list(_sections(content, curves)), figures.ranking(curves.get("test") or {})
+    sections, pictures = list(_sections(content, scores)), figures.ranking(scores.get("test") or {})
     page = Page(name, headline(content), _tiles(models), sections, glossary(*WORDS), pictures)
     return write_page(page, content, folder, "report")
 
@@ -98,16 +95,16 @@ def summary(models: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [dict(zip(table.head, row, strict=True)) for row in table.rows]
 
 
-def _sections(content: dict[str, Any], curves: Curves) -> Iterator[Section]:
+def _sections(content: dict[str, Any], scores: Curves) -> Iterator[Section]:
     models, parity = content.get("models") or [], content.get("parity") or {}
-    yield _ranking("How well fraud is ranked", SCORED, "test", models, curves)
+    yield _ranking("How well fraud is ranked", SCORED, "test", models, scores)
     if with_segments := [model for model in models if model.get("segments")]:
         yield _marketplaces(with_segments)
     yield from _parity(parity)
     if trained := [model for model in models if model["system"] in ("n3r", "legacy")]:
         yield _training(trained)
     if any(model.get("val") for model in models):
-        yield _ranking("The same on validation", CHOSEN, "val", models, curves)
+        yield _ranking("The same on validation", CHOSEN, "val", models, scores)
     if content.get("tokenizer"):
         yield _tokenizer(content["tokenizer"])
     yield _data(content["data"], content.get("preparation") or {})
@@ -117,9 +114,9 @@ def _sections(content: dict[str, Any], curves: Curves) -> Iterator[Section]:
         yield Section("Provenance", [], [Table("", ("", "value"), rows)], lead=REPEATABLE)
 
 
-def _ranking(title: str, lead: str, split: str, models: list[dict], curves: Curves) -> Section:
-    scored = curves.get(split) or {}
-    drawn = [(figures.CAPTIONS[name], axes) for name, axes in figures.ranking(scored).items()]
+def _ranking(title: str, lead: str, split: str, models: list[dict], scores: Curves) -> Section:
+    scored = scores.get(split) or {}
+    drawn = curves(scored)
     best = _best(models, split)
     if best and best["name"] in scored:
         drawn.append((f"Scores of {best['name']}", figures.score_distribution(*scored[best["name"]])))
@@ -129,8 +126,8 @@ def _ranking(title: str, lead: str, split: str, models: list[dict], curves: Curv
 
 
 def _marketplaces(models: list[dict]) -> Section:
-    drawn = [(model["name"], figures.segment_auc(_frame(model["segments"]))) for model in models]
-    aurocs = {m["name"]: (" ".join(bounded(f"auroc{i}")), ".3f") for i, m in enumerate(models)}
+    drawn = [(model["name"], figures.segment_auc(frame(model["segments"], "group"))) for model in models]
+    aurocs = {m["name"]: interval(f"auroc{i}", ".3f") for i, m in enumerate(models)}
     rows: dict[str, dict] = {}
     for i, model in enumerate(models):
         for row in model["segments"]:
@@ -171,15 +168,14 @@ def _each_deviation(ablation: dict[str, list[dict]]) -> Section:
         "deviation": ("deviation", ""),
         "what it does": ("what", ""),
         "AUROC": ("auc", ".3f"),
-        "difference to all off [95 %]": (" ".join(bounded("difference")), "+.4f"),
+        "difference to all off [95 %]": interval("difference", "+.4f"),
         "orders/s": ("orders_per_second", ",.0f"),
         "times as fast": ("speed_ratio", ".2f"),
         "seeds": ("n_seeds", ""),
     }
     drawn, tables = [], []
     for model, rows in ablation.items():
-        frame = pl.DataFrame(rows, infer_schema_length=None)
-        drawn.append((model, comparison_figures.ablation_forest(frame)))
+        drawn.append((model, comparison_figures.ablation_forest(frame(rows))))
         tables.append(tabulate(model, columns, rows))
     return Section("What does each deviation do?", drawn, tables, lead=ALONE)
 
@@ -187,7 +183,7 @@ def _each_deviation(ablation: dict[str, list[dict]]) -> Section:
 def _deviations(found: list[dict], ablation: dict[str, list[dict]]) -> Section:
     columns = {"file": ("where", ""), "what is done otherwise, and why": ("what", "")}
     for model in ablation:
-        columns[f"AUROC, {model} [95 %]"] = (" ".join(bounded(f"{model}_difference")), "+.4f")
+        columns[f"AUROC, {model} [95 %]"] = interval(f"{model}_difference", "+.4f")
     notes = [UNMEASURED] if ablation else []
     return Section("Deviations from the legacy", [], [tabulate("", columns, found)], notes)
 
@@ -243,28 +239,19 @@ def _data(data: dict, preparation: dict) -> Section:
     return Section("Data", drawn, tables, [note, *(preparation.get("warnings") or [])])
 
 
-def _best(models: list[dict], split: str) -> dict | None:
-    """The n3r model with the highest AUROC, if any has one."""
-    known = [m for m in models if m["system"] == "n3r" and (m.get(split) or {}).get("auroc") is not None]
+def _best(models: list[dict], split: str, system: str = "n3r") -> dict | None:
+    """The model of a system with the highest AUROC, if any has one."""
+    known = [m for m in models if m["system"] == system and (m.get(split) or {}).get("auroc") is not None]
     return max(known, key=lambda model: model[split]["auroc"], default=None)
-
-
-def _ahead(models: list[dict], best: dict | None) -> dict | None:
-    """The best baseline, where it ranks better than the best n3r model."""
-    known = [
-        m for m in models if m["system"] == "baseline" and (m.get("test") or {}).get("auroc") is not None
-    ]
-    first = max(known, key=lambda model: model["test"]["auroc"], default=None)
-    return first if first and best and first["test"]["auroc"] > best["test"]["auroc"] else None
 
 
 def _attained(models: list[dict]) -> str | None:
     """What share of the oracle's lead over chance the best n3r model has."""
-    oracle = next((m["test"]["auroc"] for m in models if m["system"] == "oracle" and m["test"]), None)
-    best = _best(models, "test")
-    if best is None or oracle is None or oracle <= 0.5:
+    best, oracle = (_best(models, "test", system) for system in ("n3r", "oracle"))
+    if best is None or oracle is None:
         return None
-    return show((best["test"]["auroc"] - 0.5) / (oracle - 0.5), "%")
+    share = attained(best["test"]["auroc"], oracle["test"]["auroc"])
+    return None if share is None else show(share, "%")
 
 
 def headline(content: dict[str, Any]) -> str:
@@ -275,7 +262,8 @@ def headline(content: dict[str, Any]) -> str:
         parts = [f"The best n3r model, {best['name']}, reaches a test AUROC of {cell(best['test'], *AUROC)}"]
     if share := _attained(models):
         parts[0] += f", {share} of the attainable lift over chance"
-    if ahead := _ahead(models, best):
+    ahead = _best(models, "test", "baseline")
+    if ahead and best and ahead["test"]["auroc"] > best["test"]["auroc"]:
         parts.append(f"{ahead['name']}, a baseline, reaches {cell(ahead['test'], *AUROC)}")
     if comparisons := parity.get("comparisons"):
         parts.append(verdict(comparisons).removesuffix("."))
@@ -289,8 +277,3 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         return
     for key in value:
         yield from _leaves(value[key], f"{name}.{key}" if name else key)
-
-
-def _frame(segments: list[dict]) -> pl.DataFrame:
-    rows = [{**row, "group": drawable(row["group"])} for row in segments]
-    return pl.DataFrame(rows, infer_schema_length=None)

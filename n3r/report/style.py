@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
-from n3r.metrics import NOT_ENOUGH, bounded
+from n3r.estimate import NOT_ENOUGH, bounded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,10 +23,11 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from n3r.bundle import Bundle
 from n3r.data import OrderDataset
+from n3r.estimate import Estimate, bounded
 from n3r.features import TabularFeatures
 from n3r.kernels import BiLSTM
 from n3r.legacy.trainer import LegacyTokenizer
-from n3r.metrics import Estimate, bounded, paired_auc
+from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, Parts
 from n3r.schema import LABEL, TEXT
 from n3r.studies import kept

@@ -17,8 +17,9 @@ import numpy as np
 import polars as pl
 
 from n3r.bundle import Bundle, train_bundle
+from n3r.estimate import bounded, table
 from n3r.features import TabularFeatures
-from n3r.metrics import PairedAUC, auc_ci, bounded, paired_auc, table
+from n3r.metrics import PairedAUC, auc_ci, paired_auc
 from n3r.schema import LABEL
 from n3r.studies import kept
 from n3r.studies.beside import Splits

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from sklearn.metrics import roc_auc_score
 
+from n3r.estimate import NOT_ENOUGH
 from n3r.evaluation.attacks import (
     ATTACKS,
     CONFUSABLES,
@@ -21,7 +22,7 @@ from n3r.evaluation.attacks import (
     perturb,
     sample_for_attack,
 )
-from n3r.metrics import NOT_ENOUGH, auc_ci, paired_auc, recall_at_fpr
+from n3r.metrics import auc_ci, paired_auc, recall_at_fpr
 from n3r.schema import address_fields
 
 MAIL, NAMES = "mail", ["billing", "customer", "holder"]

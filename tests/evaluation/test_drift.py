@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from n3r.estimate import NOT_ENOUGH
 from n3r.evaluation.drift import SMOOTHING, Psi, drift, psi
-from n3r.metrics import NOT_ENOUGH
 
 numbers = st.lists(
     st.one_of(st.none(), st.floats(allow_nan=True), st.sampled_from([0.0, 1.0, inf, -inf])),

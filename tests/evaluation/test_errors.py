@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from n3r.estimate import NOT_ENOUGH, holm
 from n3r.evaluation.errors import EMPTY, HEAD, collapsed, mis_ranked, shapes, traits
-from n3r.metrics import NOT_ENOUGH, holm
 from n3r.schema import MISSING, mask
 from n3r.synthetic import orders as synth
 

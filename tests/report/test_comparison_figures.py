@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from n3r import metrics
-from n3r.metrics import bounded
+from n3r.estimate import bounded
 from n3r.report import comparison_figures
 
 ATTACK_ROWS = [("dots", 0.5, 0.02), ("dots", 1.0, 0.04), ("case", 0.5, -0.1), ("case", 1.0, -0.2)]

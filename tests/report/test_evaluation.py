@@ -11,7 +11,8 @@ import pytest
 from n3r.evaluation.attacks import ATTACKS, attack_curve
 from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
 from n3r.preprocess import prepare
-from n3r.report.evaluation import attained, headline, write_evaluation
+from n3r.report.evaluation import headline, write_evaluation
+from n3r.report.parts import attained
 from n3r.schema import ColumnMap
 from n3r.synthetic import orders as synth
 

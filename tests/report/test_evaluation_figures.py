@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from n3r.estimate import bounded
 from n3r.evaluation import calibration, decisions, drift
-from n3r.metrics import bounded
 from n3r.report import evaluation_figures
 
 # ---- groups, drift and errors

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from n3r import metrics
+from n3r.estimate import bounded
 from n3r.report import figures, style
 
 RNG = np.random.default_rng(0)
@@ -33,7 +34,7 @@ COUNTS = pl.DataFrame(
 )
 MODELS = pl.DataFrame(
     [("bert", 0.8, 0.7, 0.9, 100, 20), ("lstm", 0.6, 0.5, 0.7, 100, 20)],
-    schema=["model", *metrics.bounded("auroc"), "n", "n_positive"],
+    schema=["model", *bounded("auroc"), "n", "n_positive"],
     orient="row",
 )
 RISKS = {"bins": {"phones": 0.4, "books": 0.1}, "default_bin": 0.2}
@@ -242,7 +243,7 @@ def test_densities_are_shares_of_each_class():
     [
         (
             figures.segment_auc,
-            (SEGMENTS.drop(metrics.bounded("auroc")),),
+            (SEGMENTS.drop(bounded("auroc")),),
             "table lacks the columns auroc, auroc_low, auroc_high; it has group, n",
         ),
         (figures.split_counts, (COUNTS.drop("label"),), "table lacks the columns label"),

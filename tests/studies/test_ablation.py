@@ -10,10 +10,10 @@ from torch import nn
 
 from n3r.bundle import Bundle
 from n3r.data import make_loader
+from n3r.estimate import bounded
 from n3r.features import TabularFeatures
 from n3r.kernels import BiLSTM, Dropout
 from n3r.legacy.trainer import LegacyTokenizer
-from n3r.metrics import bounded
 from n3r.model import RiskModel, configure
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.schema import ColumnMap
