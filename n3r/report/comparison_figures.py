@@ -60,7 +60,7 @@ def rank_agreement(
         ax.plot([0, 100], [0, 100], **REFERENCE)
         label = f"frauds, {shown.size} of {frauds.size}"
         ax.plot(x[shown], z[shown], color=RED, marker="x", ms=3, lw=0, label=label)
-        ax.legend(loc="upper left", frameon=True, framealpha=0.9)
+        ax.legend(loc="upper left")
     return ax
 
 
@@ -106,7 +106,9 @@ def learning_curve(table: pl.DataFrame, oracle: float | None = None, ax: "Axes |
             style.draw_curve(ax, i, (known["n_rows"], known["auroc"]), model, marker=look(i)["marker"])
             style.draw_band(ax, i, known["n_rows"], known["auroc_low"], known["auroc_high"])
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+        sizes = sorted(set(table["n_rows"]))
+        ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        ax.set_xticks([], minor=True)
         style.legend_below(ax)
     return ax
 

@@ -14,7 +14,7 @@ from n3r.estimate import NO_GROUP, NOT_ENOUGH, bounded, checked
 from n3r.evaluation.drift import SHIFTED, SOME_SHIFT, psi
 from n3r.metrics import ALPHA
 from n3r.report import style
-from n3r.report.figures import SCORES, UNIT
+from n3r.report.figures import SCORE_AXES, SCORE_BINS, UNIT
 from n3r.report.style import BLUE, GREEN, GREY, HEIGHT, INK, ORANGE, RED, REFERENCE, canvas, look, rows_height
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ MAX_SHOWN = 15  # columns or traits
 # what `groups.by_group` calls a rate -> its name, of what, how many those are in a row, colour and marker
 GROUP_RATES = {
     "recall": ("recall", "frauds", lambda row: row["n_positive"], BLUE, "o"),
-    "fpr": ("false-positive rate", "legitimate orders", lambda row: row["n"] - row["n_positive"], RED, "D"),
+    "fpr": ("false-positive rate", "legitimate", lambda row: row["n"] - row["n_positive"], RED, "D"),
     "alert_rate": ("alert rate", "orders", lambda row: row["n"], GREEN, "s"),
 }
 SHIFTS = {"stable": (BLUE, None), "some shift": (ORANGE, "////"), "shifted": (RED, "xxxx")}  # a word's bar
@@ -334,9 +334,9 @@ def score_shift(
     """Shares of two sets of scores in 25 bins of [0, 1] on a log scale, with their PSI in words."""
     sides = [checked(np.zeros(np.size(p)), probability=True, p=p)[1] for p in (expected, actual)]
     named = {f"{name} (n = {p.size:,})": p for name, p in zip(names, sides, strict=True)}
-    labels = {"xlabel": f"score; PSI {psi(*sides)}", "ylabel": "share of the rows", **SCORES["axes"]}
+    labels = {"xlabel": f"score; PSI {psi(*sides)}", "ylabel": "share of the rows", **SCORE_AXES}
     with canvas(ax, f"Scores, {names[0]} and {names[1]}", height=HEIGHT * 0.85, **labels) as ax:
-        style.draw_shares(ax, SCORES["bins"], named)
+        style.draw_shares(ax, SCORE_BINS, named)
         ax.legend(loc="upper right")
     return ax
 

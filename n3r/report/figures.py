@@ -31,7 +31,8 @@ CAPTIONS = {
 INTERVAL = "AUC, 95 % interval"
 AUC_ASIDE = [("AUC", 34, style.cell("auroc", ".3f"))]
 UNIT = {"xlim": (-0.01, 1.01), "ylim": (-0.01, 1.01)}
-SCORES = {"bins": np.linspace(0, 1, 26), "axes": {"xlim": (0, 1), "yscale": "log"}}
+SCORE_BINS = np.linspace(0, 1, 26)
+SCORE_AXES = {"xlim": (0, 1), "yscale": "log"}
 MAX_INPUTS = 15  # of a score that is explained
 
 
@@ -98,9 +99,9 @@ def score_distribution(y: ArrayLike, p: ArrayLike, ax: "Axes | None" = None) -> 
     """
     y, p = checked(y, probability=True, p=p)
     sides = {f"label {label} (n = {np.sum(y == label):,})": p[y == label] for label in (0, 1)}
-    labels = {"xlabel": "score", "ylabel": "share of the class", **SCORES["axes"]}
+    labels = {"xlabel": "score", "ylabel": "share of the class", **SCORE_AXES}
     with canvas(ax, "Scores by label", style.class_counts([y]), HEIGHT * 0.85, **labels) as ax:
-        style.draw_shares(ax, SCORES["bins"], sides)
+        style.draw_shares(ax, SCORE_BINS, sides)
         ax.legend(loc="upper right")
     return ax
 

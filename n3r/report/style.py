@@ -38,7 +38,8 @@ STYLE = {
     "axes.titlesize": 9.5,
     "axes.axisbelow": True,
     "legend.fontsize": 8,
-    "legend.frameon": False,
+    "legend.framealpha": 0.85,  # words can be read where a line runs under them
+    "legend.edgecolor": "none",
     "lines.linewidth": 1.6,
     "lines.markersize": 5,
 }

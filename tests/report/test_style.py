@@ -1,6 +1,5 @@
 """Files of figures: the same bytes in any process, and no pyplot."""
 
-
 from n3r.report import figures, style
 
 COMPRESSION = "figures.compression_curve([1, 10, 100], [1, 2, 3], 10, 2).figure"
