@@ -135,13 +135,6 @@ def test_the_domain_is_what_follows_the_last_sign():
     assert perturb(frame, [MAIL], "dots", 1, 0)[MAIL].to_list()[-1] == "ana"
 
 
-def test_full_width_is_undone_by_nfkc():
-    text = "".join(map(chr, range(0x20, 0x7F))).replace("@", "")
-    wide = one("full-width", text)[0]
-    assert wide != text
-    assert unicodedata.normalize("NFKC", wide) == text
-
-
 def test_names_are_moved_among_themselves_and_every_way_round():
     ways = {one("field order", "a@x.yz", "1", "2", "3", seed=seed) for seed in range(40)}
     assert ways == {("a@x.yz", "2", "3", "1"), ("a@x.yz", "3", "1", "2")}
@@ -309,10 +302,7 @@ def test_the_curve_against_scikit_learn(attacked):
         assert got["difference"] == pytest.approx(roc_auc_score(y, p) - roc_auc_score(y, clean), abs=1e-12)
         assert got.items() >= auc_ci(y, p).columns("auroc").items()
         paired = paired_auc(y, p, clean)
-        assert (got["difference_low"], got["difference_high"]) == (
-            paired.difference.low,
-            paired.difference.high,
-        )
+        assert got.items() >= paired.difference.columns("difference").items()
         cut = np.sort(clean[y == 0])[::-1][int(0.01 * (y == 0).sum())]
         caught = (clean > cut) & (y == 1)
         assert caught.sum() == round(recall_at_fpr(y, clean, 0.01) * y.sum()) > 0
@@ -373,16 +363,7 @@ def test_one_class_is_not_enough_data(label):
     frame = orders(10).with_columns(label=label)
     curve = attack_curve(score, frame, FIELDS, "label", ["case"], [0.5])
     assert curve["note"].to_list() == [NOT_ENOUGH]
-    figures = [
-        "auroc",
-        "auroc_low",
-        "auroc_high",
-        "difference",
-        "difference_low",
-        "difference_high",
-        "still_caught",
-    ]
-    assert curve.select(figures).row(0) == (None,) * 7
+    assert curve.select("^auroc.*$", "^difference.*$", "still_caught").row(0) == (None,) * 7
 
 
 def test_ten_rows_and_constant_scores_have_figures():
@@ -391,11 +372,6 @@ def test_ten_rows_and_constant_scores_have_figures():
     assert attack_curve(score, frame, FIELDS, "label", ["case"], [0.5])["auroc"].null_count() == 0
     flat = attack_curve(lambda rows: np.full(len(rows), 0.5), frame, FIELDS, "label", ["case"], [0.5])
     assert flat.select("auroc", "difference", "still_caught").row(0) == (0.5, 0.0, None)
-
-
-def test_nan_scores_are_refused():
-    with pytest.raises(ValueError, match="NaN"):
-        attack_curve(lambda rows: np.full(len(rows), np.nan), orders(30), FIELDS, "label", ["case"])
 
 
 @given(st.lists(st.integers(0, 1), max_size=40), st.integers(0, 12), st.integers(0, 3))

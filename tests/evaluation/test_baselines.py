@@ -127,12 +127,6 @@ def test_ten_rows(name, text):
     assert scores.shape == (10,) and np.isfinite(scores).all()
 
 
-@pytest.mark.parametrize("name", BASELINES)
-def test_two_rows(name):
-    frame = pl.DataFrame({"email": ["a", "b"], "label": [0, 1]})
-    assert fit_baseline(name, frame, a_map(text=["email"])).predict(frame) == pytest.approx([0.5, 0.5])
-
-
 @pytest.mark.parametrize("gap", [float("nan"), float("inf"), -float("inf")])
 def test_a_number_that_is_none_is_missing(gap, names):
     frame = planted(names, 400).with_columns(label=(pl.col("amount") > 0).cast(pl.Int8))

@@ -72,10 +72,7 @@ def test_comparators_stand_beside_the_model(rows, content):
     own, coin, oracle = content["models"]
     assert [row["name"] for row in content["models"]] == [None, "coin", "oracle"]
     paired = metrics.paired_auc(test["label"], test["score"], test["oracle_p"])
-    assert (oracle["difference"], oracle["difference_low"]) == (
-        paired.difference.value,
-        paired.difference.low,
-    )
+    assert oracle.items() >= paired.difference.columns("difference").items()
     assert own["auroc"] == metrics.auc_ci(test["label"], test["score"]).value
     assert coin["difference"] > 0.2 and coin["difference_low"] > 0
 
@@ -85,10 +82,8 @@ def test_parts_without_columns_are_left_out(rows):
     bare = splits["test"].select("label", "score")
     content = evaluate_model(bare)
     assert list(content) == ["config", "operating", "data", "models", "decisions", "calibration"]
-    assert (
-        content["operating"]["chosen_on"] == "these rows"
-        and content["decisions"]["chosen_on_validation"] is None
-    )
+    assert content["operating"]["chosen_on"] == "these rows"
+    assert content["decisions"]["chosen_on_validation"] is None
 
 
 def test_a_segment_that_training_did_not_see_is_noted(rows):
@@ -104,16 +99,12 @@ def test_defect_42_one_class_only_says_not_enough_data(rows, label):
     columns, splits = rows
     one = splits["test"].filter(label=label)
     content = evaluate_model(one, None, columns, None, splits["train"])
-    assert (
-        content["operating"]["threshold"] is None
-        and content["operating"]["chosen_on"] == "no rows of both classes"
-    )
+    assert content["operating"]["threshold"] is None
+    assert content["operating"]["chosen_on"] == "no rows of both classes"
     own = content["models"][0]
     assert own["auroc"] is own["average_precision"] is own["recall_at_fpr_1"] is None
     points = content["decisions"]["operating_points"]
-    assert {row["note"] for row in points} == {"not enough data"} and {row["recall"] for row in points} == {
-        None
-    }
+    assert {(row["note"], row["recall"]) for row in points} == {("not enough data", None)}
     assert content["calibration"]["score"]["summary"]["note"] == "not enough data"
     assert {row["auroc"] for row in content["groups"]["segment"]} == {None}
     json.dumps(content, allow_nan=False)
@@ -135,19 +126,6 @@ def test_poor_rows_are_evaluated(rows, change):
     assert content["models"][0]["n"] == len(test)
     if change == "constant scores":
         assert content["models"][0]["auroc"] == 0.5
-
-
-@pytest.mark.parametrize(
-    "column, says",
-    [
-        (pl.lit(float("nan")), "are NaN or infinite"),
-        (pl.col("score") * 3, "outside"),
-    ],
-)
-def test_bad_scores_are_counted(rows, column, says):
-    columns, splits = rows
-    with pytest.raises(ValueError, match=says):
-        evaluate_model(splits["test"].with_columns(score=column), None, columns)
 
 
 def test_a_rival_of_another_length_is_named(rows):
