@@ -274,7 +274,7 @@ def _kernels(*held: int) -> type:
 
 
 def _tidy(executed: Path, records: Path) -> None:
-    """Keep the last state of each progress bar of an executed notebook; put the answer into its first cell."""
+    """Keep the last state of each progress bar in a notebook; put the answer into its first cell."""
     try:
         book = json.loads(executed.read_text())
     except (FileNotFoundError, ValueError):  # stopped before papermill wrote it, or while

@@ -20,7 +20,7 @@ N3R = [sys.executable, "-m", "n3r.cli"]
 def notebook(path: Path, parameters: str, *code: str) -> None:
     cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     cells += [nbformat.v4.new_code_cell(source) for source in code]
-    kernel = {"name": "python3", "display_name": "Python 3"}
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(book, path)
 
