@@ -33,6 +33,7 @@ from n3r.files.atomic import writing
 from n3r.files.json_io import near
 from n3r.files.limits import MAX_EXPANSION, check_parquet, opened_gzip
 from n3r.files.records import Batch, Cell, Table, batches, lines, objects, records
+from n3r.schema import ROW
 from n3r.tables import (
     POLARS_ERRORS,
     REGION,
@@ -175,8 +176,8 @@ def read_chunks(
 ) -> Iterator[Chunk]:
     """Rows of one file, at most `size` at a time; a file without rows gives one empty chunk.
 
-    `region` becomes the column `region` of every row. CSV records and JSON lines of more than
-    `max_record` bytes are rejects. Raises FileNotFoundError, or ValueError naming the file when it
+    `region` becomes the column `region` of every row, in place of the file's. CSV records and JSON lines of
+    more than `max_record` bytes are rejects. Raises FileNotFoundError, or ValueError naming the file when it
     cannot be read, lacks columns or holds more than `max_expansion` times its size (limits.py).
     """
     path = Path(path)
@@ -354,8 +355,8 @@ class _Source:
         for at, bad in groupby(cells, key=lambda cell: cell[0]):
             rejects.append(self._reject(raw, at, list(bad)))
         if cells:
-            frame = frame.with_row_index("__row__").filter(~pl.col("__row__").is_in([c[0] for c in cells]))
-            frame = frame.drop("__row__")
+            frame = frame.with_row_index(ROW).filter(~pl.col(ROW).is_in([c[0] for c in cells]))
+            frame = frame.drop(ROW)
         return Chunk(frame, sorted(rejects, key=lambda reject: reject.row), raw.frame.height + len(raw.lost))
 
     def _reject(self, raw: Batch, at: int, cells: list[Cell]) -> Reject:

@@ -28,7 +28,7 @@ from polars.exceptions import PanicException, PolarsError
 from n3r.files.atomic import atomic_file, atomic_folder
 from n3r.files.json_io import read_json
 from n3r.files.limits import MAX_EXPANSION, check_gzip, check_parquet
-from n3r.schema import EVERY_OTHER, FILE_COLUMN, SPLITS, ColumnMap, is_pattern
+from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, ROW, SPLITS, ColumnMap, is_pattern
 
 SUFFIXES = {
     ".parquet": "parquet",
@@ -40,7 +40,6 @@ SUFFIXES = {
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 REGION = "region"
 POLARS_ERRORS = (PolarsError, PanicException)  # damaged Parquet can bring about the second
-ROW = "__row__"
 TRUE, FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
 _DTYPES = {
     str(kind): kind for kind in (pl.String, pl.Float32, pl.Float64, pl.Int8, pl.Int64, pl.Datetime("us"))
@@ -73,9 +72,9 @@ def scan(
 ) -> Source:
     """One lazy table of files, folders and patterns.
 
-    "NA=path" gives the rows of that path the value NA in a column `region`. With `split_files` in
-    the map, each row also gets the name of its file. Raises FileNotFoundError, or ValueError naming
-    the file at fault, also one that holds more than `max_expansion` times its size (limits.py).
+    "NA=path" gives the rows of that path the value NA in a column `region`, in place of the file's. With
+    `split_files` in the map, each row also gets the name of its file. Raises FileNotFoundError, or ValueError
+    naming the file at fault, also one that holds more than `max_expansion` times its size (limits.py).
     """
     regions = find_files([data] if isinstance(data, str | Path) else data)
     formats = sorted({format_of(path) for path in regions})
@@ -295,7 +294,7 @@ def _open(path: Path, kind: str, max_expansion: float) -> pl.LazyFrame:
         _refuse_no_rows(path, 1 if kind in SEPARATORS else frame.select(pl.len()).collect().item())
     except (*POLARS_ERRORS, OSError):
         raise ValueError(_damage(path, kind)) from None
-    if odd := [name for name in names if is_pattern(name) or name == ROW]:
+    if odd := [name for name in names if is_pattern(name) or name.startswith(OWN)]:
         raise ValueError(f"{path} has a column name that is a pattern or n3r's own: rename {odd[0]!r}")
     twice = [name for name in names if re.search(r"_duplicated_\d+$", name)]
     if kind in SEPARATORS and twice:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from n3r.schema import ColumnMap, check
+from n3r.schema import FILE_COLUMN, ColumnMap, check
 from n3r.tables import fingerprint, read_column_map, read_split, scan, write, write_splits
 
 MAP = ColumnMap(
@@ -71,7 +71,7 @@ def test_split_files_adds_the_name_of_the_file(tmp_path):
     for name in ("test", "train"):
         save(tmp_path / f"{name}.csv")
     column_map = MAP.model_copy(update={"split_files": {"train*": "train", "test*": "test"}})
-    assert read(tmp_path, column_map)["__file__"].to_list() == ["test.csv"] * 2 + ["train.csv"] * 2
+    assert read(tmp_path, column_map)[FILE_COLUMN].to_list() == ["test.csv"] * 2 + ["train.csv"] * 2
 
 
 def test_shared_columns_in_the_first_files_order(tmp_path):

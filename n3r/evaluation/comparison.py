@@ -16,9 +16,9 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from n3r.estimate import checked
-from n3r.evaluation.scored import SCORE, labels_of, matched
+from n3r.evaluation.scored import labels_of, matched, named
 from n3r.metrics import equivalence, paired_auc, paired_by_segment, threshold_at_fpr
-from n3r.schema import LABEL, SEGMENT
+from n3r.schema import LABEL, SCORE, SEGMENT
 
 
 def compare(
@@ -36,6 +36,7 @@ def compare(
     not hold the same rows in the same order.
     """
     a, b = ([table] if isinstance(table, pl.DataFrame) else list(table) for table in (a, b))
+    a, b = ([named(table) for table in tables] for tables in (a, b))
     first = a[0]
     if any(not first[:, 0].equals(other[:, 0]) for other in (*a, *b)):
         raise ValueError("the prediction tables hold other rows or another order: score the same split")
@@ -72,6 +73,7 @@ def compare_models(
     by id, and labels of one side serve both. Raises ValueError when no two models go together or two tables
     do not hold the same ids.
     """
+    a, b = ({model: named(table) for model, table in tables.items()} for tables in (a, b))
     if len(a) == len(b) == 1:
         pairs = {names[0]: (next(iter(a.values())), next(iter(b.values())))}
     else:

@@ -49,7 +49,7 @@ from n3r.legacy.artefacts import (
 )
 from n3r.legacy.trainer import to_n3r
 from n3r.model import RiskModel, configure
-from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap
+from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap, plain
 from n3r.tables import SEPARATORS
 from n3r.tokenizer import SPECIAL_TOKENS, NameTokenizer, TextConfig, read_tokenizer
 from n3r.train import TrainConfig
@@ -122,17 +122,18 @@ def _results(path: Path, n_classes: int) -> dict[str, Tensor]:
     kind = path.suffix.removeprefix(".")
     if kind != "parquet" and kind not in SEPARATORS:
         raise ValueError(f"{path}: predictions are read from .parquet, .csv or .tsv")
+    label = plain(LABEL)
     scores = ["score"] if n_classes == 2 else [f"score_{c}" for c in range(n_classes)]
     try:
         frame = pl.read_parquet(path) if kind == "parquet" else pl.read_csv(path, separator=SEPARATORS[kind])
-        if absent := [name for name in (LABEL, *scores) if name not in frame.columns]:
+        if absent := [name for name in (label, *scores) if name not in frame.columns]:
             raise ValueError(f"{path} lacks the columns {absent} of a table of predictions")
-        frame = frame.select(pl.col(LABEL).cast(pl.Int64), pl.col(scores).cast(pl.Float64))
+        frame = frame.select(pl.col(label).cast(pl.Int64), pl.col(scores).cast(pl.Float64))
     except PolarsError:  # its message may quote a cell
-        raise ValueError(f"{path} is no table of predictions, with numbers in {LABEL} and scores") from None
-    frame = frame.filter(pl.col(LABEL) >= 0)
+        raise ValueError(f"{path} is no table of predictions, with numbers in {label} and scores") from None
+    frame = frame.filter(pl.col(label) >= 0)
     y_pred = frame["score"] if n_classes == 2 else frame.select(scores)
-    return {"y_true": frame[LABEL].to_torch(), "y_pred": y_pred.to_torch()}
+    return {"y_true": frame[label].to_torch(), "y_pred": y_pred.to_torch()}
 
 
 def _write_tables(bundle: Bundle, folder: Path) -> None:

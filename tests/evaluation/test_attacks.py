@@ -23,7 +23,7 @@ from n3r.evaluation.attacks import (
     sample_for_attack,
 )
 from n3r.metrics import auc_ci, paired_auc, recall_at_fpr
-from n3r.schema import address_fields
+from n3r.schema import TEXT, address_fields
 
 MAIL, NAMES = "mail", ["billing", "customer", "holder"]
 FIELDS = [MAIL, *NAMES]
@@ -226,14 +226,12 @@ def test_seeds_rows_and_fields_differ():
 
 def test_the_joined_text_is_made_anew():
     frame = frame_of([("a@x.yz", "Ana", None, "Bell"), (None, "A", "B", "C")])
-    frame = frame.with_columns(text=pl.Series(["a@x.yz|Ana|[MISSING]|Bell", "[MISSING]|A|B|C"]))
+    frame = frame.with_columns(pl.Series(TEXT, ["a@x.yz|Ana|[MISSING]|Bell", "[MISSING]|A|B|C"]))
     assert_frame_equal(perturb(frame, FIELDS, "case", 0, 0), frame)
-    assert perturb(frame, FIELDS, "case", 1, 0)["text"].to_list() == [
-        "A@x.yz|aNA|[MISSING]|bELL",
-        "[MISSING]|a|b|c",
-    ]
+    louder = ["A@x.yz|aNA|[MISSING]|bELL", "[MISSING]|a|b|c"]
+    assert perturb(frame, FIELDS, "case", 1, 0)[TEXT].to_list() == louder
     dropped = perturb(frame, FIELDS, "dropped fields", 1, 0)
-    assert dropped["text"].to_list() == ["|".join(["[MISSING]"] * 4)] * 2
+    assert dropped[TEXT].to_list() == ["|".join(["[MISSING]"] * 4)] * 2
 
 
 # ---- what applies, and what is refused
@@ -245,9 +243,8 @@ def test_addresses_are_found_by_their_values():
     assert applicable(frame, FIELDS) == list(ATTACKS)
     assert address_fields(frame.with_columns(pl.col(MAIL) + "@"), FIELDS) == []
     handles = pl.DataFrame({"screen_name": ["@ana", "bell", "@@"], "location": [None, "x", "y"]})
-    assert applicable(handles, handles.columns) == [
-        n for n in ATTACKS if n not in ("plus-addressing", "dots")
-    ]
+    of_addresses = ("plus-addressing", "dots")
+    assert applicable(handles, handles.columns) == [n for n in ATTACKS if n not in of_addresses]
     assert "field order" not in applicable(frame, [MAIL, "holder"])
     nothing = pl.DataFrame({"name": [None, None]}, {"name": pl.String})
     assert applicable(nothing, ["name"]) == applicable(nothing[:0], ["name"])
@@ -320,9 +317,7 @@ def test_caught_is_what_recall_at_one_per_cent_counts(n):
     frame = orders(2 * n).with_columns(label=y, base=pl.Series((rng.integers(0, 300, 2 * n) + 100 * y) / 10))
 
     def falling(rows: pl.DataFrame) -> np.ndarray:  # under attack every second fraud falls to the bottom
-        return (
-            np.where(at % 4 == 3, -1.0, rows["base"]) if not rows.equals(frame) else rows["base"].to_numpy()
-        )
+        return np.where((at % 4 == 3) & (not rows.equals(frame)), -1.0, rows["base"])
 
     [share] = attack_curve(falling, frame, FIELDS, "label", ["case"], [1])["still_caught"]
     clean = frame["base"].to_numpy()
@@ -350,9 +345,8 @@ def test_only_frauds_are_changed_unless_all_are():
 
 def test_attacks_that_do_not_apply_are_left_out():
     frame = orders(60)
-    assert attack_curve(score, frame.drop(MAIL), NAMES, "label", ["dots", "case"], [1])[
-        "attack"
-    ].to_list() == ["case"]
+    curve = attack_curve(score, frame.drop(MAIL), NAMES, "label", ["dots", "case"], [1])
+    assert curve["attack"].to_list() == ["case"]
     empty = attack_curve(score, frame.drop(MAIL), NAMES, "label", ["dots"])
     assert empty.is_empty()
     assert empty.schema == attack_curve(score, frame, FIELDS, "label", ["dots"]).schema
