@@ -8,7 +8,7 @@ import pytest
 
 from n3r.bundle import Bundle
 from n3r.schema import LABEL, ORACLE
-from n3r.studies import beside, parity
+from n3r.studies import beside, kept, parity
 
 TEXT = ["emailAddress", "customerName"]
 
@@ -109,11 +109,11 @@ def test_function_parity_refuses_another_bundle_and_no_rows(trained, splits):
 
 def test_a_legacy_is_trained_once_for_each_plan_and_scores_the_same_later(trained, splits, tmp_path):
     bundle, run = trained
-    kept, frame = tmp_path / beside.FILE, splits["test"]
+    file, frame = tmp_path / kept.FILE, splits["test"]
     written = []
     for plan in [{}, {}, {"seed": 1}]:
         found = beside.train_beside(bundle, splits, tmp_path, progress=False, **plan)
-        written.append(kept.stat().st_mtime_ns)
+        written.append(file.stat().st_mtime_ns)
         moved = np.abs(found.predict(frame) - run.predict(frame)).max()
         assert moved > 1e-3 if plan else moved == 0  # the default seed is the bundle's
         loaded = beside.load_legacy(tmp_path)
@@ -142,7 +142,7 @@ def test_another_seed_is_another_training_of_both_on_the_same_rows(trained, spli
 
 
 def test_a_legacy_that_was_not_trained_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"legacy.safetensors does not exist: train the legacy"):
+    with pytest.raises(FileNotFoundError, match=r"model.safetensors does not exist: train the legacy"):
         beside.load_legacy(tmp_path)
 
 
