@@ -56,8 +56,41 @@ def test_the_command_lists_what_it_can_do():
         assert command in done.stdout
 
 
-def test_scoring_starts_without_torch(run_fresh):
-    code = "import sys, n3r.cli, n3r.score; print({'torch', 'lightning', 'transformers'} & set(sys.modules))"
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--size", "huge"], "no size 'huge'"),
+        (["run", "--name", "../x"], "run name"),
+        (["run", "--name", "example"], "reports/example belongs to the repository"),
+        (["run", "--name", "LOG.md"], "reports/LOG.md belongs to the repository"),
+        (["run", "--data", "no/such.csv"], "no/such.csv"),
+        (["run", "--map", "no/such.json"], "no/such.json"),
+        (["run", "-p", "epocs=3"], "epocs"),
+        (["params", "09"], "no step '09'"),
+        (["run", "--bogus"], "No such option"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_status_2(arguments, message):
+    done = n3r(*arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_params_lists_a_notebooks_parameters():
+    done = n3r("params", "03")
+    assert "hidden_size" in done.stdout and "published 128" in done.stdout
+
+
+def test_three_classes_are_for_step_06(tmp_path):
+    content = json.loads((Path(__file__).parents[1] / "configs" / "orders.json").read_text())
+    content["label_values"] = {"F": 2, "I": 1, "N": 0}
+    (tmp_path / "map.json").write_text(json.dumps(content))
+    done = n3r("run", "--map", tmp_path / "map.json")
+    assert done.returncode == 2 and "3 classes" in done.stderr and "run 06" in done.stderr
+
+
+def test_the_command_starts_without_torch_and_papermill(run_fresh):
+    heavy = "{'torch', 'lightning', 'transformers', 'papermill'}"
+    code = f"import sys, n3r.cli, n3r.score; print({heavy} & set(sys.modules))"
     assert run_fresh(code).strip() == "set()"
 
 
