@@ -20,11 +20,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from n3r.custom_transformer.layers import IGNORED
 from n3r.data import LengthBucketSampler
+from n3r.encode import pad
 from n3r.files.json_io import MOST_TOLD
 from n3r.schema import SPLITS
 from n3r.synthetic.orders import generate_orders
 from n3r.tables import POLARS_ERRORS, SUFFIXES, format_of, scan_rows
-from n3r.tokenizer import gather, pad, read_tokenizer
+from n3r.tokenizer import gather, read_tokenizer
 
 END = "<|endoftext|>"
 SYNTHETIC, N_SYNTHETIC = "synthetic", 20_000
