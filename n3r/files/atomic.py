@@ -8,27 +8,45 @@ Decisions:
 """
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
-def atomic_file(path: str | Path, *errors: type[Exception]) -> Iterator[Path]:
+def renamed(path: Path) -> Iterator[Path]:
     """A path to write to, which becomes `path` at the end, or is removed if anything fails.
 
-    Raises ValueError naming file and folder when the system, or an error of these kinds, is in the way.
+    Raises ValueError naming file and folder when the system is in the way; errors of the block pass.
     """
-    path = Path(path)
     aside = _beside(path, "partial")
     try:
-        with writing(path, *errors):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield aside
+            if path.is_dir():
+                raise IsADirectoryError(0, "a folder has this name")
+        yield aside
+        with writing(path):
             aside.replace(path)
     finally:
-        if aside.is_file():
-            aside.unlink()
+        with suppress(OSError):  # what could not be made, for want of a shorter name, is not there
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_file(path: str | Path, *errors: type[Exception]) -> Iterator[Path]:
+    """`renamed` for a block that only writes: its errors of the system or of these kinds are ValueErrors too."""
+    path = Path(path)
+    with renamed(path) as aside, writing(path, *errors):
+        yield aside
+
+
+def write_texts(folder: str | Path, texts: Mapping[str, str]) -> None:
+    """Write files in UTF-8, name -> text, none of them before all are whole; raises as `atomic_file`."""
+    with ExitStack() as files:
+        for name, text in texts.items():
+            aside = files.enter_context(atomic_file(Path(folder) / name))
+            aside.write_bytes(text.encode("utf-8", "replace"))
 
 
 @contextmanager
@@ -51,8 +69,9 @@ def atomic_folder(folder: str | Path, what: str, mark: str, *errors: type[Except
             folder.rename(earlier)
         aside.rename(folder)
     except (OSError, *errors) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot write {what} {folder}: {reason}") from None
+        raise ValueError(
+            f"cannot write {what} {folder}: {getattr(error, 'strerror', None) or error}"
+        ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         put_back(folder)
