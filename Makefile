@@ -1,6 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+TOOK := .venv/.took
+# A command of `make test`, which then shows how many seconds it took.
+timed = @set -e; start=$$(date +%s); $(1); echo "$@: $$(($$(date +%s) - start)) s" >> $(TOOK)
 
 AUDIT := .audit/bin
 
@@ -23,21 +26,24 @@ bert: $(READY)  ## a pretrained BERT (MiniLM, 85 MB) into .venv, for notebook 06
 run: $(READY)  ## everything on synthetic orders, quick size: prepare, train, compare, report
 	$(BIN)/n3r run --size quick
 
-test: lint pytest nbval  ## lint, pytest, and nbval on the notebooks
+test: $(READY)  ## all that CI runs: lint, pytest, nbval and bench-smoke, and the seconds that each took
+	@rm -f $(TOOK)
+	@$(MAKE) --no-print-directory lint pytest
+	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync=target nbval bench-smoke
+	@cat $(TOOK)
 
 pytest: $(READY)  ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+	$(call timed,$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal)
 
 nbval: $(READY)  ## the notebooks as tests
-	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
+	$(call timed,TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks)
 
 torture: $(READY) audit  ## every promise of reports/reliability.md, tried hard, into that report (an hour)
 	$(BIN)/python -m pytest tests/promises --hypothesis-profile torture --tally reports/reliability.md
-	$(BIN)/python -m pytest tests --ignore tests/promises -m slow
+	$(BIN)/python -m pytest tests --ignore tests/promises --hypothesis-profile torture -m "slow or hypothesis"
 
 lint: $(READY)  ## ruff on code and notebooks
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(call timed,$(BIN)/ruff check .; $(BIN)/ruff format --check .)
 
 notebooks: $(READY)  ## run the notebooks at dev size and keep their outputs in them
 	$(BIN)/n3r refresh
@@ -49,7 +55,7 @@ bench: $(READY)  ## n3r beside the legacy at the published sizes, as ratios, int
 	$(BIN)/python -m benchmarks
 
 bench-smoke: $(READY)  ## every benchmark at tiny sizes, to see that it runs
-	$(BIN)/python -m benchmarks --smoke
+	$(call timed,$(BIN)/python -m benchmarks --smoke)
 
 example: run  ## renew reports/example from the quick run; its picture where chromium is installed
 	mkdir -p reports/example

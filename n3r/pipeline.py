@@ -5,7 +5,7 @@ Decisions:
   a string, so names and types are checked here against the parameters cell before anything runs.
 - A step's key is the hash of its code, the package files that this imports, its parameters, its input
   files and the metrics of the steps it needs. A finished step with the same key is skipped; so an interrupted
-  run goes on. `report/` counts only for the steps that write pages: an edit of a figure trains no model again.
+  run goes on. `report/` counts only for steps that write pages: an edit of a figure trains no model again.
 - A step is finished when its `metrics.json`, its notebook's last act, and its `done.json`, written by the
   runner after that, exist.
 - One runner at a time works in a run's folder. Its kernels inherit the lock, so that the next runner waits

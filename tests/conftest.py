@@ -1,10 +1,11 @@
-"""What the test files share: made-up names, a tokenizer trained on them, data sets with a planted signal."""
+"""What test files share: made-up names, a tokenizer trained on them, a planted signal, a trained bundle."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 # The matrices of tests are so small that a second thread only waits for the first.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,15 +13,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from n3r.tokenizer import NameTokenizer, TokenizedText
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
-settings.register_profile("n3r", deadline=None, max_examples=50)
-settings.register_profile("torture", deadline=None, max_examples=300)
+# A profile decides how many examples all tests draw: the same few in `make test`, others and more in torture.
+CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+ALIKE = {"deadline": None, "suppress_health_check": CHECKS}
+settings.register_profile("n3r", max_examples=25, derandomize=True, **ALIKE)
+settings.register_profile("torture", max_examples=300, **ALIKE)
 settings.load_profile("n3r")
 
+ROOT = Path(__file__).parents[1]
 GIVEN = [
     "Anina",
     "Belto",
@@ -72,7 +77,7 @@ def in_fresh_process(code: str, *arguments: object, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         env={**os.environ, **environment},
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         capture_output=True,
         text=True,
     )
@@ -99,3 +104,40 @@ def run_fresh() -> Callable[..., str]:
 def tokenizer() -> NameTokenizer:
     """Trained on 300 rows of made-up names."""
     return train_tokenizer(made_up_names(300), TokenizerConfig(min_frequency=3))[0]
+
+
+class Small(NamedTuple):
+    """A bundle trained on 1,200 synthetic orders, and what it was made of."""
+
+    bundle: Any
+    folder: Path  # the bundle on disk: read it, copy it, never change it
+    orders: pl.DataFrame  # raw
+    prepared: Any
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """The one trained bundle of a session, for whatever needs any: LSTM2Risk after an epoch."""
+    from n3r import tables
+    from n3r.bundle import Bundle, train_bundle
+    from n3r.features import TabularFeatures
+    from n3r.model import configure
+    from n3r.preprocess import prepare
+    from n3r.schema import ColumnMap
+    from n3r.synthetic.orders import generate_orders
+    from n3r.train import TrainConfig
+
+    folder = tmp_path_factory.mktemp("small")
+    orders = generate_orders(1200, seed=3, base_rate=0.2)
+    prepared = prepare(orders.lazy(), ColumnMap.from_file(ROOT / "configs" / "orders.json"))
+    columns, train = prepared.column_map, prepared.splits["train"]
+    tokenizer, _ = train_tokenizer(train.select(columns.all_text), TokenizerConfig(min_frequency=5))
+    features = TabularFeatures().fit(train, columns.numeric, columns.categorical, columns.n_classes)
+    sizes = {"embedding_size": 8, "hidden_size": 8, "n_lstm_layers": 1, "n_tab_bins": 4}
+    config = configure("lstm2risk", vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **sizes)
+    training = TrainConfig(epochs=1, batch_size=128, precision="float32")
+    parts = Bundle(None, tokenizer, features, columns, training, {})
+    bundle, _ = train_bundle(config, prepared.splits, parts, folder / "training")
+    bundle.save(folder / "bundle")
+    tables.write_splits(folder / "data", prepared.splits, columns)
+    return Small(bundle, folder / "bundle", orders, prepared)

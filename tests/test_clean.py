@@ -7,7 +7,7 @@ from itertools import permutations
 import emoji
 import pytest
 from bs4 import BeautifulSoup
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from n3r.clean import (
@@ -130,7 +130,6 @@ MARKUP = listed(
 
 
 @given(st.lists(st.sampled_from(MARKUP) | st.text("abcñ山.,;@ ", max_size=5), max_size=15))
-@settings(deadline=None)
 def test_html_normalizer_agrees_with_beautiful_soup_on_ordinary_markup(pieces):
     message = "".join(pieces)
     with warnings.catch_warnings():
@@ -167,7 +166,6 @@ def test_case_and_blanks():
 
 
 @given(ANY)
-@settings(deadline=None, max_examples=200)
 def test_case_steps_and_emoji_remover_are_idempotent(text):
     for step in (text_normalizer, text_upper, emoji_remover):
         assert step(step(text)) == step(text)
@@ -175,7 +173,6 @@ def test_case_steps_and_emoji_remover_are_idempotent(text):
 
 
 @given(ANY)
-@settings(deadline=None, max_examples=200)
 def test_dialogue_splitter_loses_nothing_but_marks_and_blanks(text):
     def ink(part: str) -> str:
         return "".join(part.split())
@@ -187,7 +184,6 @@ def test_dialogue_splitter_loses_nothing_but_marks_and_blanks(text):
 @given(
     ANY, st.permutations([name for name in CLEANING if name != "text_upper"]), st.sampled_from(RUNNING[:2])
 )
-@settings(deadline=None, max_examples=200)
 def test_messages_are_stripped_and_never_empty(text, cleaning, splitter):
     for steps in (
         [],
@@ -203,7 +199,6 @@ def test_messages_are_stripped_and_never_empty(text, cleaning, splitter):
 
 
 @given(st.lists(st.sampled_from([*STEPS, "tokeniser", "", None, 3]), max_size=5))
-@settings(deadline=None, max_examples=300)
 def test_a_list_of_steps_is_composed_or_refused(steps):
     try:
         cleaner = compose(steps)
@@ -288,7 +283,6 @@ def test_every_step_is_linear(name, unit):
 
 
 @given(ANY)
-@settings(deadline=None, max_examples=200)
 def test_no_text_crashes_a_step(text):
     for step in (STEPS[name] for name in RUNNING):
         assert isinstance(step.run(text), list if step.kind == "split" else str)

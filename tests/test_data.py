@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -73,7 +73,6 @@ def test_rows_are_what_each_is_alone(names, tokenizer):
         assert (rows["label"][place], rows["row_id"][place]) == (row % 2, row)
 
 
-@settings(max_examples=50)
 @given(lengths_of_rows, st.integers(1, 14), st.data())
 def test_batches_of_torchs_own_loader(lengths, batch_size, drawn):
     """A loader that is given n3r's data set and collate makes the batches of `dataset[rows]`."""
@@ -386,7 +385,6 @@ def test_little_padding():
 
 
 @given(lengths_of_rows, st.integers(1, 9), st.booleans())
-@settings(max_examples=30)
 def test_a_loader_gives_each_row_once(lengths, batch_size, shuffle):
     loader = make_loader(dataset(lengths), COLLATES[0], batch_size, shuffle)
     found = [batch["row_id"].tolist() for batch in loader]

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score as auc
@@ -443,7 +443,6 @@ def test_labels_of_later_rows_change_nothing():
     np.testing.assert_array_equal(features.transform(later.drop("label")), found)
 
 
-@settings(max_examples=15)
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("scaling", ["quantile", "none"])
 @given(strategy=st.sampled_from(["median", "mean", "mode", "minus_one"]), seed=st.integers(0, 99))

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import (
@@ -51,14 +51,12 @@ def components(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(tied())
-@settings(deadline=None)
 def test_auc_is_sklearns_with_ties(data):
     y, p = data
     assert metrics.auc_ci(y, p).value == pytest.approx(roc_auc_score(y, p), abs=1e-12)
 
 
 @given(tied())
-@settings(deadline=None)
 def test_standard_error_is_delongs_by_definition(data):
     y, p = data
     v10, v01 = components(y, p)
@@ -109,7 +107,6 @@ def test_interval_covers_the_truth():
 
 
 @given(tied(), st.floats(0.5, 0.9))
-@settings(deadline=None)
 def test_swapping_the_classes_mirrors_the_interval(data, level):
     y, p = data
     auc, mirror = metrics.auc_ci(y, p, level), metrics.auc_ci(1 - y, p, level)
@@ -136,7 +133,6 @@ def test_constant_scores_are_exactly_a_half():
 
 
 @given(tied(), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_paired_variance_is_delongs_by_definition(data, random):
     y, a = data
     b = np.array([random.randrange(6) for _ in y])
@@ -151,7 +147,6 @@ def test_paired_variance_is_delongs_by_definition(data, random):
 
 
 @given(tied(), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_paired_test_is_antisymmetric(data, random):
     y, a = data
     b = np.array([random.randrange(6) for _ in y])
@@ -337,7 +332,6 @@ def test_equivalence_errs_at_its_level():
 
 
 @given(tied(10), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
-@settings(deadline=None)
 def test_evaluate_is_sklearns(data, threshold):
     y, p = data
     found, flagged = metrics.evaluate(y, p, threshold), p >= threshold
@@ -434,7 +428,6 @@ def test_a_bad_setting_is_an_error(call):
 
 
 @given(tied(), st.integers(0, 100).map(lambda k: k / 100))
-@settings(deadline=None)
 def test_recall_at_fpr_by_trying_every_threshold(data, fpr):
     y, p = data
     best = 0.0

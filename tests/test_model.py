@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -292,7 +292,6 @@ def test_the_legacys_transformer_probabilities_from_its_weights_where_nothing_is
 
 
 @every
-@settings(max_examples=20)
 @given(st.lists(st.integers(0, LONGEST), min_size=1, max_size=6), st.integers(0, 3), st.integers(0, 99))
 def test_defect_10_11_14_19_a_score_does_not_depend_on_batch_mates_or_padding(
     model_class, lengths, extra, seed

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from pydantic import ValidationError
@@ -331,7 +331,6 @@ FIXED = [(f"z{i}", f"y{i}", "US", None, "FN"[i % 2], str(i % 4 + 1), "1") for i 
 
 
 @given(rows=st.lists(row, max_size=14), data=st.data(), split_by=st.sampled_from(["time", "random"]))
-@settings(deadline=None, max_examples=60)
 def test_the_order_of_the_rows_changes_nothing(rows, data, split_by):
     config = PrepareConfig(train=0.5, val=0, test=0.5, max_bad_dates=0.9)
     column_map = ORDERS.model_copy(update={"split_by": split_by})

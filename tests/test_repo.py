@@ -2,13 +2,18 @@
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+
+from n3r.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
     ["schema"],
@@ -113,20 +118,28 @@ def test_modules_draw_without_pyplot(tmp_path):
     assert out.stdout.split() == ["False", "False"]
 
 
-def test_readme_maps_every_file_of_the_package_and_the_notebooks():
-    readme = (ROOT / "README.md").read_text()
+def test_readme_and_docs_name_every_file_of_the_package_and_the_notebooks():
+    text = "".join(page.read_text() for page in PAGES)
     files = [f"{module.rpartition('/')[2]}.py" for module in MODULES if not module.endswith("__init__")]
     files += [path.stem for path in (ROOT / "notebooks").glob("*.ipynb")]
     files += [path.name for path in (ROOT / "configs").glob("*.json")]
-    assert [name for name in files if name not in readme] == []
+    assert [name for name in files if name not in text] == []
 
 
-def test_readme_commands_exist():
-    readme = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_links_of_a_page_exist(page):
+    text = page.read_text()
+    links = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
+    assert [target for target in links if not (page.parent / target).exists()] == []
     makefile = (ROOT / "Makefile").read_text()
-    targets = sorted(set(re.findall(r"(?:^|`)make ([a-z]+)", readme, re.MULTILINE)))
-    assert targets
+    targets = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))
     assert [t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)] == []
+    for line in re.findall(r"(?:^|`)n3r ([^\n`#]+)", text, re.MULTILINE):
+        command, words = get_command(app), shlex.split(line)
+        while words and hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if re.match("-{1,2}[a-z]", word)} <= options, line
 
 
 def test_no_path_of_one_machine_and_no_registry_host():

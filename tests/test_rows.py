@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -27,9 +27,6 @@ FORMATS = ("parquet", "csv", "tsv", "jsonl")
 SMALL = Inputs("id", ["name"], ["f"], [])
 # A name of a person that no message may show.
 NAME = "Zebedee Quux"
-in_folder = settings(
-    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
 
 
 def save(frame: pl.DataFrame, path: Path) -> Path:
@@ -68,7 +65,6 @@ def table(found: list[tuple]) -> pl.DataFrame:
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("size", [1, 3, 16384])
 @given(found=rows)
-@in_folder
 def test_any_table_comes_back_typed(tmp_path, kind, size, found):
     frame = table(found)
     shuffled = frame.select(pl.lit("x").alias("other"), *reversed(frame.columns))
@@ -85,7 +81,6 @@ def test_any_table_comes_back_typed(tmp_path, kind, size, found):
     cut=st.integers(0, 60),
     junk=st.one_of(st.binary(max_size=20), st.sampled_from([b'"', b"\n", b","])),
 )
-@in_folder
 def test_damage_gives_rejects_or_one_value_error(tmp_path, kind, where, cut, junk):
     n = 30
     frame = pl.DataFrame(

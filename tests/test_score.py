@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from n3r.bundle import Bundle, train_bundle
@@ -173,7 +173,6 @@ csv_row = row.filter(lambda r: not any("\0" in v or "\r" in v for v in r.values(
 
 
 @every
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(csv_row, min_size=1, max_size=5))
 @example(rows=[{"email": "x" * 3000, "name": None, "amount": 1e30, "age": -0.0, "shop": "toys"}] * 2)
 def test_all_ways_to_a_score_give_the_same(made, model_class, tmp_path, rows):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -265,7 +265,6 @@ hard_names = st.one_of(
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @given(names=st.lists(hard_names, min_size=1, max_size=8))
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_splits_survive_each_format(tmp_path, suffix, names):
     written = splits(names)
     write_splits(tmp_path, written, MAP, suffix)
@@ -275,7 +274,6 @@ def test_splits_survive_each_format(tmp_path, suffix, names):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @given(names=st.lists(hard_names, min_size=1, max_size=8))
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_raw_names_survive_each_format(tmp_path, suffix, names):
     table = pl.DataFrame({"id": [str(i) for i in range(len(names))], "name": names, "y": ["0"] * len(names)},
                          schema=dict.fromkeys(["id", "name", "y"], pl.String))  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -644,7 +644,6 @@ def test_weights_of_another_width(folder):
         model.load_pretrained(str(folder))
 
 
-@settings(max_examples=20)
 @given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=5))
 def test_attention_in_training_is_that_of_scoring_but_for_its_dropout(lengths):
     torch.manual_seed(0)
@@ -676,7 +675,6 @@ def test_attention_drops_weights_at_its_rate():
     assert float(both.float().mean()) == pytest.approx(0.75**4, abs=0.005)
 
 
-@settings(max_examples=10)
 @given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3), part=st.integers(1, 60))
 def test_the_gradient_of_a_block_is_right_with_its_dropout(lengths, part):
     block = TransformerBlock(8, 2, 0.25).double().train()

@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -98,7 +98,6 @@ def test_defect_50_truncation_equals_retraining(names, size):
     assert state(truncate(largest, size)) == state(train_bpe(texts, min(size, 260), 2))
 
 
-@settings(max_examples=60)
 @given(
     st.lists(st.text("ab b", min_size=1, max_size=12), min_size=1, max_size=20),
     st.integers(1, 60),

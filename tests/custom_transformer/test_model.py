@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.custom_transformer import AutogradTransformer
@@ -30,7 +30,6 @@ def test_the_published_dimensions_are_the_defaults():
     assert (config.n_heads, config.d_model, config.d_ffn) == (4, 128, 128)
 
 
-@settings(max_examples=20)
 @given(
     n_blocks=st.integers(1, 3),
     n_heads=st.sampled_from([1, 2, 4]),

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -149,7 +149,6 @@ VALUES = st.none() | st.text("aabbcfzéABÉ漢07٣._ ", max_size=12)  # no @: th
 
 @example([("aaaaa", "aaab", "zz zz")])
 @given(st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=1, max_size=5))
-@settings(deadline=None, max_examples=60)
 def test_figures_are_those_of_plain_python(rows):
     found = string_statistics(
         pl.DataFrame(rows, schema=dict.fromkeys(FIELDS, pl.String), orient="row"), FIELDS

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
@@ -31,7 +31,6 @@ def draw(n: int, seed: int, power: float = 1.0) -> tuple[np.ndarray, np.ndarray,
 
 
 @given(scored, st.integers(1, 12))
-@settings(deadline=None)
 def test_bins_hold_every_row_once_and_no_tie_is_split(data, n_bins):
     y, p = data
     table = calibration.reliability(y, p, n_bins)
@@ -81,7 +80,6 @@ def test_no_row_has_no_bin():
 
 
 @given(enough)
-@settings(deadline=None, max_examples=40)
 def test_brier_and_ece_by_their_definitions(data):
     y, p = data
     summary = calibration_summary(y, p)

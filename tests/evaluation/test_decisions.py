@@ -5,7 +5,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, confusion_matrix
@@ -54,7 +54,6 @@ def per_1000(row, costs: Costs = COSTS) -> float:
 
 
 @given(tied(), st.sampled_from([0.01, 0.2, 0.25, 0.29, 0.5, 0.99]))
-@settings(deadline=None)
 def test_operating_point_is_the_best_allowed_threshold(data, rate):
     y, p = data
     row = decisions.operating_points(y, p, [rate], draws=100).row(0, named=True)
@@ -191,7 +190,6 @@ def test_a_higher_level_is_wider():
 
 
 @given(tied(), st.sampled_from([0.1, 0.29, 0.5, 1.0]))
-@settings(deadline=None)
 def test_top_share_is_the_mean_over_orders_of_the_tied(data, share):
     y, p = data
     row = decisions.top_shares(y, p, [share], draws=100).row(0, named=True)
@@ -251,7 +249,6 @@ def test_curves_of_many_rows_keep_their_ends_and_enough_points(curve):
 
 
 @given(tied(), st.floats(0.01, 100), st.floats(0.01, 100))
-@settings(deadline=None)
 def test_cheapest_is_the_least_of_all_thresholds(data, missed, alarm):
     y, p = data
     costs, rows = Costs(missed, alarm), brute_force(y, p)
@@ -318,7 +315,6 @@ def test_the_cheapest_threshold_costs_the_same_when_given():
 
 
 @given(tied())
-@settings(deadline=None)
 def test_average_precision_is_sklearns(data):
     y, p = data
     ap = decisions.average_precision(y, p)

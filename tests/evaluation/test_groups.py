@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 from fairlearn.metrics import false_positive_rate, true_positive_rate
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from scipy.stats.contingency import relative_risk
@@ -94,7 +94,6 @@ def test_defect_42_what_a_group_cannot_show_is_null_and_never_zero():
 
 
 @given(rows)
-@settings(deadline=None)
 def test_any_rows_have_figures_or_the_note(data):
     group, y, p = zip(*data, strict=True) if data else ((), (), ())
     table = groups.by_group(group, y, p, 0.4, min_per_class=2)

@@ -11,7 +11,7 @@ import onnx
 import polars as pl
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnxruntime import InferenceSession
@@ -535,7 +535,6 @@ number = (
 )
 
 
-@settings(max_examples=25)
 @given(
     table=st.integers(1, 40).flatmap(
         lambda n: st.lists(st.lists(number, min_size=n, max_size=n), min_size=1, max_size=3)

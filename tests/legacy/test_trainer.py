@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -322,7 +322,6 @@ def test_unequal_counts_are_named():
         LegacyTextDataset(["a", "b"], np.zeros((1, 1)), np.zeros(2), LetterTokenizer())
 
 
-@settings(deadline=None, max_examples=40)
 @given(st.lists(st.text("abcdef", min_size=1, max_size=9), min_size=1, max_size=8))
 def test_lstm_collate_sorts_every_field_alike(texts):
     data = dataset(texts)
@@ -341,7 +340,6 @@ def test_lstm_collate_sorts_every_field_alike(texts):
         assert lengths[place] == len(texts[row])
 
 
-@settings(deadline=None, max_examples=40)
 @given(st.lists(st.text("abcdef", max_size=9), min_size=1, max_size=8), st.integers(1, 6))
 def test_transformer_collate_keeps_order_and_truncates(texts, block_size):
     data = dataset(texts)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from sklearn.metrics import roc_auc_score
@@ -345,7 +345,6 @@ def test_romanise(name, latin):
 
 
 @given(st.lists(st.text(max_size=30), min_size=1))
-@settings(deadline=None, max_examples=30)
 def test_romanise_gives_tokens_of_letters_for_any_text(names):
     latin = pl.DataFrame({"n": names}).select(synth.romanise(pl.col("n"))).to_series()
     assert latin.str.contains(r"^([a-z]+( [a-z]+)*)?$").all()
@@ -367,7 +366,6 @@ def test_bad_base_rate(base_rate):
 
 
 @given(n_orders=st.integers(1, 40), seed=st.integers(0, 2**32))
-@settings(deadline=None, max_examples=15)
 def test_any_small_number_of_orders(n_orders, seed):
     made = synth.generate_orders(n_orders, seed=seed)
     assert made.height == n_orders
