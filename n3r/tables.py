@@ -203,7 +203,7 @@ def write_splits(
     """
     if sorted(splits) != sorted(SPLITS) or format not in FORMATS:
         raise ValueError(
-            f"expected the splits {SPLITS} in one of the formats {FORMATS}, found {tuple(splits)} as {format!r}"
+            f"expected the splits {SPLITS} as {', '.join(FORMATS)}, found {tuple(splits)} as {format!r}"
         )
     types = {name: str(kind) for name, kind in splits["train"].schema.items()}
     odd = [f"{name!r} ({kind})" for name, kind in types.items() if kind not in _DTYPES]
@@ -233,10 +233,17 @@ def read_split(folder: str | Path, split: str, columns: Sequence[str] | None = N
         raise FileNotFoundError(f"{path} is missing; run 01_preprocess first")
     try:
         if content["format"] == "parquet":
-            return _scan_parquet(path).select(types).collect(engine="streaming")
-        return pl.concat(read_frames(path, lambda _: types, max_record=MAX_OWN_RECORD)).cast(types)
+            return _scan_parquet(path).select(list(types)).collect(engine="streaming")
+        texts = pl.concat(read_frames(path, lambda _: types, max_record=MAX_OWN_RECORD))
+        return texts.select(_as_written(name, kind) for name, kind in types.items())
     except (*POLARS_ERRORS, ValueError):
         raise ValueError(f"{path} is damaged; run 01_preprocess again") from None
+
+
+def _as_written(name: str, kind: pl.DataType) -> pl.Expr:
+    if kind == pl.Datetime:  # with a T in CSV, a blank in JSON
+        return pl.col(name).str.replace(" ", "T").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us")
+    return pl.col(name).cast(kind)
 
 
 def read_column_map(folder: str | Path) -> ColumnMap:
@@ -362,7 +369,7 @@ def _rejects(path: str | Path, batch: Batch, cells: Iterable[Cell], id: str | No
     rejects = [Reject(file, row, None, None, reason) for row, reason in batch.lost]
     for at, bad in groupby(sorted(cells, key=lambda cell: cell[0]), key=lambda cell: cell[0]):
         (_, column, reason), *others = bad
-        names = ", ".join(repr(name) for _, name, _ in others if name != column)
+        names = ", ".join(dict.fromkeys(repr(name) for _, name, _ in others if name != column))
         reason += f"; other bad cells of the row: {names}" if names else ""
         broken = id is None or id in (column, *(name for _, name, _ in others))
         value = None if broken else batch.frame[id][at : at + 1].cast(pl.String)[0]

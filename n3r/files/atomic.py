@@ -35,18 +35,24 @@ def renamed(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: str | Path, *errors: type[Exception]) -> Iterator[Path]:
-    """`renamed` for a block that only writes: its errors of the system or of these kinds are ValueErrors too."""
+    """`renamed` for a block that only writes: its own errors, of these kinds too, become ValueErrors."""
     path = Path(path)
     with renamed(path) as aside, writing(path, *errors):
         yield aside
 
 
-def write_texts(folder: str | Path, texts: Mapping[str, str]) -> None:
-    """Write files in UTF-8, name -> text, none of them before all are whole; raises as `atomic_file`."""
-    with ExitStack() as files:
+def write_texts(folder: str | Path, texts: Mapping[str, str], errors: str = "strict") -> None:
+    """Write files that belong together, name -> text; raises as `atomic_file`.
+
+    The first of several is there when all are: an earlier one goes before any other is replaced. `errors`
+    is what becomes of half a character, as `str.encode` has it.
+    """
+    with ExitStack() as files:  # which end in the opposite order
         for name, text in texts.items():
             aside = files.enter_context(atomic_file(Path(folder) / name))
-            aside.write_bytes(text.encode("utf-8", "replace"))
+            aside.write_bytes(text.encode("utf-8", errors))
+        if len(texts) > 1:
+            (Path(folder) / next(iter(texts))).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -69,9 +75,8 @@ def atomic_folder(folder: str | Path, what: str, mark: str, *errors: type[Except
             folder.rename(earlier)
         aside.rename(folder)
     except (OSError, *errors) as error:
-        raise ValueError(
-            f"cannot write {what} {folder}: {getattr(error, 'strerror', None) or error}"
-        ) from None
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot write {what} {folder}: {reason}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         put_back(folder)

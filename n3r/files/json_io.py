@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from n3r.files.atomic import atomic_file
+from n3r.files.atomic import write_texts
 
 MAX_JSON = 1 << 26  # bytes of a JSON file; the tokenizer of 50,000 tokens has 4 MB
 MOST_TOLD = 10  # problems of one kind, or values, in a message
@@ -45,8 +45,7 @@ def read_json(path: str | Path, most: int = MAX_JSON) -> Any:
 def write_json(path: str | Path, content: Any) -> None:
     """Write finite numbers, texts, lists and dicts; ValueError names a file that cannot be written."""
     text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    with atomic_file(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    write_texts(Path(path).parent, {Path(path).name: text})
 
 
 def plain(content: Any, sort_keys: bool = False) -> Any:

@@ -1,7 +1,7 @@
 """Tables into files: whole, or rows as they come.
 
 Decisions:
-- A file is written aside and renamed. Parquet that comes in pieces goes to a part a piece, then into one file.
+- A file is written aside and renamed. Pieces of Parquet go to a part each, then into one file.
 - A polars message may quote the cell it stumbled on, a person's name: none is ever passed on.
 """
 

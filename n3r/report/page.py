@@ -17,6 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from n3r.files.atomic import write_texts
 from n3r.files.json_io import plain
 from n3r.report import style
 
@@ -67,7 +68,7 @@ def write_page(page: Page, content: dict[str, Any], folder: Path, stem: str) -> 
         f"{stem}.md": _markdown(page),
         f"{stem}.html": _html(page),
     }
-    _write(Path(folder), texts)
+    write_texts(folder, texts, "replace")
     return Path(folder) / f"{stem}.html"
 
 
@@ -138,23 +139,3 @@ def _svg(axes: "Axes", caption: str, key: str) -> str:
     svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->| xmlns(:\w+)?="[^"]*"', "", svg, flags=re.DOTALL)
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{key}-", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
-
-
-def _write(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write all files aside, then rename them."""
-    asides = {name: folder / f".{name}.partial" for name in texts}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any((folder / name).is_dir() for name in texts):
-            raise IsADirectoryError(0, f"a folder has the name of one of {', '.join(texts)}")
-        for name, aside in asides.items():
-            aside.write_bytes(texts[name].encode("utf-8", "replace"))
-        for name, aside in asides.items():
-            aside.replace(folder / name)
-    except OSError as error:
-        reason = f"{error.strerror}; choose a folder that can be written"
-        raise ValueError(f"cannot write the report into {folder}: {reason}") from None
-    finally:
-        for aside in asides.values():
-            if aside.is_file():
-                aside.unlink()

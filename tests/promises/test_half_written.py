@@ -21,10 +21,10 @@ from n3r.custom_transformer.language_model import LanguageModel, LanguageModelCo
 from n3r.custom_transformer.model import CustomTransformerConfig, CustomTransformerWrapper
 from n3r.export import export_onnx, export_torchscript
 from n3r.files.manifest import verify
+from n3r.files.writer import writer
 from n3r.legacy.layouts import write_sagemaker
 from n3r.model import configure
 from n3r.report.page import Page, write_page
-from n3r.rows import writer
 from n3r.score import Scorer, score_files
 from n3r.tokenizer import NameTokenizer
 from n3r.train import TrainConfig, fit

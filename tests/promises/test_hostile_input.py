@@ -41,14 +41,15 @@ from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
 from n3r.evaluation.scored import matched, only_model, read_scored, with_labels
 from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
 from n3r.files.manifest import MANIFEST, write_manifest
+from n3r.inputs import Inputs
 from n3r.legacy.layouts import import_legacy
 from n3r.legacy.trainer import LegacyLSTM2Risk, LegacyLSTMConfig
 from n3r.model import configure
 from n3r.preprocess import PrepareConfig, prepare
-from n3r.rows import Inputs, read_chunks
 from n3r.schema import ColumnMap
 from n3r.score import REJECTS, Scorer, score_files
 from n3r.synthetic.orders import generate_orders
+from n3r.tables import read_chunks
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
