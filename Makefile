@@ -59,7 +59,7 @@ bench-smoke: $(READY)  ## every benchmark at tiny sizes, to see that it runs
 
 example: run  ## renew reports/example from the quick run; its picture where chromium is installed
 	mkdir -p reports/example
-	cp runs/quick/report/report.* runs/quick/report/lstm2risk.* reports/example/
+	cp reports/quick/report.* reports/quick/lstm2risk.* reports/example/
 	! command -v chromium >/dev/null || chromium --headless --no-sandbox --disable-gpu --hide-scrollbars \
 		--window-size=1200,1000 --screenshot=reports/example/report.png reports/example/report.html 2>/dev/null
 
@@ -72,4 +72,5 @@ licences: $(READY) audit  ## renew reports/licences.md
 		$(AUDIT)/pip-licenses --python $(BIN)/python --with-system --ignore-packages n3r --format markdown | tr -s ' -'; } > reports/licences.md
 
 clean:  ## remove what runs and tools left; keeps .venv
+	find reports -mindepth 1 -maxdepth 1 -type d ! -name example -exec rm -rf {} +
 	rm -rf runs .pytest_cache .ruff_cache .hypothesis

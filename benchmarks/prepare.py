@@ -53,7 +53,7 @@ tables.write_splits(sys.argv[3], found.splits, found.column_map)
 finish()
 """
 TRAINING = f"""{OWN_PEAK}
-from n3r.bundle import Bundle, train_bundle
+from n3r.bundle import Recipe, train_bundle
 from n3r.features import TabularFeatures
 from n3r.model import configure
 from n3r.train import TrainConfig
@@ -66,9 +66,9 @@ tokenizer_seconds = time.perf_counter() - begun
 features = TabularFeatures().fit(splits["train"], columns.numeric, columns.categorical)
 sizes = {{"embedding_size": 4, "hidden_size": 4, "n_lstm_layers": 1, "n_tab_bins": 0}}
 config = configure("lstm2risk", vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **sizes)
-parts = Bundle(None, tokenizer, features, columns, TrainConfig(epochs=1), {{}})
+recipe = Recipe(tokenizer, features, columns, TrainConfig(epochs=1))
 begun = time.perf_counter()
-train_bundle(config, splits, parts, Path(sys.argv[3]))
+train_bundle(config, splits, recipe, Path(sys.argv[3]))
 finish(tokenizer_seconds=tokenizer_seconds, epoch_seconds=time.perf_counter() - begun)
 """
 
@@ -144,7 +144,7 @@ def preprocess_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
 def memory_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
     """Peak memory of a training on a hundredth, a tenth and all of the orders."""
     runs = []
-    for n in (max(2000, n_rows // 100), max(2000, n_rows // 10), n_rows):
+    for n in sorted({max(2000, n_rows // 100), max(2000, n_rows // 10), n_rows}):
         with tempfile.TemporaryDirectory() as folder:
             found = prepare(generate_orders(n, seed=0).lazy(), ColumnMap.from_file(COLUMNS))
             tables.write_splits(Path(folder) / "data", found.splits, found.column_map)

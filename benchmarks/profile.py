@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.train import BATCH, speed, steps_of
-from n3r import memory
+from n3r.kernels import keep_memory
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=10)
     arguments = parser.parse_args()
     steps = steps_of(arguments.system, arguments.model_class, arguments.case, arguments.batch)
-    with memory.kept() if arguments.system == "n3r" else nullcontext():
+    with keep_memory() if arguments.system == "n3r" else nullcontext():
         speed(steps, arguments.steps)  # warm-up
         with profile(activities=[ProfilerActivity.CPU]) as seen:
             speed(steps, arguments.steps)

@@ -35,7 +35,8 @@ def main() -> None:
     for row in found:
         for seed, difference in zip(arguments.seeds, row["by_seed"], strict=True):
             print(json.dumps({"model": row["model"], "seed": seed, "difference": round(difference, 4)}))
-    figures = {"n3r": "auc_a", "legacy": "auc_b", "difference": "difference", "low": "low", "high": "high"}
+    figures = {"n3r": "auc_a", "legacy": "auc_b", "difference": "difference"}
+    figures |= {"low": "difference_low", "high": "difference_high"}
     means = {name: {row["model"]: round(row[key], 4) for row in found} for name, key in figures.items()}
     print(json.dumps({"case": "quality", "rows": found[0]["n"], **means}))
 

@@ -39,7 +39,7 @@ from n3r.legacy.trainer import (
 from n3r.model import model_select
 from n3r.schema import ColumnMap
 from n3r.score import Scorer
-from n3r.studies.parity import legacy_model
+from n3r.studies.beside import legacy_model
 from n3r.synthetic.orders import generate_orders
 from n3r.tokenizer import NameTokenizer
 from n3r.train import TrainConfig
@@ -77,12 +77,12 @@ def bundle(model_class: str, folder: Path, **dimensions: Any) -> Bundle:
     tokenizer, _ = train_tokenizer(train.select(TEXT), config)
     features = TabularFeatures().fit(train, COLUMNS.numeric)
     torch.manual_seed(0)
-    sizes = {"vocab_size": VOCAB, "n_tab_features": len(features), **dimensions}
+    sizes = {"vocab_size": VOCAB, "n_tab_features": len(features), "knots": features.knots, **dimensions}
     rng = np.random.default_rng(0)
     risk = rng.random(5000)
     calibration = fit_calibration(rng.random(5000) < risk**2, np.column_stack([1 - risk, risk]))
     model = model_select(model_class, **sizes).eval()
-    made = Bundle(model, tokenizer, features, COLUMNS, TrainConfig(), {}, calibration=calibration)
+    made = Bundle(tokenizer, features, COLUMNS, TrainConfig(), model=model, calibration=calibration)
     label = pl.Series("label", rng.integers(0, 2, 200), dtype=pl.Int8)
     made.save(folder, int8_rows=train[:200].with_columns(label))
     return made

@@ -8,7 +8,7 @@ forward, backward and optimiser included, and their ratio; then the median ratio
 with the lengths of the case: `names` 26 +- 6 tokens; `bots` log-normal, mean 44, the longest 163, as the
 twitter_bots texts are. The legacy trains in float32 on packed sequences, as published; n3r as `fit` does by
 default. Each has a process of its own, and one waits while the other works: how memory is given back
-(`n3r.memory`) holds for a process, and the legacy's is as the system has it.
+(`n3r.kernels`) holds for a process, and the legacy's is as the system has it.
 """
 
 import argparse
@@ -25,11 +25,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from n3r import memory
 from n3r.data import Batch, OrderDataset, make_loader
+from n3r.kernels import keep_memory
 from n3r.legacy.trainer import LegacyTransformer2Risk, legacy_lstm_collate, legacy_transformer_collate
 from n3r.model import RiskModel, model_select
-from n3r.studies.parity import legacy_model
+from n3r.studies.beside import legacy_model
 from n3r.tokenizer import TokenizedText
 from n3r.train import TrainConfig, collate_for, parameter_groups, resolve_precision
 
@@ -120,7 +120,7 @@ def steps_of(system: str, model_class: str, case: str, batch_size: int = BATCH) 
 def serve(place: tuple[str, str, str, int], n_warm: int, wanted: Connection) -> None:
     """Be one system's process: warm up, then for each number of steps that is wanted, send the speed."""
     steps = steps_of(*place)
-    with memory.kept() if place[0] == "n3r" else nullcontext():  # as `fit` trains
+    with keep_memory() if place[0] == "n3r" else nullcontext():  # as `fit` trains
         wanted.send(speed(steps, n_warm))
         while n_steps := wanted.recv():
             speed(steps, 1)  # what the other's turn drove out of the caches

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from n3r.files.pretrained import found
-from n3r.text import Dropout, TextBranch
+from n3r.kernels import Dropout
+from n3r.text import TextBranch
 
 # Of transformers' configuration what names code to fetch and run: kernels, a repository's own classes.
 _NAMING_CODE = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config")

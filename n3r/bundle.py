@@ -1,4 +1,4 @@
-"""A bundle: one directory that holds a trained model and all it needs to score rows of the input's kind.
+"""A recipe, what is needed to train, and a bundle, one folder with the model and all it needs to score.
 
 Decisions:
 - JSON, safetensors and ONNX only; nothing is ever unpickled. Which files, and that they are whole, is
@@ -8,8 +8,9 @@ Decisions:
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from n3r.calibrate import Calibration, fit_calibration
 from n3r.card import model_card
+from n3r.checkpoints import is_first_process
 from n3r.data import OrderDataset, make_loader
 from n3r.export import export_onnx, onnx_scores, quantize_onnx
 from n3r.features import TabularFeatures
@@ -28,31 +30,40 @@ from n3r.files.json_io import read_json, write_json
 from n3r.files.manifest import MANIFEST, MOST_BYTES, verify, versions, write_manifest, written_by
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
-from n3r.processes import is_first_process
 from n3r.schema import LABEL, TIME, ColumnMap
 from n3r.score import read_parts
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, collate_for, fit, predict
 
 
-class Bundle(NamedTuple):
-    """A trained model with its tokenizer, features and column map, and what was measured of it."""
+@dataclass(frozen=True)
+class Recipe:
+    """What a model is trained with, beside its own config and the rows."""
 
-    model: RiskModel | None  # None: not trained yet
     tokenizer: NameTokenizer | BertTokenizer
     features: TabularFeatures
     column_map: ColumnMap
     train_config: TrainConfig
-    metrics: dict[str, Any]
     texts: TextConfig = TextConfig()
+    data: Mapping[str, Any] = field(default_factory=dict)  # what the rows are: source, fingerprint, n_rows
+
+    def read(self, frame: pl.DataFrame, n_texts: int, training: bool = False) -> OrderDataset:
+        """Prepared rows as a model of `n_texts` texts reads them; `training` as `OrderDataset.from_frame`."""
+        parts = (self.column_map, self.tokenizer, self.features, self.texts)
+        return OrderDataset.from_frame(frame, *parts, n_texts, training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle(Recipe):
+    """A model, the recipe that it was trained with, and what was measured of it; `data` has its splits."""
+
+    model: RiskModel
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
-    data: dict[str, Any] = {}  # what it was trained on: source, fingerprint, n_rows, splits
 
     def dataset(self, frame: pl.DataFrame) -> OrderDataset:
         """Prepared rows as this model reads them."""
-        return OrderDataset.from_frame(
-            frame, self.column_map, self.tokenizer, self.features, self.texts, self.model.config.n_texts
-        )
+        return self.read(frame, self.model.config.n_texts)
 
     def predict(self, frame: pl.DataFrame) -> np.ndarray:
         """Class probabilities (N, C) of prepared rows, in their order."""
@@ -79,8 +90,12 @@ class Bundle(NamedTuple):
 
         With `int8_rows`, prepared and labelled, a second graph has 8-bit weights, and what these change is
         measured on them. Of several processes only the first one writes, and the others do not wait for it.
-        Raises ValueError when the folder cannot be written and RuntimeError when there is no correct graph.
+        Raises ValueError when the folder cannot be written or the model does not scale as its features say,
+        and RuntimeError when there is no correct graph.
         """
+        is_scaled = self.features.knots is not None and self.model.config.n_tab_features > 0
+        if is_scaled != (self.model.scaling is not None):
+            raise ValueError("the model does not scale its features as they say: build it with their knots")
         if is_first_process():
             with atomic_folder(folder, "the bundle", MANIFEST, SafetensorError) as aside:
                 self._write(aside, int8_rows)
@@ -126,10 +141,8 @@ class Bundle(NamedTuple):
         if self.model.config.n_classes > 2:
             return moved
         paired = paired_auc(rows[LABEL].to_numpy(), scores[small][:, 1], scores[graph][:, 1])
-        own = ("difference", "low", "high")
-        return {**moved, "auroc": paired.auc_b, "auroc_int8": paired.auc_a} | {
-            name: getattr(paired, name) for name in own
-        }
+        aucs = {"auroc": paired.auc_b, "auroc_int8": paired.auc_a}
+        return {**moved, **aucs, **paired.difference.columns("difference")}
 
     @classmethod
     def load(cls, folder: Path, most_bytes: int = MOST_BYTES) -> "Bundle":
@@ -145,46 +158,37 @@ class Bundle(NamedTuple):
         except (KeyError, TypeError, ValidationError):
             raise ValueError(f"{folder / 'config.json'} does not describe a model and its training") from None
         with written_by(folder / "model.safetensors", "torch", writers):
-            model = _with_weights(model_config, folder / "model.safetensors")
+            model = _with_weights(model_config, features.knots, folder / "model.safetensors")
         with written_by(folder / "tokenizer.json", "tokenizers", writers):
             tokenizer = load_tokenizer(folder)
-        measured, data = read_json(folder / "metrics.json"), config["data"]
-        parts = (tokenizer, features, column_map, train_config, measured, texts, calibration, data)
-        return cls(model.eval(), *parts)
+        measured = read_json(folder / "metrics.json")
+        recipe = (tokenizer, features, column_map, train_config, texts, config["data"])
+        return cls(*recipe, model=model.eval(), metrics=measured, calibration=calibration)
 
 
 def train_bundle(
-    model_config: ModelConfig,
-    splits: Mapping[str, pl.DataFrame],
-    parts: Bundle,
-    folder: Path,
+    model_config: ModelConfig, splits: Mapping[str, pl.DataFrame], recipe: Recipe, folder: Path
 ) -> tuple[Bundle, Fitted]:
-    """Train a model on prepared splits, with a bundle's tokenizer, features, column map and configs.
+    """Train a model on prepared splits; its calibration is fitted on the validation rows, if there are any.
 
-    `parts` lacks the model alone; its calibration is fitted on the validation rows, where there are any.
-    `folder` keeps the training's checkpoints. Raises ValueError as `fit` does.
+    A bundle is a recipe as well: that of another training like it. `folder` keeps the training's checkpoints.
+    Raises ValueError as `fit` does.
     """
-    datasets = {
-        split: OrderDataset.from_frame(
-            splits[split],
-            parts.column_map,
-            parts.tokenizer,
-            parts.features,
-            parts.texts,
-            model_config.n_texts,
-            training=split == "train",
-        )
-        for split in ("train", "val")
-        if len(splits[split])
-    }
-    pad_token = parts.tokenizer.pad_token
-    fitted = fit(model_config, datasets["train"], datasets.get("val"), parts.train_config, folder, pad_token)
-    calibration = _calibrate(fitted.model, datasets.get("val"), pad_token)
-    data = {**parts.data, "splits": {name: _describe(frame) for name, frame in splits.items()}}
-    return parts._replace(model=fitted.model, calibration=calibration, data=data), fitted
+    train, val = (
+        recipe.read(splits[name], model_config.n_texts, training=name == "train")
+        if len(splits[name])
+        else None
+        for name in ("train", "val")
+    )
+    pad_token, knots = recipe.tokenizer.pad_token, recipe.features.knots
+    fitted = fit(model_config, train, val, recipe.train_config, folder, pad_token, knots=knots)
+    calibration = _calibrate(fitted.model, val, pad_token)
+    own = {part.name: getattr(recipe, part.name) for part in fields(Recipe)}
+    own["data"] = {**recipe.data, "splits": {name: _describe(frame) for name, frame in splits.items()}}
+    return Bundle(**own, model=fitted.model, calibration=calibration), fitted
 
 
-def _with_weights(config: ModelConfig, path: Path) -> RiskModel:
+def _with_weights(config: ModelConfig, knots: np.ndarray | None, path: Path) -> RiskModel:
     """The model of a config with a file's weights; ValueError for other sizes, before any are allocated."""
     with torch.device("meta"):
         wanted = {name: list(tensor.shape) for name, tensor in RiskModel(config).state_dict().items()}
@@ -192,7 +196,7 @@ def _with_weights(config: ModelConfig, path: Path) -> RiskModel:
         found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no dict
     if found != wanted:
         raise ValueError("its weights are not of the sizes that config.json describes")
-    model = RiskModel(config)
+    model = RiskModel(config, knots=knots)
     model.load_state_dict(load_file(path))
     return model
 

@@ -115,7 +115,10 @@ def _metrics(metrics: Mapping) -> list[str]:
     known = {name: metrics[name] for name in SPLITS if isinstance(metrics.get(name), Mapping)}
     lines = [f"- {name}: {MISSING}." for name in ("val", "test") if name not in known]
     if small := _dict(metrics, "int8"):
-        changes = [_figure(small.get(key, MISSING), "+.4f") for key in ("difference", "low", "high")]
+        changes = [
+            _figure(small.get(key, MISSING), "+.4f")
+            for key in ("difference", "difference_low", "difference_high")
+        ]
         lines.append(f"- 8-bit weights change the AUROC by {changes[0]} [{changes[1]}, {changes[2]}].")
     rows = []
     for name, split in known.items():

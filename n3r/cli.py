@@ -60,9 +60,7 @@ def run(
 
     if size not in pipeline.SIZES:
         raise ValueError(f"no size {size!r}; there are {', '.join(pipeline.SIZES)}")
-    name = name or (size if not data else f"{Path(data[0].rpartition('=')[2]).stem}-{size}")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ValueError(f"the run name {name!r} may hold letters, digits, '_', '-' and '.' only")
+    name = _run_name(name or (size if not data else f"{Path(data[0].rpartition('=')[2]).stem}-{size}"))
     chosen = pipeline.with_needs(steps or [pipeline.DEFAULT])
     map_file = (map or _default_map(chosen[0])).resolve()
     column_map = ColumnMap.from_file(map_file)
@@ -159,7 +157,7 @@ def evaluate(
         list[str] | None, typer.Option("-p", help="KEY=VALUE: fpr, cost_missed, cost_alarm, n_slices, seed")
     ] = None,
 ) -> None:
-    """Report on one model's scores: what it catches and costs, calibration, drift, failures, fairness."""
+    """Report on one model's scores: what it catches, what it costs, calibration, drift, errors, fairness."""
     from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
     from n3r.evaluation.scored import labels_of, only_model, with_labels
     from n3r.report.evaluation import headline, write_evaluation
@@ -336,6 +334,15 @@ def refresh() -> None:
         typer.echo(f"{step.name} refreshed", err=True)
 
 
+def _run_name(name: str) -> str:
+    """The name, which is that of a folder in runs/ and in reports/; ValueError where it cannot be."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"the run name {name!r} may hold letters, digits, '_', '-' and '.' only")
+    if name == "example" or (pipeline.ROOT / "reports" / name).is_file():
+        raise ValueError(f"reports/{name} belongs to the repository; choose another name for the run")
+    return name
+
+
 def _default_map(step: pipeline.Step) -> Path:
     """The column map of a step's parameters cell, which is relative to the notebook."""
     return pipeline.ROOT / "notebooks" / pipeline.notebook_parameters(step.name)["column_map"]["default"]
@@ -405,12 +412,12 @@ def _headlines(folder: Path) -> None:
         typer.echo(f"{found['headline']}\nreport: {found['report']}")
 
 
-def _say_surprise(folder: Path) -> None:
-    """Print what a language model's surprise is worth, alone and beside LSTM2Risk."""
+def _say_surprisal(folder: Path) -> None:
+    """Print what a language model's surprisal is worth, alone and beside LSTM2Risk."""
     found = pipeline.read_metrics(folder, "07_custom_transformer")
     for what, auc in found["alone"].items():
         typer.echo(
-            f"surprise in {what}, alone: AUROC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]"
+            f"surprisal in {what}, alone: AUROC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]"
         )
     typer.echo(found["sentence"])
 
@@ -418,7 +425,7 @@ def _say_surprise(folder: Path) -> None:
 SUMMARIES = {
     "05_parity": _summarise,
     "06_multimodal": _compare_classes,
-    "07_custom_transformer": _say_surprise,
+    "07_custom_transformer": _say_surprisal,
     "08_evaluate": _headlines,
 }
 

@@ -1,4 +1,4 @@
-"""Numeric and categorical columns made fit for a network: imputed, risk-encoded, scaled.
+"""Numeric and categorical columns made fit for a network: imputed, risk-encoded, their scaling learned.
 
 Decisions:
 - Fitted on the training split only; the state is plain data (`to_dict`, `from_dict`), never a pickle.
@@ -7,6 +7,8 @@ Decisions:
   encoded out of fold (`transform(frame, out_of_fold=True)`): a row never sees its own label.
 - Quantile scaling maps each value to the normal score of its rank among the training values, so that
   an amount of 10 million is an outlier by one unit and not by a thousand. Ties share their middle rank.
+  Its knots are learned here; the network maps by them (`tabular.QuantileMap`), and so do its exports.
+- Numbers are float32 from the start, as networks read them: a training value lies exactly on its knot.
 - A column that is constant in training carries nothing and is left out.
 """
 
@@ -14,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -25,9 +27,12 @@ from n3r.files.json_io import MOST_TOLD, explain, read_json
 from n3r.schema import LABEL
 
 NO_LABEL = -1
-CHUNK = 1024  # rows that are scaled at a time
+CHUNK = 16_384  # rows that are encoded at a time
+LARGEST = 1e38  # of a knot, so that the gap between two of them is a float32
 STATE = ("imputation", "risk_tables", "precomputed_risk", "knots", "indicators")  # what fit learns
+FLOAT32 = float(np.finfo(np.float32).max)
 Risk = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[float, Field(ge=-FLOAT32, le=FLOAT32, allow_inf_nan=False)]
 
 
 class FeatureConfig(BaseModel):
@@ -68,7 +73,7 @@ class Knots(TypedDict):
 class State(TypedDict):
     """What `fit` learns, as `to_dict` gives it beside the config."""
 
-    imputation: dict[str, FiniteFloat]
+    imputation: dict[str, Number]
     risk_tables: dict[str, LearnedTable]
     precomputed_risk: bool
     knots: dict[str, Knots]
@@ -76,13 +81,15 @@ class State(TypedDict):
 
 
 PRECOMPUTED = {
-    "imputation values": (TypeAdapter(dict[str, FiniteFloat]), "a finite number"),
+    "imputation values": (TypeAdapter(dict[str, Number]), "a finite number"),
     "risk tables": (TypeAdapter(dict[str, RiskTable]), "bins and default_bin with risks in [0, 1]"),
 }
 
 
 class TabularFeatures:
     """Turns a frame's numeric and categorical columns into the (N, F) float32 matrix a model reads.
+
+    Values are as they were, imputed; a model that is built with `knots` scales them.
 
     NOTE[DIFF] the names models of the legacy read no categories; here they read each one's risk.
     """
@@ -104,6 +111,15 @@ class TabularFeatures:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def knots(self) -> np.ndarray | None:
+        """(2, G, K) values and normal scores for the first G features, the last repeated; None: unscaled."""
+        if self.config.scaling == "none" or not self.knots_:
+            return None
+        most = max(len(knots["value"]) for knots in self.knots_.values())
+        rows = [[knots[key] for knots in self.knots_.values()] for key in ("value", "score")]
+        return np.array([[row + row[-1:] * (most - len(row)) for row in part] for part in rows])
 
     def fit(
         self,
@@ -176,7 +192,7 @@ class TabularFeatures:
     def _fit_scaling(self, frame: pl.DataFrame) -> None:
         """Learn knots and indicators; a constant column gets no knots."""
         self.knots_, self.indicators_ = {}, []
-        self.__dict__.pop("_learned", None)
+        self.__dict__.pop("_learned", None)  # of an earlier fit
         if self.config.scaling == "none":
             return
         for name in self.imputation_:
@@ -208,7 +224,7 @@ class TabularFeatures:
         for start in range(0, len(frame), CHUNK):
             rows = slice(start, start + CHUNK)
             part = frame[rows]
-            numbers = _side_by_side([_finite(part[name]) for name in self.imputation_], len(part))
+            numbers = _side_by_side([_numbers(part[name]) for name in self.imputation_], len(part))
             out[rows] = self._encode(numbers, risks[rows])
         return out
 
@@ -220,7 +236,7 @@ class TabularFeatures:
         numbers = np.array([[values[name] for name in self.imputation_]], np.float32)  # None becomes NaN
         tables = self.risk_tables_.values()
         risks = [table["bins"].get(values[table["column"]], table["default_bin"]) for table in tables]
-        return self._encode(numbers.astype(np.float64), np.array([risks], np.float64))
+        return self._encode(numbers, np.array([risks], np.float32))
 
     @property
     def columns(self) -> list[str]:
@@ -230,38 +246,19 @@ class TabularFeatures:
 
     def _encode(self, numbers: np.ndarray, risks: np.ndarray) -> np.ndarray:
         """Numbers (N, n), not finite where missing, and risks (N, r) -> (N, F) float32."""
-        learned = self._learned
+        fills, kept, indicators = self._learned
         missing = ~np.isfinite(numbers)
-        raw = np.concatenate([np.where(missing, learned.fills, numbers), risks], axis=1)
-        if self.config.scaling == "none":
-            return raw.astype(np.float32)
-        out = np.empty((len(raw), len(learned.scaled) + len(learned.indicators)), np.float32)
-        out[:, : len(learned.scaled)] = learned.scale(raw[:, learned.scaled])
-        out[:, len(learned.scaled) :] = missing[:, learned.indicators]
-        return out
+        raw = np.concatenate([np.where(missing, fills, numbers), risks], axis=1)
+        return np.concatenate([raw[:, kept], missing[:, indicators]], axis=1, dtype=np.float32)
 
     @cached_property
-    def _learned(self) -> "_Learned":
-        """What was learned, as arrays."""
-        raw = {name: i for i, name in enumerate([*self.imputation_, *self.risk_tables_])}
-        most = max((len(knots["value"]) for knots in self.knots_.values()), default=2)
-        width = 2 ** (most - 1).bit_length()
-        values = np.full((len(self.knots_), width), np.inf)
-        scores = np.zeros_like(values)
-        for i, knots in enumerate(self.knots_.values()):
-            n = len(knots["value"])
-            values[i, :n], scores[i, :n] = knots["value"], knots["score"]
-        first = np.arange(len(values)) * width
-        return _Learned(
-            np.array(list(self.imputation_.values()), np.float64),
-            np.array([raw[name] for name in self.knots_], np.int64),
-            np.array([raw[name] for name in self.indicators_], np.int64),
-            values.ravel(),
-            scores.ravel(),
-            first,
-            first + np.isfinite(values).sum(axis=1) - 1,
-            width,
-        )
+    def _learned(self) -> tuple[np.ndarray, list[int], list[int]]:
+        """What a missing number becomes, which raw columns are features, and which get an indicator."""
+        raw = [*self.imputation_, *self.risk_tables_]
+        scaled = self.config.scaling == "quantile"
+        indicators = [raw.index(name) for name in self.indicators_] if scaled else []
+        kept = [raw.index(name) for name in self.knots_] if scaled else list(range(len(raw)))
+        return np.array(list(self.imputation_.values()), np.float32), kept, indicators
 
     def _risks(self, frame: pl.DataFrame, out_of_fold: bool) -> Iterator[tuple[str, np.ndarray]]:
         for name, table in self.risk_tables_.items():
@@ -345,32 +342,6 @@ def read_precomputed(path: str | Path) -> dict:
     return found
 
 
-class _Learned(NamedTuple):
-    """What `TabularFeatures._encode` reads."""
-
-    fills: np.ndarray  # (n,) what a missing number becomes
-    scaled: np.ndarray  # (G,) raw columns with knots
-    indicators: np.ndarray  # raw columns with a missing indicator
-    values: np.ndarray  # (G * width,) the knots of each scaled column, filled up with infinity
-    scores: np.ndarray  # (G * width,)
-    first: np.ndarray  # (G,) where each column's knots start
-    last: np.ndarray  # (G,) its last knot
-    width: int  # a power of two
-
-    def scale(self, x: np.ndarray) -> np.ndarray:
-        """(N, G) -> (N, G): `np.interp` of each column by its knots, all columns at once."""
-        v, s = self.values, self.scores
-        low = np.broadcast_to(self.first, x.shape)  # (N, G) the last knot that is not above x
-        step = self.width // 2
-        while step:
-            low = low + step * (v[low + step] <= x)
-            step //= 2
-        low = np.minimum(low, self.last - 1)
-        x = np.minimum(np.maximum(x, v[self.first]), v[self.last])
-        share = (x - v[low]) / (v[low + 1] - v[low])  # and no slope: between denormal knots it is infinite
-        return s[low] + share * (s[low + 1] - s[low])
-
-
 def _state_problems(state: Any) -> list[str]:
     """What is wrong with a state; of a risk table only the column is told, for its keys may be identities."""
     keys = ("config", *STATE)
@@ -398,13 +369,13 @@ def _contradictions(state: State) -> list[str]:
     """What does not go together in a state of the right types."""
     raw = {**state["imputation"], **state["risk_tables"]}
     knots = {name: np.array(knots["value"]) for name, knots in state["knots"].items()}
-    with np.errstate(over="ignore"):
-        uneven = [
-            name
-            for name, value in knots.items()
-            if not (len(value) == len(state["knots"][name]["score"]) > 1)
-            or not ((np.diff(value) > 0).all() and np.isfinite(value[-1] - value[0]))
-        ]
+    uneven = [
+        name
+        for name, value in knots.items()
+        if not (len(value) == len(state["knots"][name]["score"]) > 1)
+        or np.abs(value).max() > LARGEST
+        or not (np.diff(value.astype(np.float32)) > 0).all()
+    ]
     indicators = state["indicators"]
     found = {
         "has two features named": [name for name in state["imputation"] if name in state["risk_tables"]],
@@ -417,27 +388,26 @@ def _contradictions(state: State) -> list[str]:
 
 
 def _side_by_side(columns: list[np.ndarray], n_rows: int) -> np.ndarray:
-    """(n_rows, number of columns) float64."""
-    return np.column_stack(columns) if columns else np.empty((n_rows, 0))
+    """(n_rows, number of columns) float32."""
+    return np.column_stack([np.empty((n_rows, 0), np.float32), *columns]).astype(np.float32, copy=False)
 
 
-def _finite(column: pl.Series) -> np.ndarray:
-    """(N,) float64 with NaN for null, NaN and infinity."""
-    values = column.cast(pl.Float64).to_numpy().copy()
-    values[~np.isfinite(values)] = np.nan
-    return values
+def _numbers(column: pl.Series) -> np.ndarray:
+    """(N,) float32, not finite where null, NaN, infinite or beyond float32."""
+    return column.cast(pl.Float32).to_numpy()
 
 
 def _present(column: pl.Series) -> np.ndarray:
-    """The finite values of `column`."""
-    values = _finite(column)
-    return values[~np.isnan(values)]
+    """The finite values of `column`, float64 of float32's digits."""
+    values = _numbers(column).astype(np.float64)
+    return values[np.isfinite(values)]
 
 
 def _normal_scores(present: np.ndarray, n_quantiles: int) -> dict[str, list[float]]:
     """Knots of the map from value to normal score, at most `n_quantiles` of them."""
     from scipy.special import ndtri  # a tenth of a second, which scoring does without
 
+    present = np.clip(present, -LARGEST, LARGEST).astype(np.float32)
     values, counts = np.unique(present, return_counts=True)
     rank = (np.cumsum(counts) - counts / 2) / max(len(present), 1)  # middle of each tie, in (0, 1)
     if len(values) > n_quantiles:

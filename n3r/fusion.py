@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n3r.text import Dropout, Modality
+from n3r.text import Modality
 
 
 class Widths(NamedTuple):
@@ -26,7 +26,7 @@ class Concat(nn.Module):
 
     needs_tokens = False
 
-    def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, dropout: float):
+    def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, drop: nn.Module):
         super().__init__()
         self.d_out = sum(width.vector for width in widths)
 
@@ -45,7 +45,7 @@ class Gate(nn.Module):
 
     needs_tokens = False
 
-    def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, dropout: float):
+    def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, drop: nn.Module):
         super().__init__()
         n = len(widths)
         self.d_out = d if n > 1 else widths[0].vector
@@ -67,7 +67,7 @@ class Mixture(nn.Module):
 
     needs_tokens = False
 
-    def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, dropout: float):
+    def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, drop: nn.Module):
         super().__init__()
         self.d_out = d if len(widths) > 1 else widths[0].vector
         if len(widths) > 1:
@@ -93,14 +93,14 @@ class CrossAttention(nn.Module):
 
     needs_tokens = True
 
-    def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, dropout: float):
+    def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, drop: nn.Module):
         super().__init__()
         n = len(widths)
         self.d_out = n * d if n > 1 else widths[0].vector
         if n > 1:
             self.vectors = nn.ModuleList(nn.Linear(width.vector, d) for width in widths)
             self.tokens = nn.ModuleList(nn.Linear(width.tokens, d) for width in widths)
-            self.looks = nn.ModuleList(_Look(d, n_heads, dropout) for _ in widths)
+            self.looks = nn.ModuleList(_Look(d, n_heads, drop) for _ in widths)
 
     def forward(self, modalities: Sequence[Modality]) -> Tensor:
         """Vectors (B, D_i), tokens (B, S_i, D'_i) -> (B, n * D)."""
@@ -124,7 +124,7 @@ class CrossAttention(nn.Module):
 class _Look(nn.Module):
     """Attention from one sequence to another, then a feed-forward, each with a residual and a norm."""
 
-    def __init__(self, d: int, n_heads: int, dropout: float):
+    def __init__(self, d: int, n_heads: int, drop: nn.Module):
         super().__init__()
         if d % n_heads:
             raise ValueError(f"fusion_dim {d} is not a multiple of fusion_heads {n_heads}")
@@ -134,9 +134,9 @@ class _Look(nn.Module):
         self.key = nn.Linear(d, d, bias=False)
         self.value = nn.Linear(d, d)
         self.proj = nn.Linear(d, d)
-        self.drop = Dropout(dropout)
+        self.drop = drop
         self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
-        self.ffn = nn.Sequential(nn.Linear(d, 4 * d), nn.ReLU(), Dropout(dropout), nn.Linear(4 * d, d))
+        self.ffn = nn.Sequential(nn.Linear(d, 4 * d), nn.ReLU(), drop, nn.Linear(4 * d, d))
 
     def forward(self, x: Tensor, others: Tensor, mask: Tensor) -> Tensor:
         """(B, Q, D), (B, S, D), (B, S) -> (B, Q, D)."""

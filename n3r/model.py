@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from torch import Tensor, nn
@@ -20,16 +21,17 @@ from n3r.bert import TextBertBase, n_places
 from n3r.files.json_io import explain
 from n3r.files.pretrained import architecture
 from n3r.fusion import FUSIONS, Widths
-from n3r.tabular import FeatureTokens, TabAE, TabularEncoder
+from n3r.kernels import BiLSTM, Dropout
+from n3r.tabular import FeatureTokens, QuantileMap, TabAE, TabularEncoder
 from n3r.text import (
     AttentionPool,
     CNNEncoder,
-    Dropout,
     EndsPool,
     LSTMEncoder,
     MaxPool,
     Modality,
     TextBranch,
+    TransformerBlock,
     TransformerEncoder,
 )
 from n3r.tokenizer import TEXT_KEYS
@@ -163,15 +165,10 @@ def _architecture(parts: dict[str, Any], own: dict[str, int]) -> dict[str, Any]:
 class ResidualBlock(nn.Module):
     """x plus a feed-forward of it, with or without a norm before: (B, D) -> (B, D)."""
 
-    def __init__(self, d: int, expansion: int, norm: bool, dropout: float):
+    def __init__(self, d: int, expansion: int, norm: bool, drop: nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(d) if norm else nn.Identity()
-        self.ffn = nn.Sequential(
-            nn.Linear(d, expansion * d),
-            nn.ReLU(),
-            nn.Linear(expansion * d, d),
-            Dropout(dropout),
-        )
+        self.ffn = nn.Sequential(nn.Linear(d, expansion * d), nn.ReLU(), nn.Linear(expansion * d, d), drop)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) -> (B, D)."""
@@ -181,9 +178,9 @@ class ResidualBlock(nn.Module):
 class Head(nn.Module):
     """Residual blocks and a last layer: (B, D) -> (B, C) logits."""
 
-    def __init__(self, blocks: list[ResidualBlock], last: list[nn.Module], dropout: float):
+    def __init__(self, blocks: list[ResidualBlock], last: list[nn.Module], drop: nn.Module):
         super().__init__()
-        layers = [part for block in blocks for part in (block, nn.ReLU(), Dropout(dropout))]
+        layers = [part for block in blocks for part in (block, nn.ReLU(), drop)]
         self.net = nn.Sequential(*layers, *last)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -191,25 +188,45 @@ class Head(nn.Module):
         return self.net(x)
 
 
-class RiskModel(nn.Module):
-    """Any model class, built from its registry row and a config; returns logits (B, C)."""
+class Parts(NamedTuple):
+    """What models are built of where a study may put a part of another make."""
 
-    def __init__(self, config: ModelConfig):
+    dropout: type[nn.Module] = Dropout  # takes the rate
+    lstm: type[BiLSTM] = BiLSTM
+    block: type[TransformerBlock] = TransformerBlock
+    pool: type[AttentionPool] = AttentionPool
+
+
+OWN_PARTS = Parts()
+
+
+class RiskModel(nn.Module):
+    """Any model class, built from its registry row, a config and a table of parts; returns logits (B, C).
+
+    `knots`, those of the features, scale the features that they are of; without, these stay as they come.
+    """
+
+    def __init__(self, config: ModelConfig, parts: Parts = OWN_PARTS, knots: np.ndarray | None = None):
         super().__init__()
         row, fusion = MODEL_CLASSES[config.model_class], FUSIONS[config.fusion]
+        drop = parts.dropout(config.dropout_rate)
         self.config = config
-        self.texts = nn.ModuleList(TEXTS[config.encoder].build(config) for _ in range(row.n_texts))
+        build = TEXTS[config.encoder].build
+        self.texts = nn.ModuleList(build(config, parts, drop) for _ in range(row.n_texts))
         widths = [Widths(text.d_out, text.d_tokens) for text in self.texts]
-        self.tabular = self.feature_tokens = None
+        self.tabular = self.feature_tokens = self.scaling = None
         if config.n_tab_features:
+            if knots is not None and knots.shape[1] > config.n_tab_features:
+                raise ValueError(f"knots of {knots.shape[1]} features for {config.n_tab_features}")
+            self.scaling = None if knots is None else QuantileMap(knots)
             d, n = self.texts[0].d_out, config.n_tab_features
-            self.tabular = row.tabular(n, d, config.dropout_rate, config.n_tab_bins)
+            self.tabular = row.tabular(n, d, drop, config.n_tab_bins)
             if fusion.needs_tokens:
                 self.feature_tokens = FeatureTokens(n, d)
             widths.append(Widths(d, d))
         d = config.fusion_dim or max(width.vector for width in widths)
-        self.fusion = fusion(widths, d, config.fusion_heads, config.dropout_rate)
-        self.head = row.head(self.fusion.d_out, config)
+        self.fusion = fusion(widths, d, config.fusion_heads, drop)
+        self.head = row.head(self.fusion.d_out, config, drop)
 
     @property
     def inputs(self) -> list[str]:
@@ -227,6 +244,7 @@ class RiskModel(nn.Module):
         return self.head(self.fusion(modalities))
 
     def _look_at_features(self, x: Tensor) -> Modality:
+        x = self.scaling(x) if self.scaling else x
         vector = self.tabular(x)  # (B, D)
         tokens = self.feature_tokens(x) if self.feature_tokens else vector[:, None]  # (B, F or 1, D)
         return Modality(vector, tokens, torch.ones_like(tokens[:, :, 0], dtype=torch.bool))
@@ -240,39 +258,39 @@ class RiskModel(nn.Module):
         return self
 
 
-def _lstm_text(config: ModelConfig) -> TextBranch:
-    c = config
-    encoder = LSTMEncoder(c.vocab_size, c.embedding_size, c.hidden_size, c.n_lstm_layers, c.dropout_rate)
-    return TextBranch(encoder, AttentionPool(encoder.d_out))
+def _lstm_encoder(c: ModelConfig, parts: Parts, drop: nn.Module) -> LSTMEncoder:
+    return LSTMEncoder(c.vocab_size, c.embedding_size, c.hidden_size, c.n_lstm_layers, drop, parts.lstm)
 
 
-def _lstm_ends_text(config: ModelConfig) -> TextBranch:
-    encoder = _lstm_text(config).encoder
+def _lstm_text(c: ModelConfig, parts: Parts, drop: nn.Module) -> TextBranch:
+    encoder = _lstm_encoder(c, parts, drop)
+    return TextBranch(encoder, parts.pool(encoder.d_out))
+
+
+def _lstm_ends_text(c: ModelConfig, parts: Parts, drop: nn.Module) -> TextBranch:
+    encoder = _lstm_encoder(c, parts, drop)
     return TextBranch(encoder, EndsPool(encoder.d_out))
 
 
-def _transformer_text(config: ModelConfig) -> TextBranch:
-    c = config
-    encoder = TransformerEncoder(
-        c.vocab_size, c.embedding_size, c.n_blocks, c.n_heads, c.block_size, c.dropout_rate
-    )
-    return TextBranch(encoder, AttentionPool(encoder.d_out, 2 * c.hidden_size))
+def _transformer_text(c: ModelConfig, parts: Parts, drop: nn.Module) -> TextBranch:
+    sizes = c.vocab_size, c.embedding_size, c.n_blocks, c.n_heads, c.block_size
+    encoder = TransformerEncoder(*sizes, drop, parts.block)
+    return TextBranch(encoder, parts.pool(encoder.d_out, 2 * c.hidden_size))
 
 
-def _cnn_text(config: ModelConfig) -> TextBranch:
-    encoder = CNNEncoder(config.vocab_size, config.embedding_size, config.kernel_sizes, config.n_channels)
-    return TextBranch(encoder, MaxPool(encoder.d_out, config.hidden_common_dim, config.dropout_rate))
+def _cnn_text(c: ModelConfig, parts: Parts, drop: nn.Module) -> TextBranch:
+    encoder = CNNEncoder(c.vocab_size, c.embedding_size, c.kernel_sizes, c.n_channels)
+    return TextBranch(encoder, MaxPool(encoder.d_out, c.hidden_common_dim, drop))
 
 
-def _bert_text(config: ModelConfig) -> TextBranch:
-    c = config
+def _bert_text(c: ModelConfig, parts: Parts, drop: nn.Module) -> TextBranch:
     return TextBertBase(c.bert, c.hidden_common_dim, c.dropout_rate, c.gradient_checkpointing)
 
 
 class TextPart(NamedTuple):
     """How a text branch is built, its published dimensions, and what else it can be given."""
 
-    build: Callable[[ModelConfig], TextBranch]
+    build: Callable[[ModelConfig, Parts, nn.Module], TextBranch]
     tokenizer: Literal["bpe", "bert"]  # the kind of tokenizer that makes its ids
     defaults: dict[str, Any]
     optional: tuple[str, ...] = ()
@@ -320,28 +338,24 @@ FUSION_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _lstm2risk_head(d: int, config: ModelConfig) -> Head:
-    blocks = [ResidualBlock(d, 4, norm=True, dropout=0.0) for _ in range(3)]
-    h, p = config.hidden_size or max(d // 4, 1), config.dropout_rate
-    last = [nn.Linear(d, h), nn.ReLU(), Dropout(p), nn.Linear(h, config.n_classes)]
-    return Head(blocks, last, p)
+def _lstm2risk_head(d: int, config: ModelConfig, drop: nn.Module) -> Head:
+    blocks = [ResidualBlock(d, 4, norm=True, drop=nn.Identity()) for _ in range(3)]
+    h = config.hidden_size or max(d // 4, 1)
+    return Head(blocks, [nn.Linear(d, h), nn.ReLU(), drop, nn.Linear(h, config.n_classes)], drop)
 
 
-def _transformer2risk_head(d: int, config: ModelConfig) -> Head:
-    p = config.dropout_rate
-    blocks = [ResidualBlock(d, 1, norm=False, dropout=p) for _ in range(4)]
-    return Head(blocks, [nn.Linear(d, config.n_classes)], p)
+def _transformer2risk_head(d: int, config: ModelConfig, drop: nn.Module) -> Head:
+    blocks = [ResidualBlock(d, 1, norm=False, drop=drop) for _ in range(4)]
+    return Head(blocks, [nn.Linear(d, config.n_classes)], drop)
 
 
-def _linear_head(d: int, config: ModelConfig) -> nn.Module:
+def _linear_head(d: int, config: ModelConfig, drop: nn.Module) -> nn.Module:
     return nn.Sequential(nn.ReLU(), nn.Linear(d, config.n_classes))
 
 
-def _two_layer_head(d: int, config: ModelConfig) -> nn.Module:
-    h, p = max(128, d // 2), config.dropout_rate
-    return nn.Sequential(
-        nn.ReLU(), Dropout(p), nn.Linear(d, h), nn.ReLU(), Dropout(p), nn.Linear(h, config.n_classes)
-    )
+def _two_layer_head(d: int, config: ModelConfig, drop: nn.Module) -> nn.Module:
+    h = max(128, d // 2)
+    return nn.Sequential(nn.ReLU(), drop, nn.Linear(d, h), nn.ReLU(), drop, nn.Linear(h, config.n_classes))
 
 
 class ModelClass(NamedTuple):
@@ -350,7 +364,7 @@ class ModelClass(NamedTuple):
     name: str
     encoder: str  # a key of TEXTS
     fusion: str  # a key of FUSIONS
-    head: Callable[[int, ModelConfig], nn.Module]
+    head: Callable[[int, ModelConfig, nn.Module], nn.Module]
     tabular: type[nn.Module] | None  # None: text alone
     n_texts: int = 1
     needs_tabular: bool = False  # nothing would be left to fuse without
@@ -410,9 +424,9 @@ def configure(model_class: str, **dimensions: Any) -> ModelConfig:
         raise ValueError(explain(error, ModelConfig.model_fields)) from None
 
 
-def model_select(model_class: str, **dimensions: Any) -> RiskModel:
+def model_select(model_class: str, knots: np.ndarray | None = None, **dimensions: Any) -> RiskModel:
     """A new model of a class, of the dimensions that `configure` gives; a pretrained one has its weights."""
-    return RiskModel(configure(model_class, **dimensions)).load_pretrained()
+    return RiskModel(configure(model_class, **dimensions), knots=knots).load_pretrained()
 
 
 LSTM2Risk = partial(model_select, "lstm2risk")

@@ -5,7 +5,8 @@ Decisions:
   a string, so names and types are checked here against the parameters cell before anything runs.
 - A step's key is the hash of its code, the package files that this imports, its parameters, its input
   files and the metrics of the steps it needs. A finished step with the same key is skipped; so an interrupted
-  run goes on. `report/` counts only for steps that write pages: an edit of a figure trains no model again.
+  run goes on. The package's `report/` counts only for steps with pages: an edit of a figure trains no model
+  again.
 - A step is finished when its `metrics.json`, its notebook's last act, and its `done.json`, written by the
   runner after that, exist.
 - One runner at a time works in a run's folder. Its kernels inherit the lock, so that the next runner waits
@@ -37,12 +38,12 @@ OPTIONS = {"name": "name", "data": "data", "column_map": "map"}  # parameters wi
 
 
 class Step(NamedTuple):
-    """One notebook of the run, what it needs and what it leaves in the run's folder."""
+    """One notebook of the run, what it needs and what it leaves."""
 
     name: str
     needs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    shows: bool = False  # its outputs are pages
+    outputs: tuple[str, ...] = ()  # in the run's folder
+    pages: tuple[str, ...] = ()  # in `reports_folder`
 
 
 STEPS = (
@@ -50,10 +51,10 @@ STEPS = (
     Step("02_tokenizer", ("01_preprocess",), ("tokenizer/tokenizer.json",)),
     Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",)),
     Step("04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",)),
-    Step("05_parity", ("03_train_lstm2risk", "04_train_transformer2risk"), ("report/report.html",), True),
+    Step("05_parity", ("03_train_lstm2risk", "04_train_transformer2risk"), pages=("report.html",)),
     Step("06_multimodal", (), ("multimodal/data/columns.json",)),
-    Step("07_custom_transformer", ("03_train_lstm2risk",), ()),
-    Step("08_evaluate", ("05_parity",), ("report/lstm2risk.html", "report/transformer2risk.html"), True),
+    Step("07_custom_transformer", ("03_train_lstm2risk",)),
+    Step("08_evaluate", ("05_parity",), pages=("lstm2risk.html", "transformer2risk.html")),
 )
 DEFAULT = "08_evaluate"  # what `n3r run` runs, with the steps it needs
 Parameters = dict[str, dict[str, Any]]  # step -> parameter -> value
@@ -64,6 +65,11 @@ class StepError(RuntimeError):
 
 
 # ---- used by the notebooks ----
+
+
+def reports_folder(run: Path) -> Path:
+    """Where the pages and pictures of runs/<name> go: reports/<name> beside runs/."""
+    return Path(run).parent.parent / "reports" / Path(run).name
 
 
 def finish_step(run: Path, step: str, metrics: dict[str, Any]) -> None:
@@ -266,9 +272,10 @@ def _kernels(*held: int) -> type:
 
 def _collapse_bars(executed: Path) -> None:
     """Keep of each progress bar in an executed notebook only its last state."""
-    if not executed.is_file():
+    try:
+        book = json.loads(executed.read_text())
+    except (FileNotFoundError, ValueError):  # stopped before papermill wrote it, or while
         return
-    book = json.loads(executed.read_text())
     for cell in book["cells"]:
         for output in cell.get("outputs", []):
             if output["output_type"] == "stream":
@@ -279,6 +286,7 @@ def _collapse_bars(executed: Path) -> None:
 def _finished(folder: Path, step: Step, key: str) -> dict[str, Any] | None:
     records = folder / "steps" / step.name
     wanted = [records / "done.json", records / "metrics.json", *(folder / name for name in step.outputs)]
+    wanted += [reports_folder(folder) / name for name in step.pages]
     if not all(path.is_file() for path in wanted):
         return None
     record = json.loads(wanted[0].read_text())
@@ -291,7 +299,7 @@ def _key(step: Step, parameters: dict[str, Any], inputs: list[Path], done: dict[
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     parts = {
         "code": code,
-        "sources": fingerprint("\n".join(code), without=() if step.shows else ("report",)),
+        "sources": fingerprint("\n".join(code), without=() if step.pages else ("report",)),
         "parameters": parameters,
         "inputs": [sha256(path) for path in inputs],
         "needs": [done[name]["metrics"] for name in step.needs],

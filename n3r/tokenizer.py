@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tokenizers import Encoding, Tokenizer
 
 from n3r.clean import Cleaner, compose
-from n3r.files.atomic import write_texts
+from n3r.files.atomic import write_together
 from n3r.files.json_io import MAX_JSON, read_json
 from n3r.files.pretrained import found
 from n3r.schema import ColumnMap
@@ -411,7 +411,7 @@ def _save(tokenizer: NameTokenizer | BertTokenizer, folder: Path) -> None:
         "vocab.json": _json(dict(vocab)),
         "tokenizer_metadata.json": _json(tokenizer.metadata),
     }
-    write_texts(folder, texts)
+    write_together(folder, {name: text.encode() for name, text in texts.items()})
 
 
 def _load(folder: Path, kind: type | None = None) -> NameTokenizer | BertTokenizer:

@@ -7,23 +7,13 @@ Decisions:
   such as `norm1` slip through (defect 16).
 - Training runs in bfloat16 where the processor multiplies it; prediction always in float32, so that a score
   is the same on every machine to float32's precision.
-- Lightning's checkpoints serve to resume and to keep the best epoch, and are read with `weights_only`.
-  They are written aside and renamed: Lightning's own way, over a file in the temporary folder, copies where
-  that is another disk, and a kill then leaves half a checkpoint. What is handed on is a bundle.
+- What is handed on is a bundle; checkpoints.py keeps and resumes trainings.
 - Several processes (`processes`, or a launcher such as torchrun) share each batch, so the schedule and the
   number of steps stay as they are. The weights are not those of one process: batch norm sees a process's
-  share. Nothing is written by a process but the first; predictions are gathered by row number, so none is
-  lost and none counts twice (defect 44).
+  share. Predictions are gathered by row number, so none is lost and none counts twice (defect 44).
 """
 
-import json
-import logging
 import os
-import shutil
-import sys
-import time
-import warnings
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -31,16 +21,11 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAUROC
-from tqdm import tqdm
 
-from n3r import memory, processes
+from n3r import checkpoints
 from n3r.data import (
     Batch,
     Collate,
@@ -50,10 +35,8 @@ from n3r.data import (
     build_transformer2risk_collate_fn,
     make_loader,
 )
-from n3r.files.atomic import atomic_file
-from n3r.files.sources import fingerprint
-from n3r.model import TEXTS, ModelConfig, RiskModel, registered
-from n3r.text import BFLOAT16
+from n3r.kernels import BFLOAT16, keep_memory
+from n3r.model import OWN_PARTS, TEXTS, ModelConfig, Parts, RiskModel, registered
 from n3r.tokenizer import ChunkedText
 
 
@@ -82,10 +65,8 @@ class TrainConfig(BaseModel):
     @classmethod
     def for_model(cls, model: ModelConfig, **settings: Any) -> "TrainConfig":
         """The settings over those of the model's class; a BERT that is not pretrained has no fine-tuning."""
-        own = (
-            {} if model.encoder == "bert" and not model.pretrained else registered(model.model_class).training
-        )
-        return cls(**{**own, **settings})
+        is_new = model.encoder == "bert" and not model.pretrained
+        return cls(**{**({} if is_new else registered(model.model_class).training), **settings})
 
 
 class Fitted(NamedTuple):
@@ -139,10 +120,9 @@ class RiskModule(L.LightningModule):
         self.history = checkpoint["history"]
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, self.config), lr=self.config.lr, fused=True
-        )
-        schedule = _schedule(optimizer, self.config, int(self.trainer.estimated_stepping_batches))
+        groups = parameter_groups(self.model, self.config)
+        optimizer = torch.optim.AdamW(groups, lr=self.config.lr, fused=True)
+        schedule = rate_schedule(optimizer, self.config, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: float | None, **_: Any) -> None:
@@ -171,8 +151,10 @@ def fit(
     config: TrainConfig,
     folder: Path,
     pad_token: int,
+    parts: Parts = OWN_PARTS,
+    knots: np.ndarray | None = None,
 ) -> Fitted:
-    """Train a new model of `model_config` and return it as of its best epoch.
+    """Train a new model of `model_config`, with the features' `knots`, and return it as of its best epoch.
 
     `folder` keeps checkpoints and TensorBoard's files; when it holds those of a training of the same configs,
     code and data, this one goes on from its last epoch, else it replaces them. Raises ValueError before
@@ -182,23 +164,21 @@ def fit(
     NOTE[DIFF] the legacy has no validation rows and keeps its last epoch; here that is so without `val`.
     """
     _check(model_config, train, val, config)
-    arguments = model_config, train, val, config, Path(folder), pad_token
+    arguments = model_config, train, val, config, Path(folder), pad_token, parts, knots
     if config.processes > 1 and "WORLD_SIZE" not in os.environ:
-        processes.launch(config.processes, _train, *arguments)
+        checkpoints.launch(config.processes, _train, *arguments)
     else:
         _train(*arguments)
-    last = _load(folder, "last")
-    kept = _load(folder, "best") if val else last
+    last = checkpoints.load(folder, "last")
+    kept = checkpoints.load(folder, "best") if val else last
     with torch.random.fork_rng():
-        model = RiskModel(model_config)
-    model.load_state_dict(
-        {k.removeprefix("model."): v for k, v in kept["state_dict"].items() if k.startswith("model.")}
-    )
-    speed = _Speed()
-    speed.load_state_dict(last["callbacks"]["_Speed"])
-    return Fitted(
-        model.eval(), last["history"], kept["epoch"] + 1, resolve_precision(config), speed.rows_per_second
-    )
+        model = RiskModel(model_config, parts, knots)
+    weights = {name: value for name, value in kept["state_dict"].items() if name.startswith("model.")}
+    model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
+    speed = checkpoints.Speed()
+    speed.load_state_dict(last["callbacks"]["Speed"])
+    precision = resolve_precision(config)
+    return Fitted(model.eval(), last["history"], kept["epoch"] + 1, precision, speed.rows_per_second)
 
 
 def _train(
@@ -208,39 +188,26 @@ def _train(
     config: TrainConfig,
     folder: Path,
     pad_token: int,
+    parts: Parts,
+    knots: np.ndarray | None,
 ) -> None:
     """Train and leave checkpoints in `folder`; every process of a group runs this."""
-    collate, share = collate_for(model_config, pad_token), processes.share()
-    n_local = int(os.environ.get("LOCAL_WORLD_SIZE", share[1]))
-    with torch.random.fork_rng(), _quiet(), memory.kept():
+    collate, share = collate_for(model_config, pad_token), checkpoints.share()
+    settings = [model_config.model_dump(), config.model_dump(), [part.__qualname__ for part in parts]]
+    arrays = [array for data in (train, val) if data is not None for array in data.arrays]
+    plan = checkpoints.plan(settings, arrays if knots is None else [knots, *arrays])
+    with torch.random.fork_rng(), checkpoints.quiet(), keep_memory():
         torch.manual_seed(config.seed)
-        model = RiskModel(model_config).load_pretrained()
-        module = RiskModule(model, config, _plan(model_config, config, train, val))
-        resumed = _resumable(folder / "checkpoints" / "last.ckpt", module)
-        if resumed is None and share[0] == 0:
-            for leftover in ("checkpoints", "tensorboard"):
-                shutil.rmtree(folder / leftover, ignore_errors=True)
-        mode = "max" if config.monitor == "val_auroc" else "min"
-        best = _Checkpoint(folder, "best", monitor=config.monitor, mode=mode)
-        # A file of its own: Lightning's save_last writes only when there is a new best.
-        last = _Checkpoint(folder, "last")
-        stop = _Patience(config.monitor, patience=config.patience, mode=mode, check_on_train_epoch_end=True)
-        trainer = L.Trainer(
-            accelerator="auto",
-            devices=n_local,
-            num_nodes=share[1] // n_local,
-            strategy="ddp" if share[1] > 1 else "auto",
-            # Lightning's own environment deletes WORLD_SIZE after training, and `predict` needs it.
-            plugins=[_WholeFiles(), *([TorchElasticEnvironment()] if share[1] > 1 else [])],
+        module = RiskModule(RiskModel(model_config, parts, knots).load_pretrained(), config, plan)
+        resumed = checkpoints.resumable(folder, plan)
+        trainer = checkpoints.trainer(
+            folder,
+            config.monitor,
+            config.patience,
+            val is not None,
             precision={"bfloat16": "bf16-mixed", "float32": "32-true"}[resolve_precision(config)],
             max_epochs=config.epochs,
             gradient_clip_val=config.gradient_clip,
-            callbacks=[_Speed(), *([stop, best] if val else []), last],  # last: it saves the others' state
-            logger=TensorBoardLogger(folder, name="", version="tensorboard"),
-            num_sanity_val_steps=0,
-            enable_progress_bar=False,  # _Speed draws one bar for the whole training
-            enable_model_summary=False,
-            use_distributed_sampler=False,
         )
         trainer.fit(
             module,
@@ -257,7 +224,7 @@ def predict(model: RiskModel, dataset: OrderDataset, pad_token: int, batch_size:
     Under a launcher of several processes each scores its share and all get the whole.
     """
     check_rows(model.config, dataset, "rows to score")
-    share = processes.share()
+    share = checkpoints.share()
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     rows, scores = [np.empty(0, np.int64)], [np.empty((0, model.config.n_classes), np.float32)]
     model = model.to(device).eval()
@@ -270,7 +237,7 @@ def predict(model: RiskModel, dataset: OrderDataset, pad_token: int, batch_size:
                 scores.append(model(batch).softmax(dim=1).cpu().numpy())
     parts = [(np.concatenate(rows), np.concatenate(scores))]
     if share[1] > 1:
-        parts = processes.gather(parts[0], share[1])
+        parts = checkpoints.gather(parts[0], share[1])
     out = np.full((len(dataset), model.config.n_classes), np.nan, np.float32)
     for where, what in parts:
         out[where] = what
@@ -308,89 +275,6 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     ]
 
 
-class _WholeFiles(TorchCheckpointIO):
-    """Checkpoints that are there only when they are whole."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
-        with atomic_file(path, RuntimeError) as aside:  # torch's, of a full disk
-            torch.save(checkpoint, aside)
-
-
-class _Checkpoint(ModelCheckpoint):
-    """One file in `folder`/checkpoints, written again each epoch or each time `monitor` is better."""
-
-    def __init__(self, folder: Path, name: str, **options: Any):
-        options |= {"save_on_train_epoch_end": True, "enable_version_counter": False}
-        super().__init__(folder / "checkpoints", filename=name, **options)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning forgets the best score of a folder that was moved.
-        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
-
-
-class _Patience(EarlyStopping):
-    """Early stopping that stays stopped when a finished training is asked for again."""
-
-    def on_train_start(self, trainer: L.Trainer, module: RiskModule) -> None:
-        trainer.should_stop = self.wait_count >= self.patience
-
-
-class _Speed(Callback):
-    """One progress bar for the whole training, and the training steps' rows a second."""
-
-    def __init__(self) -> None:
-        self.n_rows, self.seconds = 0, 0.0
-
-    @property
-    def rows_per_second(self) -> float:
-        return self.n_rows / self.seconds
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"n_rows": self.n_rows, "seconds": self.seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.n_rows, self.seconds = state_dict["n_rows"], state_dict["seconds"]
-
-    def on_train_start(self, trainer: L.Trainer, module: RiskModule) -> None:
-        self.bar = tqdm(
-            **({"disable": True} if trainer.global_rank else {}),
-            total=trainer.max_epochs * trainer.num_training_batches,
-            initial=trainer.global_step,
-            desc=module.model.config.model_class,
-            unit="batch",
-            mininterval=1,
-            file=sys.stderr,
-        )
-
-    def on_train_epoch_start(self, trainer: L.Trainer, module: RiskModule) -> None:
-        self.started = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: RiskModule, outputs: Any, batch: Batch, i: int
-    ) -> None:
-        self.n_rows += len(batch["label"]) * trainer.world_size
-        self.bar.update()
-
-    def on_validation_start(self, trainer: L.Trainer, module: RiskModule) -> None:
-        self._pause()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, module: RiskModule) -> None:
-        self._pause()
-        figures = trainer.callback_metrics
-        shown = {name: f"{float(figures[name]):.4f}" for name in sorted(figures)}
-        self.bar.set_postfix(epoch=trainer.current_epoch + 1, **shown)
-
-    def teardown(self, trainer: L.Trainer, module: RiskModule, stage: str) -> None:
-        if hasattr(self, "bar"):
-            self.bar.close()
-
-    def _pause(self) -> None:
-        """Stop the clock: validation is no training step."""
-        if self.started:
-            self.seconds += time.perf_counter() - self.started
-            self.started = None
-
-
 def check_rows(model: ModelConfig, dataset: OrderDataset, name: str) -> None:
     """Raise ValueError where a data set's texts or features are not what the model reads."""
     kind = TEXTS[model.encoder].tokenizer
@@ -426,7 +310,7 @@ def _check(model: ModelConfig, train: OrderDataset, val: OrderDataset | None, co
     weights = config.class_weights
     if weights is not None and len(weights) != model.n_classes:
         raise ValueError(f"class_weights has {len(weights)} entries for {model.n_classes} classes")
-    n_processes = max(config.processes, processes.share()[1])
+    n_processes = max(config.processes, checkpoints.share()[1])
     fewest = 2 * n_processes
     if config.batch_size < fewest:
         raise ValueError(
@@ -446,7 +330,7 @@ def _check(model: ModelConfig, train: OrderDataset, val: OrderDataset | None, co
             )
 
 
-def _schedule(optimizer: Any, config: TrainConfig, total: int) -> Any:
+def rate_schedule(optimizer: Any, config: TrainConfig, total: int) -> Any:
     """The rate at each of `total` steps: up over `warmup` of them, then as `schedule` says."""
     if config.schedule == "one_cycle":
         # OneCycleLR divides by zero when the warm-up is a single step (defect 23).
@@ -470,49 +354,3 @@ def resolve_precision(config: TrainConfig) -> str:
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     return "bfloat16" if BFLOAT16 else "float32"
-
-
-def _plan(model: ModelConfig, config: TrainConfig, *datasets: OrderDataset | None) -> str:
-    """A fingerprint of configs, code and data: a checkpoint of another plan is not resumed."""
-    plan = sha256(json.dumps([model.model_dump(), config.model_dump()], sort_keys=True).encode())
-    plan.update(fingerprint("import n3r.train").encode())
-    for data in datasets:
-        if data is not None:
-            for array in data.arrays:
-                plan.update(np.ascontiguousarray(array))
-    return plan.hexdigest()
-
-
-def _resumable(path: Path, module: RiskModule) -> Path | None:
-    try:
-        plan = torch.load(path, weights_only=True, map_location="cpu")["plan"]
-    except FileNotFoundError:  # or the first process has just removed it
-        return None
-    except Exception:  # torch raises many kinds of a file that is no checkpoint
-        warnings.warn(f"{path} is damaged: training begins anew", stacklevel=2)
-        return None
-    return path if plan == module.plan else None
-
-
-def _load(folder: Path, name: str) -> dict[str, Any]:
-    """A checkpoint of `folder`."""
-    path = Path(folder) / "checkpoints" / f"{name}.ckpt"
-    return torch.load(path, weights_only=True, map_location="cpu")
-
-
-class _quiet(warnings.catch_warnings):
-    """Lightning without its greetings and its advice to start workers that would only copy arrays."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-        self.loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-        self.levels = [logger.level for logger in self.loggers]
-        for logger in self.loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *error: object) -> None:
-        for logger, level in zip(self.loggers, self.levels, strict=True):
-            logger.setLevel(level)
-        super().__exit__(*error)

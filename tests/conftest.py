@@ -115,11 +115,10 @@ class Small(NamedTuple):
     prepared: Any
 
 
-@pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    """The one trained bundle of a session, for whatever needs any: LSTM2Risk after an epoch."""
+def train_small(folder: Path) -> Small:
+    """Train the bundle and write it into the folder, the prepared splits beside it as `data`."""
     from n3r import tables
-    from n3r.bundle import Bundle, train_bundle
+    from n3r.bundle import Recipe, train_bundle
     from n3r.features import TabularFeatures
     from n3r.model import configure
     from n3r.preprocess import prepare
@@ -127,7 +126,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     from n3r.synthetic.orders import generate_orders
     from n3r.train import TrainConfig
 
-    folder = tmp_path_factory.mktemp("small")
     orders = generate_orders(1200, seed=3, base_rate=0.2)
     prepared = prepare(orders.lazy(), ColumnMap.from_file(ROOT / "configs" / "orders.json"))
     columns, train = prepared.column_map, prepared.splits["train"]
@@ -136,8 +134,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     sizes = {"embedding_size": 8, "hidden_size": 8, "n_lstm_layers": 1, "n_tab_bins": 4}
     config = configure("lstm2risk", vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **sizes)
     training = TrainConfig(epochs=1, batch_size=128, precision="float32")
-    parts = Bundle(None, tokenizer, features, columns, training, {})
-    bundle, _ = train_bundle(config, prepared.splits, parts, folder / "training")
+    recipe = Recipe(tokenizer, features, columns, training)
+    bundle, _ = train_bundle(config, prepared.splits, recipe, folder / "training")
     bundle.save(folder / "bundle")
     tables.write_splits(folder / "data", prepared.splits, columns)
     return Small(bundle, folder / "bundle", orders, prepared)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """The one trained bundle of a session, for whatever needs any: LSTM2Risk after an epoch."""
+    return train_small(tmp_path_factory.mktemp("small"))

@@ -54,6 +54,13 @@ def test_the_report_benchmark_prints_a_line_a_run_and_the_medians():
 
 
 @pytest.mark.slow
+def test_quality_prints_a_line_a_seed_and_model_and_the_means():
+    *pairs, means = run("benchmarks.quality", "--size", "dev", "--seeds", "0")
+    assert [pair["seed"] for pair in pairs] == [0, 0]
+    assert means["case"] == "quality" and set(means["n3r"]) == {pair["model"] for pair in pairs}
+
+
+@pytest.mark.slow
 def test_all_benchmarks_can_be_asked_for_at_once():
     command = [sys.executable, "-m", "benchmarks", "--smoke", "--only", "custom"]
     root = Path(__file__).resolve().parent.parent

@@ -7,65 +7,28 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
 from n3r.bundle import Bundle
-from n3r.features import TabularFeatures
-from n3r.model import model_select
-from n3r.schema import ColumnMap
-from n3r.train import TrainConfig
-from n3r.vocabulary import TokenizerConfig, train_tokenizer
-
-SMALL = {
-    "lstm2risk": {"embedding_size": 8, "hidden_size": 8, "n_lstm_layers": 1},
-    "transformer2risk": {"embedding_size": 8, "hidden_size": 8, "n_blocks": 1, "n_heads": 2},
-}
-COLUMNS = ColumnMap(
-    id="order",
-    text=["email", "name"],
-    label="fraud",
-    label_values={"0": 0, "1": 1},
-    numeric=["amount"],
-    split_by="random",
-)
 
 
-@pytest.fixture(scope="module")
-def frame():
-    rng = np.random.default_rng(0)
-    names = rng.choice(["Ana", "Bo", "Chen Li", "Дарья", "Eva-Maria", ""], 60)
-    return pl.DataFrame(
-        {
-            "order": [f"o{i}" for i in range(60)],
-            "email": [f"{name.lower().split(' ')[0]}{i}@example.com" for i, name in enumerate(names)],
-            "name": [None if i % 9 == 0 else str(name) for i, name in enumerate(names)],
-            "amount": [None if i % 7 == 0 else float(x) for i, x in enumerate(rng.lognormal(3, 2, 60))],
-            "segment": ["US"] * 60,
-            "label": pl.Series(rng.integers(0, 2, 60), dtype=pl.Int8),
-        }
-    )
+@pytest.fixture
+def bundle(small):
+    return small.bundle
 
 
-@pytest.fixture(scope="module", params=sorted(SMALL))
-def bundle(request, frame):
-    tokenizer, _ = train_tokenizer(frame.select(COLUMNS.text), TokenizerConfig(min_frequency=2))
-    features = TabularFeatures().fit(frame, COLUMNS.numeric)
-    torch.manual_seed(0)
-    model = model_select(
-        request.param, vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **SMALL[request.param]
-    )
-    return Bundle(model.eval(), tokenizer, features, COLUMNS, TrainConfig(), {"test": {"auroc": 0.5}})
+@pytest.fixture
+def saved(small):
+    return small.folder
 
 
-@pytest.fixture(scope="module")
-def saved(bundle, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bundle") / "model"
-    bundle.save(folder)
-    return folder
+@pytest.fixture
+def frame(small):
+    return small.prepared.splits["test"].head(60)
 
 
 def test_a_fresh_process_scores_the_same(bundle, saved, frame, tmp_path):
@@ -77,7 +40,7 @@ def test_a_fresh_process_scores_the_same(bundle, saved, frame, tmp_path):
     paths = [str(saved), *(str(tmp_path / name) for name in ("rows.parquet", "scored.parquet"))]
     subprocess.run([sys.executable, "-c", code, *paths], check=True)
     scored = pl.read_parquet(paths[2])
-    assert scored["order"].equals(frame["order"])
+    assert scored["objectId"].equals(frame["objectId"])
     assert scored.equals(bundle.predictions(frame))
 
 
@@ -89,14 +52,16 @@ def test_predictions_are_in_input_order_and_the_same_for_a_row_alone(bundle, fra
 
 
 def test_unlabelled_rows_are_scored(bundle, frame):
-    scored = bundle.predictions(frame.drop("label", "segment"))
-    assert scored.columns == ["order", "score"]
+    scored = bundle.predictions(frame.drop("label", "segment", "time", "oracle_p", strict=False))
+    assert scored.columns == ["objectId", "score"]
 
 
-def test_saving_replaces_and_leaves_nothing_beside(bundle, tmp_path):
-    bundle.save(tmp_path / "model")
-    bundle._replace(metrics={"again": True}).save(tmp_path / "model")
-    assert Bundle.load(tmp_path / "model").metrics == {"again": True}
+def test_saving_replaces_and_leaves_nothing_beside(bundle, saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "model")
+    replace(bundle, metrics={"again": True}, calibration=None).save(tmp_path / "model")
+    loaded = Bundle.load(tmp_path / "model")
+    assert loaded.metrics == {"again": True}
+    assert loaded.calibration.method == "none" and "0 of class 0" in loaded.calibration.reason, "it says why"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -125,7 +90,7 @@ def test_defect_54_nothing_in_a_bundle_is_a_pickle(saved):
 
 def test_defect_43_rows_without_their_id_are_refused(bundle, frame):
     with pytest.raises(ValueError, match="lack the id column"):
-        bundle.predictions(frame.drop(COLUMNS.id))
+        bundle.predictions(frame.drop("objectId"))
 
 
 def test_a_damaged_bundle_is_not_loaded(saved, tmp_path):
@@ -137,8 +102,3 @@ def test_a_damaged_bundle_is_not_loaded(saved, tmp_path):
 
 def test_other_accounts_can_read_a_bundle_as_far_as_the_umask_lets_them(saved):
     assert len({path.stat().st_mode for path in saved.iterdir()}) == 1
-
-
-def test_a_bundle_without_calibration_says_why(saved):
-    loaded = Bundle.load(saved)
-    assert loaded.calibration.method == "none" and "0 of class 0" in loaded.calibration.reason

@@ -145,7 +145,7 @@ def test_metrics_that_rows_could_not_define_are_not_zero():
     assert "| test | 3 | 0.0 % | not enough data | not enough data |" in text
     assert "- val: not recorded." in text
     assert len(rendered(section(text, "Metrics"))("table")) == 1
-    small = {"int8": {"difference": -0.0012, "low": -0.003, "high": 0.0006}}
+    small = {"int8": {"difference": -0.0012, "difference_low": -0.003, "difference_high": 0.0006}}
     assert "8-bit weights change the AUROC by -0.0012 [-0.0030, +0.0006]." in card(metrics=small)
     assert "| val | not recorded | not recorded | 0.500 |" in card(metrics={"val": {"auroc": 0.5}})
 

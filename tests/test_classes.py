@@ -1,7 +1,7 @@
 """Every registered class, end to end on made-up messages: it trains, comes back, scores unlabelled rows."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from n3r.bundle import Bundle, train_bundle
+from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.data import OrderDataset
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.model import MODEL_CLASSES, TEXTS, ModelConfig, configure
@@ -66,19 +66,17 @@ class Messages:
             },
         )
 
-    def parts(self, model_class: str, **settings) -> Bundle:
+    def recipe(self, model_class: str, **settings) -> Recipe:
         kind = TEXTS[MODEL_CLASSES[model_class].encoder].tokenizer
         texts = TextConfig(steps=STEPS[kind], secondary_steps=STEPS[kind], max_tokens=32, max_chunks=3)
         training = TrainConfig(
             **{"epochs": 1, "batch_size": 64, "lr": 5e-3, "precision": "float32", **settings}
         )
-        return Bundle(
-            None, self.tokenizers[kind], self.features, self.column_map, training, {"seed": 0}, texts
-        )
+        return Recipe(self.tokenizers[kind], self.features, self.column_map, training, texts)
 
     def train(self, model_class: str, folder: Path, **settings) -> tuple[Bundle, Fitted]:
-        parts = self.parts(model_class, **settings)
-        return train_bundle(self.config(model_class), self.splits, parts, folder)
+        recipe = self.recipe(model_class, **settings)
+        return train_bundle(self.config(model_class), self.splits, recipe, folder)
 
 
 def prepared(frame: pl.DataFrame, **changes) -> Messages:
@@ -169,8 +167,8 @@ def test_defect_05_every_class_trains_and_is_validated(trained, messages, model_
 def test_every_class_learns(messages, model_class, tmp_path):
     """On the training rows themselves, of which 60 can be learnt by heart."""
     few = {"train": messages.splits["train"][:60], "val": messages.splits["val"][:0]}
-    parts = messages.parts(model_class, epochs=8, lr=1e-2)
-    history = train_bundle(messages.config(model_class), few, parts, tmp_path)[1].history
+    recipe = messages.recipe(model_class, epochs=8, lr=1e-2)
+    history = train_bundle(messages.config(model_class), few, recipe, tmp_path)[1].history
     assert history[-1]["train_loss"] < 0.97 * history[0]["train_loss"]
 
 
@@ -255,7 +253,7 @@ def refused(messages: Messages, model_class: str, folder: Path, message: str, **
     splits = changes.pop("splits", messages.splits)
     config = changes.pop("config", messages.config(model_class))
     with pytest.raises(ValueError, match=message):
-        train_bundle(config, splits, messages.parts(model_class)._replace(**changes), folder)
+        train_bundle(config, splits, replace(messages.recipe(model_class), **changes), folder)
     assert not list(folder.rglob("*.ckpt"))
 
 
@@ -292,7 +290,9 @@ def test_a_tokenizer_of_the_wrong_kind(messages, model_class, tmp_path):
     refused(messages, model_class, tmp_path, f"not for a tokenizer of the kind '{other}'", tokenizer=wrong)
 
 
-@pytest.mark.parametrize("model_class", CHOSEN)
+@pytest.mark.parametrize(
+    "model_class", [CHOSEN[0], *(pytest.param(c, marks=pytest.mark.slow) for c in CHOSEN[1:])]
+)
 def test_a_bundle_with_a_tokenizer_of_the_other_kind_does_not_score(trained, messages, model_class, tmp_path):
     """Not even one whose manifest was made again."""
     bundle, rows = trained[model_class][0], messages.splits["test"]
@@ -301,7 +301,7 @@ def test_a_bundle_with_a_tokenizer_of_the_other_kind_does_not_score(trained, mes
         (bundle.texts, "cleaning steps"),
         (TextConfig(max_tokens=32), "needs a tokenizer"),
     ):
-        wrong = bundle._replace(tokenizer=messages.tokenizers[other], texts=texts)
+        wrong = replace(bundle, tokenizer=messages.tokenizers[other], texts=texts)
         wrong.save(tmp_path / "model")
         with pytest.raises(ValueError, match=message):
             Bundle.load(tmp_path / "model").predict(rows)
@@ -363,9 +363,9 @@ def test_defect_08_wrong_steps_are_told(key, steps, message):
 
 def test_defect_08_default_steps_are_no_steps_and_work(messages, tmp_path):
     """The published default was none at all, which could not be run."""
-    parts = messages.parts("lstm2risk")._replace(texts=TextConfig())
-    assert parts.texts.steps == []
-    bundle, _ = train_bundle(messages.config("lstm2risk"), messages.splits, parts, tmp_path)
+    recipe = replace(messages.recipe("lstm2risk"), texts=TextConfig())
+    assert recipe.texts.steps == []
+    bundle, _ = train_bundle(messages.config("lstm2risk"), messages.splits, recipe, tmp_path)
     assert np.isfinite(bundle.predict(messages.splits["test"])).all()
 
 

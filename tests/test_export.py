@@ -78,8 +78,8 @@ def lengths_of(n_rows: int) -> list[int]:
     return [0, 1, LONGEST, *drawn.tolist()][:n_rows]
 
 
-# An export takes seconds: each encoder and fusion has its part here, the others are slow.
-OFTEN = ("lstm2risk", "transformer2risk", "bimodal_cnn", "bimodal_moe", "trimodal_cross_attn")
+# An export takes seconds: each encoder has its part here, the other fusions are slow.
+OFTEN = ("lstm2risk", "transformer2risk", "bimodal_cnn", "bimodal_moe")
 SOME = [part if part[0] in OFTEN else pytest.param(part, marks=pytest.mark.slow) for part in PARTS]
 
 

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from n3r.fusion import FUSIONS, Concat, CrossAttention, Gate, Mixture, Widths
+from n3r.kernels import Dropout
 from n3r.text import Modality
 
 WIDTHS = [Widths(6, 5), Widths(4, 4), Widths(8, 3)]  # of vectors and tokens
-D, HEADS = 8, 2
+D, HEADS, NO_DROP = 8, 2, nn.Identity()
 every = pytest.mark.parametrize("name", list(FUSIONS))
 
 
@@ -20,7 +21,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def fusion(name: str, n: int, d: int = D, widths: list[Widths] = WIDTHS) -> nn.Module:
     """A fusion of `n` modalities in eval mode, none of whose parameters is a neutral 0 or 1."""
-    module = FUSIONS[name](widths[:n], d, HEADS, 0.5)
+    module = FUSIONS[name](widths[:n], d, HEADS, Dropout(0.5))
     draw = generator()
     with torch.no_grad():
         for parameter in module.parameters():
@@ -111,7 +112,7 @@ def test_nothing_given_is_changed(name):
 def test_concat_is_in_order():
     text, tabular = torch.full((2, 3), 1.0), torch.full((2, 2), 2.0)
     mask = torch.ones(2, 1, dtype=torch.bool)
-    out = Concat([Widths(3, 3), Widths(2, 2)], 9, 1, 0.0)(
+    out = Concat([Widths(3, 3), Widths(2, 2)], 9, 1, NO_DROP)(
         [Modality(vector, vector[:, None], mask) for vector in (text, tabular)]
     )
     assert out.tolist() == [[1, 1, 1, 2, 2]] * 2
@@ -129,7 +130,7 @@ def vectors(*values: list) -> list[Modality]:
 
 def test_gate_worked_example():
     """Two modalities, two elements: the gate's layer norm gives ln 3 for the first's first, 0 elsewhere."""
-    gate = Gate([Widths(1, 1), Widths(1, 1)], 2, 1, 0.0)
+    gate = Gate([Widths(1, 1), Widths(1, 1)], 2, 1, NO_DROP)
     fill(gate.proj[0], [[4.0], [8.0]], [0.0, 0.0])
     fill(gate.proj[1], [[0.0], [2.0]], [0.0, 0.0])
     with torch.no_grad():
@@ -143,7 +144,7 @@ def test_gate_worked_example():
 @pytest.mark.parametrize("kind", [Gate, Mixture])
 def test_weights_sum_to_one(kind, n):
     """Modalities that agree give what they agree on, whatever weighs them."""
-    module = kind(WIDTHS[:n], D, 1, 0.0)
+    module = kind(WIDTHS[:n], D, 1, NO_DROP)
     for proj in module.proj if kind is Gate else module.experts:
         nn.init.zeros_(proj.weight)
         nn.init.constant_(proj.bias, 2.5)
@@ -178,7 +179,7 @@ def test_the_gate_of_two_is_a_sigmoid_of_the_difference():
 
 def test_mixture_worked_example():
     """The router gives ln 3 and 0 where the first vector is 1: weights 3/4 and 1/4."""
-    mixture = Mixture([Widths(1, 1), Widths(1, 1)], 1, 1, 0.0)
+    mixture = Mixture([Widths(1, 1), Widths(1, 1)], 1, 1, NO_DROP)
     fill(mixture.experts[0], [[8.0]], [0.0])
     fill(mixture.experts[1], [[2.0]], [2.0])
     fill(mixture.router, [[torch.tensor(3.0).log().item(), 0.0], [0.0, 0.0]], [0.0, 0.0])
@@ -259,7 +260,7 @@ def test_defect_17_attention_is_not_always_one():
 
 def test_attention_worked_example():
     """A key that answers the query far better than all others: what is seen is its value."""
-    module = CrossAttention([Widths(2, 2), Widths(2, 2)], 2, 1, 0.0).eval()
+    module = CrossAttention([Widths(2, 2), Widths(2, 2)], 2, 1, NO_DROP).eval()
     eye = torch.eye(2).tolist()
     for linear in (*module.vectors, *module.tokens):
         fill(linear, eye, [0.0, 0.0])
@@ -279,14 +280,14 @@ def test_attention_worked_example():
 
 def test_heads_take_effect():
     given_ = modalities(2)
-    one, two = (CrossAttention(WIDTHS[:2], D, heads, 0.0) for heads in (1, 2))
+    one, two = (CrossAttention(WIDTHS[:2], D, heads, NO_DROP) for heads in (1, 2))
     two.load_state_dict(one.state_dict())
     assert (one(given_) - two(given_)).abs().max() > 1e-4
 
 
 def test_heads_that_do_not_divide_the_width():
     with pytest.raises(ValueError, match="fusion_dim 8 is not a multiple of fusion_heads 3"):
-        CrossAttention(WIDTHS[:2], 8, 3, 0.0)
+        CrossAttention(WIDTHS[:2], 8, 3, NO_DROP)
 
 
 def test_dropout_is_off_in_eval_and_on_in_training():

@@ -41,10 +41,12 @@ def house(tmp_path, monkeypatch):
         tmp_path / "notebooks" / "02_second.ipynb",
         'name = "dev"  # the run\nfail = False  # to fail',
         finish + "assert not fail, 'told to'\nn = pipeline.read_metrics(run, '01_first')['n']",
+        "page = pipeline.reports_folder(run) / 'page.html'\n"
+        "page.parent.mkdir(parents=True, exist_ok=True)\npage.write_text(name)",
         "pipeline.finish_step(run, '02_second', {'twice': 2 * n})",
     )
     monkeypatch.setattr(pipeline, "ROOT", tmp_path)
-    steps = (Step("01_first", (), ("out",)), Step("02_second", ("01_first",), ()))
+    steps = (Step("01_first", (), ("out",)), Step("02_second", ("01_first",), pages=("page.html",)))
     monkeypatch.setattr(pipeline, "STEPS", steps)
     return tmp_path
 
@@ -78,6 +80,9 @@ def test_a_lost_output_or_an_edited_metric_is_made_again(house):
     (house / "runs" / "x" / "out").unlink()
     run(house)
     assert (house / "runs" / "x" / "out").read_text() == "3"
+    (house / "reports" / "x" / "page.html").unlink()
+    run(house)
+    assert (house / "reports" / "x" / "page.html").read_text() == "x"
     (house / "runs" / "x" / "steps" / "01_first" / "metrics.json").write_text('{"n": 50}')
     run(house)
     assert pipeline.read_metrics(house / "runs" / "x", "01_first") == {"n": 3}
@@ -139,6 +144,8 @@ def test_the_sizes_fit_the_notebooks(size):
     [
         (["run", "--size", "huge"], "no size 'huge'"),
         (["run", "--name", "../x"], "run name"),
+        (["run", "--name", "example"], "reports/example belongs to the repository"),
+        (["run", "--name", "LOG.md"], "reports/LOG.md belongs to the repository"),
         (["run", "--data", "no/such.csv"], "no/such.csv"),
         (["run", "--map", "no/such.json"], "no/such.json"),
         (["run", "-p", "epocs=3"], "epocs"),
@@ -180,6 +187,7 @@ def test_three_classes_are_for_step_06(tmp_path):
     assert done.returncode == 2 and "3 classes" in done.stderr and "run 06" in done.stderr
 
 
+@pytest.mark.slow
 def test_model_classes_side_by_side_on_reviews(tmp_path):
     """Step 06 through the command, on the first rows of real reviews; titles are the second text."""
     reviews = ROOT.parent / "shared" / "data" / "womens_reviews" / "reviews.parquet"
@@ -214,19 +222,21 @@ def test_orders_in_csv_give_a_report_and_predictions_in_csv(tmp_path):
     command = [*N3R, "run", "--size", "dev", "--name", name]
     command += ["--data", f"NA={tmp_path / 'NA.csv'}", "--data", f"EU={tmp_path / 'EU.csv'}"]
     command += [part for setting in tiny for part in ("-p", setting)]
-    folder = ROOT / "runs" / name
+    folder, reports = ROOT / "runs" / name, ROOT / "reports" / name
     try:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert "report.html" in done.stdout
+        assert str(reports / "report.html") in done.stdout
         test = pl.read_csv(folder / "data" / "test.csv", infer_schema=False)
         scored = pl.read_csv(folder / "predictions" / "lstm2risk_test.csv", infer_schema=False)
         assert scored["objectId"].equals(test["objectId"])
-        assert (folder / "report" / "report.html").stat().st_size > 10_000
+        assert (reports / "report.html").stat().st_size > 10_000
         provenance = json.loads((folder / "provenance.json").read_text())
         assert set(provenance["steps"]) == {step.name for step in with_needs([DEFAULT])}
         for model in ("lstm2risk", "transformer2risk"):
-            assert f"{model}.html" in done.stdout and (folder / "report" / f"{model}.json").is_file()
+            assert f"{model}.html" in done.stdout and (reports / f"{model}.json").is_file()
+            for curve in ("roc.png", "roc.svg", "precision_recall.png", "precision_recall.svg"):
+                assert (reports / f"{model}_{curve}").is_file()
         assert all(record["peak_memory_mb"] > 50 for record in provenance["steps"].values())
         # Raw orders, as they came, get the scores that the prepared ones got in training.
         bundle, raw = folder / "lstm2risk", [f"{r}={tmp_path / r}.csv" for r in ("NA", "EU")]
@@ -238,4 +248,4 @@ def test_orders_in_csv_give_a_report_and_predictions_in_csv(tmp_path):
         again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert again.stderr.count("unchanged, skipped") == 6
     finally:
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
+        subprocess.run(["rm", "-rf", str(folder), str(reports)], check=True)

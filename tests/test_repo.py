@@ -16,13 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
-    ["schema"],
-    ["clean", "spelling", "metrics", "calibrate", "card", "processes", "memory", "inputs"],
+    ["schema", "estimate"],
+    ["clean", "spelling", "identity", "metrics", "calibrate", "card", "kernels", "inputs"],
     ["tables", "preprocess", "tokenizer", "vocabulary", "features"],
     ["data", "text"],
     ["bert", "tabular", "fusion"],
     ["model"],
-    ["train", "export", "score"],
+    ["checkpoints", "export", "score"],
+    ["train"],
     ["bundle"],
     ["pipeline"],
     ["cli"],
@@ -140,6 +141,14 @@ def test_commands_and_links_of_a_page_exist(page):
             command = command.commands[words.pop(0)]
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if re.match("-{1,2}[a-z]", word)} <= options, line
+
+
+def test_ci_runs_make_test_and_every_test_draws_what_the_profile_says():
+    assert "exec make test" in (ROOT / ".ci" / "run").read_text()
+    own = [name for name in TRACKED if name.startswith("tests/") and name.endswith(".py")]
+    override = re.compile(r"^@settings|max_examples=", re.MULTILINE)
+    found = [name for name in own if (ROOT / name).is_file() and override.search((ROOT / name).read_text())]
+    assert set(found) == {"tests/conftest.py", "tests/test_repo.py"}
 
 
 def test_no_path_of_one_machine_and_no_registry_host():

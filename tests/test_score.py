@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from n3r.bundle import Bundle, train_bundle
+from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.model import configure
 from n3r.schema import ColumnMap
@@ -108,8 +108,8 @@ def _train(model_class: str, folder: Path) -> tuple[Bundle, Path]:
     )
     settings = TrainConfig.for_model(config, epochs=2, batch_size=32, lr=0.01, precision="float32", seed=1)
     text_config = TextConfig(max_tokens=24, steps=["text_normalizer"] if bert else [])
-    parts = Bundle(None, tokenizer, features, column_map, settings, {}, text_config)
-    bundle, _ = train_bundle(config, splits, parts, folder / "training")
+    recipe = Recipe(tokenizer, features, column_map, settings, text_config)
+    bundle, _ = train_bundle(config, splits, recipe, folder / "training")
     rows = splits["test"] if model_class == "lstm2risk" else None
     bundle.save(folder / "model", int8_rows=rows)
     return bundle, folder / "model"
@@ -263,7 +263,10 @@ def test_three_classes_have_a_column_each(made):
 def test_eight_bit_weights_are_measured_and_close(made):
     _, folder = made("lstm2risk")
     measured = json.loads((folder / "metrics.json").read_text())["int8"]
-    assert measured["rows"] == 60 and measured["low"] <= measured["difference"] <= measured["high"]
+    assert (
+        measured["rows"] == 60
+        and measured["difference_low"] <= measured["difference"] <= measured["difference_high"]
+    )
     assert measured["auroc_int8"] - measured["auroc"] == pytest.approx(measured["difference"])
     rows = prepared(60, seed=2)
     exact, small = (Scorer(folder, int8=small).score(rows)["score"].to_numpy() for small in (False, True))

@@ -758,6 +758,7 @@ def test_words_are_the_librarys(texts):
         assert [words[number] for number in numbers[offsets[i] : offsets[i + 1]]] == expected
 
 
+@pytest.mark.slow
 def test_every_character_is_to_both_of_one_kind():
     """Letters of a word, marks or space: two libraries with Unicode tables of their own."""
     characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]

@@ -1,28 +1,27 @@
-"""A language model of names or prose: training a `CustomTransformerWrapper`, its perplexity, its surprise.
+"""A language model of names or prose: training a `CustomTransformerWrapper`, its perplexity, its surprisal.
 
 Decisions:
-- Figures are of whole splits: perplexity a token, and bits a character, in which tokenizers can be compared;
-  the end of a document counts as a token and as a character.
-- The training is kept at each evaluation. A step's batch depends on the seed and its number alone, so one
-  that was interrupted goes on and ends with the same weights; its best evaluation is what is kept.
-- A model knows the names it was trained on, and is less surprised by them. As a feature of the rows it was
-  trained on, surprise is therefore that of a model of the other rows (`cross_fitted_surprise`).
+- Figures are of whole splits: perplexity per token, and bits per character, which tokenizers can be compared
+  by; the end of a document counts as a token and as a character.
+- Each evaluation saves the training. A step's batch depends on the seed and its number alone, so a training
+  that was interrupted goes on to the same weights; the best evaluation is the result.
+- A model is less surprised by names it was trained on. As a feature of its training rows, surprisal therefore
+  comes from a model of other rows (`cross_fitted_surprisal`).
 """
 
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace as altered
 from hashlib import sha256
-from itertools import count, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import polars as pl
 import torch
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from tqdm import tqdm
@@ -38,7 +37,7 @@ from n3r.custom_transformer.corpus import (
 )
 from n3r.custom_transformer.model import CustomTransformerConfig, CustomTransformerWrapper
 from n3r.files.atomic import atomic_folder, put_back
-from n3r.files.json_io import explain, key_values, read_json, write_json
+from n3r.files.json_io import key_values, read_model, write_json
 from n3r.files.sources import fingerprint
 
 BPE = "bpe"
@@ -46,17 +45,18 @@ TRAINING = "training.json"
 N_WATCHED = 2_000  # validation windows of the evaluations during training
 BATCH = 256  # windows that are evaluated at a time
 
-SURPRISE = ("nats", "bits_per_character")
+SURPRISAL = ("nats", "bits_per_character")
 
 Figures = dict[str, float]
+Report = Callable[[Figures], None]
 
 
 class LanguageModelConfig(CustomTransformerConfig):
     """What is read, how it becomes tokens, the model's dimensions, and how it is trained."""
 
-    data: str = "synthetic"  # orders, or a file or folder, or a hub's data set
+    data: str = "synthetic"  # orders, or a file or folder, or a data set on the hub
     column: str = "customerName"  # of tables
-    unit: Literal["lines", "paragraphs", "files"] = "paragraphs"  # that are the documents of a text file
+    unit: Literal["lines", "paragraphs", "files"] = "paragraphs"  # the documents of a text file
     use_subset: bool = False
     subset_size: int = Field(10_000, ge=10)  # documents
     held_out: float = Field(0.1, gt=0, le=0.4)  # share of validation, and again of test documents
@@ -79,14 +79,7 @@ class LanguageModelConfig(CustomTransformerConfig):
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"no config {path}")
-        content = read_json(Path(path))
-        if not isinstance(content, dict):
-            raise ValueError(f"{path} must hold a JSON object")
-        given = key_values(overrides)
-        try:
-            return cls(**content | given)
-        except ValidationError as error:
-            raise ValueError(f"{path}: {explain(error, cls.model_fields)}") from None
+        return read_model(path, cls, key_values(overrides))
 
     def documents(self) -> Documents:
         """What the config says to read; raises as `read_documents` does."""
@@ -99,31 +92,48 @@ class LanguageModelConfig(CustomTransformerConfig):
         return CustomTransformerConfig(**own | {"vocab_size": vocab_size})
 
 
+class _State(BaseModel):
+    """The file that makes a folder a language model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: LanguageModelConfig
+    history: list[dict[str, int | float]]
+    plan: str | None = None  # see `_plan`
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """The state that a folder holds; raises FileNotFoundError or ValueError."""
+        if not (Path(folder) / TRAINING).is_file():
+            raise FileNotFoundError(
+                f"{folder} is no language model, it has no {TRAINING}: n3r lm train makes one"
+            )
+        return read_model(Path(folder) / TRAINING, cls)
+
+
 class LanguageModel(NamedTuple):
     """A transformer with the tokenizer and the config it was trained with, and its training's figures."""
 
     wrapper: CustomTransformerWrapper
     tokenizer: Tokenizer
     config: LanguageModelConfig
-    history: list[dict[str, float]]  # step, epoch, train_loss, and of validation loss, perplexity, bits
+    history: list[Figures]  # step, epoch, train_loss, and of validation loss, perplexity, bits
 
     def windows(self, documents: Sequence[str]) -> Windows:
         """Documents as this model reads them."""
-        config = self.wrapper.config
-        return windows(documents, self.tokenizer, config.max_seq_len, self.config.packed)
+        return windows(documents, self.tokenizer, self.wrapper.config.max_seq_len, self.config.packed)
 
     def evaluate(self, documents: Sequence[str]) -> Figures:
-        """`loss` (nats a token), `perplexity`, `bits_per_character`, `n_tokens`, `n_characters`."""
+        """`loss` (nats per token), `perplexity`, `bits_per_character`, `n_tokens`, `n_characters`."""
         if not documents:
             raise ValueError("no documents to evaluate on")
         return _figures(self.wrapper, self.windows(documents))
 
-    def surprise(self, texts: pl.Series) -> pl.DataFrame:
-        """How little each text was to be expected: `nats`, -log p(text), and `bits_per_character`.
+    def surprisal(self, texts: pl.Series) -> pl.DataFrame:
+        """-log p(text) of each text in `nats`, and in `bits_per_character`; null where a text is null.
 
-        The end of a text belongs to it and counts as a character. A row for a row, null where a text is.
+        The end of a text belongs to it and counts as a character.
         """
-        present = texts.is_not_null().to_numpy()
         known = texts.drop_nulls()
         found = windows(known.to_list(), self.tokenizer, self.wrapper.config.max_seq_len, packed=False)
         nats = np.zeros(len(known))
@@ -131,8 +141,8 @@ class LanguageModel(NamedTuple):
             np.add.at(nats, found.document[rows], _losses(self.wrapper, found, rows).sum(1))
         bits = nats / math.log(2) / (known.str.len_chars().to_numpy() + 1)
         table = np.full((len(texts), 2), np.nan)
-        table[present] = np.column_stack([nats, bits])
-        return pl.DataFrame(table, schema=SURPRISE, nan_to_null=True)
+        table[texts.is_not_null().to_numpy()] = np.column_stack([nats, bits])
+        return pl.DataFrame(table, schema=SURPRISAL, nan_to_null=True)
 
     def generate(
         self,
@@ -149,20 +159,18 @@ class LanguageModel(NamedTuple):
         """
         end = self.tokenizer.token_to_id(END)
         text = prompt.encode(errors="replace").decode()  # an argument of the shell may hold half characters
-        ids = [end, *self.tokenizer.encode(text).ids]
-        longest = max_length or self.wrapper.config.max_seq_len
-        prompts = torch.tensor([ids]).expand(n, -1)
-        found = self.wrapper.generate(prompts, longest, temperature, top_k, end, seed)
+        prompts = torch.tensor([[end, *self.tokenizer.encode(text).ids]]).expand(n, -1)
+        max_length = max_length or self.wrapper.config.max_seq_len
+        found = self.wrapper.generate(prompts, max_length, temperature, top_k, end, seed)
         return [self.tokenizer.decode(row[1:]) for row in found.tolist()]
 
-    def save(self, folder: Path, **state: Any) -> None:
+    def save(self, folder: Path, plan: str | None = None) -> None:
         """Write model, tokenizer, config and history; the folder is replaced when all is written."""
+        state = _State(config=self.config, history=self.history, plan=plan)
         with atomic_folder(folder, "the language model", TRAINING, SafetensorError) as aside:
             self.wrapper.write_checkpoint(aside)
             self.tokenizer.save(str(aside / "tokenizer.json"))
-            write_json(
-                aside / TRAINING, {"config": self.config.model_dump(), "history": self.history, **state}
-            )
+            write_json(aside / TRAINING, state.model_dump())
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:
@@ -172,12 +180,12 @@ class LanguageModel(NamedTuple):
         """
         folder = Path(folder)
         folder = folder / "best" if (folder / "best").is_dir() else folder
-        config, state = _training(folder)
+        state = _State.of(folder)
         wrapper = CustomTransformerWrapper.from_checkpoint(folder, device)
         tokenizer = load_tokenizer(str(folder))
         if tokenizer.get_vocab_size() != wrapper.config.vocab_size:
             raise ValueError(f"the tokenizer of {folder} is not that of its model: its size is another")
-        return cls(wrapper, tokenizer, config, state["history"])
+        return cls(wrapper, tokenizer, state.config, state.history)
 
 
 def train_language_model(
@@ -185,67 +193,61 @@ def train_language_model(
     folder: Path,
     documents: Documents | None = None,
     replace: bool = False,
-    report: Callable[[dict[str, float]], None] = lambda row: None,
+    report: Report = lambda row: None,
 ) -> LanguageModel:
     """Train on the documents of the config, or on those given, and return the model of the best evaluation.
 
-    `folder` keeps the last and the best evaluation; a training of the same config and documents that is there
-    goes on. `report` gets each evaluation's row of the history. Raises ValueError where the folder holds
-    another training, which `replace` takes the place of, and for a loss that is no number any more.
+    `folder` keeps the last and the best evaluation, and a training of the same config and documents goes on
+    from there; `report` gets each evaluation's row of the history. Raises ValueError for a folder that holds
+    another training, unless `replace`, and for a loss that is not finite.
     """
     folder = Path(folder)
     for kept in ("best", "last"):
         put_back(folder / kept)
     documents = documents or config.documents()
     plan = _plan(config, documents)
-    last = _resumable(folder, config, plan, replace)
-    if last is None:
-        tokenizer = _tokenizer(config, documents["train"])
+    model = _last(folder, config, plan, replace)
+    if model is None:
+        if config.tokenizer == BPE:
+            tokenizer = byte_pair_tokenizer(documents["train"], config.vocab_size)
+        else:
+            tokenizer = load_tokenizer(config.tokenizer)
         wrapper = CustomTransformerWrapper(config.transformer(tokenizer.get_vocab_size()), config.seed)
-        last = LanguageModel(wrapper, tokenizer, config, [])
-    training = _Training(last, documents, plan, folder, report)
-    training.run()
-    return LanguageModel.load(folder / "best", config.device)._replace(history=last.history)
+        model = LanguageModel(wrapper, tokenizer, config, [])
+    _Training(model, documents, plan, folder, report).run()
+    return LanguageModel.load(folder / "best", config.device)._replace(history=model.history)
 
 
 class _Training:
     """The loop: steps, evaluations, checkpoints."""
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        documents: Documents,
-        plan: str,
-        folder: Path,
-        report: Callable[[dict[str, float]], None],
-    ):
-        self.model, self.config = model, model.config
+    def __init__(self, model: LanguageModel, documents: Documents, plan: str, folder: Path, report: Report):
+        self.model, self.config, self.history = model, model.config, model.history
         self.plan, self.folder, self.report = plan, folder, report
         self.train, self.val = (model.windows(documents[split]) for split in ("train", "val"))
-        self.n_batches = len(list(self.train.batches(self.config.batch_size)))
+        self.n_batches = len(self._epoch(0))
         self.total = self.config.epochs * self.n_batches
 
     def run(self) -> None:
         """Go on from the history's last step to the end, or until nothing gets better."""
-        first = int(self.model.history[-1]["step"]) if self.model.history else 0
-        batches, losses = self._batches(first), []
+        first = int(self.history[-1]["step"]) if self.history else 0
+        batches, losses = [], []
         shown = {"desc": "language model", "unit": "batch", "mininterval": 1, "file": sys.stderr}
         with tqdm(total=self.total, initial=first, **shown) as bar:
             for step in range(first, self.total):
-                if self._stopped():
+                if self.history and self._since_best() >= self.config.patience:
                     break
-                losses.append(self._step(next(batches), step))
+                epoch, place = divmod(step, self.n_batches)
+                if place == 0 or not batches:
+                    batches = self._epoch(epoch)
+                losses.append(self._step(batches[place], step))
                 bar.update()
                 if (step + 1) % self.config.eval_every == 0 or step + 1 == self.total:
                     self._evaluate(step + 1, float(np.mean(losses)))
                     losses = []
 
-    def _batches(self, first: int) -> Iterator[list[int]]:
-        """Batches of all epochs, from the step `first` on."""
-        epoch, done = divmod(first, self.n_batches)
-        for number in count(epoch):
-            batches = self.train.batches(self.config.batch_size, self.config.seed, number)
-            yield from islice(batches, done if number == epoch else 0, None)
+    def _epoch(self, epoch: int) -> list[list[int]]:
+        return list(self.train.batches(self.config.batch_size, self.config.seed, epoch))
 
     def _step(self, rows: list[int], step: int) -> float:
         ids, labels = map(torch.from_numpy, self.train.batch(rows))
@@ -263,83 +265,69 @@ class _Training:
         return self.config.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
     def _evaluate(self, step: int, train_loss: float) -> None:
-        """Measure on validation windows; keep this state, and as the best if it is that."""
+        """Measure on validation windows; save this state, and as the best if it is that."""
         found = _figures(self.model.wrapper, self.val, N_WATCHED)
         row = {"step": step, "epoch": step / self.n_batches, "train_loss": train_loss}
         row |= {f"val_{name}": found[name] for name in ("loss", "perplexity", "bits_per_character")}
-        self.model.history.append(row)
-        if self._since_best() == 0:
-            self.model.save(self.folder / "best", plan=self.plan)
-        self.model.save(self.folder / "last", plan=self.plan)
+        self.history.append(row)
+        for kept in ("best", "last") if self._since_best() == 0 else ("last",):
+            self.model.save(self.folder / kept, self.plan)
         self.report(row)
 
     def _since_best(self) -> int:
-        losses = [row["val_loss"] for row in self.model.history]
+        losses = [row["val_loss"] for row in self.history]
         return len(losses) - 1 - int(np.argmin(losses))
 
-    def _stopped(self) -> bool:
-        return bool(self.model.history) and self._since_best() >= self.config.patience
 
-
-def cross_fitted_surprise(
+def cross_fitted_surprisal(
     texts: Mapping[str, pl.Series], config: LanguageModelConfig, folder: Path
 ) -> tuple[dict[str, pl.DataFrame], list[LanguageModel]]:
-    """Split -> `LanguageModel.surprise` of its texts by models that were not trained on them; and these two.
+    """Split -> `LanguageModel.surprisal` of its texts by models that were not trained on them; and these two.
 
     texts: train, val and more. The training rows are halved by the seed. A model of each half scores the
-    other half, and the mean of both scores every other split; val says when their training is to stop.
+    other half, and the mean of both scores every other split; val decides when their training stops.
     """
     rows = np.random.default_rng(config.seed).permutation(len(texts["train"]))
     halves = [np.sort(rows[i::2]) for i in range(2)]
-    known = {split: series.drop_nulls().to_list() for split, series in texts.items()}
+    val = texts["val"].drop_nulls().to_list()
     models, parts = [], []
-    for i, half in enumerate(halves):
-        own = texts["train"][halves[1 - i]].drop_nulls().to_list()
-        model = train_language_model(
-            config, folder / str(i), {"train": own, "val": known["val"]}, replace=True
-        )
-        models.append(model)
-        parts.append(model.surprise(texts["train"][half]).with_columns(row=pl.Series(half)))
+    for i, (half, other) in enumerate([halves, halves[::-1]]):
+        known = {"train": texts["train"][other].drop_nulls().to_list(), "val": val}
+        models.append(train_language_model(config, folder / str(i), known, replace=True))
+        parts.append(models[i].surprisal(texts["train"][half]).with_columns(row=pl.Series(half)))
     found = {"train": pl.concat(parts).sort("row").drop("row")}
     for split, series in texts.items():
         if split != "train":
-            one, other = (model.surprise(series) for model in models)
+            one, other = (model.surprisal(series) for model in models)
             found[split] = (one + other) / 2
     return found, models
 
 
-def _tokenizer(config: LanguageModelConfig, documents: list[str]) -> Tokenizer:
-    if config.tokenizer == BPE:
-        return byte_pair_tokenizer(documents, config.vocab_size)
-    return load_tokenizer(config.tokenizer)
-
-
 def _losses(wrapper: CustomTransformerWrapper, found: Windows, rows: list[int]) -> np.ndarray:
-    """-log p of the token after each place of some windows, (B, T) float64, 0 at the end and in padding."""
+    """-log p of the token after each position of windows, (B, T) float64, 0 at the end and in padding."""
     ids, labels = map(torch.from_numpy, found.batch(rows))
     return wrapper.token_losses(ids, labels).double().cpu().numpy()
 
 
-def _figures(wrapper: CustomTransformerWrapper, found: Windows, most: int | None = None) -> Figures:
-    """Figures of all windows, or of the first `most`; of these, characters are counted in proportion."""
-    watched = found if most is None else altered(found, start=found.start[:most], length=found.length[:most])
-    total = sum(_losses(wrapper, watched, rows).sum() for rows in watched.batches(BATCH))
+def _figures(wrapper: CustomTransformerWrapper, found: Windows, limit: int | None = None) -> Figures:
+    """Figures of all windows or the first `limit`, whose characters are estimated from their tokens."""
+    watched = altered(found, start=found.start[:limit], length=found.length[:limit])
+    total = float(sum(_losses(wrapper, watched, rows).sum() for rows in watched.batches(BATCH)))
     n_tokens = watched.n_predicted
     n_characters = round(found.n_characters * n_tokens / found.n_predicted)
-    loss = float(total) / n_tokens
+    loss = total / n_tokens
     return {
         "loss": loss,
         "perplexity": math.exp(min(loss, 700)),
-        "bits_per_character": float(total) / math.log(2) / n_characters,
+        "bits_per_character": total / math.log(2) / n_characters,
         "n_tokens": n_tokens,
         "n_characters": n_characters,
     }
 
 
 def _plan(config: LanguageModelConfig, documents: Documents) -> str:
-    """A fingerprint of config, code and documents: a training of another plan is not gone on with."""
-    settings = config.model_dump(exclude={"device"})
-    plan = sha256(json.dumps(settings, sort_keys=True).encode())
+    """A fingerprint of config, code and documents: only a training of the same plan is continued."""
+    plan = sha256(json.dumps(config.model_dump(exclude={"device"}), sort_keys=True).encode())
     plan.update(fingerprint("import n3r.custom_transformer.language_model").encode())
     for split in ("train", "val"):
         for document in documents[split]:
@@ -347,36 +335,18 @@ def _plan(config: LanguageModelConfig, documents: Documents) -> str:
     return plan.hexdigest()
 
 
-def _training(folder: Path) -> tuple[LanguageModelConfig, dict[str, Any]]:
-    """Config and state of what `LanguageModel.save` wrote."""
-    path = Path(folder) / TRAINING
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} is no language model, it has no {TRAINING}: n3r lm train makes one"
-        )
-    state = read_json(path)
-    try:
-        return LanguageModelConfig(**state["config"]), state
-    except ValidationError as error:
-        raise ValueError(f"{path}: {explain(error, LanguageModelConfig.model_fields)}") from None
-    except (KeyError, TypeError):
-        raise ValueError(f"{path} is not that of a language model") from None
-
-
-def _resumable(folder: Path, config: LanguageModelConfig, plan: str, replace: bool) -> LanguageModel | None:
-    """The last state of the same training, if there is one; ValueError where there is another."""
+def _last(folder: Path, config: LanguageModelConfig, plan: str, replace: bool) -> LanguageModel | None:
+    """The last state of the same training, if there is one; ValueError for another one, unless `replace`."""
     last = folder / "last"
     if not (last / TRAINING).is_file():
         return None
     try:
-        found, state = _training(last)
+        state = _State.of(last)
+        if state.plan == plan:
+            return LanguageModel.load(last, config.device)
+        what = config.differences(state.config) or "of other documents, or by another n3r"
+        raise ValueError(f"{folder} holds another training ({what}): choose another folder, or replace it")
     except ValueError:
         if replace:
             return None
         raise
-    if state.get("plan") == plan:
-        return LanguageModel.load(last, config.device)
-    if replace:
-        return None
-    what = config.differences(found) or "of other documents, or by another n3r"
-    raise ValueError(f"{folder} holds another training ({what}): choose another folder, or replace it")

@@ -1,16 +1,16 @@
-"""The layers of a transformer with their derivatives written out: no module, no parameter, no autograd.
+"""The layers of a transformer with their derivatives written out: no module, no autograd.
 
-Every layer has two methods. `forward(x)` gives its output and a cache of what the way back needs.
-`backward(d_out, cache)` takes the derivative of the loss with respect to the output and gives that with
-respect to the input, and those of the layer's parameters by their names. Decisions:
+`forward(x)` gives the output and a cache for the backward pass. `backward(d_out, cache)` takes the derivative
+of the loss with respect to the output; it gives the derivative with respect to the input, and those with
+respect to the layer's parameters by name. Decisions:
 
 - Vectors are rows: a position is a row of x (B, T, D), and a matrix stands on its right, y = x W + b.
 - `d_z` is the derivative of the loss with respect to z, and has the shape of z.
-- Attention's weights, (B H, T, T), are the largest things in sight: they are computed again on the way back
-  instead of being kept.
+- Attention's weights, (B H, T, T), are by far the largest tensors, so the backward pass computes them again.
 - Sums over many terms (means, variances, a token's gradients) are taken in float32 at least.
 """
 
+from collections.abc import Mapping
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -21,8 +21,8 @@ Gradients = dict[str, Tensor]
 IGNORED = -100  # a label that is not to be predicted, as in torch
 
 
-class Start(NamedTuple):
-    """Where the first values of parameters come from: the same on every device."""
+class Initialiser(NamedTuple):
+    """First values of parameters, the same on every device."""
 
     generator: torch.Generator
     device: torch.device
@@ -39,18 +39,18 @@ class Start(NamedTuple):
 
 
 class Layer:
-    """Tensors and layers by name; a tensor that is an attribute is a parameter."""
+    """An attribute that is a tensor is a parameter; one that is a layer adds its own."""
+
+    @property
+    def layers(self) -> "dict[str, Layer]":
+        """The layers inside, by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """All tensors of the layer and of those in it, by dotted name."""
-        found: dict[str, Tensor] = {}
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                found[name] = value
-            for inner, layer in _layers(name, value):
-                found |= _inside(inner, layer.parameters)
-        return found
+        """All tensors of the layer and of those inside, by dotted name."""
+        own = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return own | dotted({name: layer.parameters for name, layer in self.layers.items()})
 
 
 class Linear(Layer):
@@ -60,9 +60,9 @@ class Linear(Layer):
     position, and derivatives of the uses add up: d_W = x^T d_y over all positions, d_b = their sum.
     """
 
-    def __init__(self, start: Start, n_in: int, n_out: int, scale: float = 1.0):
-        self.weight = start.normal(n_in, n_out, std=scale / sqrt(n_in))
-        self.bias = start.constant(0, n_out)
+    def __init__(self, init: Initialiser, n_in: int, n_out: int, scale: float = 1.0):
+        self.weight = init.normal(n_in, n_out, std=scale / sqrt(n_in))
+        self.bias = init.constant(0, n_out)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Any]:
         flat = torch.addmm(self.bias, x.flatten(0, 1), self.weight)
@@ -77,16 +77,16 @@ class Linear(Layer):
 class LayerNorm(Layer):
     """y = g n + b with n = (x - m) r, m the mean and 1 / r^2 = variance + epsilon over a position's D values.
 
-    Moving x_j also moves m and r, so of d_n the parts along 1 (through m) and along n (through r) are lost:
+    Moving x_j also moves m and r, so the parts of d_n along 1 (through m) and along n (through r) cancel:
     d_x = r (d_n - mean(d_n) - n mean(d_n n)), with d_n = d_y g. d_g = sum(d_y n), d_b = sum(d_y).
     Ba, Kiros and Hinton, "Layer Normalization", 2016.
     """
 
     EPSILON = 1e-5
 
-    def __init__(self, start: Start, n: int):
-        self.gain = start.constant(1, n)
-        self.bias = start.constant(0, n)
+    def __init__(self, init: Initialiser, n: int):
+        self.gain = init.constant(1, n)
+        self.bias = init.constant(0, n)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Any]:
         variance, mean = torch.var_mean(_exact(x), -1, correction=0, keepdim=True)
@@ -104,15 +104,15 @@ class LayerNorm(Layer):
 
 
 class Embedding(Layer):
-    """y_t = E[id_t] + P[t]: a vector of the token and one of its place.
+    """y_t = E[id_t] + P[t]: a vector of the token and one of its position.
 
-    A row of E is used wherever its token stands: d_E[v] = sum of d_y over the places of v; d_P[t] = sum of
-    d_y over the batch. There is no way back further: ids are no numbers.
+    A row of E is used wherever its token stands: d_E[v] = sum of d_y over the positions of v; d_P[t] = sum of
+    d_y over the batch. Ids have no derivative, so the backward pass ends here.
     """
 
-    def __init__(self, start: Start, n_tokens: int, n_places: int, n: int):
-        self.token = start.normal(n_tokens, n, std=0.02)
-        self.place = start.normal(n_places, n, std=0.02)
+    def __init__(self, init: Initialiser, n_tokens: int, n_positions: int, n: int):
+        self.token = init.normal(n_tokens, n, std=0.02)
+        self.place = init.normal(n_positions, n, std=0.02)  # its name in checkpoints
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Any]:
         return self.token[ids] + self.place[: ids.shape[1]], ids
@@ -128,17 +128,17 @@ class Embedding(Layer):
 class Attention(Layer):
     """Causal multi-head self-attention: o = softmax(q k^T / sqrt(d) + mask) v in each of H heads.
 
-    With weights p = softmax(s): d_v = p^T d_o and d_p = d_o v^T. A softmax's row sums to one, so what moves
-    all of it alike is lost: d_s = p (d_p - sum_j d_p_j p_j), and that sum is d_o . o. Then d_q = d_s k and
-    d_k = d_s^T q, both / sqrt(d). The mask is -infinity where a key lies after its query: there p and d_s
-    are 0.
+    With weights p = softmax(s): d_v = p^T d_o and d_p = d_o v^T. A row of a softmax sums to one, so a change
+    that all of it shares cancels: d_s = p (d_p - sum_j d_p_j p_j), and that sum is d_o . o. Then d_q = d_s k
+    and d_k = d_s^T q, both / sqrt(d). The mask is -infinity where a key lies after its query: there p and
+    d_s are 0.
     Vaswani et al., "Attention Is All You Need", 2017; weights computed again as in Dao et al., 2022.
     """
 
-    def __init__(self, start: Start, n: int, n_heads: int, scale: float):
+    def __init__(self, init: Initialiser, n: int, n_heads: int, scale: float):
         self.n_heads = n_heads
-        self.project = Linear(start, n, 3 * n)  # q, k and v, one beside the other
-        self.output = Linear(start, n, n, scale)
+        self.project = Linear(init, n, 3 * n)  # q, k and v, one beside the other
+        self.output = Linear(init, n, n, scale)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Any]:
         projected, of_project = self.project.forward(x)
@@ -155,10 +155,10 @@ class Attention(Layer):
         d_s = (d_o @ v.mT).sub_((d_o * o).sum(-1, keepdim=True)).mul_(p).mul_(q.shape[-1] ** -0.5)
         d_qkv = self._merge(torch.stack([d_s @ k, d_s.mT @ q, d_v]))
         d_x, d_project = self.project.backward(d_qkv, of_project)
-        return d_x, {**_inside("project", d_project), **_inside("output", d_output)}
+        return d_x, dotted({"project": d_project, "output": d_output})
 
     def weights(self, cache: Any) -> Tensor:
-        """The p of a forward pass, (B, H, T, T): how much each place reads of each earlier one."""
+        """The p of a forward pass, (B, H, T, T): how much each position reads of each earlier one."""
         _, q, k, *_ = cache
         return self._weights(q, k).unflatten(0, (-1, self.n_heads))
 
@@ -181,9 +181,9 @@ class FeedForward(Layer):
     The maximum passes a derivative on where it passed a value on: d_a = d_h where h > 0, else 0.
     """
 
-    def __init__(self, start: Start, n: int, n_hidden: int, scale: float):
-        self.hidden = Linear(start, n, n_hidden)
-        self.output = Linear(start, n_hidden, n, scale)
+    def __init__(self, init: Initialiser, n: int, n_hidden: int, scale: float):
+        self.hidden = Linear(init, n, n_hidden)
+        self.output = Linear(init, n_hidden, n, scale)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Any]:
         a, of_hidden = self.hidden.forward(x)
@@ -194,39 +194,39 @@ class FeedForward(Layer):
         of_hidden, h = cache
         d_h, d_output = self.output.backward(d_y, h)
         d_x, d_hidden = self.hidden.backward(d_h.mul_(h > 0), of_hidden)
-        return d_x, {**_inside("hidden", d_hidden), **_inside("output", d_output)}
+        return d_x, dotted({"hidden": d_hidden, "output": d_output})
 
 
 class Block(Layer):
-    """y = x + attention(norm1(x)), then z = y + feed_forward(norm2(y)).
+    """y = x + branch(norm(x)), first with attention and then with the feed-forward layer as the branch.
 
-    A sum hands its derivative to both terms: d_y = d_z + what comes back through norm2, and so on.
+    A sum hands its derivative to both terms: d_x = d_y + what comes back through branch and norm.
     """
 
-    def __init__(self, start: Start, n: int, n_heads: int, n_hidden: int, n_blocks: int):
+    BRANCHES = (("norm1", "attention"), ("norm2", "feed_forward"))
+
+    def __init__(self, init: Initialiser, n: int, n_heads: int, n_hidden: int, n_blocks: int):
         scale = 1 / sqrt(2 * n_blocks)  # the sum of all blocks' outputs starts at the size of one
-        self.norm1 = LayerNorm(start, n)
-        self.attention = Attention(start, n, n_heads, scale)
-        self.norm2 = LayerNorm(start, n)
-        self.feed_forward = FeedForward(start, n, n_hidden, scale)
+        self.norm1 = LayerNorm(init, n)
+        self.attention = Attention(init, n, n_heads, scale)
+        self.norm2 = LayerNorm(init, n)
+        self.feed_forward = FeedForward(init, n, n_hidden, scale)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Any]:
-        normed, of_norm1 = self.norm1.forward(x)
-        attended, of_attention = self.attention.forward(normed)
-        y = x + attended
-        normed, of_norm2 = self.norm2.forward(y)
-        fed, of_feed_forward = self.feed_forward.forward(normed)
-        return y + fed, (of_norm1, of_attention, of_norm2, of_feed_forward)
+        layers, cache = self.layers, {}
+        for norm, branch in self.BRANCHES:
+            normed, cache[norm] = layers[norm].forward(x)
+            out, cache[branch] = layers[branch].forward(normed)
+            x = x + out
+        return x, cache
 
-    def backward(self, d_z: Tensor, cache: Any) -> tuple[Tensor, Gradients]:
-        of_norm1, of_attention, of_norm2, of_feed_forward = cache
-        back, d_feed_forward = self.feed_forward.backward(d_z, of_feed_forward)
-        back, d_norm2 = self.norm2.backward(back, of_norm2)
-        d_y = d_z + back
-        back, d_attention = self.attention.backward(d_y, of_attention)
-        back, d_norm1 = self.norm1.backward(back, of_norm1)
-        parts = {"norm1": d_norm1, "attention": d_attention, "norm2": d_norm2, "feed_forward": d_feed_forward}
-        return d_y + back, {key: d for name, part in parts.items() for key, d in _inside(name, part).items()}
+    def backward(self, d_y: Tensor, cache: Any) -> tuple[Tensor, Gradients]:
+        layers, gradients = self.layers, {}
+        for norm, branch in reversed(self.BRANCHES):
+            d_normed, gradients[branch] = layers[branch].backward(d_y, cache[branch])
+            back, gradients[norm] = layers[norm].backward(d_normed, cache[norm])
+            d_y = d_y + back
+        return d_y, dotted(gradients)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduce: bool = True) -> tuple[Tensor, Any]:
@@ -252,16 +252,9 @@ def cross_entropy_backward(cache: Any) -> Tensor:
     return d_logits.scatter_add_(-1, at, -share).to(logits.dtype)
 
 
-def _layers(name: str, value: Any) -> list[tuple[str, Layer]]:
-    """The layers that an attribute is or lists, by name."""
-    items = (
-        {f"{name}.{i}": item for i, item in enumerate(value)} if isinstance(value, list) else {name: value}
-    )
-    return [(inner, item) for inner, item in items.items() if isinstance(item, Layer)]
-
-
-def _inside(name: str, tensors: Gradients) -> Gradients:
-    return {f"{name}.{key}": tensor for key, tensor in tensors.items()}
+def dotted(parts: Mapping[str, Gradients]) -> Gradients:
+    """The tensors of several layers, under their layer's name."""
+    return {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.items()}
 
 
 def _exact(x: Tensor) -> Tensor:

@@ -1,26 +1,25 @@
-"""A decoder-only transformer on raw tensors, with hand-written backward passes and updates.
+"""A decoder-only transformer on plain tensors, with hand-written backward passes and updates.
 
-`CustomTransformer` is the machine: forward, backward, update. `CustomTransformerWrapper` uses it as any
-language model is used. Decisions:
+`CustomTransformer` has forward, backward and update; `CustomTransformerWrapper` uses it as a language model.
+Decisions:
 
 - Layer norms stand before attention and feed-forward and once at the end, so that gradients of the first
-  step reach every block; places are learned vectors; the output head is a matrix of its own.
-- Labels are the input ids: the wrapper compares what place t predicts with the label at t + 1. A row that is
-  padded at its end needs no mask, since nothing looks ahead; its labels there are IGNORED.
+  step reach every block; positions are learned vectors; the output head is a matrix of its own.
+- Labels are the input ids: the wrapper compares the prediction at position t with the label at t + 1. A row
+  that is padded at its end needs no mask, since nothing looks ahead; its labels there are IGNORED.
 - Parameters of lower precision than float32 have a float32 copy that is updated: bfloat16 rounds away a
   change of less than one part in 256.
 - A checkpoint is a folder: config.json, model.safetensors, optimizer.safetensors.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import polars as pl
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,22 +29,24 @@ from n3r.custom_transformer.layers import (
     Block,
     Embedding,
     Gradients,
+    Initialiser,
     Layer,
     LayerNorm,
     Linear,
-    Start,
     cross_entropy,
     cross_entropy_backward,
+    dotted,
 )
+from n3r.custom_transformer.optimizers import OPTIMIZERS
 from n3r.files.atomic import atomic_folder
-from n3r.files.json_io import explain, read_json, write_json
+from n3r.files.json_io import read_model, write_json
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 MODEL, OPTIMIZER, CONFIG = "model.safetensors", "optimizer.safetensors", "config.json"
 
 
 class CustomTransformerConfig(BaseModel):
-    """Dimensions, number type, place and update rule; the dimensions' defaults are the published ones."""
+    """Dimensions, number type, device and optimiser; the dimensions' defaults are the published ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,13 +67,13 @@ class CustomTransformerConfig(BaseModel):
         return self
 
     @property
-    def least_bytes(self) -> int:
-        """What the parameters take at least."""
+    def min_bytes(self) -> int:
+        """A lower bound of the parameters' size."""
         d, blocks = self.d_model, self.n_blocks * (4 * self.d_model + 2 * self.d_ffn)
         return DTYPES[self.dtype].itemsize * d * (self.vocab_size + self.max_seq_len + blocks)
 
     def differences(self, other: "CustomTransformerConfig") -> str:
-        """What the other has and this one, of all that differs but the device; empty where nothing does."""
+        """Every setting but the device that differs, with both values; empty if none does."""
         own, theirs = (config.model_dump(exclude={"device"}) for config in (self, other))
         return "; ".join(
             f"{key} {theirs[key]!r}, here {own[key]!r}" for key in own if own[key] != theirs[key]
@@ -80,10 +81,9 @@ class CustomTransformerConfig(BaseModel):
 
     @property
     def torch_device(self) -> torch.device:
-        """Where the tensors lie; ValueError where there is no such device."""
-        name = self.device
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
+        """The device of the tensors; ValueError if it cannot be used."""
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = name if self.device == "auto" else self.device
         try:
             return torch.empty(0, device=name).device
         except (RuntimeError, AssertionError) as error:
@@ -92,19 +92,19 @@ class CustomTransformerConfig(BaseModel):
 
 
 class CustomTransformer(Layer):
-    """ids (B, T) -> logits (B, T, V), and the way back.
+    """ids (B, T) -> logits (B, T, V), and the backward pass.
 
-    `backward` follows a `forward`, whose caches it uses up, and `update_parameters` a `backward`.
+    `backward` follows a `forward` and uses up its caches; `update_parameters` follows a `backward`.
     """
 
     def __init__(self, config: CustomTransformerConfig, seed: int = 0):
         self.config = config
-        start = Start(torch.Generator().manual_seed(seed), config.torch_device, DTYPES[config.dtype])
+        init = Initialiser(torch.Generator().manual_seed(seed), config.torch_device, DTYPES[config.dtype])
         n, n_blocks = config.d_model, config.n_blocks
-        self.embedding = Embedding(start, config.vocab_size, config.max_seq_len, n)
-        self.blocks = [Block(start, n, config.n_heads, config.d_ffn, n_blocks) for _ in range(n_blocks)]
-        self.norm = LayerNorm(start, n)
-        self.head = Linear(start, n, config.vocab_size)
+        self.embedding = Embedding(init, config.vocab_size, config.max_seq_len, n)
+        self.blocks = [Block(init, n, config.n_heads, config.d_ffn, n_blocks) for _ in range(n_blocks)]
+        self.norm = LayerNorm(init, n)
+        self.head = Linear(init, n, config.vocab_size)
         self.optimizer = OPTIMIZERS[config.optimizer](self.parameters)
         self.caches: list[Any] = []
         self.gradients: Gradients = {}
@@ -116,12 +116,11 @@ class CustomTransformer(Layer):
         return {"embedding": self.embedding, **blocks, "norm": self.norm, "head": self.head}
 
     def forward(self, ids: Tensor, keep: bool = True) -> Tensor:
-        """Logits (B, T, V) of ids (B, T) int64; without `keep` nothing is kept for a way back.
+        """Logits (B, T, V) of ids (B, T) int64; with `keep`, ready for a `backward`.
 
         Raises ValueError for ids of another shape or type, out of range, or longer than `max_seq_len`.
         """
-        x = self._checked(ids)
-        self.caches = []
+        x, self.caches = self._checked(ids), []
         for layer in self.layers.values():
             x, cache = layer.forward(x)
             if keep:
@@ -129,16 +128,16 @@ class CustomTransformer(Layer):
         return x
 
     def backward(self, loss_gradient: Tensor) -> Gradients:
-        """Gradients of all parameters, from that of the loss with respect to the logits (B, T, V).
+        """Gradients of all parameters, from the gradient of the loss with respect to the logits (B, T, V).
 
-        They stay in `gradients`, and the caches are gone. Raises ValueError without a `forward` before.
+        They stay in `gradients`. Raises ValueError without a `forward` before.
         """
         if not self.caches:
             raise ValueError("nothing to go back through: call forward first, once for each backward")
-        d_x, self.gradients = loss_gradient, {}
+        d_x, found = loss_gradient, {}
         for name, layer in reversed(self.layers.items()):
-            d_x, found = layer.backward(d_x, self.caches.pop())
-            self.gradients |= {f"{name}.{key}": gradient for key, gradient in found.items()}
+            d_x, found[name] = layer.backward(d_x, self.caches.pop())
+        self.gradients = dotted(found)
         return self.gradients
 
     def update_parameters(self, learning_rate: float) -> None:
@@ -149,80 +148,20 @@ class CustomTransformer(Layer):
         self.gradients = {}
 
     def attention_weights(self, ids: Tensor) -> Tensor:
-        """How much each place reads of each earlier one: (n_blocks, B, H, T, T), rows sum to 1."""
+        """How much each position reads of each earlier one: (n_blocks, B, H, T, T), rows sum to 1."""
         self.forward(ids)
-        blocks = zip(self.blocks, self.caches[1:-2], strict=True)
-        weights = torch.stack([block.attention.weights(cache[1]) for block, cache in blocks])
-        self.caches = []
-        return weights
+        caches, self.caches = self.caches[1:-2], []
+        pairs = zip(self.blocks, caches, strict=True)
+        return torch.stack([block.attention.weights(cache["attention"]) for block, cache in pairs])
 
     def _checked(self, ids: Tensor) -> Tensor:
         config = self.config
         if ids.ndim != 2 or ids.is_floating_point() or not ids.numel():
-            raise ValueError(f"ids must be integers (B, T), B and T at least 1, not {describe(ids)}")
+            raise ValueError(f"ids must be integers (B, T), B and T at least 1, not {_described(ids)}")
         if ids.shape[1] > config.max_seq_len:
             raise ValueError(f"sequences of {ids.shape[1]} tokens; max_seq_len is {config.max_seq_len}")
-        require_known(ids, config.vocab_size, "ids")
+        _require_known(ids, config.vocab_size, "ids")
         return ids.to(config.torch_device)
-
-
-class Optimizer(ABC):
-    """Parameters that are moved in place, and what is remembered of each.
-
-    `state` holds tensors by name, `n_steps` how many steps they saw.
-    """
-
-    remembered: tuple[str, ...] = ()
-
-    def __init__(self, parameters: Mapping[str, Tensor]):
-        self.parameters = dict(parameters)
-        self.n_steps = 0
-        self.state: dict[str, Tensor] = {}
-        for name, parameter in self.parameters.items():
-            exact = parameter.to(torch.promote_types(parameter.dtype, torch.float32))
-            self.state |= {f"{name}.{what}": torch.zeros_like(exact) for what in self.remembered}
-            if exact is not parameter:
-                self.state[f"{name}.exact"] = exact
-
-    def step(self, gradients: Gradients, learning_rate: float) -> None:
-        """Move every parameter once."""
-        self.n_steps += 1
-        for name, parameter in self.parameters.items():
-            exact = self.state.get(f"{name}.exact", parameter)
-            self.move(name, exact, gradients[name].to(exact.dtype), learning_rate)
-            if exact is not parameter:
-                parameter.copy_(exact)
-
-    @abstractmethod
-    def move(self, name: str, w: Tensor, d_w: Tensor, learning_rate: float) -> None:
-        """Move the parameter `w` of this name, in place, by its gradient `d_w`."""
-
-
-class SGD(Optimizer):
-    """w <- w - rate d_w."""
-
-    def move(self, name: str, w: Tensor, d_w: Tensor, learning_rate: float) -> None:
-        w.sub_(d_w, alpha=learning_rate)
-
-
-class Adam(Optimizer):
-    """w <- w - rate m' / (sqrt(v') + epsilon), m and v running means of d_w and of its square.
-
-    m <- b1 m + (1 - b1) d_w, v <- b2 v + (1 - b2) d_w^2. They start at 0 and are too small by 1 - b^t after t
-    steps: m' = m / (1 - b1^t), v' = v / (1 - b2^t). Kingma and Ba, "Adam", 2015.
-    """
-
-    B1, B2, EPSILON = 0.9, 0.999, 1e-8
-    remembered = ("mean", "square")
-
-    def move(self, name: str, w: Tensor, d_w: Tensor, learning_rate: float) -> None:
-        m = self.state[f"{name}.mean"].lerp_(d_w, 1 - self.B1)
-        v = self.state[f"{name}.square"].mul_(self.B2).addcmul_(d_w, d_w, value=1 - self.B2)
-        root = (v / (1 - self.B2**self.n_steps)).sqrt_().add_(self.EPSILON)
-        w.addcdiv_(m, root, value=-learning_rate / (1 - self.B1**self.n_steps))
-
-
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "sgd": SGD}
 
 
 class CustomTransformerWrapper:
@@ -254,13 +193,12 @@ class CustomTransformerWrapper:
         return {"loss": float(loss)}
 
     def token_losses(self, input_ids: Tensor, labels: Tensor) -> Tensor:
-        """-log p, in nats, of the label after each place given all up to it, (B, T); float32 at least.
+        """-log p, in nats, of each next label given all tokens before it, (B, T); float32 at least.
 
-        0 at the last place and where that label is IGNORED. Raises ValueError as `forward` does.
+        0 at the last position and where that label is IGNORED. Raises ValueError as `forward` does.
         """
         targets = self._targets(input_ids, labels)
-        logits = self.model.forward(input_ids, keep=False)
-        return cross_entropy(logits, targets, reduce=False)[0]
+        return cross_entropy(self.model.forward(input_ids, keep=False), targets, reduce=False)[0]
 
     def generate(
         self,
@@ -273,12 +211,20 @@ class CustomTransformerWrapper:
     ) -> Tensor:
         """Prompts (B, T) continued to `max_length` tokens in all, (B, at most max_length) int64.
 
-        Each token is drawn from softmax(logits / temperature), of the `top_k` likeliest only where given; at
-        temperature 0 it is the likeliest. A row that drew `eos_token_id` is filled with it; when all have,
-        generation ends. The same `seed` gives the same tokens. Raises ValueError on a `max_length` beyond
-        `max_seq_len` or not beyond the prompt, a negative temperature or a `top_k` below 1.
+        Each token is drawn from softmax(logits / temperature) of all or of the `top_k` likeliest; at
+        temperature 0 it is the likeliest. A row that drew `eos_token_id` is filled with it; generation ends
+        when all rows have. Raises ValueError on a `max_length` beyond `max_seq_len` or not beyond the
+        prompt, a negative temperature or a `top_k` below 1.
         """
-        self._check_sampling(input_ids, max_length, temperature, top_k)
+        if not input_ids.shape[-1] < max_length <= self.config.max_seq_len:
+            raise ValueError(
+                f"max_length {max_length} with a prompt of {input_ids.shape[-1]} tokens: it counts the "
+                f"prompt too, and max_seq_len is {self.config.max_seq_len}"
+            )
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"temperature {temperature}; expected 0 or more")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k {top_k}; expected 1 or more, or None for all tokens")
         generator = torch.Generator()
         generator.seed() if seed is None else generator.manual_seed(seed)
         ids = input_ids.to(self.config.torch_device, torch.int64)
@@ -294,22 +240,17 @@ class CustomTransformerWrapper:
 
     def count_parameters(self) -> int:
         """Numbers that are learned."""
-        return sum(parameter.numel() for parameter in self.model.parameters.values())
+        return _count(self.model)
 
     def get_model_info(self) -> dict[str, Any]:
-        """What it is and how large: config, parameters in all and by layer, bytes, steps trained."""
-        by_layer = {
-            name: sum(parameter.numel() for parameter in layer.parameters.values())
-            for name, layer in self.model.layers.items()
-        }
-        parameters = self.model.parameters.values()
+        """Config, device, parameters in all and by layer, bytes, steps trained."""
         return {
             "model": "CustomTransformer",
             **self.config.model_dump(),
             "device": str(self.config.torch_device),
             "n_parameters": self.count_parameters(),
-            "parameters_by_layer": by_layer,
-            "bytes": sum(parameter.nbytes for parameter in parameters),
+            "parameters_by_layer": {name: _count(layer) for name, layer in self.model.layers.items()},
+            "bytes": sum(parameter.nbytes for parameter in self.model.parameters.values()),
             "n_steps": self.model.optimizer.n_steps,
         }
 
@@ -323,80 +264,55 @@ class CustomTransformerWrapper:
 
     def write_checkpoint(self, folder: Path) -> None:
         """Write the checkpoint's files into a folder that exists."""
-        optimizer = self.model.optimizer
-        write_json(folder / CONFIG, {**self.config.model_dump(), "n_steps": optimizer.n_steps})
-        save_file({name: t.contiguous() for name, t in self.model.parameters.items()}, folder / MODEL)
-        save_file(optimizer.state, folder / OPTIMIZER)
-        for name in (MODEL, OPTIMIZER):  # safetensors lets its owner alone read them
+        write_json(folder / CONFIG, {**self.config.model_dump(), "n_steps": self.model.optimizer.n_steps})
+        for name, tensors in self._tensors().items():
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / name)
+            # safetensors lets its owner alone read the file
             (folder / name).chmod((folder / CONFIG).stat().st_mode)
 
     def load_checkpoint(self, folder: Path) -> None:
-        """Take parameters and optimiser state from a checkpoint of the same config.
+        """Take parameters and optimiser state from a checkpoint of the same config; the device may differ.
 
-        The device may be another. Raises FileNotFoundError where files are missing and ValueError where they
-        are damaged or of another config, naming what differs.
+        Raises FileNotFoundError for missing files and ValueError for damaged ones or another config, naming
+        what differs; then nothing is changed.
         """
-        config, n_steps = read_config(folder)
-        if differ := self.config.differences(config):
+        saved = _read_config(folder)
+        if differ := self.config.differences(saved):
             raise ValueError(f"the checkpoint {folder} is of another config: {differ}")
-        optimizer = self.model.optimizer
-        found = _read_tensors(Path(folder) / MODEL, self.model.parameters)
-        state = _read_tensors(Path(folder) / OPTIMIZER, optimizer.state)
-        for name, tensor in self.model.parameters.items():
-            tensor.copy_(found[name])
-        for name, tensor in optimizer.state.items():
-            tensor.copy_(state[name])
-        optimizer.n_steps = n_steps
+        own = self._tensors()
+        found = {name: _read_tensors(Path(folder) / name, tensors) for name, tensors in own.items()}
+        for name, tensors in own.items():
+            for key, tensor in tensors.items():
+                tensor.copy_(found[name][key])
+        self.model.optimizer.n_steps = saved.n_steps
 
     @classmethod
     def from_checkpoint(cls, folder: Path, device: str = "cpu") -> Self:
         """The model of a checkpoint, on a device; raises as `load_checkpoint` does."""
-        config, _ = read_config(folder)
-        weights = Path(folder) / MODEL
-        if weights.is_file() and weights.stat().st_size < config.least_bytes:  # before they are allocated
+        saved, weights = _read_config(folder), Path(folder) / MODEL
+        if weights.is_file() and weights.stat().st_size < saved.min_bytes:  # before they are allocated
             raise ValueError(f"{weights} does not hold the tensors that its config describes")
-        wrapper = cls(config.model_copy(update={"device": device}))
+        config = saved.model_dump(exclude={"n_steps"}) | {"device": device}
+        wrapper = cls(CustomTransformerConfig(**config))
         wrapper.load_checkpoint(folder)
         return wrapper
 
+    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors of a checkpoint, by file and name."""
+        return {MODEL: self.model.parameters, OPTIMIZER: self.model.optimizer.state}
+
     def _targets(self, input_ids: Tensor, labels: Tensor) -> Tensor:
-        """(B, T): at each place the label of the next one, IGNORED at the last."""
+        """(B, T): at each position the label of the next one, IGNORED at the last."""
         if labels.shape != input_ids.shape or labels.is_floating_point():
-            raise ValueError(
-                f"labels must be integers of the ids' shape {tuple(input_ids.shape)}, not {describe(labels)}"
-            )
+            shape = tuple(input_ids.shape)
+            raise ValueError(f"labels must be integers of the ids' shape {shape}, not {_described(labels)}")
         targets = labels.roll(-1, dims=1).to(self.config.torch_device, torch.int64)
         targets[:, -1:] = IGNORED
         known = targets[targets != IGNORED]
         if not len(known):
             raise ValueError("no label to predict: the first of a row is none, and all others are -100")
-        require_known(known, self.config.vocab_size, "labels")
+        _require_known(known, self.config.vocab_size, "labels")
         return targets
-
-    def _check_sampling(
-        self, input_ids: Tensor, max_length: int, temperature: float, top_k: int | None
-    ) -> None:
-        if not input_ids.shape[-1] < max_length <= self.config.max_seq_len:
-            raise ValueError(
-                f"max_length {max_length} with a prompt of {input_ids.shape[-1]} tokens: it counts the "
-                f"prompt too, and max_seq_len is {self.config.max_seq_len}"
-            )
-        if not temperature >= 0 or math.isinf(temperature):
-            raise ValueError(f"temperature {temperature}; expected 0 or more")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k {top_k}; expected 1 or more, or None for all tokens")
-
-
-def _draw(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator) -> Tensor:
-    """A token a row, (B,), of logits (B, V)."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    if top_k is not None and top_k < logits.shape[-1]:
-        least = logits.topk(top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    # The largest first: a difference of 0 at least, so that no temperature however small overflows.
-    p = ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)
-    return torch.multinomial(p.cpu(), 1, generator=generator)[:, 0].to(logits.device)
 
 
 def check_gradients(
@@ -410,13 +326,11 @@ def check_gradients(
     exact = CustomTransformerWrapper(config.model_copy(update={"dtype": "float64", "device": "cpu"}), seed)
     model, targets = exact.model, exact._targets(input_ids, labels)
     _, cache = cross_entropy(model.forward(input_ids), targets)
-    written = model.backward(cross_entropy_backward(cache))
-    parameters = model.parameters
+    written, parameters = model.backward(cross_entropy_backward(cache)), model.parameters
     for parameter in parameters.values():
         parameter.requires_grad_()
-    by_autograd = torch.autograd.grad(
-        cross_entropy(model.forward(input_ids, keep=False), targets)[0], list(parameters.values())
-    )
+    loss, _ = cross_entropy(model.forward(input_ids, keep=False), targets)
+    by_autograd = torch.autograd.grad(loss, list(parameters.values()))
     for parameter in parameters.values():
         parameter.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
@@ -442,31 +356,17 @@ def check_gradients(
     return pl.DataFrame(rows)
 
 
-def read_config(folder: Path) -> tuple[CustomTransformerConfig, int]:
-    """The config of a checkpoint, and the steps it was trained for."""
+class _Saved(CustomTransformerConfig):
+    """The config file of a checkpoint."""
+
+    n_steps: int = Field(ge=0)  # trained
+
+
+def _read_config(folder: Path) -> _Saved:
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no checkpoint, it has no {CONFIG}")
-    content = read_json(path)
-    try:
-        n_steps = content.pop("n_steps")
-        return CustomTransformerConfig(**content), int(n_steps)
-    except ValidationError as error:
-        raise ValueError(f"{path}: {explain(error, CustomTransformerConfig.model_fields)}") from None
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is not the config of a checkpoint") from None
-
-
-def describe(tensor: Tensor) -> str:
-    """The type and shape of a tensor in words."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
-
-
-def require_known(ids: Tensor, vocab_size: int, what: str) -> None:
-    """ValueError where ids are out of range."""
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= vocab_size:
-        raise ValueError(f"{what} run from {low} to {high}; the vocabulary has the ids 0 to {vocab_size - 1}")
+    return read_model(path, _Saved)
 
 
 def _read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -477,7 +377,33 @@ def _read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tenso
         found = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
-    shapes = [{name: tuple(tensor.shape) for name, tensor in part.items()} for part in (found, expected)]
+    shapes = [{name: tensor.shape for name, tensor in part.items()} for part in (found, expected)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"{path} does not hold the tensors that its config describes")
     return found
+
+
+def _draw(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator) -> Tensor:
+    """A token a row, (B,), of logits (B, V)."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    if top_k is not None and top_k < logits.shape[-1]:
+        least = logits.topk(top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    # The largest first: a difference of 0 at least, so that no temperature however small overflows.
+    p = ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)
+    return torch.multinomial(p.cpu(), 1, generator=generator)[:, 0].to(logits.device)
+
+
+def _count(layer: Layer) -> int:
+    return sum(parameter.numel() for parameter in layer.parameters.values())
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _require_known(ids: Tensor, vocab_size: int, what: str) -> None:
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= vocab_size:
+        raise ValueError(f"{what} run from {low} to {high}; the vocabulary has the ids 0 to {vocab_size - 1}")

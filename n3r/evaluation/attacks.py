@@ -5,7 +5,7 @@ Decisions:
 - Which fields hold addresses is read from their values, for a column map knows no such role.
 - Every place draws whether it is changed and to what, before the strength is looked at. So the changes at a
   lower strength are among those at a higher one, and a row's do not depend on other rows.
-- The lookalikes are more than the tokenizer folds (other scripts' and phonetic letters), so that the curves
+- The confusables are more than the tokenizer folds (other scripts' and phonetic letters), so that the curves
   show what is still open.
 """
 
@@ -17,14 +17,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 import polars as pl
 
+from n3r.estimate import NOT_ENOUGH, bounded, table
 from n3r.files.json_io import near
-from n3r.metrics import NOT_ENOUGH, auc_ci, paired_auc
+from n3r.metrics import auc_ci, paired_auc
 from n3r.schema import MISSING, SEPARATOR, TEXT, address_fields
 
 FPR = 0.01  # share of the good rows that may score above the threshold of "caught"
 STRENGTHS = (0.1, 0.3, 1.0)
 # Latin letter -> letters of its shape that NFKC keeps: Cyrillic, Greek, Armenian, Cherokee, phonetic.
-LOOKALIKES: dict[str, str] = {
+CONFUSABLES: dict[str, str] = {
     "A": "АΑᎪ", "B": "ВΒ", "C": "С", "E": "ЕΕ", "H": "НΗ", "I": "ІΙ", "J": "Ј", "K": "КΚ", "M": "МΜ",
     "N": "Ν", "O": "ОΟՕ", "P": "РΡ", "S": "ЅՏ", "T": "ТΤ", "U": "Ս", "X": "ХΧ", "Y": "ҮΥ", "Z": "Ζ",
     "a": "аɑ", "c": "с", "d": "ԁ", "e": "е", "g": "ɡց", "h": "һհ", "i": "іι", "j": "ј", "l": "ӏ",
@@ -32,11 +33,8 @@ LOOKALIKES: dict[str, str] = {
 }  # fmt: skip
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad"  # zero-width space, joiners, byte order mark, soft hyphen
 FULL_WIDTH = {chr(code): chr(code + 0xFEE0) for code in range(0x21, 0x7F)}
-CURVE = {"attack": pl.String, "strength": pl.Float64, "n": pl.Int64, "n_positive": pl.Int64}
-CURVE |= dict.fromkeys(
-    ["auroc", "low", "high", "difference", "difference_low", "difference_high"], pl.Float64
-)
-CURVE |= {"still_caught": pl.Float64, "note": pl.String}
+CURVE = ("attack", "strength", "n", "n_positive", *bounded("auroc"), *bounded("difference"))
+CURVE += ("still_caught", "note")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 Row = Sequence[str | None]  # the fields of one row
@@ -116,7 +114,7 @@ ATTACKS: dict[str, Attack] = {
     "homoglyphs": Attack(
         "Latin letters become letters of other scripts that look the same",
         "text",
-        _places(f"[{''.join(LOOKALIKES)}]", lambda letter, choice: _one_of(LOOKALIKES[letter], choice)),
+        _places(f"[{''.join(CONFUSABLES)}]", lambda letter, choice: _one_of(CONFUSABLES[letter], choice)),
     ),
     "zero-width": Attack(
         "invisible characters between the others",
@@ -210,10 +208,10 @@ def attack_curve(
     """What each attack costs a score at each strength; attacks that do not apply are left out.
 
     `score` maps a frame to the risk (N,) of its rows. With `attacked` "fraud" only rows of label 1 are
-    changed, for a fraudster changes his own orders. Columns: attack, strength, n, n_positive; auroc, low,
-    high; difference, difference_low, difference_high (attacked less clean AUC, the paired 95 % interval);
-    still_caught (of the frauds above the clean rows' threshold at 1 % false positives, the share that still
-    is); note. What the rows cannot show is null. Raises ValueError as `perturb` and `metrics.auc_ci` do.
+    changed, for a fraudster changes his own orders. Columns: attack, strength, n, n_positive; auroc and
+    difference (attacked less clean AUC), both with 95 % limits in _low and _high; still_caught (of the frauds
+    above the clean rows' threshold at 1 % false positives, the share that still is); note. What the rows
+    cannot show is null. Raises ValueError as `perturb` and `metrics.auc_ci` do.
     """
     _check(attacks, strengths)
     if attacked not in ("fraud", "all"):
@@ -229,7 +227,7 @@ def attack_curve(
                 pl.when(own).then(column).otherwise(frame[column.name]) for column in changed
             )
         rows.append({"attack": attack, "strength": strength, **_cost(y, np.asarray(score(changed)), clean)})
-    return pl.DataFrame(rows, CURVE)
+    return table(rows, CURVE, words=("attack",))
 
 
 def _cost(y: np.ndarray, attacked: np.ndarray, clean: np.ndarray) -> dict[str, float | str | None]:
@@ -237,15 +235,11 @@ def _cost(y: np.ndarray, attacked: np.ndarray, clean: np.ndarray) -> dict[str, f
     auc, paired = auc_ci(y, attacked), paired_auc(y, attacked, clean)
     return {
         "n": auc.n,
-        "n_positive": auc.n_positive,
-        "auroc": auc.value,
-        "low": auc.low,
-        "high": auc.high,
-        "difference": paired.difference,
-        "difference_low": paired.low,
-        "difference_high": paired.high,
+        "n_positive": paired.n_positive,
+        **auc.columns("auroc"),
+        **paired.difference.columns("difference"),
         "still_caught": _still_caught(y == 1, attacked, clean),
-        "note": NOT_ENOUGH if paired.difference is None else None,
+        "note": NOT_ENOUGH if paired.difference.value is None else None,
     }
 
 

@@ -3,24 +3,32 @@
 Decisions:
 - Quality is the paired difference of AUC, with a verdict by two one-sided tests (metrics.py).
 - Two systems need not score on the same scale, so each decides at its own threshold: the lowest that stops
-  no more than a given share of the good orders.
+  no more than a given share of the legitimate orders.
 - McNemar's test is exact: with a handful of rows that tell the two apart, the published chi-square with
   continuity correction is off.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
+from n3r.estimate import checked
 from n3r.evaluation.scored import SCORE, labels_of, matched
-from n3r.metrics import checked, equivalence, paired_auc, paired_by_segment, threshold_at_fpr
+from n3r.metrics import equivalence, paired_auc, paired_by_segment, threshold_at_fpr
 from n3r.schema import LABEL, SEGMENT
 
-NO_SEGMENT = "(none)"
+DECIDED = ("threshold_a", "threshold_b", "n_flagged_a", "n_flagged_b", "n_flagged_both", "n_flips")
+DECIDED += (
+    "n_fraud_flips",
+    "n_legitimate_flips",
+    "flip_share",
+    "n_only_a_right",
+    "n_only_b_right",
+    "mcnemar_p",
+)
 
 
 def compare(
@@ -34,7 +42,7 @@ def compare(
 
     a, b: prediction tables of the same rows in the same order, their first column the id; or as many of each
     as there were trainings, in which case the intervals are over seeds too and `agreement` has an entry for
-    each. `difference` > 0 speaks for a; `low` and `high` bound it at 95 %. Raises ValueError when tables do
+    each. `difference` > 0 speaks for a; its _low and _high bound it at 95 %. Raises ValueError when tables do
     not hold the same rows in the same order.
     """
     a, b = ([table] if isinstance(table, pl.DataFrame) else list(table) for table in (a, b))
@@ -47,10 +55,10 @@ def compare(
     verdict = equivalence(paired, margin, names)
     segments: list[dict] = []
     if SEGMENT in first.columns and first[SEGMENT].n_unique() > 1:
-        segment = first[SEGMENT].fill_null(NO_SEGMENT).to_numpy()
-        segments = paired_by_segment(segment, y, *scores, margin, names=names).to_dicts()
+        segments = paired_by_segment(first[SEGMENT], y, *scores, margin, names=names).to_dicts()
     return {
-        **asdict(paired),
+        **paired.columns(),
+        **{name: getattr(paired, name) for name in ("se", "df", "same")},
         "by_seed": list(paired.by_seed),
         "margin": margin,
         "names": list(names),
@@ -100,25 +108,24 @@ def _on(labels: pl.DataFrame, table: pl.DataFrame, names: tuple[str, str]) -> pl
 def agreement(y: ArrayLike, a: ArrayLike, b: ArrayLike, fpr: float = 0.01) -> dict[str, float | int | None]:
     """How far two scores agree: rank correlation, and decisions at each one's threshold for `fpr`.
 
-    Keys: n; spearman; threshold_a, threshold_b; stopped_a, stopped_b, stopped_both; flips (rows that one
-    alone stops) and their share of all rows, frauds and good rows among them; only_a_right, only_b_right and
-    mcnemar_p, the exact test that these two are equally likely. With a constant score there is no rank
-    correlation, with one class there are no thresholds: None. Raises ValueError as `metrics.auc_ci`.
+    Keys: n; spearman; threshold_a, threshold_b; n_flagged_a, n_flagged_b, n_flagged_both; n_flips (rows that
+    one alone flags), frauds and legitimate rows among them and flip_share (of all rows); n_only_a_right,
+    n_only_b_right and mcnemar_p, the exact test that these two are equally likely. With a constant score
+    there is no rank correlation, with one class there are no thresholds: None. Raises ValueError as
+    `metrics.auc_ci`.
     """
     y, a, b = checked(y, a=a, b=b)
     found = {"n": int(y.size), "fpr": fpr, "spearman": _rank_correlation(a, b)}
     thresholds = [threshold_at_fpr(y, p, fpr) for p in (a, b)]
-    keys = ("threshold_a", "threshold_b", "stopped_a", "stopped_b", "stopped_both", "flips", "flip_share")
-    keys += ("fraud_flips", "good_flips", "only_a_right", "only_b_right", "mcnemar_p")
     if None in thresholds:
-        return found | dict.fromkeys(keys)
-    stopped_a, stopped_b = (p >= cut for p, cut in zip((a, b), thresholds, strict=True))
-    flipped = stopped_a != stopped_b
-    only_a, only_b = (int((flipped & (stopped == y)).sum()) for stopped in (stopped_a, stopped_b))
-    stopped = [int(rows.sum()) for rows in (stopped_a, stopped_b, stopped_a & stopped_b, flipped)]
-    by_class = [int((flipped & rows).sum()) for rows in (y, ~y)]
-    values = *thresholds, *stopped, stopped[-1] / y.size, *by_class, only_a, only_b, mcnemar(only_a, only_b)
-    return found | dict(zip(keys, values, strict=True))
+        return found | dict.fromkeys(DECIDED)
+    flagged_a, flagged_b = (p >= cut for p, cut in zip((a, b), thresholds, strict=True))
+    flipped = flagged_a != flagged_b
+    only_a, only_b = (int((flipped & (flagged == y)).sum()) for flagged in (flagged_a, flagged_b))
+    sets = (flagged_a, flagged_b, flagged_a & flagged_b, flipped, flipped & y, flipped & ~y)
+    counts = [int(rows.sum()) for rows in sets]
+    values = *thresholds, *counts, counts[3] / y.size, only_a, only_b, mcnemar(only_a, only_b)
+    return found | dict(zip(DECIDED, values, strict=True))
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

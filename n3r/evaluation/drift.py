@@ -7,10 +7,10 @@ The population stability index (PSI) compares the shares of rows in bins. Decisi
 - Missing and NaN are one more bin. Categories too rare to compare are pooled; one that only the later rows
   have counts like any other. Bins that neither side fills are left out.
 - Every bin gets half a row on each side, so that an empty one gives a finite value. With 5 rows a bin or
-  more, two samples of one population then pass the chance level in 3 to 5 % of 4,000 draws; with next to
+  more, two samples of one population then pass the null level in 3 to 5 % of 4,000 draws; with next to
   nothing added it is 11 % for 1,000 rows against 50 and 28 % for 50 against 50.
 - The conventional limits 0.1 and 0.25 know neither rows nor bins: 50 rows against 50 pass 0.25 by chance in
-  63 % of draws, 200 against 200 pass 0.1 in 34 %. So a value comes with its chance level, and one below
+  63 % of draws, 200 against 200 pass 0.1 in 34 %. So a value comes with its null level, and one below
   that level is called stable.
 """
 
@@ -21,28 +21,29 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
-from n3r.metrics import NOT_ENOUGH
+from n3r.estimate import NOT_ENOUGH
 
 SOME_SHIFT, SHIFTED = 0.1, 0.25  # the conventional limits
-MIN_PER_BIN = 5  # rows a bin, on both sides; below it the chance level is no longer to be trusted
+MIN_PER_BIN = 5  # rows a bin, on both sides; below it the null level is no longer to be trusted
 RARE = 0.01  # mean share of a category below which it is pooled with the others like it
 SMOOTHING = 0.5  # rows added to each bin
-_FIELDS = ("kind", "psi", "chance", "verdict", "missing_train", "missing_test", "note")
+_FIELDS = ("kind", "psi", "null_level", "verdict", "missing_train", "missing_test", "note")
 
 
 @dataclass(frozen=True)
 class Psi:
-    """Population stability index of two samples; `str()` gives "0.012 (chance 0.034): stable".
+    """Population stability index of two samples; `str()` gives "0.012 (null level 0.034): stable".
 
-    value and chance are None with fewer than 5 rows a bin on either side. chance: what two samples of one
-    population stay below in 95 % of cases. n_bins: those that either side fills, one if nothing varies.
+    value and null_level are None with fewer than 5 rows a bin on either side. null_level: what two samples
+    of one population stay below in 95 % of cases. n_bins: those that either side fills, one if
+    nothing varies.
     """
 
     n_expected: int
     n_actual: int
     n_bins: int | None = None
     value: float | None = None
-    chance: float | None = None
+    null_level: float | None = None
     note: str | None = None
 
     @property
@@ -50,7 +51,7 @@ class Psi:
         """One word for the value: this is the rule, and the only place that has it."""
         if self.value is None:
             return NOT_ENOUGH
-        if self.value <= max(self.chance, SOME_SHIFT):
+        if self.value <= max(self.null_level, SOME_SHIFT):
             return "stable"
         return "some shift" if self.value <= SHIFTED else "shifted"
 
@@ -58,7 +59,7 @@ class Psi:
         return (
             NOT_ENOUGH
             if self.value is None
-            else f"{self.value:.3f} (chance {self.chance:.3f}): {self.verdict}"
+            else f"{self.value:.3f} (null level {self.null_level:.3f}): {self.verdict}"
         )
 
 
@@ -66,7 +67,7 @@ def psi(expected: ArrayLike | pl.Series, actual: ArrayLike | pl.Series, n_bins: 
     """PSI of later values against those trained on: numbers, booleans (as 0 and 1) or text.
 
     Numbers fall into quantile bins of `expected`; `n_bins` is how many, ties apart. Text is compared
-    category by category. None and NaN are a bin of their own. Chance level: (1/n + 1/m) times the 95 %
+    category by category. None and NaN are a bin of their own. Null level: (1/n + 1/m) times the 95 %
     quantile of chi-square with bins - 1 degrees of freedom, Yurdakul & Naranjo 2020. Raises ValueError on
     values that are neither, or numbers on one side and text on the other.
     """
@@ -83,14 +84,19 @@ def psi(expected: ArrayLike | pl.Series, actual: ArrayLike | pl.Series, n_bins: 
     counts = count(expected, actual, n_bins)
     counts = counts[:, counts.any(axis=0)]
     return Psi(
-        n, m, counts.shape[1], _index(counts), _chance(n, m, counts.shape[1]), _note(expected, actual, counts)
+        n,
+        m,
+        counts.shape[1],
+        _index(counts),
+        _null_level(n, m, counts.shape[1]),
+        _note(expected, actual, counts),
     )
 
 
 def drift(train: pl.DataFrame, test: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     """PSI of each column of two tables, largest first.
 
-    Columns: column, kind (number, boolean or text), psi, chance, verdict, missing_train and missing_test
+    Columns: column, kind (number, boolean or text), psi, null_level, verdict, missing_train and missing_test
     (shares of rows), note. Raises ValueError naming every column that a table lacks, that is of no such
     kind, or that is text in one table and numbers in the other.
     """
@@ -109,7 +115,7 @@ def _compared(train: pl.Series, test: pl.Series) -> tuple:
     kinds = [kind for kind in (_kind(train.dtype), _kind(test.dtype)) if kind != "nothing"]
     kind = "number" if "number" in kinds else kinds[0] if kinds else None
     missing = [float(_missing(values).mean()) if len(values) else None for values in (train, test)]
-    return kind, found.value, found.chance, found.verdict, *missing, found.note
+    return kind, found.value, found.null_level, found.verdict, *missing, found.note
 
 
 def _problem(name: str, train: pl.DataFrame, test: pl.DataFrame) -> str | None:
@@ -201,7 +207,7 @@ def _index(counts: np.ndarray) -> float:
     return float(((actual - expected) * np.log(actual / expected)).sum())
 
 
-def _chance(n: int, m: int, n_bins: int) -> float:
+def _null_level(n: int, m: int, n_bins: int) -> float:
     from scipy.stats import chi2  # scipy.stats takes 0.5 s to import
 
     return float((1 / n + 1 / m) * chi2.ppf(0.95, n_bins - 1)) if n_bins > 1 else 0.0

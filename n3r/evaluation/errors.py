@@ -14,15 +14,16 @@ Decisions:
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
-from n3r import metrics
-from n3r.metrics import FEW_ROWS, NOT_ENOUGH
+from n3r.estimate import FEW_ROWS, NOT_ENOUGH, Estimate, bounded, checked, classes, holm, table
+from n3r.metrics import auc_ci
 from n3r.schema import MISSING, address_fields, mask
 
 MIN_SHARED = 5  # rows of the data that have a shape before it is listed
@@ -44,13 +45,11 @@ USER_TRAITS = {
     "5 consonants in a row in the user name": rf"(?i){CONSONANT}{{5}}",
     "no vowel in the user name": rf"(?i)^(?:{ASCII_SIGN}*{CONSONANT}){{4,}}{ASCII_SIGN}*$",
 }
-_TRAIT_COLUMNS = (
-    *("trait", "n", "n_positive", "auroc", "low", "high"),
-    *("missed", "missed_share", "missed_ratio", "missed_low", "missed_high", "missed_p_holm"),
-    *("alarms", "alarm_share", "alarm_ratio", "alarm_low", "alarm_high", "alarm_p_holm", "note"),
+TRAIT_COLUMNS = (
+    *("trait", "n", "n_positive", *bounded("auroc")),
+    *("n_missed", "missed_share", *bounded("missed_ratio"), "missed_p_holm"),
+    *("n_alarms", "alarms_share", *bounded("alarms_ratio"), "alarms_p_holm", "note"),
 )
-_COUNTS = ("n", "n_positive", "missed", "alarms", "n_class")
-_WORDS = ("trait", "note", "failure", "field", "shape")
 _END = "\0"  # between the texts of a column
 
 
@@ -77,32 +76,38 @@ def mis_ranked(
 ) -> pl.DataFrame:
     """How the model ranks the rows with each trait, the traits most surely over-represented first.
 
-    Columns: trait, n, n_positive, auroc, low, high (within the trait, 95 %); missed (frauds with the trait
-    below the threshold), missed_share (of all missed), missed_ratio, missed_low, missed_high, missed_p_holm;
-    the same of alarms; note. A ratio compares the rate of failures among the rows of a class with the trait
-    and without it; its interval is the score interval, Koopman 1984. Where no row without the trait fails,
-    high is null, and half a row added to each count keeps the ratio finite. Rows are sorted by the larger of
-    the two lower ends. Figures are null, with the note "not enough data", for fewer than `min_rows` rows of a
-    class with the trait or without it, or where all rows of a class or none fail. Raises ValueError on bad
-    labels or scores, and on traits that are not Boolean.
+    Columns: trait, n, n_positive, auroc (within the trait); n_missed (frauds with the trait below the
+    threshold), missed_share (of all missed), missed_ratio, missed_p_holm; the same of alarms; note; auroc and
+    ratios with 95 % limits in _low and _high. A ratio compares the rate of errors among the rows of a class
+    with the trait and without it; its interval is the score interval, Koopman 1984. Where no row without the
+    trait is an error, the upper limit is null, and half a row added to each count keeps the ratio finite.
+    Rows are sorted by the larger of the two lower limits. Figures are null, with the note "not enough data",
+    for fewer than `min_rows` rows of a class with the trait or without it, and where all or none of a class
+    are errors. Raises ValueError on bad labels or scores, traits that are not Boolean or have nulls, and
+    another number of rows.
     """
-    y, p = metrics.checked(y, p=p)
+    y, p = checked(y, p=p)
     _check(traits, y, threshold)
+    if wrong := [t.name for t in traits if t.dtype != pl.Boolean or t.null_count()]:
+        raise ValueError(f"traits are Boolean without nulls, these are not: {', '.join(wrong)}")
     flagged = p >= threshold
     rows = []
-    for trait in _booleans(traits):
+    for trait in traits:
         has = trait.to_numpy()
-        n_positive, n = int((has & y).sum()), int(has.sum())
-        enough = min(n_positive, n - n_positive) >= max(1, min_rows)
-        auc = metrics.auc_ci(y[has], p[has]) if enough else metrics.AUC(n, n_positive)
-        missed = _failed(has[y], ~flagged[y], min_rows)
-        alarms = _failed(has[~y], flagged[~y], min_rows)
-        note = NOT_ENOUGH if None in (auc.value, missed[2], alarms[2]) else None
-        rows.append((trait.name, n, n_positive, auc.value, auc.low, auc.high, *missed, *alarms, note))
-    table = _table(rows, _TRAIT_COLUMNS)
-    table = table.with_columns(_holm(table, name) for name in ("missed_p_holm", "alarm_p_holm"))
-    strength = pl.max_horizontal("missed_low", "alarm_low")
-    return table.sort(strength, descending=True, nulls_last=True, maintain_order=True)
+        enough = min(classes(y[has])) >= max(1, min_rows)
+        auc = auc_ci(y[has], p[has]) if enough else Estimate()
+        row = {"trait": trait.name, "n": int(has.sum()), "n_positive": int(y[has].sum())}
+        row |= auc.columns("auroc")
+        for error, of in (("missed", y), ("alarms", ~y)):
+            row |= _compared(error, has[of], (flagged ^ y)[of], min_rows)
+        unknown = None in (row["auroc"], row["missed_ratio"], row["alarms_ratio"])
+        rows.append(row | {"note": NOT_ENOUGH if unknown else None})
+    for name in ("missed_p_holm", "alarms_p_holm"):
+        for row, p_holm in zip(rows, holm(row[name] for row in rows), strict=True):
+            row[name] = p_holm
+    strength = pl.max_horizontal("missed_ratio_low", "alarms_ratio_low")
+    found = table(rows, TRAIT_COLUMNS, words=("trait",))
+    return found.sort(strength, descending=True, nulls_last=True, maintain_order=True)
 
 
 def shapes(
@@ -110,28 +115,22 @@ def shapes(
 ) -> pl.DataFrame:
     """The commonest shapes of each field among the missed frauds, then among the false alarms.
 
-    Columns: failure, field, shape, n (failures with the shape), share (of all such failures), n_class (rows
-    of the class with it, failed or not), class_share (of all rows of the class). At most `top` a field and
-    failure, and only those that at least 5 rows of the data have. Raises ValueError as `traits` and
-    `mis_ranked`.
+    Columns: error, field, shape, n (errors with the shape), share (of all such errors), n_class (rows of the
+    class with it, errors or not), class_share (of all rows of the class). At most `top` a field and error,
+    and only those that at least 5 rows of the data have. Raises ValueError as `traits` and `mis_ranked`.
     """
-    y, p = metrics.checked(y, p=p)
+    y, p = checked(y, p=p)
     fields = _texts(frame, text)
     _check(fields, y, threshold)
-    flagged = p >= threshold
-    groups = {"missed fraud": (y, y & ~flagged), "false alarm": (~y, ~y & flagged)}
-    rows = {failure: [] for failure in groups}
-    for field in fields:
-        shape = collapsed(field).fill_null(MISSING).replace("", EMPTY)
-        for failure, (of_class, failed) in groups.items():
-            common = _common(shape, of_class, failed).head(top).iter_rows()
-            sizes = max(failed.sum(), 1), max(of_class.sum(), 1)
-            rows[failure] += [
-                (failure, field.name, name, n, n / sizes[0], n_class, n_class / sizes[1])
-                for name, n, n_class in common
-            ]
-    columns = ("failure", "field", "shape", "n", "share", "n_class", "class_share")
-    return _table([row for listed in rows.values() for row in listed], columns)
+    shown = {field.name: collapsed(field).fill_null(MISSING).replace("", EMPTY) for field in fields}
+    is_error, rows = (p >= threshold) ^ y, []
+    for (error, of), (field, shape) in product((("missed fraud", y), ("false alarm", ~y)), shown.items()):
+        n_errors, n_class = (max(int(side.sum()), 1) for side in (of & is_error, of))
+        for row in _common(shape, of, of & is_error).head(top).to_dicts():
+            shares = {"share": row["n"] / n_errors, "class_share": row["n_class"] / n_class}
+            rows.append({"error": error, "field": field, **row, **shares})
+    columns = ("error", "field", "shape", "n", "share", "n_class", "class_share")
+    return table(rows, columns, words=columns[:3])
 
 
 def collapsed(values: pl.Series) -> pl.Series:
@@ -163,9 +162,9 @@ def _stand_ins(codes: np.ndarray) -> np.ndarray:
     return table
 
 
-def _common(shape: pl.Series, of_class: np.ndarray, failed: np.ndarray) -> pl.DataFrame:
-    """Columns shape, n, n_class of the shapes that failures have and enough rows share, commonest first."""
-    rows = pl.DataFrame({"shape": shape, "n": failed, "n_class": of_class})
+def _common(shape: pl.Series, of_class: np.ndarray, errors: np.ndarray) -> pl.DataFrame:
+    """Columns shape, n, n_class of the shapes that errors have and enough rows share, commonest first."""
+    rows = pl.DataFrame({"shape": shape, "n": errors, "n_class": of_class})
     counts = rows.group_by("shape").agg(pl.col("n", "n_class").sum(), n_data=pl.len())
     listed = counts.filter(pl.col("n_data") >= MIN_SHARED, pl.col("n") > 0).drop("n_data")
     return listed.sort(["n", "shape"], descending=[True, False])
@@ -191,27 +190,22 @@ def _check(table: pl.DataFrame, y: np.ndarray, threshold: float) -> None:
         raise ValueError(f"threshold {threshold}: expected a number")
 
 
-def _booleans(traits: pl.DataFrame) -> pl.DataFrame:
-    if wrong := [t.name for t in traits if t.dtype != pl.Boolean or t.null_count()]:
-        raise ValueError(f"traits are Boolean without nulls, these are not: {', '.join(wrong)}")
-    return traits
-
-
-def _failed(has: np.ndarray, failed: np.ndarray, min_rows: int) -> tuple:
-    """Of the rows of one class: failures with the trait, their share of all, ratio, low, high, p-value."""
+def _compared(error: str, has: np.ndarray, is_error: np.ndarray, min_rows: int) -> dict[str, Any]:
+    """What `mis_ranked` says of one kind of error, of the rows of its class."""
     from scipy.stats import fisher_exact  # scipy.stats takes 0.5 s to import
 
-    with_trait, without = (((side & failed).sum().item(), side.sum().item()) for side in (has, ~has))
-    n_failed = with_trait[0] + without[0]
-    share = with_trait[0] / n_failed if n_failed else None
-    if min(with_trait[1], without[1]) < max(1, min_rows) or n_failed in (0, failed.size):
-        return with_trait[0], share, None, None, None, None
-    p_value = fisher_exact([[k, n - k] for k, n in (with_trait, without)]).pvalue
-    return with_trait[0], share, *_ratio(*with_trait, *without), float(p_value)
+    with_trait, without = ((int(is_error[side].sum()), int(side.sum())) for side in (has, ~has))
+    n_errors, ratio, p_value = int(is_error.sum()), Estimate(), None
+    if min(with_trait[1], without[1]) >= max(1, min_rows) and 0 < n_errors < is_error.size:
+        ratio = _ratio(*with_trait, *without)
+        p_value = float(fisher_exact([[k, n - k] for k, n in (with_trait, without)]).pvalue)
+    share = with_trait[0] / n_errors if n_errors else None
+    told = {f"n_{error}": with_trait[0], f"{error}_share": share, f"{error}_p_holm": p_value}
+    return told | ratio.columns(f"{error}_ratio")
 
 
-def _ratio(k: int, n: int, k_other: int, n_other: int) -> tuple[float, float, float | None]:
-    """The ratio of the rates k / n and k_other / n_other, and the ends of its 95 % score interval."""
+def _ratio(k: int, n: int, k_other: int, n_other: int) -> Estimate:
+    """The ratio of the rates k / n and k_other / n_other, with its 95 % score interval."""
     from scipy.optimize import brentq
 
     def z(log_ratio: float) -> float:
@@ -225,21 +219,8 @@ def _ratio(k: int, n: int, k_other: int, n_other: int) -> tuple[float, float, fl
     quantile = ndtri(0.975)
     low = float(np.exp(brentq(lambda at: z(at) - quantile, -40, 40))) if k else 0.0
     high = float(np.exp(brentq(lambda at: z(at) + quantile, -40, 40))) if k_other else None
-    if k_other:
-        return k / n * n_other / k_other, low, high
-    return (k + 0.5) / (n + 0.5) * (n_other + 0.5) / 0.5, low, high
-
-
-def _holm(table: pl.DataFrame, name: str) -> pl.Series:
-    """Holm's correction of a column of p-values; null is no member of the family."""
-    known = table[name].is_not_null()
-    corrected = metrics.holm(table[name].drop_nulls())
-    return table[name].scatter(known.arg_true(), corrected)
-
-
-def _table(rows: list[tuple], columns: Sequence[str]) -> pl.DataFrame:
-    kinds = dict.fromkeys(_COUNTS, pl.Int64) | dict.fromkeys(_WORDS, pl.String)
-    return pl.DataFrame(rows, schema={name: kinds.get(name, pl.Float64) for name in columns}, orient="row")
+    value = k / n * n_other / k_other if k_other else (k + 0.5) / (n + 0.5) * (n_other + 0.5) / 0.5
+    return Estimate(value, low, high, n + n_other)
 
 
 def _of_any_field(field: str) -> Iterator[tuple[str, pl.Expr]]:

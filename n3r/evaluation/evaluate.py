@@ -5,7 +5,8 @@ Decisions:
   calibration.
 - The operating threshold and the cheapest one are chosen on validation rows where there are any, and judged
   on the test rows. Chosen on the rows that they are judged on they flatter themselves; the report says so.
-- Rivals (baselines, the legacy) score the same rows, and stand beside the model with the paired difference.
+- Comparators (baselines, the legacy) score the same rows, and stand beside the model with the paired
+  difference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,9 +32,9 @@ class EvaluationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    fpr: float = Field(0.01, gt=0, lt=1)  # share of good orders that may be stopped: the operating point
+    fpr: float = Field(0.01, gt=0, lt=1)  # share of legitimate orders that may be flagged
     cost_missed: float = Field(100.0, gt=0)  # a fraud that goes through, in any currency
-    cost_alarm: float = Field(10.0, gt=0)  # a good order that is stopped
+    cost_alarm: float = Field(10.0, gt=0)  # a legitimate order that is flagged
     n_slices: int = Field(6, ge=1, le=1000)  # of time
     seed: int = Field(0, ge=0)  # of resampling
 
@@ -58,14 +59,14 @@ def evaluate_model(
     column_map: ColumnMap | None = None,
     val: pl.DataFrame | None = None,
     train: pl.DataFrame | None = None,
-    rivals: Mapping[str, np.ndarray] | None = None,
+    comparators: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Everything the evaluation report shows, as JSON types.
 
     test: labelled and scored rows, with `p_calibrated`, `segment`, `time`, `oracle_p` and the columns of the
     map where known. val: the same of the validation rows. train: training rows, their `score` where stability
-    of scores is to be told. rivals: other models' scores of the test rows, in their order. Raises ValueError
-    on labels other than 0/1, scores that are no probabilities, and rivals of another length.
+    of scores is to be shown. comparators: other models' scores of the test rows, in their order. Raises
+    ValueError on labels other than 0/1, scores that are no probabilities, and comparators of another length.
     """
     config = config or EvaluationConfig()
     y, p = metrics.checked(test[LABEL], probability=True, score=test[SCORE])
@@ -74,12 +75,12 @@ def evaluate_model(
         "config": config.model_dump(),
         "operating": {"fpr": config.fpr, "threshold": threshold, "chosen_on": chosen_on},
         "data": _data(test, val, train),
-        "models": _models(test, rivals or {}),
+        "models": _models(test, comparators or {}),
         "decisions": _decisions(y, p, val, config),
         "calibration": _calibration(test, config.seed),
         "groups": _groups(test, train, threshold, config),
         "stability": _stability(test, train, column_map),
-        "failures": _failures(test, column_map, threshold),
+        "error_analysis": _error_analysis(test, column_map, threshold),
         "fairness": _fairness(test, column_map, threshold, config.seed),
     }
     return {name: part for name, part in parts.items() if part is not None}
@@ -108,22 +109,24 @@ def _data(test: pl.DataFrame, val: pl.DataFrame | None, train: pl.DataFrame | No
     return rows
 
 
-def _models(test: pl.DataFrame, rivals: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Metrics of the model, its rivals and the oracle, and the paired difference to each."""
+def _models(test: pl.DataFrame, comparators: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Metrics of the model, its comparators and the oracle, and the paired difference to each."""
     y, p = test[LABEL], test[SCORE]
-    others = dict(rivals)
-    if ORACLE in test.columns and not test[ORACLE].null_count():
-        others["oracle"] = test[ORACLE]
     rows = [{"name": None, **_metrics(y, p)}]  # the model itself
-    for name, scores in others.items():
-        paired = asdict(metrics.paired_auc(y, p, scores))
-        own = {key: paired[key] for key in ("difference", "low", "high", "p_value")}
-        rows.append({"name": name, **_metrics(y, scores), **own})
+    oracle = {"oracle": test[ORACLE]} if _has_oracle(test) else {}
+    for name, scores in (dict(comparators) | oracle).items():
+        paired = metrics.paired_auc(y, p, scores)
+        lead = paired.difference.columns("difference") | {"p_value": paired.p_value}
+        rows.append({"name": name, **_metrics(y, scores), **lead})
     return rows
 
 
+def _has_oracle(test: pl.DataFrame) -> bool:
+    return ORACLE in test.columns and not test[ORACLE].null_count()
+
+
 def _metrics(y: pl.Series, p: pl.Series) -> dict[str, Any]:
-    return metrics.evaluate(y, p) | decisions.average_precision(y, p)
+    return metrics.evaluate(y, p) | decisions.average_precision(y, p).columns("average_precision")
 
 
 def _decisions(
@@ -154,7 +157,7 @@ def _calibration(test: pl.DataFrame, seed: int) -> dict[str, Any]:
         if name in test.columns:
             summary = calibration.calibration_summary(y, test[name], seed=seed)
             found[name] = {"bins": calibration.reliability(y, test[name]).to_dicts(), "summary": summary}
-            if ORACLE in test.columns and not test[ORACLE].null_count():
+            if _has_oracle(test):
                 bins = calibration.posterior_bins(test[name], test[ORACLE]).to_dicts()
                 summary = calibration.against_posterior(test[name], test[ORACLE])
                 found[name]["posterior"] = {"summary": summary, "bins": bins}
@@ -191,7 +194,7 @@ def _stability(
     return found
 
 
-def _failures(
+def _error_analysis(
     test: pl.DataFrame, column_map: ColumnMap | None, threshold: float | None
 ) -> dict[str, Any] | None:
     """Traits and shapes of the rows that are on the wrong side of the threshold."""

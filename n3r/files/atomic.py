@@ -41,18 +41,16 @@ def atomic_file(path: str | Path, *errors: type[Exception]) -> Iterator[Path]:
         yield aside
 
 
-def write_texts(folder: str | Path, texts: Mapping[str, str], errors: str = "strict") -> None:
-    """Write files that belong together, name -> text; raises as `atomic_file`.
+def write_together(folder: str | Path, contents: Mapping[str, bytes]) -> None:
+    """Write files that belong together, name -> content; raises as `atomic_file`.
 
-    The first of several is there when all are: an earlier one goes before any other is replaced. `errors`
-    is what becomes of half a character, as `str.encode` has it.
+    The first of several is there when all are: an earlier one goes before any other is replaced.
     """
     with ExitStack() as files:  # which end in the opposite order
-        for name, text in texts.items():
-            aside = files.enter_context(atomic_file(Path(folder) / name))
-            aside.write_bytes(text.encode("utf-8", errors))
-        if len(texts) > 1:
-            (Path(folder) / next(iter(texts))).unlink(missing_ok=True)
+        for name, content in contents.items():
+            files.enter_context(atomic_file(Path(folder) / name)).write_bytes(content)
+        if len(contents) > 1:
+            (Path(folder) / next(iter(contents))).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -6,15 +6,16 @@ Decisions:
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from n3r.files.atomic import write_texts
+from n3r.files.atomic import write_together
 
+Model = TypeVar("Model", bound=BaseModel)
 MAX_JSON = 1 << 26  # bytes of a JSON file; the tokenizer of 50,000 tokens has 4 MB
 MOST_TOLD = 10  # problems of one kind, or values, in a message
 
@@ -42,10 +43,24 @@ def read_json(path: str | Path, most: int = MAX_JSON) -> Any:
         raise ValueError(f"{path} cannot be read as JSON: {reason}") from None
 
 
+def read_model(path: str | Path, kind: type[Model], over: Mapping[str, Any] | None = None) -> Model:
+    """The pydantic model of a JSON file, with other values over the file's; raises as `read_json` does.
+
+    One ValueError names the file and every key at fault.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object")
+    try:
+        return kind(**content | dict(over or {}))
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(error, kind.model_fields)}") from None
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write finite numbers, texts, lists and dicts; ValueError names a file that cannot be written."""
     text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    write_texts(Path(path).parent, {Path(path).name: text})
+    write_together(Path(path).parent, {Path(path).name: text.encode()})
 
 
 def plain(content: Any, sort_keys: bool = False) -> Any:

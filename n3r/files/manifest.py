@@ -18,7 +18,7 @@ from typing import Any
 
 from n3r.files.json_io import read_json, write_json
 
-FORMAT = 2
+FORMAT = 3  # 2: the graph read features that were scaled before
 MANIFEST = "MANIFEST.json"
 FILES = (
     "MODEL_CARD.md",

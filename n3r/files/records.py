@@ -27,7 +27,8 @@ MAX_RECORD = 1 << 24  # bytes of one CSV record or JSON line
 NOT_UTF8 = "is not UTF-8 text"
 UNCLOSED = "a quote is opened and never closed"
 STRAY = "a quoted cell goes on after its closing quote"
-NOT_JSON, NOT_OBJECT, NESTED = "is not JSON", "is not a JSON object", "is a list or an object"
+NOT_JSON, NOT_OBJECT, NO_KEYS = "is not JSON", "is not a JSON object", "is an object without keys"
+NESTED = "is a list or an object"
 SURROGATE = re.compile("[\ud800-\udfff]")
 _BLOCK = 1 << 20  # bytes read at a time
 _BATCH = 1 << 26  # bytes of records in a batch, so that long records make smaller ones
@@ -241,7 +242,9 @@ def _object(line: bytes) -> tuple[Any, str | None]:
         return None, NOT_UTF8
     except (ValueError, RecursionError):  # the latter of thousands of brackets
         return None, NOT_JSON
-    return (value, None) if isinstance(value, dict) else (None, NOT_OBJECT)
+    if not isinstance(value, dict):
+        return None, NOT_OBJECT
+    return (value, None) if value else (None, NO_KEYS)
 
 
 def _word(value: object) -> str:

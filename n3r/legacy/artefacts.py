@@ -2,9 +2,8 @@
 
 Decisions:
 - A published graph is the bundle's own with nodes put before it: the same network, no second export.
-- What n3r makes of a column (normal scores, missing indicators) is done by these nodes. Raw numbers and risks
-  go in, as float32, the published type; knots are rounded to it as well, so that a value of the training rows
-  stays on its knot.
+- These nodes fill in what is missing and say so, as `TabularFeatures.transform` does. Raw numbers and risks
+  go in; what scales them is part of the network.
 - The names classes read `text_tokens`, `text_lengths` or `attn_mask`, and `tabular`; the others ids and mask
   of each text and every column by its own name. That is what the published server feeds (defect 2).
 """
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from n3r.bundle import Bundle
-from n3r.features import TabularFeatures
+from n3r.features import FLOAT32, TabularFeatures
 from n3r.model import ModelConfig
 from n3r.schema import LABEL, MISSING, SEPARATOR
 from n3r.tokenizer import TEXT_KEYS
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 NAMES_CLASSES = {"lstm2risk": "lstm", "transformer2risk": "transformer"}  # and the published encoder
-LARGEST = float(np.finfo(np.float32).max)
 OURS, FRONT = "n3r/", "front/"  # prefixes of values in a published graph
 RESERVED = (  # names in a published graph that no column can have
     "",
@@ -262,18 +260,17 @@ def _feed_texts(front: _Front, config: ModelConfig) -> None:
 def _feed_features(front: _Front, raw: str, features: TabularFeatures) -> None:
     """What `features.transform` makes of the raw columns (B, F); NaN and infinity are missing there too."""
     fills = missing_values(features)
-    position = {name: i for i, name in enumerate(fills)}
-    present = front("LessOrEqual", front("Abs", raw), np.float32(LARGEST))
+    raw_names = list(fills)
+    present = front("LessOrEqual", front("Abs", raw), np.float32(FLOAT32))
+    filled = front("Where", present, raw, np.float32([list(fills.values())]))
     if features.config.scaling == "none":
-        front("Where", present, raw, np.float32([list(fills.values())]), out=f"{OURS}tabular")
+        front("Identity", filled, out=f"{OURS}tabular")
         return
     parts = []
     if features.knots_:
-        at = np.array([position[name] for name in features.knots_])
-        x, there = (front("Gather", value, at, axis=1) for value in (raw, present))
-        parts.append(_normal_scores(front, x, there, features.knots_, fills))
+        parts.append(front("Gather", filled, np.array([raw_names.index(n) for n in features.knots_]), axis=1))
     if features.indicators_:
-        at = np.array([position[name] for name in features.indicators_])
+        at = np.array([raw_names.index(name) for name in features.indicators_])
         absent = front("Not", front("Gather", present, at, axis=1))
         parts.append(front("Where", absent, np.float32(1), np.float32(0)))
     front("Concat", *parts, axis=1, out=f"{OURS}tabular")
@@ -283,33 +280,3 @@ def missing_values(features: TabularFeatures) -> dict[str, float]:
     """What each raw column, under the name of what becomes of it, counts as where it is missing."""
     risks = {name: table["default_bin"] for name, table in features.risk_tables_.items()}
     return {**features.imputation_, **risks}
-
-
-def _normal_scores(
-    front: _Front, x: str, present: str, knots: Mapping[str, dict], fills: Mapping[str, float]
-) -> str:
-    """Columns (B, G) through their knots: by bisection the last one not above a value, then a line."""
-    bits = max((len(state["value"]) - 1).bit_length() for state in knots.values())
-    value, score, rise, gap = (np.full((len(knots), 2**bits), fill) for fill in (np.inf, 0.0, 0.0, 1.0))
-    for i, state in enumerate(knots.values()):
-        v, first = float32_knots(state["value"])
-        s, last = np.array(state["score"])[first], len(v) - 1
-        value[i, : last + 1], score[i, : last + 1] = v, s
-        rise[i, :last], gap[i, :last] = np.diff(s), np.diff(v)
-    high = np.where(np.isinf(value), -np.inf, value).max(axis=1)
-    missing = [np.interp(fills[name], state["value"], state["score"]) for name, state in knots.items()]
-    x = front("Where", present, x, np.float32([value[:, 0]]))
-    x = front("Min", front("Max", x, np.float32([value[:, 0]])), np.float32([high]))
-    value, score, rise, gap = (front.constant(np.float32(t.ravel())) for t in (value, score, rise, gap))
-    at = front.constant(np.arange(len(knots))[None] * 2**bits)  # (1, G), each column's first knot
-    for bit in reversed(range(bits)):
-        ahead = front("Add", at, np.int64(2**bit))
-        at = front("Where", front("GreaterOrEqual", x, front("Gather", value, ahead)), ahead, at)  # (B, G)
-    share = front("Div", front("Sub", x, front("Gather", value, at)), front("Gather", gap, at))
-    line = front("Add", front("Gather", score, at), front("Mul", front("Gather", rise, at), share))
-    return front("Where", present, line, np.float32([missing]))
-
-
-def float32_knots(values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct float32 of ascending values, and where each of them comes first."""
-    return np.unique(np.clip(values, -LARGEST, LARGEST).astype(np.float32), return_index=True)

@@ -40,7 +40,6 @@ from n3r.legacy.artefacts import (
     NAMES_CLASSES,
     OURS,
     RESERVED,
-    float32_knots,
     has_published_weights,
     hyperparameters,
     is_names_model,
@@ -50,7 +49,7 @@ from n3r.legacy.artefacts import (
     with_published_inputs,
 )
 from n3r.legacy.trainer import to_n3r
-from n3r.model import ModelConfig, RiskModel, configure
+from n3r.model import RiskModel, configure
 from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap
 from n3r.tables import read_frames
 from n3r.tokenizer import SPECIAL_TOKENS, NameTokenizer, TextConfig, read_tokenizer
@@ -137,8 +136,7 @@ def _write_tables(bundle: Bundle, folder: Path) -> None:
     lines = [
         "# index,name of the columns that model.onnx reads; numbers as they are, NaN where missing. A number",
         "# imputed before (by impute_dict) scores as one that was there: its missing indicator is 0.",
-        f"# From index {len(imputation)} on, a category's risk (by risk_table_map). Too fine for float32: "
-        f"{', '.join(_too_fine(config, features)) or 'none'}.",
+        f"# From index {len(imputation)} on, a category's risk (by risk_table_map).",
         *(f"{i},{name}" for i, name in enumerate(raw_columns(config, features))),
     ]
     (folder / "feature_columns.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -159,12 +157,6 @@ def _percentile_pairs(thresholds: np.ndarray) -> list[tuple[float, float]]:
     """
     highest = {float(t): i / 1000 for i, t in enumerate(thresholds, start=1) if 0 < t < 1}
     return [(0.0, 0.0), *highest.items(), (1.0, 1.0)]
-
-
-def _too_fine(config: ModelConfig, features: TabularFeatures) -> list[str]:
-    """Columns of which float32, the layout's only number, makes one value of two that n3r tells apart."""
-    knots = features.knots_ if config.n_tab_features else {}
-    return [name for name, k in knots.items() if len(float32_knots(k["value"])[0]) < len(k["value"])]
 
 
 def _write_weights(bundle: Bundle, folder: Path) -> None:
@@ -261,15 +253,10 @@ def import_legacy(
         model.load_state_dict(weights)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{state_dict} is no legacy {model_class}: {' '.join(str(error).split())}") from None
-    return Bundle(
-        model.eval(),
-        names_tokenizer,
-        _plain_features(names),
-        _with_numeric(column_map, names, features),
-        TrainConfig(),
-        {},
-        TextConfig(max_tokens=NO_CUT) if model_class == "transformer2risk" else TextConfig(),
-    )
+    columns = _with_numeric(column_map, names, features)
+    texts = TextConfig(max_tokens=NO_CUT) if model_class == "transformer2risk" else TextConfig()
+    recipe = (names_tokenizer, _plain_features(names), columns, TrainConfig(), texts)
+    return Bundle(*recipe, model=model.eval())
 
 
 def _legacy_weights(path: Path, model_class: str) -> tuple[dict[str, Tensor], dict[str, int]]:

@@ -5,18 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-from numpy.typing import ArrayLike
-
+from n3r.estimate import NOT_ENOUGH, bounded
 from n3r.files.json_io import plain
-from n3r.metrics import NOT_ENOUGH
 from n3r.report import evaluation_figures, figures
-from n3r.report.page import Page, Section, drawable, glossary, show, tabulate, write_page
-
-Scores = Mapping[str, tuple[ArrayLike, ArrayLike]]  # system -> labels, scores
+from n3r.report.page import Page, Section, glossary, show, tabulate, write_page
+from n3r.report.parts import COUNTS, Scores, curves, frame, interval
+from n3r.report.style import drawable
 
 MODEL = {"model": ("model", "")}
-COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
 LEAD = (
     "Both systems score the same rows, and the paired difference decides. Equivalent: its 90 % interval lies "
     "inside the margin. Not shown: too few rows to tell, which proves no difference either. The interval of "
@@ -24,8 +20,8 @@ LEAD = (
     "p-values by segment are corrected for their number (Holm)."
 )
 ALIKE = (
-    "Each system stops orders at its own threshold, the lowest that stops no more than the given share of "
-    "good orders. A flip is an order that one alone stops. Equal AUCs can hide many."
+    "Each system flags orders at its own threshold, the lowest that flags no more than the given share of "
+    "legitimate orders. A flip is an order that one alone flags. Equal AUCs can hide many."
 )
 PHRASES = {
     "equivalent": "{a} is equivalent to {b} within {margin:g}",
@@ -36,14 +32,14 @@ PHRASES = {
 WORDS = ("AUROC", "[low, high], 95 % interval", "p", "Spearman's rank correlation", "Flip", "McNemar", "n/a")
 AGREEMENT = {
     "rank correlation": ("spearman", ".3f"),
-    "stopped by A": ("stopped_a", ","),
-    "stopped by B": ("stopped_b", ","),
-    "by both": ("stopped_both", ","),
-    "flips": ("flips", ","),
+    "flagged by A": ("n_flagged_a", ","),
+    "flagged by B": ("n_flagged_b", ","),
+    "by both": ("n_flagged_both", ","),
+    "flips": ("n_flips", ","),
     "of all rows": ("flip_share", "%"),
-    "frauds": ("fraud_flips", ","),
-    "only A right": ("only_a_right", ","),
-    "only B right": ("only_b_right", ","),
+    "frauds": ("n_fraud_flips", ","),
+    "only A right": ("n_only_a_right", ","),
+    "only B right": ("n_only_b_right", ","),
     "McNemar p": ("mcnemar_p", "p"),
 }
 
@@ -81,18 +77,19 @@ def comparison_sections(rows: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
         "verdict": ("verdict", ""),
         names[0]: ("auc_a", ".3f"),
         names[1]: ("auc_b", ".3f"),
-        f"{names[0]} - {names[1]} [95 %]": ("difference low high", "+.4f"),
+        f"{names[0]} - {names[1]} [95 %]": interval("difference", "+.4f"),
     }
     tables = [tabulate("AUROC on the same rows", MODEL | columns | {"p": ("p_value", "p")} | COUNTS, rows)]
-    seeds = [_by_seed(row) for row in rows if len(row["by_seed"]) > 1]
-    if seeds:
-        heads = {f"seed {i + 1}": (f"seed{i}", "+.4f") for i in range(max(len(row) for row in seeds) - 1)}
-        tables.append(tabulate(f"{names[0]} - {names[1]}, each seed", MODEL | heads, seeds, 1))
+    if n_seeds := max((len(row["by_seed"]) for row in rows if len(row["by_seed"]) > 1), default=0):
+        heads = [f"seed {i + 1}" for i in range(n_seeds)]
+        seeds = [{"model": row["model"], **dict(zip(heads, row["by_seed"], strict=False))} for row in rows]
+        columns_of = MODEL | {head: (head, "+.4f") for head in heads}
+        tables.append(tabulate(f"{names[0]} - {names[1]}, each seed", columns_of, seeds, 1))
     drawn = []
-    by_segment = {"segment": ("segment", "")} | columns | {"p": ("p_holm", "p")} | COUNTS
+    by_segment = {"segment": ("group", "")} | columns | {"p": ("p_holm", "p")} | COUNTS
     for row in rows:
         if segments := row.get("segments"):
-            axes = figures.paired_difference(_frame(segments), row["margin"], names=names)
+            axes = figures.paired_difference(frame(segments, "group"), row["margin"], names=names)
             drawn.append((row["model"], axes))
             tables.append(tabulate(f"{row['model']} by segment", by_segment, segments))
     notes = [f"{row['model']}: {row['sentence']}" for row in rows]
@@ -109,7 +106,7 @@ def _agreement(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Secti
     several = any(len(row["agreement"]) > 1 for row in rows)
     columns = MODEL | ({"training": ("training", "")} if several else {})
     columns |= {_named(head, names): column for head, column in AGREEMENT.items()}
-    title = f"Decisions when {show(rows[0]['agreement'][0]['fpr'], '%')} of good orders may be stopped"
+    title = f"Decisions when {show(rows[0]['agreement'][0]['fpr'], '%')} of legitimate orders may be flagged"
     return Section("Do they decide alike?", [], [tabulate(title, columns, found, 1 + several)], lead=ALIKE)
 
 
@@ -119,26 +116,12 @@ def _named(head: str, names: Sequence[str]) -> str:
 
 def _curves(scores: Mapping[str, Scores]) -> Iterator[Section]:
     for model, systems in scores.items():
-        named = {drawable(name): pair for name, pair in systems.items()}
-        (y, a), (_, b) = named.values()
-        drawn = [
-            ("Frauds caught for good orders stopped", figures.roc(named)),
-            ("How many of the stopped orders are fraud", figures.precision_recall(named)),
-            ("Where each puts the same row", evaluation_figures.rank_agreement(y, a, b, tuple(named))),
-        ]
-        yield Section(f"{model}: curves", drawn, [])
+        (y, a), (_, b) = systems.values()
+        drawn = curves(systems)
+        ranks = evaluation_figures.rank_agreement(y, a, b, tuple(map(drawable, systems)))
+        yield Section(f"{model}: curves", [*drawn, ("Where each puts the same row", ranks)], [])
 
 
 def _difference(row: Mapping[str, Any]) -> str:
-    if row["low"] is None:
-        return ""
-    return f" ({row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}])"
-
-
-def _by_seed(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"model": row["model"], **{f"seed{i}": value for i, value in enumerate(row["by_seed"])}}
-
-
-def _frame(segments: list[dict]) -> pl.DataFrame:
-    rows = [{**row, "segment": drawable(row["segment"])} for row in segments]
-    return pl.DataFrame(rows, infer_schema_length=None)
+    difference, low, high = (row[name] for name in bounded("difference"))
+    return "" if low is None else f" ({difference:+.4f} [{low:+.4f}, {high:+.4f}])"

@@ -8,48 +8,47 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from numpy.typing import ArrayLike
 
+from n3r.estimate import NOT_ENOUGH
 from n3r.files.json_io import plain
-from n3r.metrics import NOT_ENOUGH
+from n3r.metrics import ALPHA
 from n3r.report import evaluation_figures, figures
-from n3r.report.page import Page, Section, Table, cell, drawable, glossary, show, tabulate, write_page
+from n3r.report.page import Page, Section, cell, glossary, show, tabulate, write_page
+from n3r.report.parts import COUNTS, FEW_FRAUDS, Scores, attained, curves, frame, interval
+from n3r.report.style import drawable
 
 Content = Mapping[str, Any]
 N_SHOWN = 20  # traits of the table; all are in the JSON
-Scores = Mapping[str, tuple[ArrayLike, ArrayLike]]  # model -> labels, scores of the test rows
 
-COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
-NOTE = {"note": ("note", "")}
 MODELS = {
     "model": ("name", ""),
-    "AUROC [95 %]": ("auroc auroc_low auroc_high", ".3f"),
-    "this model's lead [95 %]": ("difference low high", "+.4f"),
+    "AUROC [95 %]": interval("auroc", ".3f"),
+    "this model's lead [95 %]": interval("difference", "+.4f"),
     "p": ("p_value", "p"),
-    "AP [95 %]": ("average_precision average_precision_low average_precision_high", ".3f"),
+    "AP [95 %]": interval("average_precision", ".3f"),
     "recall at 1 % FPR": ("recall_at_fpr_1", "%"),
     "at 5 %": ("recall_at_fpr_5", "%"),
     "log loss": ("log_loss", ".3f"),
     "Brier": ("brier", ".4f"),
 }
 OPERATING = {
-    "good orders stopped, at most": ("fpr", "%"),
+    "legitimate orders flagged, at most": ("fpr", "%"),
     "threshold": ("threshold", ".4f"),
-    "recall [95 %]": ("recall recall_low recall_high", "%"),
-    "precision [95 %]": ("precision precision_low precision_high", "%"),
-    "orders stopped": ("stopped", "%"),
+    "recall [95 %]": interval("recall", "%"),
+    "precision [95 %]": interval("precision", "%"),
+    "orders flagged": ("flagged", "%"),
 }
 TOP = {
     "top share of orders": ("share", "%"),
     "orders": ("n_orders", ","),
-    "precision [95 %]": ("precision precision_low precision_high", "%"),
-    "capture [95 %]": ("capture capture_low capture_high", "%"),
-    "lift [95 %]": ("lift lift_low lift_high", ".1f"),
+    "precision [95 %]": interval("precision", "%"),
+    "capture [95 %]": interval("capture", "%"),
+    "lift [95 %]": interval("lift", ".1f"),
 }
 THRESHOLDS = {
     "threshold": ("threshold", ".4f"),
-    "orders stopped": ("n_stopped", ","),
-    "of all": ("stopped", "%"),
+    "orders flagged": ("n_flagged", ","),
+    "of all": ("flagged", "%"),
     "frauds caught": ("n_caught", ","),
     "missed": ("n_missed", ","),
     "false alarms": ("n_false_alarms", ","),
@@ -60,45 +59,45 @@ THRESHOLDS = {
 }
 BINS = {
     "mean score": ("mean_score", ".4f"),
-    "fraud [95 %]": ("observed low high", "%"),
+    "fraud [95 %]": interval("observed", "%"),
     **COUNTS,
 }
 GROUP = {
-    "AUROC [95 %]": ("auroc auroc_low auroc_high", ".3f"),
-    "recall [95 %]": ("recall recall_low recall_high", "%"),
-    "false-positive rate [95 %]": ("fpr fpr_low fpr_high", "%"),
-    "orders stopped [95 %]": ("alert_rate alert_rate_low alert_rate_high", "%"),
+    "AUROC [95 %]": interval("auroc", ".3f"),
+    "recall [95 %]": interval("recall", "%"),
+    "false-positive rate [95 %]": interval("fpr", "%"),
+    "orders flagged [95 %]": interval("alert_rate", "%"),
     "fraud": ("fraud_rate", "%"),
-    "observed / expected [95 %]": ("ratio ratio_low ratio_high", ".2f"),
+    "observed / expected [95 %]": interval("ratio", ".2f"),
     **COUNTS,
-    **NOTE,
+    "note": ("note", ""),
 }
 SUMMARY = {
     "of the": ("of", ""),
-    "Brier [95 %]": ("brier brier_low brier_high", ".4f"),
+    "Brier [95 %]": interval("brier", ".4f"),
     "skill": ("brier_skill", "%"),
     "ECE": ("ece", ".4f"),
-    "by chance up to": ("ece_chance_high", ".4f"),
-    "observed / expected [95 %]": ("observed_expected observed_expected_low observed_expected_high", ".2f"),
-    "slope [95 %]": ("slope slope_low slope_high", ".2f"),
-    "error against the known risk": ("posterior_mean_absolute_error", ".4f"),
+    "by chance up to": ("ece_null_high", ".4f"),
+    "observed / expected [95 %]": interval("observed_expected", ".2f"),
+    "slope [95 %]": interval("slope", ".2f"),
+    "error against the known risk": ("error", ".4f"),
 }
 TRAITS = {
     "trait": ("trait", ""),
     **COUNTS,
-    "AUROC within [95 %]": ("auroc low high", ".3f"),
-    "frauds missed": ("missed", ","),
-    "how many times as often [95 %]": ("missed_ratio missed_low missed_high", ".2f"),
+    "AUROC within [95 %]": interval("auroc", ".3f"),
+    "frauds missed": ("n_missed", ","),
+    "how many times as often [95 %]": interval("missed_ratio", ".2f"),
     "p": ("missed_p_holm", "p"),
-    "false alarms": ("alarms", ","),
-    "times as often [95 %]": ("alarm_ratio alarm_low alarm_high", ".2f"),
-    "p ": ("alarm_p_holm", "p"),
+    "false alarms": ("n_alarms", ","),
+    "times as often [95 %]": interval("alarms_ratio", ".2f"),
+    "p ": ("alarms_p_holm", "p"),
 }
 SHAPES = {
     "field": ("field", ""),
     "shape": ("shape", ""),
     "rows": ("n", ","),
-    "of these failures": ("share", "%"),
+    "of these errors": ("share", "%"),
     "of all rows of the class": ("class_share", "%"),
 }
 DISPARITIES = {
@@ -108,32 +107,38 @@ DISPARITIES = {
     "of all rows": ("overall", "%"),
     "lowest rate": ("smallest", "%"),
     "highest rate": ("largest", "%"),
-    "disparity ratio [95 %]": ("ratio low high", ".2f"),
-    "by chance": ("chance_ratio", ".2f"),
+    "disparity ratio [95 %]": interval("ratio", ".2f"),
+    "by chance": ("null_ratio", ".2f"),
     "p": ("p_holm", "p"),
     "groups": ("n_groups", ","),
     "left out": ("n_left_out", ","),
+}
+GUESSES = {
+    "true locale group": ("truth", ""),
+    "rows": ("n", ","),
+    "guessed right": ("share_right", "%"),
+    "uncertain": ("share_uncertain", "%"),
 }
 ATTACKS = {
     "attack": ("attack", ""),
     "system": ("system", ""),
     "strength": ("strength", ".2f"),
-    "AUROC [95 %]": ("auroc low high", ".3f"),
-    "change [95 %]": ("difference difference_low difference_high", "+.4f"),
+    "AUROC [95 %]": interval("auroc", ".3f"),
+    "change [95 %]": interval("difference", "+.4f"),
     "still caught": ("still_caught", "%"),
 }
 LEARNING = {
     "model": ("model", ""),
     "training rows": ("n_rows", ","),
     "frauds among them": ("n_frauds", ","),
-    "AUROC [95 %]": ("auroc low high", ".3f"),
+    "AUROC [95 %]": interval("auroc", ".3f"),
     "of the attainable lift": ("attained", "%"),
 }
 DRIFT = {
     "column": ("column", ""),
     "verdict": ("verdict", ""),
     "PSI": ("psi", ".3f"),
-    "by chance": ("chance", ".3f"),
+    "by chance": ("null_level", ".3f"),
     "missing in train": ("missing_train", "%"),
     "in test": ("missing_test", "%"),
 }
@@ -145,19 +150,14 @@ WORDS = (
 
 
 def write_evaluation(content: Content, scores: Scores, folder: Path, stem: str) -> Path:
-    """Write <stem>.html, .md and .json into a folder; return the page's path.
+    """Write <stem>.html, .md, .json and its curves into a folder; return the page's path.
 
     content: that of `evaluation.evaluate_model` with the model's `name`, and where known `attacks` and
     `learning`. Raises ValueError naming the folder when it cannot be written.
     """
     content = plain(dict(content))
-    page = Page(
-        content["name"],
-        headline(content),
-        _tiles(content),
-        list(_sections(content, scores)),
-        glossary(*WORDS),
-    )
+    sections, pictures = list(_sections(content, scores)), figures.ranking(scores)
+    page = Page(content["name"], headline(content), _tiles(content), sections, glossary(*WORDS), pictures)
     return write_page(page, content, folder, stem)
 
 
@@ -170,16 +170,14 @@ def headline(content: Content) -> str:
     parts = [f"{content['name']} reaches an AUROC of {auroc} on {own['n']:,} test orders"]
     if point and point["recall"] is not None:
         caught = cell(point, *OPERATING["recall [95 %]"])
-        parts.append(
-            f"it catches {caught} of frauds when {show(point['fpr'], '%')} of good orders may be stopped"
-        )
-    if rivals := [
-        row for row in content["models"][1:] if row["name"] != "oracle" and row["auroc"] is not None
-    ]:
-        best = max(rivals, key=lambda row: row["auroc"])
+        allowed = f"{show(point['fpr'], '%')} of legitimate orders may be flagged"
+        parts.append(f"it catches {caught} of frauds when {allowed}")
+    others = [row for row in content["models"][1:] if row["name"] != "oracle"]
+    if others := [row for row in others if row["auroc"] is not None]:
+        best = max(others, key=lambda row: row["auroc"])
         way = "ahead of" if best["difference"] > 0 else "behind"
         lead = f"{abs(best['difference']):.4f}"
-        sure = "" if best["p_value"] is not None and best["p_value"] < 0.05 else ", which may be chance"
+        sure = "" if best["p_value"] is not None and best["p_value"] < ALPHA else ", which may be chance"
         parts.append(f"its AUROC is {lead} {way} that of the best of the others, {best['name']}{sure}")
     return "; ".join(parts) + "."
 
@@ -211,7 +209,7 @@ def _sections(content: Content, scores: Scores) -> Iterator[Section]:
     for key, parts in (
         ("groups", _grouped),
         ("stability", _moved),
-        ("failures", _failing),
+        ("error_analysis", _failing),
         ("fairness", _fair),
         ("attacks", _attacked),
         ("learning", _attainable),
@@ -221,13 +219,8 @@ def _sections(content: Content, scores: Scores) -> Iterator[Section]:
 
 
 def _ranking(content: Content, scores: Scores) -> Section:
-    named = {drawable(name): pair for name, pair in scores.items()}
-    first = next(iter(scores.values()))
-    drawn = [
-        ("Frauds caught for good orders stopped", figures.roc(named)),
-        ("How many of the stopped orders are fraud", figures.precision_recall(named)),
-        ("Scores of either class", figures.score_distribution(*first)),
-    ]
+    own = figures.score_distribution(*next(iter(scores.values())))
+    drawn = [*curves(scores), ("Scores of either class", own)]
     rows = [{**row, "name": row["name"] or content["name"]} for row in content["models"]]
     lead = (
         "Test orders that no model has seen. The baselines learned from the same training orders; what "
@@ -239,11 +232,11 @@ def _ranking(content: Content, scores: Scores) -> Section:
 
 def _catching(content: Content) -> Section:
     found, name = content["decisions"], drawable(content["name"])
-    operating, top = ({name: _table(found[key])} for key in ("operating_points", "top_shares"))
+    operating, top = ({name: frame(found[key])} for key in ("operating_points", "top_shares"))
     gain = {name: pl.DataFrame(found["gain"])}
     drawn = [
-        ("Frauds caught, by good orders stopped", evaluation_figures.operating_recall(operating)),
-        ("Frauds caught, by orders stopped", evaluation_figures.gain(gain, top)),
+        ("Frauds caught, by legitimate orders flagged", evaluation_figures.operating_recall(operating)),
+        ("Frauds caught, by orders flagged", evaluation_figures.gain(gain, top)),
         ("How much denser frauds are at the top", evaluation_figures.lift(top)),
     ]
     tables = [
@@ -257,7 +250,7 @@ def _cost(content: Content) -> Section:
     found, config = content["decisions"], content["config"]
     best, chosen = found["cheapest"], found["chosen_on_validation"]
     curve = pl.DataFrame(found["cost_curve"])
-    drawn = [("Cost by orders stopped", evaluation_figures.cost_curve(curve, best, chosen))]
+    drawn = [("Cost by orders flagged", evaluation_figures.cost_curve(curve, best, chosen))]
     rows = [{**row, "mark": "cheapest here" if row["is_cheapest"] else ""} for row in found["thresholds"]]
     if chosen:
         rows.append({**chosen, "mark": "chosen on validation"})
@@ -265,7 +258,7 @@ def _cost(content: Content) -> Section:
     notes = [f"A missed fraud costs {missed} and a false alarm {alarm} (cost_missed and cost_alarm)."]
     if best["cost_per_1000"] is not None:
         notes.append(
-            f"1,000 orders cost {best['stop_none_per_1000']:,.0f} when none is stopped, "
+            f"1,000 orders cost {best['flag_none_per_1000']:,.0f} when none is flagged, "
             f"{best['cost_per_1000']:,.0f} at the threshold that is cheapest on these rows"
             + (f", {chosen['cost_per_1000']:,.0f} at the one chosen on validation rows." if chosen else ".")
         )
@@ -279,74 +272,63 @@ def _cost(content: Content) -> Section:
 def _meaning(content: Content) -> Section:
     names = {"score": "score", "p_calibrated": "calibrated score"}
     found = {key: content["calibration"][key] for key in names if key in content["calibration"]}
-    bins = {names[key]: _table(part["bins"]) for key, part in found.items()}
+    bins = {names[key]: frame(part["bins"]) for key, part in found.items()}
     drawn = [("Does a score of 0.2 mean one fraud in five?", evaluation_figures.reliability_diagram(bins))]
-    known = {
-        names[key]: pl.DataFrame(part["posterior"]["bins"])
-        for key, part in found.items()
-        if "posterior" in part
-    }
+    known = {names[key]: part["posterior"] for key, part in found.items() if "posterior" in part}
     if known:
-        drawn.append(("Score against the known risk", evaluation_figures.posterior_calibration(known)))
-    rows = [{"of": names[key], **part["summary"], **_prefixed(part)} for key, part in found.items()]
+        risks = {name: frame(part["bins"]) for name, part in known.items()}
+        drawn.append(("Score against the known risk", evaluation_figures.posterior_calibration(risks)))
+    error = {name: part["summary"]["mean_absolute_error"] for name, part in known.items()}
+    rows = [
+        {**part["summary"], "of": names[key], "error": error.get(names[key])} for key, part in found.items()
+    ]
     tables = [tabulate("Calibration", SUMMARY, rows, 1)]
     tables += [tabulate(f"Bins of the {names[key]}", BINS, part["bins"], 0) for key, part in found.items()]
     return Section("Do scores mean what they say?", drawn, tables)
 
 
-def _prefixed(part: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"posterior_{key}": value for key, value in part.get("posterior", {}).get("summary", {}).items()}
-
-
 def _grouped(content: Content) -> Iterator[Section]:
     found = content["groups"]
     if rows := found.get("segment"):
-        frame = _frame(rows)
+        table = frame(rows, "group")
         drawn = [
-            ("AUROC by marketplace", figures.segment_auc(_as_segments(frame))),
-            ("Frauds seen for each expected", evaluation_figures.group_calibration(frame)),
+            ("AUROC by marketplace", figures.segment_auc(table)),
+            ("Frauds seen for each expected", evaluation_figures.group_calibration(table)),
         ]
-        lead = "Good overall can hide a country where a model fails. Few frauds make wide intervals."
-        yield Section(
-            "By marketplace",
-            drawn,
-            [tabulate("", {"marketplace": ("group", "")} | GROUP, rows, 1)],
-            lead=lead,
-        )
+        found_by = tabulate("", {"marketplace": ("group", "")} | GROUP, rows, 1)
+        yield Section("By marketplace", drawn, [found_by], lead=FEW_FRAUDS)
     if rows := found.get("time"):
-        drawn = [("AUROC and orders stopped over time", evaluation_figures.slice_trend(_frame(rows)))]
-        yield Section("Over time", drawn, [tabulate("", {"from, to": ("group", "")} | GROUP, rows, 1)])
+        trend = evaluation_figures.slice_trend(frame(rows, "group"))
+        found_by = tabulate("", {"from, to": ("group", "")} | GROUP, rows, 1)
+        yield Section("Over time", [("AUROC and orders flagged over time", trend)], [found_by])
 
 
 def _moved(content: Content) -> Iterator[Section]:
     found = content["stability"]
-    frame = _table(found["features"])
-    drawn = [("Columns that moved most", evaluation_figures.drift_bars(frame))]
+    drawn = [("Columns that moved most", evaluation_figures.drift_bars(frame(found["features"])))]
     splits = [row for row in content["data"] if row["split"] != "val"]
     notes = ["Compared: " + " against ".join(f"{row['n']:,} {row['split']} rows" for row in splits)]
     if score := found.get("score"):
-        value = (
-            "" if score["value"] is None else f"{score['value']:.3f}, by chance up to {score['chance']:.3f}: "
-        )
-        notes.append(f"PSI of the score: {value}{score['verdict']}")
+        value = "{value:.3f}, by chance up to {null_level:.3f}: " if score["value"] is not None else ""
+        notes.append(f"PSI of the score: {value}{{verdict}}".format(**score))
     lead = "Train against test. A column that moved is a reason to look, not yet a fault of the model."
     yield Section("Has the population moved?", drawn, [tabulate("", DRIFT, found["features"])], notes, lead)
 
 
 def _failing(content: Content) -> Iterator[Section]:
-    found = content["failures"]
-    frame = _table([{**row, "trait": drawable(row["trait"])} for row in found["traits"]])
+    found = content["error_analysis"]
     counts = content["models"][0]["n"], content["models"][0]["n_positive"]
-    drawn = [("Over-represented among missed frauds", evaluation_figures.trait_forest(frame, counts))]
-    shown = [row for row in found["traits"] if row["missed_ratio"] or row["alarm_ratio"]]
+    forest = evaluation_figures.trait_forest(frame(found["traits"], "trait"), counts)
+    drawn = [("Over-represented among missed frauds", forest)]
+    shown = [row for row in found["traits"] if row["missed_ratio"] or row["alarms_ratio"]]
     tables = [tabulate("By trait, the strongest first", TRAITS, shown[:N_SHOWN], 1)]
-    for failure in ("missed fraud", "false alarm"):
-        rows = [row for row in found["shapes"] if row["failure"] == failure]
+    for error in ("missed fraud", "false alarm"):
+        rows = [row for row in found["shapes"] if row["error"] == error]
         if rows:
-            tables.append(tabulate(f"Commonest shapes: {failure}s", SHAPES, rows))
+            tables.append(tabulate(f"Commonest shapes: {error}s", SHAPES, rows))
     lead = (
-        "Frauds below the operating threshold, and good orders above it, by what their strings look like."
-        " No text is shown: A and a stand for letters, 9 for digits, a run for one; a shape is listed "
+        "Frauds below the operating threshold, and legitimate orders above it, by what their strings look "
+        "like. No text is shown: A and a stand for letters, 9 for digits, a run for one; a shape is listed "
         "when five orders have it. A ratio of 2: frauds with the trait are missed twice as often as those "
         "without it; traits overlap, so counts do not add up."
     )
@@ -356,25 +338,18 @@ def _failing(content: Content) -> Iterator[Section]:
 def _fair(content: Content) -> Iterator[Section]:
     drawn, tables, notes = [], [], []
     for part in content["fairness"]["by"]:
-        if len(part["groups"]) > 1:
-            frame, overall = (
-                _frame(part["groups"]),
-                {row["rate"]: row["overall"] for row in part["disparities"]},
-            )
-            stopped = evaluation_figures.group_rates(frame, "fpr", overall["false-positive rate"])
-            caught = evaluation_figures.group_rates(frame, "recall", overall["recall"])
-            drawn += [
-                (f"Good orders stopped, by {part['by']}", stopped),
-                (f"Frauds caught, by {part['by']}", caught),
-            ]
-            by_group = {part["by"]: ("group", "")} | GROUP
-            tables += [
-                tabulate(f"Rates by {part['by']}", by_group, part["groups"], 1),
-                tabulate(f"Disparities by {part['by']}", DISPARITIES, part["disparities"], 3),
-            ]
-            notes.append(part["conclusion"])
+        by, rows = part["by"], part["groups"]
+        if len(rows) < 2:
+            continue
+        table, overall = frame(rows, "group"), {row["rate"]: row["overall"] for row in part["disparities"]}
+        flagged = evaluation_figures.group_rates(table, "fpr", overall["false-positive rate"])
+        caught = evaluation_figures.group_rates(table, "recall", overall["recall"])
+        drawn += [(f"Legitimate orders flagged, by {by}", flagged), (f"Frauds caught, by {by}", caught)]
+        tables.append(tabulate(f"Rates by {by}", {by: ("group", "")} | GROUP, rows, 1))
+        tables.append(tabulate(f"Disparities by {by}", DISPARITIES, part["disparities"], 3))
+        notes.append(part["conclusion"])
     if guess := content["fairness"].get("guess"):
-        tables.append(_guesses(guess))
+        tables.append(tabulate("How good the guess is, where the truth is known", GUESSES, guess, 1))
     lead = (
         "Names carry origin, and a score that reads names can treat groups of people unlike. The script "
         "and the likely locale are guessed from the name; they are not anybody's origin."
@@ -382,15 +357,8 @@ def _fair(content: Content) -> Iterator[Section]:
     yield Section("Does it serve all alike?", drawn, tables, notes, lead)
 
 
-def _guesses(guess: list[dict[str, Any]]) -> Table:
-    columns = {"true locale group": ("truth", ""), "rows": ("n", ","), "guessed right": ("share_right", "%")}
-    columns["uncertain"] = ("share_uncertain", "%")
-    return tabulate("How good the guess is, where the truth is known", columns, guess, 1)
-
-
 def _attacked(content: Content) -> Iterator[Section]:
-    tables = {name: _table(rows) for name, rows in content["attacks"].items()}
-    named = {drawable(name): table for name, table in tables.items()}
+    named = {drawable(name): frame(rows) for name, rows in content["attacks"].items()}
     drawn = [
         ("What each attack costs", evaluation_figures.attack_losses(named)),
         ("By its strength", evaluation_figures.attack_curves(named)),
@@ -398,18 +366,16 @@ def _attacked(content: Content) -> Iterator[Section]:
     rows = [{"system": name, **row} for name, found in content["attacks"].items() for row in found]
     rows.sort(key=lambda row: (row["attack"], row["strength"]))
     lead = (
-        "Frauds alone are changed, as a fraudster would change his own order; good orders stay. Still "
+        "Frauds alone are changed, as a fraudster would change his own order; legitimate orders stay. Still "
         "caught: of the frauds above the threshold before, those that are still above it."
     )
     yield Section("Under attack", drawn, [tabulate("", ATTACKS, rows)], lead=lead)
 
 
 def _attainable(content: Content) -> Iterator[Section]:
-    rows = content["learning"]
-    frame = _table(rows)
-    oracle = next((row["auroc"] for row in content["models"] if row["name"] == "oracle"), None)
-    rows = [{**row, "attained": attained(row["auroc"], oracle)} for row in rows]
-    drawn = [("More rows", evaluation_figures.learning_curve(frame, oracle))]
+    oracle = oracle_auroc(content)
+    rows = [{**row, "attained": attained(row["auroc"], oracle)} for row in content["learning"]]
+    drawn = [("More rows", evaluation_figures.learning_curve(frame(rows), oracle))]
     lead = (
         "Trained anew on ever more of the training rows. On synthetic orders the oracle is the "
         "probability that labels were drawn with: no model can rank better."
@@ -417,20 +383,6 @@ def _attainable(content: Content) -> Iterator[Section]:
     yield Section("What more rows would win", drawn, [tabulate("", LEARNING, rows, 1)], lead=lead)
 
 
-def attained(auroc: float | None, oracle: float | None) -> float | None:
-    """The share of the oracle's lead over chance that an AUROC has."""
-    if auroc is None or oracle is None or oracle <= 0.5:
-        return None
-    return (auroc - 0.5) / (oracle - 0.5)
-
-
-def _table(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    return _table([{**row, "group": drawable(row["group"])} for row in rows])
-
-
-def _as_segments(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.rename({"group": "segment", "auroc_low": "low", "auroc_high": "high"})
+def oracle_auroc(content: Content) -> float | None:
+    """The AUROC that no model can pass, where it is known."""
+    return next((row["auroc"] for row in content["models"] if row["name"] == "oracle"), None)

@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
+from n3r.estimate import NOT_ENOUGH, bounded, checked
 from n3r.evaluation.drift import SHIFTED, SOME_SHIFT, psi
-from n3r.metrics import ALPHA, NOT_ENOUGH, checked
+from n3r.metrics import ALPHA
 from n3r.report.style import (
     BLUE,
     COLOURS,
@@ -45,7 +46,7 @@ def rank_agreement(
     names: tuple[str, str] = ("A", "B"),
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Where two scores put the same row, in percentiles of rank: good orders as density, frauds as marks.
+    """Where two scores put the same row, in percentiles of rank: legitimate rows as density, frauds as marks.
 
     At most 300 frauds are marked, evenly spaced by the first score.
     """
@@ -104,7 +105,7 @@ def attack_curves(tables: Mapping[str, pl.DataFrame], ax: "Axes | None" = None) 
     every = _attacked(tables)
     attacks = every["attack"].unique(maintain_order=True).to_list()
     n_rows = max(1, -(-len(attacks) // 3))
-    known = every.drop_nulls("low")
+    known = every.drop_nulls("auroc_low")
     with canvas(ax, 1.3 + 1.05 * n_rows) as ax:
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)
@@ -117,7 +118,7 @@ def attack_curves(tables: Mapping[str, pl.DataFrame], ax: "Axes | None" = None) 
             panel.set_title(attack, loc="left", fontsize=8, pad=3)
             panel.set(xlim=(-0.04, 1.04), xticks=[0, 0.5, 1], xticklabels=["0", ".5", "1"])
             if known.height:
-                panel.set_ylim(known["low"].min() - 0.01, known["high"].max() + 0.01)
+                panel.set_ylim(known["auroc_low"].min() - 0.01, known["auroc_high"].max() + 0.01)
             panel.tick_params(labelsize=7.5, labelleft=column == 0, labelbottom=i + 3 >= len(attacks))
             _draw_attack(panel, every.filter(attack=attack), list(tables))
         handles = [draw_curve(ax, i, None, system) for i, system in enumerate(tables)]
@@ -127,7 +128,7 @@ def attack_curves(tables: Mapping[str, pl.DataFrame], ax: "Axes | None" = None) 
 
 def _draw_attack(panel: "Axes", table: pl.DataFrame, systems: Sequence[str]) -> None:
     """The curve of each system in one panel, or in words that there is none."""
-    known = table.drop_nulls("low")
+    known = table.drop_nulls("auroc_low")
     for i, system in enumerate(systems):
         own = known.filter(system=system).sort("strength")
         if own.is_empty():
@@ -135,9 +136,8 @@ def _draw_attack(panel: "Axes", table: pl.DataFrame, systems: Sequence[str]) -> 
         clean = own["auroc"][0] - own["difference"][0]
         x, y = (np.concatenate([[start], own[name]]) for start, name in ((0, "strength"), (clean, "auroc")))
         draw_curve(panel, i, (x, y), system)
-        panel.fill_between(
-            own["strength"], own["low"], own["high"], color=COLOURS[i % len(COLOURS)], alpha=0.15, lw=0
-        )
+        band = {"color": COLOURS[i % len(COLOURS)], "alpha": 0.15, "lw": 0}
+        panel.fill_between(own["strength"], own["auroc_low"], own["auroc_high"], **band)
     if known.is_empty():
         place = {"transform": panel.transAxes, "ha": "center", "va": "center", "fontsize": 7.5}
         panel.text(0.5, 0.5, NOT_ENOUGH, color=GREY, **place)
@@ -145,8 +145,7 @@ def _draw_attack(panel: "Axes", table: pl.DataFrame, systems: Sequence[str]) -> 
 
 def _attacked(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """The curves of all systems in one table, with the column `system`."""
-    needed = ("attack", "strength", "n", "n_positive", "auroc", "low", "high")
-    needed += ("difference", "difference_low", "difference_high")
+    needed = ("attack", "strength", "n", "n_positive", *bounded("auroc"), *bounded("difference"))
     if not tables:
         raise ValueError("no system's curve was given")
     for table in tables.values():
@@ -160,18 +159,18 @@ def _largest(table: pl.DataFrame) -> tuple[int, int]:
 
 
 def ablation_forest(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
-    """Forest plot of `ablation.table`: what each departure from the legacy adds to its AUC and its speed.
+    """Forest plot of `ablation.table`: what each deviation from the legacy adds to its AUC and its speed.
 
     Triangles mark differences whose 95 % interval leaves zero out.
     """
-    require_columns(table, "departure", "n_seeds", "n", "n_positive", "auc", "difference", "low", "high")
-    base, rest = (table.filter(pl.col("departure").eq("none") == is_base) for is_base in (True, False))
+    require_columns(table, "deviation", "n_seeds", "n", "n_positive", "auc", *bounded("difference"))
+    base, rest = (table.filter(pl.col("deviation").eq("none") == is_base) for is_base in (True, False))
     counts = (table["n"].max() or 0, table["n_positive"].max() or 0)
     with canvas(ax, forest_height(rest)) as ax:
         ax.axvline(0, color=GREY, lw=0.8)
-        rows = forest_rows(ax, rest, "departure", "Departures", counts)
+        rows = forest_rows(ax, rest, "deviation", "Deviations", counts)
         for at, row in enumerate(rows):
-            low, high = row["low"], row["high"]
+            low, high = row["difference_low"], row["difference_high"]
             known = low is not None
             colour, marker = (
                 (GREEN, "^") if known and low > 0 else (RED, "v") if known and high < 0 else (GREY, "s")
@@ -192,18 +191,18 @@ def learning_curve(table: pl.DataFrame, oracle: float | None = None, ax: "Axes |
 
     Columns: model and those of `learning.learning_curve`.
     """
-    require_columns(table, "model", "n_rows", "auroc", "low", "high", "n", "n_positive")
+    require_columns(table, "model", "n_rows", *bounded("auroc"), "n", "n_positive")
     with canvas(ax) as ax:
         if oracle is not None:
             ax.axhline(oracle, color=GREY, lw=0.8, ls=":")
             place = {"transform": ax.get_yaxis_transform(), "va": "bottom", "fontsize": 8}
             ax.text(0.01, oracle, f"oracle {oracle:.3f}", color=GREY, **place)
         for i, ((model,), rows) in enumerate(table.group_by("model", maintain_order=True)):
-            known = rows.drop_nulls("low").sort("n_rows")
+            known = rows.drop_nulls("auroc_low").sort("n_rows")
             line = draw_curve(ax, i, (known["n_rows"], known["auroc"]), model)
             line.set_marker(_MARKERS[i % len(_MARKERS)])
             band = {"color": COLOURS[i % len(COLOURS)], "alpha": 0.12, "lw": 0}
-            ax.fill_between(known["n_rows"], known["low"], known["high"], **band)
+            ax.fill_between(known["n_rows"], known["auroc_low"], known["auroc_high"], **band)
         ax.set(xlabel="training rows", ylabel="test AUC", xscale="log")
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
         legend_below(ax)
@@ -214,7 +213,7 @@ def learning_curve(table: pl.DataFrame, oracle: float | None = None, ax: "Axes |
 # what `groups.by_group` calls a rate -> its name, what it is a share of, colour and marker
 GROUP_RATES = {
     "recall": ("recall", "frauds", BLUE, "o"),
-    "fpr": ("false-positive rate", "good orders", RED, "D"),
+    "fpr": ("false-positive rate", "legitimate orders", RED, "D"),
     "alert_rate": ("alert rate", "orders", GREEN, "s"),
 }
 
@@ -227,7 +226,7 @@ def group_rates(
     `rate` is "recall", "fpr" or "alert_rate"; the line is `overall`, the rate of all rows.
     """
     name, of, colour, marker = GROUP_RATES[rate]
-    require_columns(table, "group", "n", "n_positive", rate, f"{rate}_low", f"{rate}_high")
+    require_columns(table, "group", "n", "n_positive", *bounded(rate))
     n = {"recall": pl.col("n_positive"), "fpr": pl.col("n") - pl.col("n_positive"), "alert_rate": pl.col("n")}
     with canvas(ax, forest_height(table)) as ax:
         counts = table["n"].sum(), table["n_positive"].sum()
@@ -236,7 +235,7 @@ def group_rates(
         if overall is not None:
             ax.axvline(overall, color=GREY, lw=0.8, ls=":")
         for at, row in enumerate(rows):
-            draw_interval(ax, at, row[rate], row[f"{rate}_low"], row[f"{rate}_high"], colour, marker)
+            draw_interval(ax, at, *(row[name] for name in bounded(rate)), colour, marker)
         draw_column(ax, 36, "rate", ["" if r[rate] is None else f"{r[rate]:.1%}" for r in rows])
         draw_column(ax, 96, of, [f"{r['n_shown']:,}" for r in rows])
         line = "" if overall is None else f"\nline: all rows, {overall:.1%}"
@@ -335,21 +334,21 @@ def gain(
     tops: Mapping[str, pl.DataFrame] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Share of frauds caught over share of orders stopped, of `{name: gain_points}`.
+    """Share of frauds caught over share of orders flagged, of `{name: gain_points}`.
 
     `tops`, `{name: top_shares}`, marks the captures; the legend gives that of the largest share. The diagonal
-    is what stopping at random catches.
+    is what flagging at random catches.
     """
     tops = tops or {}
     with canvas(ax) as ax:
         ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
         drawn = []
         for i, (name, table) in enumerate(curves.items()):
-            require_columns(table, "stopped", "caught", "n", "n_positive")
-            points = (table["stopped"].to_numpy(), table["caught"].to_numpy())
+            require_columns(table, "flagged", "caught", "n", "n_positive")
+            points = (table["flagged"].to_numpy(), table["caught"].to_numpy())
             marks = _mark_captures(ax, i, tops[name]) if name in tops else ""
             drawn.append(draw_curve(ax, i, points, name + (marks if len(table) else f": {NOT_ENOUGH}")))
-        ax.set(xlabel="share of orders stopped", ylabel="share of frauds caught")
+        ax.set(xlabel="share of orders flagged", ylabel="share of frauds caught")
         ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         ax.legend(handles=drawn, loc="lower right")
         heading(ax, "Gain", *(_sizes(curves) or _sizes(tops)))
@@ -362,18 +361,18 @@ def cost_curve(
     chosen: Mapping[str, float | None] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Cost per 1,000 orders over the share stopped, of `cost_points`; a dotted line is stopping none.
+    """Cost per 1,000 orders over the share flagged, of `cost_points`; a dotted line is flagging none.
 
     `cheapest` is marked, and so is `chosen`, the row (`at_threshold`) of a threshold chosen on other rows.
     Costs far above that of stopping none are cut off.
     """
-    require_columns(curve, "stopped", "cost_per_1000")
+    require_columns(curve, "flagged", "cost_per_1000")
     with canvas(ax) as ax:
         if curve.is_empty():
             _say_not_enough(ax)
         else:
             _draw_costs(ax, curve, {"cheapest": cheapest, "chosen on validation": chosen})
-        ax.set(xlabel="share of orders stopped", ylabel="cost per 1,000 orders")
+        ax.set(xlabel="share of orders flagged", ylabel="cost per 1,000 orders")
         heading(ax, "Cost of a threshold", (cheapest["n"], cheapest["n_positive"]))
     return ax
 
@@ -402,7 +401,7 @@ def posterior_calibration(tables: Mapping[str, pl.DataFrame], ax: "Axes | None" 
 
 def _draw_at_shares(ax: "Axes", tables: Mapping[str, pl.DataFrame], x: str, value: str) -> None:
     """A line with intervals for each table, each a little to the right of the one before."""
-    bounds = [f"{value}_low", f"{value}_high"]
+    bounds = list(bounded(value)[1:])
     for table in tables.values():
         require_columns(table, x, value, *bounds, "n", "n_positive")
     if all(table[value].is_null().all() for table in tables.values()):
@@ -420,7 +419,7 @@ def _draw_at_shares(ax: "Axes", tables: Mapping[str, pl.DataFrame], x: str, valu
 
 def _draw_calibration(ax: "Axes", tables: Mapping[str, pl.DataFrame], value: str) -> None:
     """Values over mean scores on two equal logarithmic axes."""
-    columns = ("mean_score", value, "low", "high")
+    columns = ("mean_score", *bounded(value))
     for table in tables.values():
         require_columns(table, *columns, "n")
     figures = [table.select(columns).to_numpy() for table in tables.values()]
@@ -466,16 +465,16 @@ def _draw_costs(
     ax: "Axes", curve: pl.DataFrame, marked: Mapping[str, Mapping[str, float | None] | None]
 ) -> None:
     none = top = curve["cost_per_1000"][0]
-    some = curve.filter(pl.col("stopped") >= 1e-4)
-    draw_curve(ax, 0, (some["stopped"].to_numpy(), some["cost_per_1000"].to_numpy()), "_")
+    some = curve.filter(pl.col("flagged") >= 1e-4)
+    draw_curve(ax, 0, (some["flagged"].to_numpy(), some["cost_per_1000"].to_numpy()), "_")
     ax.axhline(none, color=GREY, lw=0.8, ls=":")
     place = {"transform": ax.get_yaxis_transform(), "va": "bottom", "fontsize": 8}
-    ax.text(0.02, none, f"stop none: {none:,.0f}", color=GREY, **place)
-    left = some["stopped"].min()
+    ax.text(0.02, none, f"flag none: {none:,.0f}", color=GREY, **place)
+    left = some["flagged"].min()
     for (name, row), colour, marker in zip(marked.items(), (RED, GREEN), ("D", "s"), strict=True):
         if row is None or row["cost_per_1000"] is None:
             continue
-        cost, at = row["cost_per_1000"], max(row["stopped"], left)  # stopping none is off a logarithmic axis
+        cost, at = row["cost_per_1000"], max(row["flagged"], left)  # flagging none is off a logarithmic axis
         top = max(top, cost)
         hollow = {"color": colour, "marker": marker, "ms": 7, "mfc": "none", "mew": 1.8, "ls": "none"}
         ax.plot(at, cost, label=f"{name}: {cost:,.0f}", **hollow)
@@ -513,13 +512,13 @@ SHIFTS = {"stable": (BLUE, None), "some shift": (ORANGE, "////"), "shifted": (RE
 
 
 def drift_bars(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
-    """Bars of `stability.drift`, largest on top, each with a tick at its chance level; at most 15 columns.
+    """Bars of `drift.drift`, largest on top, each with a tick at its null level; at most 15 columns.
 
     Dotted lines are the conventional limits. A bar past 0.5 is cut off there and ends in an arrow.
     """
-    require_columns(table, "column", "psi", "chance", "verdict")
+    require_columns(table, "column", "psi", "null_level", "verdict")
     rows = table.head(15).to_dicts()
-    known = [value for row in rows for value in (row["psi"], row["chance"]) if value is not None]
+    known = [value for row in rows for value in (row["psi"], row["null_level"]) if value is not None]
     end = min(max([0.12, *(1.08 * value for value in known)]), 2 * SHIFTED)
     with canvas(ax, 1.5 + 0.25 * max(2, len(rows))) as ax:
         for limit in (SOME_SHIFT, SHIFTED):
@@ -534,7 +533,7 @@ def drift_bars(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
         ax.grid(axis="y", visible=False)
         ax.xaxis.get_major_locator().set_params(nbins=5)
         draw_column(ax, 34, "PSI", ["" if r["psi"] is None else f"{r['psi']:.3f}" for r in rows])
-        ax.set(xlabel="population stability index; tick: chance level")
+        ax.set(xlabel="population stability index; tick: null level")
         legend_below(ax)
         of_all = "" if len(rows) == len(table) else f", largest 15 of {len(table)}"
         heading(ax, f"Shift of columns{of_all}", above=13)
@@ -548,7 +547,7 @@ def _draw_shift(ax: "Axes", at: int, row: Mapping[str, object], end: float) -> N
         return
     colour, hatch = SHIFTS[row["verdict"]]
     ax.barh(at, row["psi"], color=colour, hatch=hatch, ec="white", lw=0, height=0.62)
-    ax.plot([row["chance"]] * 2, [at - 0.42, at + 0.42], color=INK, lw=1.8, solid_capstyle="butt")
+    ax.plot([row["null_level"]] * 2, [at - 0.42, at + 0.42], color=INK, lw=1.8, solid_capstyle="butt")
     if row["psi"] > end:
         ax.plot([end], [at], color=colour, marker=">", ms=9, clip_on=False)
 
@@ -578,18 +577,22 @@ RATIO_TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 
 
 def trait_forest(table: pl.DataFrame, counts: tuple[int, int], ax: "Axes | None" = None) -> "Axes":
-    """Forest plot of `failures.mis_ranked`: how often frauds with a trait are missed, against those without.
+    """Forest plot of `errors.mis_ranked`: how often frauds with a trait are missed, against those without.
 
     The 15 traits with the highest lower ends; `counts` are rows and frauds of the data. A diamond is
     significant after Holm's correction, an arrow is an interval that leaves the frame.
     """
-    needed = ("ratio", "low", "high", "p_holm")
-    require_columns(table, "trait", "n_positive", "missed", *(f"missed_{name}" for name in needed))
+    ends = bounded("missed_ratio")
+    require_columns(table, "trait", "n_positive", "n_missed", *ends, "missed_p_holm")
     known = table.drop_nulls("missed_ratio")
-    rows = known.sort("missed_low", "missed_ratio", descending=True, maintain_order=True).head(15).to_dicts()
+    rows = (
+        known.sort("missed_ratio_low", "missed_ratio", descending=True, maintain_order=True)
+        .head(15)
+        .to_dicts()
+    )
     with canvas(ax, 1.25 + 0.36 * max(2, len(rows))) as ax:
         ax.axvline(1, color=GREY, lw=0.8, ls=":")
-        values = [row[f"missed_{name}"] for row in rows for name in needed[:3]]
+        values = [row[name] for row in rows for name in ends]
         values = [value for value in values if value]  # neither zero nor without an end
         low, high = max(0.03, 0.8 * min([0.8, *values])), min(40, 1.25 * max([1.6, *values]))
         ax.set(xscale="log", xlim=(low, high), yticks=[], ylim=(max(len(rows), 1) - 0.3, -0.9))
@@ -601,7 +604,7 @@ def trait_forest(table: pl.DataFrame, counts: tuple[int, int], ax: "Axes | None"
         if not rows:
             draw_interval(ax, 0, None, None, None, GREY, "o")
         draw_column(ax, 30, "ratio", [f"{row['missed_ratio']:.2f}" for row in rows])
-        draw_column(ax, 88, "missed", [f"{row['missed']:,} of {row['n_positive']:,}" for row in rows])
+        draw_column(ax, 88, "missed", [f"{row['n_missed']:,} of {row['n_positive']:,}" for row in rows])
         ax.set(xlabel="rate of missed frauds with / without the trait\n95 % interval; diamond: significant")
         of_all = "" if len(rows) == len(known) else f", top 15 of {len(known)}"
         heading(ax, f"Traits of missed frauds{of_all}", counts, above=13)
@@ -611,7 +614,7 @@ def trait_forest(table: pl.DataFrame, counts: tuple[int, int], ax: "Axes | None"
 def _draw_trait(ax: "Axes", at: int, row: Mapping[str, object], ends: tuple[float, float]) -> None:
     """One trait: its sentence, and under it the ratio and the interval as far as the frame goes."""
     colour, marker = (RED, "D") if row["missed_p_holm"] < ALPHA else (GREY, "o")
-    figures = [row[f"missed_{name}"] for name in ("ratio", "low", "high")]
+    figures = [row[name] for name in bounded("missed_ratio")]
     ratio, low, high = np.clip([np.inf if value is None else value for value in figures], *ends).tolist()
     draw_interval(ax, at, ratio, low, high, colour, marker)
     for end, arrow in ((low, "<"), (high, ">")):

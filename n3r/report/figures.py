@@ -30,6 +30,7 @@ from n3r.report.style import (
     draw_column,
     draw_curve,
     draw_interval,
+    drawable,
     dress,
     forest_height,
     forest_rows,
@@ -43,6 +44,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
+CAPTIONS = {
+    "roc": "Frauds caught for legitimate orders flagged",
+    "precision_recall": "How many of the flagged orders are fraud",
+}
+
+
+def ranking(curves: Curves) -> dict[str, "Axes"]:
+    """What CAPTIONS names, of systems of any name; of none it is empty."""
+    named = {drawable(name): pair for name, pair in curves.items()}
+    return {"roc": roc(named), "precision_recall": precision_recall(named)} if named else {}
 
 
 def roc(curves: Curves, ax: "Axes | None" = None) -> "Axes":
@@ -82,13 +93,13 @@ def precision_recall(curves: Curves, ax: "Axes | None" = None) -> "Axes":
 
 def segment_auc(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
     """Forest plot of `metrics.by_segment`: AUC and its 95 % interval, largest segment on top."""
-    require_columns(table, "segment", "n", "n_positive", "auroc", "low", "high")
+    require_columns(table, "group", "n", "n_positive", *metrics.bounded("auroc"))
     with canvas(ax, forest_height(table)) as ax:
         ax.axvline(0.5, color=GREY, lw=0.8, ls=":")
         counts = table["n"].sum(), table["n_positive"].sum()
-        rows = forest_rows(ax, table, "segment", "AUC by segment", counts)
+        rows = forest_rows(ax, table, "group", "AUC by segment", counts)
         for at, row in enumerate(rows):
-            draw_interval(ax, at, row["auroc"], row["low"], row["high"], BLUE, "o")
+            draw_interval(ax, at, *(row[name] for name in metrics.bounded("auroc")), BLUE, "o")
         draw_column(ax, 34, "AUC", ["" if r["auroc"] is None else f"{r['auroc']:.3f}" for r in rows])
         draw_column(ax, 72, "n", [f"{r['n']:,}" for r in rows])
         draw_column(ax, 112, "positive", [f"{r['n_positive'] / r['n']:.1%}" for r in rows])
@@ -99,14 +110,14 @@ def segment_auc(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
 def model_auc(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
     """Forest plot of models scored on the same rows: AUC and its 95 % interval, in the table's order.
 
-    Columns: model, auroc, low, high and, the same in each row, n and n_positive.
+    Columns: model, auroc with _low and _high and, the same in each row, n and n_positive.
     """
-    require_columns(table, "model", "auroc", "low", "high", "n", "n_positive")
+    require_columns(table, "model", *metrics.bounded("auroc"), "n", "n_positive")
     with canvas(ax, forest_height(table)) as ax:
         ax.axvline(0.5, color=GREY, lw=0.8, ls=":")
         rows = forest_rows(ax, table, "model", "AUC by model", (table["n"][0], table["n_positive"][0]))
         for at, row in enumerate(rows):
-            draw_interval(ax, at, row["auroc"], row["low"], row["high"], BLUE, "o")
+            draw_interval(ax, at, *(row[name] for name in metrics.bounded("auroc")), BLUE, "o")
         draw_column(ax, 34, "AUC", ["" if r["auroc"] is None else f"{r['auroc']:.3f}" for r in rows])
         ax.set(xlabel="AUC, 95 % interval")
     return ax
@@ -172,15 +183,15 @@ def paired_difference(
     names: tuple[str, str] = ("A", "B"),
 ) -> "Axes":
     """Forest plot of `metrics.paired_by_segment`: AUC of A less AUC of B beside the ±margin band."""
-    require_columns(table, "segment", "n", "n_positive", "difference", "low", "high", "verdict")
+    require_columns(table, "group", "n", "n_positive", *metrics.bounded("difference"), "verdict")
     with canvas(ax, forest_height(table)) as ax:
         ax.axvspan(-margin, margin, color=BAND, lw=0)
         ax.axvline(0, color=GREY, lw=0.8)
         counts = table["n"].sum(), table["n_positive"].sum()
-        rows = forest_rows(ax, table, "segment", "Paired difference", counts)
+        rows = forest_rows(ax, table, "group", "Paired difference", counts)
         for at, row in enumerate(rows):
             colour, marker = VERDICTS.get(row["verdict"], (GREY, "s"))
-            draw_interval(ax, at, row["difference"], row["low"], row["high"], colour, marker)
+            draw_interval(ax, at, *(row[name] for name in metrics.bounded("difference")), colour, marker)
         values = ["" if r["difference"] is None else f"{r['difference']:+.3f}" for r in rows]
         draw_column(ax, 40, "difference", values)
         draw_column(ax, 98, "verdict", [r["verdict"] if r["verdict"] in VERDICTS else "" for r in rows])

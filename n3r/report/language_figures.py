@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from n3r.metrics import checked
+from n3r.estimate import checked
 from n3r.report.style import BLUE, HEIGHT, RED, canvas, class_counts, heading, legend_below
 
 if TYPE_CHECKING:

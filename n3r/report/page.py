@@ -15,9 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from n3r.files.atomic import write_texts
+from n3r.files.atomic import write_together
 from n3r.files.json_io import plain
 from n3r.report import style
 
@@ -49,17 +50,21 @@ class Section(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A report: a name, its answer in one sentence, a few large figures (figure, what it is), the parts."""
+    """A report: a name, its answer in one sentence, a few large figures (figure, what it is), the parts.
+
+    `pictures` are files of their own beside the page, by what their names end in.
+    """
 
     name: str
     headline: str
     tiles: list[tuple[str, str]]
     sections: list[Section]
     glossary: Mapping[str, str]
+    pictures: "Mapping[str, Axes]" = MappingProxyType({})
 
 
 def write_page(page: Page, content: dict[str, Any], folder: Path, stem: str) -> Path:
-    """Write <stem>.html, .md and .json into a folder; return the page's path.
+    """Write <stem>.html, .md, .json and each picture's .svg and .png into a folder; return the page's path.
 
     Raises ValueError naming the folder when it cannot be written; then it is left as it was.
     """
@@ -67,8 +72,11 @@ def write_page(page: Page, content: dict[str, Any], folder: Path, stem: str) -> 
         f"{stem}.json": json.dumps(plain(content, sort_keys=True), ensure_ascii=False, indent=1) + "\n",
         f"{stem}.md": _markdown(page),
         f"{stem}.html": _html(page),
+        **{f"{stem}_{name}.svg": style.to_svg(axes.figure) for name, axes in page.pictures.items()},
     }
-    write_texts(folder, texts, "replace")
+    files = {name: text.encode("utf-8", "replace") for name, text in texts.items()}
+    files |= {f"{stem}_{name}.png": style.to_png(axes.figure) for name, axes in page.pictures.items()}
+    write_together(folder, files)
     return Path(folder) / f"{stem}.html"
 
 
@@ -99,11 +107,6 @@ def show(value: Any, spec: str = "") -> str:
     if spec == "p":
         return "< 0.001" if value < 0.001 else f"{value:.3f}"
     return f"{100 * value:.1f} %" if spec == "%" else format(value, spec)
-
-
-def drawable(name: str) -> str:
-    """A name from outside for a plot: matplotlib reads $...$ as a formula."""
-    return name.replace("$", r"\$")
 
 
 def _markdown(page: Page) -> str:

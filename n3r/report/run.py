@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from numpy.typing import ArrayLike
 
+from n3r.estimate import NOT_ENOUGH, bounded
 from n3r.files.json_io import plain
-from n3r.metrics import NOT_ENOUGH
 from n3r.report import evaluation_figures, figures
 from n3r.report.comparison import comparison_sections, verdict
-from n3r.report.page import Page, Section, Table, cell, drawable, glossary, show, tabulate, write_page
+from n3r.report.page import Page, Section, Table, cell, glossary, show, tabulate, write_page
+from n3r.report.parts import COUNTS, FEW_FRAUDS, Scores, attained, curves, frame, interval
 
-Curves = Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]
+Curves = Mapping[str, Scores]
 
-AUROC = ("auroc auroc_low auroc_high", ".3f")
+AUROC = interval("auroc", ".3f")
 SYSTEM = {"model": ("name", ""), "system": ("system", "")}
 METRICS = {
     "AUROC [95 %]": AUROC,
@@ -36,22 +36,20 @@ METRICS = {
     "rows": ("n", ","),
     "fraud": ("base_rate", "%"),
 }
-MARKETPLACE = {"marketplace": ("segment", "")}
-COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
+MARKETPLACE = {"marketplace": ("group", "")}
 SCORED = (
     "Scored on test orders that no model has seen. Precision, recall, F1 and accuracy count a score of 0.5 "
     "or more as fraud, which rare fraud seldom reaches: the recalls at 1 % and 5 % false positives (FPR) say "
     "more."
 )
 CHOSEN = "The rows on which the best epoch was chosen; a model should do about as well on test."
-FEW_FRAUDS = "Good overall can hide a country where a model fails. Few frauds make wide intervals."
 FUNCTION = (
-    "The weights that the legacy learned give the legacy's probabilities in n3r's model when all departures "
+    "The weights that the legacy learned give the legacy's probabilities in n3r's model when all deviations "
     "are off. With one on, what is larger than rounding is its doing, on the rows it concerns."
 )
 ALONE = (
-    "n3r trained with all departures off, as the legacy trains; then with each on alone, and with all. An "
-    "interval that holds 0 shows no effect on these rows; the departure may be for others, or for speed."
+    "n3r trained with all deviations off, as the legacy trains; then with each on alone, and with all. An "
+    "interval that holds 0 shows no effect on these rows; the deviation may be for others, or for speed."
 )
 UNMEASURED = "n/a: not on the way from a prepared row to a score, or not among those that were tried alone."
 REPEATABLE = "What it takes to get the same figures again."
@@ -60,16 +58,17 @@ WORDS += ("Recall", "F1", "Accuracy", "Log loss", "Brier", "Share of the attaina
 WORDS += ("Spearman's rank correlation", "Flip", "McNemar", "n/a")
 
 
-def write_report(content: dict[str, Any], curves: Curves, folder: Path) -> Path:
-    """Write report.html, report.md and report.json into a folder; return the page's path.
+def write_report(content: dict[str, Any], scores: Curves, folder: Path) -> Path:
+    """Write report.html, .md, .json and the test rows' curves into a folder; return the page's path.
 
-    content: JSON types. curves: {"val" | "test": {model: (labels, probabilities)}}.
+    content: JSON types. scores: {"val" | "test": {model: (labels, probabilities)}}.
     Raises ValueError naming the folder when it cannot be written; then it is left as it was.
     """
     content = plain(content, sort_keys=True)
     name = f"{content['name']}: risk of a first order being fraud"
     models = content.get("models") or []
-    page = Page(name, headline(content), _tiles(models), list(_sections(content, curves)), glossary(*WORDS))
+    sections, pictures = list(_sections(content, scores)), figures.ranking(scores.get("test") or {})
+    page = Page(name, headline(content), _tiles(models), sections, glossary(*WORDS), pictures)
     return write_page(page, content, folder, "report")
 
 
@@ -80,7 +79,7 @@ def _tiles(models: list[dict]) -> list[tuple[str, str]]:
     test, attained = best["test"], _attained(models)
     tiles = [
         (show(test["auroc"], ".3f"), "test AUROC of the best model"),
-        (show(test["recall_at_fpr_1"], "%"), "of frauds caught when 1 in 100 good orders is stopped"),
+        (show(test["recall_at_fpr_1"], "%"), "of frauds caught when 1 in 100 legitimate orders is flagged"),
         (attained, "of what any model could gain over chance"),
         (show(test["n"], ","), f"test orders, {show(test['base_rate'], '%')} of them fraud"),
     ]
@@ -96,31 +95,28 @@ def summary(models: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [dict(zip(table.head, row, strict=True)) for row in table.rows]
 
 
-def _sections(content: dict[str, Any], curves: Curves) -> Iterator[Section]:
+def _sections(content: dict[str, Any], scores: Curves) -> Iterator[Section]:
     models, parity = content.get("models") or [], content.get("parity") or {}
-    yield _ranking("How well fraud is ranked", SCORED, "test", models, curves)
+    yield _ranking("How well fraud is ranked", SCORED, "test", models, scores)
     if with_segments := [model for model in models if model.get("segments")]:
         yield _marketplaces(with_segments)
     yield from _parity(parity)
     if trained := [model for model in models if model["system"] in ("n3r", "legacy")]:
         yield _training(trained)
     if any(model.get("val") for model in models):
-        yield _ranking("The same on validation", CHOSEN, "val", models, curves)
+        yield _ranking("The same on validation", CHOSEN, "val", models, scores)
     if content.get("tokenizer"):
         yield _tokenizer(content["tokenizer"])
     yield _data(content["data"], content.get("preparation") or {})
-    if found := content.get("departures"):
-        yield _departures(found, parity.get("ablation") or {})
+    if found := content.get("deviations"):
+        yield _deviations(found, parity.get("ablation") or {})
     if rows := list(_leaves(content.get("provenance") or {})):
         yield Section("Provenance", [], [Table("", ("", "value"), rows)], lead=REPEATABLE)
 
 
-def _ranking(title: str, lead: str, split: str, models: list[dict], curves: Curves) -> Section:
-    drawn, scored = [], curves.get(split) or {}
-    if scored:
-        named = {drawable(name): pair for name, pair in scored.items()}
-        drawn.append(("Frauds caught for good orders stopped", figures.roc(named)))
-        drawn.append(("How many of the stopped orders are fraud", figures.precision_recall(named)))
+def _ranking(title: str, lead: str, split: str, models: list[dict], scores: Curves) -> Section:
+    scored = scores.get(split) or {}
+    drawn = curves(scored)
     best = _best(models, split)
     if best and best["name"] in scored:
         drawn.append((f"Scores of {best['name']}", figures.score_distribution(*scored[best["name"]])))
@@ -130,33 +126,33 @@ def _ranking(title: str, lead: str, split: str, models: list[dict], curves: Curv
 
 
 def _marketplaces(models: list[dict]) -> Section:
-    drawn = [(model["name"], figures.segment_auc(_frame(model["segments"]))) for model in models]
-    aurocs = {model["name"]: (f"auroc{i} low{i} high{i}", ".3f") for i, model in enumerate(models)}
+    drawn = [(model["name"], figures.segment_auc(frame(model["segments"], "group"))) for model in models]
+    aurocs = {m["name"]: interval(f"auroc{i}", ".3f") for i, m in enumerate(models)}
     rows: dict[str, dict] = {}
     for i, model in enumerate(models):
         for row in model["segments"]:
-            own = {f"{key}{i}": row[key] for key in ("auroc", "low", "high")}
-            rows[row["segment"]] = row | rows.get(row["segment"], {}) | own
+            own = zip(bounded(f"auroc{i}"), (row[key] for key in bounded("auroc")), strict=True)
+            rows[row["group"]] = row | rows.get(row["group"], {}) | dict(own)
     title = "AUROC [95 %] by marketplace, test rows"
     found = tabulate(title, MARKETPLACE | COUNTS | aurocs, rows.values(), 1)
     return Section("By marketplace", drawn, [found], lead=FEW_FRAUDS)
 
 
 def _parity(parity: dict[str, Any]) -> Iterator[Section]:
-    """The three levels: the same function, as good when trained, each departure alone."""
+    """The three levels: the same function, as good when trained, each deviation alone."""
     if parity.get("function"):
         yield _same_function(parity["function"])
     if parity.get("comparisons"):
         yield from comparison_sections(parity["comparisons"])
     if parity.get("ablation"):
-        yield _each_departure(parity["ablation"])
+        yield _each_deviation(parity["ablation"])
 
 
 def _same_function(function: dict[str, list[dict]]) -> Section:
     rows = [{"model": model, **row} for model, found in function.items() for row in found]
     columns = {
         "model": ("model", ""),
-        "departures that are on": ("departure", ""),
+        "deviations that are on": ("deviation", ""),
         "largest difference": ("largest", ".1e"),
         "mean": ("mean", ".1e"),
         "rows that moved": ("n_moved", ","),
@@ -167,30 +163,29 @@ def _same_function(function: dict[str, list[dict]]) -> Section:
     return Section("The same function?", [], [found], lead=FUNCTION)
 
 
-def _each_departure(ablation: dict[str, list[dict]]) -> Section:
+def _each_deviation(ablation: dict[str, list[dict]]) -> Section:
     columns = {
-        "departure": ("departure", ""),
+        "deviation": ("deviation", ""),
         "what it does": ("what", ""),
         "AUROC": ("auc", ".3f"),
-        "difference to all off [95 %]": ("difference low high", "+.4f"),
+        "difference to all off [95 %]": interval("difference", "+.4f"),
         "orders/s": ("orders_per_second", ",.0f"),
         "times as fast": ("speed_ratio", ".2f"),
         "seeds": ("n_seeds", ""),
     }
     drawn, tables = [], []
     for model, rows in ablation.items():
-        frame = pl.DataFrame(rows, infer_schema_length=None)
-        drawn.append((model, evaluation_figures.ablation_forest(frame)))
+        drawn.append((model, evaluation_figures.ablation_forest(frame(rows))))
         tables.append(tabulate(model, columns, rows))
-    return Section("What does each departure do?", drawn, tables, lead=ALONE)
+    return Section("What does each deviation do?", drawn, tables, lead=ALONE)
 
 
-def _departures(found: list[dict], ablation: dict[str, list[dict]]) -> Section:
+def _deviations(found: list[dict], ablation: dict[str, list[dict]]) -> Section:
     columns = {"file": ("where", ""), "what is done otherwise, and why": ("what", "")}
     for model in ablation:
-        columns[f"AUROC, {model} [95 %]"] = (f"{model}_difference {model}_low {model}_high", "+.4f")
+        columns[f"AUROC, {model} [95 %]"] = interval(f"{model}_difference", "+.4f")
     notes = [UNMEASURED] if ablation else []
-    return Section("Departures from the legacy", [], [tabulate("", columns, found)], notes)
+    return Section("Deviations from the legacy", [], [tabulate("", columns, found)], notes)
 
 
 def _training(models: list[dict]) -> Section:
@@ -244,28 +239,19 @@ def _data(data: dict, preparation: dict) -> Section:
     return Section("Data", drawn, tables, [note, *(preparation.get("warnings") or [])])
 
 
-def _best(models: list[dict], split: str) -> dict | None:
-    """The n3r model with the highest AUROC, if any has one."""
-    known = [m for m in models if m["system"] == "n3r" and (m.get(split) or {}).get("auroc") is not None]
+def _best(models: list[dict], split: str, system: str = "n3r") -> dict | None:
+    """The model of a system with the highest AUROC, if any has one."""
+    known = [m for m in models if m["system"] == system and (m.get(split) or {}).get("auroc") is not None]
     return max(known, key=lambda model: model[split]["auroc"], default=None)
-
-
-def _ahead(models: list[dict], best: dict | None) -> dict | None:
-    """The best baseline, where it ranks better than the best n3r model."""
-    known = [
-        m for m in models if m["system"] == "baseline" and (m.get("test") or {}).get("auroc") is not None
-    ]
-    first = max(known, key=lambda model: model["test"]["auroc"], default=None)
-    return first if first and best and first["test"]["auroc"] > best["test"]["auroc"] else None
 
 
 def _attained(models: list[dict]) -> str | None:
     """What share of the oracle's lead over chance the best n3r model has."""
-    oracle = next((m["test"]["auroc"] for m in models if m["system"] == "oracle" and m["test"]), None)
-    best = _best(models, "test")
-    if best is None or oracle is None or oracle <= 0.5:
+    best, oracle = (_best(models, "test", system) for system in ("n3r", "oracle"))
+    if best is None or oracle is None:
         return None
-    return show((best["test"]["auroc"] - 0.5) / (oracle - 0.5), "%")
+    share = attained(best["test"]["auroc"], oracle["test"]["auroc"])
+    return None if share is None else show(share, "%")
 
 
 def headline(content: dict[str, Any]) -> str:
@@ -276,7 +262,8 @@ def headline(content: dict[str, Any]) -> str:
         parts = [f"The best n3r model, {best['name']}, reaches a test AUROC of {cell(best['test'], *AUROC)}"]
     if share := _attained(models):
         parts[0] += f", {share} of the attainable lift over chance"
-    if ahead := _ahead(models, best):
+    ahead = _best(models, "test", "baseline")
+    if ahead and best and ahead["test"]["auroc"] > best["test"]["auroc"]:
         parts.append(f"{ahead['name']}, a baseline, reaches {cell(ahead['test'], *AUROC)}")
     if comparisons := parity.get("comparisons"):
         parts.append(verdict(comparisons).removesuffix("."))
@@ -290,8 +277,3 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         return
     for key in value:
         yield from _leaves(value[key], f"{name}.{key}" if name else key)
-
-
-def _frame(segments: list[dict]) -> pl.DataFrame:
-    rows = [{**row, "segment": drawable(row["segment"])} for row in segments]
-    return pl.DataFrame(rows, infer_schema_length=None)

@@ -7,7 +7,6 @@ Decisions:
 - SVG is a pure function of the figure: no date, no random ids.
 """
 
-import base64
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
-from n3r.metrics import NOT_ENOUGH
+from n3r.estimate import NOT_ENOUGH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,12 +55,12 @@ def to_svg(fig: "Figure") -> str:
     return text[text.index("<svg") :]
 
 
-def to_png_base64(fig: "Figure", dpi: int = 144) -> str:
-    """The figure as base64 PNG, for `<img src="data:image/png;base64,...">`."""
+def to_png(fig: "Figure", dpi: int = 200) -> bytes:
+    """The figure as a PNG file; the same figure gives the same bytes."""
     _settle(fig)
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    return buffer.getvalue()
 
 
 def _settle(fig: "Figure") -> None:
@@ -112,6 +111,11 @@ def class_counts(labels: Iterable[ArrayLike]) -> list[tuple[int, int]]:
     """The distinct (rows, positive rows) of several label vectors, in order."""
     pairs = [(np.size(y), int(np.sum(np.asarray(y) == 1))) for y in labels]
     return list(dict.fromkeys(pairs))
+
+
+def drawable(name: str) -> str:
+    """A name from outside for a plot: matplotlib reads $...$ as a formula."""
+    return name.replace("$", r"\$")
 
 
 def sized(n: int, n_positive: int) -> str:

@@ -1,16 +1,16 @@
-"""Each departure from the legacy alone: what it does to the AUC and to the speed of training.
+"""Each deviation from the legacy alone: what it does to the AUC and to the speed of training.
 
 Decisions:
-- Off is the legacy's way and on is the bundle's. The base has every departure off, so that a row reads as
-  what one departure adds to the legacy. Some add only together: bins are made for scaled features.
-- What is a fault of the legacy, or only slower, is no option of the product. Its parts stand here and take
-  the places of n3r's while a model is built (`built_as_legacy`).
+- Off is the legacy's way and on is the bundle's. The base has every deviation off, so that a row reads as
+  what one deviation adds to the legacy. Some add only together: bins are made for scaled features.
+- What is a fault of the legacy, or only slower, is no option of the product. Its parts stand here, and a
+  model is built of them instead of n3r's (`parts_without`).
 - A seed sets weights, order and dropout. Rows, tokenizers and features are the same for all seeds.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,33 +21,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-import n3r.model
-import n3r.tabular
-import n3r.text
 from n3r.bundle import Bundle
 from n3r.data import OrderDataset
+from n3r.estimate import Estimate, bounded
 from n3r.features import TabularFeatures
+from n3r.kernels import BiLSTM
 from n3r.legacy.trainer import LegacyTokenizer
 from n3r.metrics import paired_auc
-from n3r.model import ModelConfig
+from n3r.model import ModelConfig, Parts
 from n3r.schema import LABEL, TEXT
-from n3r.text import AttentionPool, BiLSTM, TransformerBlock
+from n3r.studies import kept
+from n3r.studies.beside import Splits, legacy_tokenizer
+from n3r.text import AttentionPool, TransformerBlock
 from n3r.tokenizer import TokenizedText
 from n3r.train import TrainConfig, fit, predict, resolve_precision
 
 NONE, ALL = "none", "all"
 BATCH_SIZE = 512  # that the legacy scores in; where padding is pooled, scores depend on it
-Splits = Mapping[str, pl.DataFrame]
 
 
-class Departure(NamedTuple):
+class Deviation(NamedTuple):
     """Something n3r does otherwise than the legacy between prepared rows and a score."""
 
     what: str
-    off: str  # what is done in its place
-    where: str  # the file of its departure note
-    note: str  # words of that note
-    made_by: Callable[[Bundle], bool]
+    note: str  # words of its note in the code, and of no other note
+    made_by: Callable[[Bundle], bool] = lambda bundle: True
     given_weights: str = "changes the training alone"  # why it has no effect on given weights, or ""
 
 
@@ -60,115 +58,76 @@ def _has_dropout(bundle: Bundle) -> bool:
     return c.dropout_rate > 0 and (c.n_lstm_layers or 2) > 1  # one LSTM layer has none between
 
 
+def _imputes(bundle: Bundle) -> bool:
+    features = bundle.features
+    return bool(features.indicators_ or (features.imputation_ and features.config.imputation != "minus_one"))
+
+
 _REQUIRES = "weights are learned for it"
 
-DEPARTURES = {
-    "tokenizer": Departure(
+DEVIATIONS = {
+    "tokenizer": Deviation(
         "spellings made alike, fields one by one, no text spells a special token; its own vocabulary size",
-        "the legacy's tokenizer on the joined text",
-        "vocabulary.py",
-        "a typed bar or special token",
-        lambda bundle: True,
-        "",
+        "a typed bar or special token is one",
+        given_weights="",
     ),
-    "max_tokens": Departure(
-        "texts are cut to a number of tokens",
-        "texts of any length",
-        "data.py",
-        "reads texts of any length",
-        _is_lstm,
-        "",
+    "max_tokens": Deviation(
+        "texts are cut to a number of tokens", "reads texts of any length", _is_lstm, given_weights=""
     ),
-    "imputation": Departure(
+    "imputation": Deviation(
         "a missing number becomes its column's median, and a column says that it was missing",
-        "-1",
-        "features.py",
         "the legacy fills -1",
-        lambda bundle: (
-            bool(bundle.features.imputation_)
-            and (bundle.features.config.imputation != "minus_one" or bool(bundle.features.indicators_))
-        ),
-        "",
+        _imputes,
+        given_weights="",
     ),
-    "scaling": Departure(
+    "scaling": Deviation(
         "numbers become normal scores of their ranks; constant columns are left out",
-        "numbers as they are",
-        "features.py",
         "reads numbers as they are",
         lambda bundle: bundle.features.config.scaling == "quantile",
         _REQUIRES,
     ),
-    "bins": Departure(
+    "bins": Deviation(
         "each feature is also seen through bins",
-        "no bins",
-        "tabular.py",
         "pass through bins first",
         lambda bundle: bundle.model.config.n_tab_bins > 0,
         _REQUIRES,
     ),
-    "risk_tables": Departure(
+    "risk_tables": Deviation(
         "each category is read as its risk",
-        "categories are not read",
-        "features.py",
         "read no categories",
         lambda bundle: bool(bundle.features.risk_tables_),
         _REQUIRES,
     ),
-    "pool": Departure(
+    "pool": Deviation(
         "padding weighs nothing in the pool",
-        "padding is pooled like text",
-        "text.py",
         "pools over padding too",
         lambda bundle: not _is_lstm(bundle),
-        "",
+        given_weights="",
     ),
-    "kernels": Departure(
+    "kernels": Deviation(
         "fused kernels on padded rows, all heads at once",
-        "packed rows; a loop over the heads",
-        "text.py",
         "the legacy packs rows",
-        lambda bundle: True,
-        "the same numbers",
+        given_weights="the same numbers",
     ),
-    "dropout": Departure(
-        "dropout masks are cut from random bytes",
-        "a Bernoulli number an element",
-        "text.py",
-        "draws a Bernoulli number an element",
-        _has_dropout,
+    "dropout": Deviation(
+        "dropout masks are cut from random bytes", "draws a Bernoulli number an element", _has_dropout
     ),
-    "batches": Departure(
-        "batches of near-equal length",
-        "random batches",
-        "data.py",
-        "batches are random rows",
-        lambda bundle: True,
-    ),
-    "decay": Departure(
+    "batches": Deviation("batches of near-equal length", "batches are random rows"),
+    "decay": Deviation(
         "only matrices of linear and recurrent layers decay",
-        "every parameter decays",
-        "train.py",
         "decays every parameter",
         lambda bundle: bundle.train_config.decay == "matrices" and bundle.train_config.weight_decay > 0,
     ),
-    "clipping": Departure(
+    "clipping": Deviation(
         "gradients are clipped",
-        "no clipping",
-        "train.py",
         "does not clip",
         lambda bundle: bundle.train_config.gradient_clip is not None,
     ),
-    "best_epoch": Departure(
-        "the best epoch on the validation rows is kept, and training stops early",
-        "all epochs run and the last one is kept",
-        "train.py",
-        "keeps its last epoch",
-        lambda bundle: True,
+    "best_epoch": Deviation(
+        "the best epoch on the validation rows is kept, and training stops early", "keeps its last epoch"
     ),
-    "precision": Departure(
+    "precision": Deviation(
         "training in bfloat16",
-        "float32",
-        "train.py",
         "trains in float32",
         lambda bundle: resolve_precision(bundle.train_config) == "bfloat16",
     ),
@@ -180,7 +139,7 @@ ALWAYS_ON = {  # what cannot be switched off: there would be another model or an
 
 
 class Trained(NamedTuple):
-    """A training with some departures on."""
+    """A training with some deviations on."""
 
     scores: np.ndarray  # (N,) probabilities of the test rows
     orders_per_second: float  # of the training steps
@@ -225,34 +184,16 @@ class LoopedBlock(TransformerBlock):
         return torch.cat(mixed, dim=2)  # (B, T, D)
 
 
-PARTS: dict[str, dict[str, type[nn.Module]]] = {  # departure that is off -> the parts that stand in for n3r's
-    "pool": {"AttentionPool": PoolOverPadding},
-    "kernels": {"BiLSTM": PackedLSTM, "TransformerBlock": LoopedBlock},
-    "dropout": {"Dropout": nn.Dropout},
+PARTS: dict[str, dict[str, type[nn.Module]]] = {  # deviation that is off -> the parts in the place of n3r's
+    "pool": {"pool": PoolOverPadding},
+    "kernels": {"lstm": PackedLSTM, "block": LoopedBlock},
+    "dropout": {"dropout": nn.Dropout},
 }
 
 
-@contextmanager
-def built_as_legacy(off: Iterable[str]) -> Iterator[None]:
-    """While it lasts, models are built of the legacy's parts for the departures that are `off`.
-
-    Such a model keeps its parts and has the same state_dict keys as n3r's.
-    """
-    swaps = [
-        (module, name, part)
-        for departure in off
-        for name, part in PARTS.get(departure, {}).items()
-        for module in (n3r.model, n3r.text, n3r.tabular)
-        if hasattr(module, name)
-    ]
-    kept = [(module, name, getattr(module, name)) for module, name, _ in swaps]
-    try:
-        for module, name, part in swaps:
-            setattr(module, name, part)
-        yield
-    finally:
-        for module, name, part in kept:
-            setattr(module, name, part)
+def parts_without(off: Iterable[str]) -> Parts:
+    """What models are built of when these deviations are off; state_dict keys stay the same."""
+    return Parts(**{name: part for deviation in off for name, part in PARTS.get(deviation, {}).items()})
 
 
 class _AsTheyCome(OrderDataset):
@@ -264,17 +205,12 @@ class _AsTheyCome(OrderDataset):
 
 
 def made_by(bundle: Bundle) -> tuple[str, ...]:
-    """The names of the departures that a bundle of an `lstm2risk` or `transformer2risk` makes."""
+    """The names of the deviations that a bundle of an `lstm2risk` or `transformer2risk` makes."""
     if bundle.model.config.model_class not in ("lstm2risk", "transformer2risk"):
         raise ValueError(
             f"the legacy has no {bundle.model.config.model_class}; it has lstm2risk and transformer2risk"
         )
-    return tuple(name for name, departure in DEPARTURES.items() if departure.made_by(bundle))
-
-
-def legacy_tokenizer(train: pl.DataFrame, seed: int) -> LegacyTokenizer:
-    """The legacy's tokenizer, trained on the joined texts of prepared rows."""
-    return LegacyTokenizer(seed=seed).train(train[TEXT].to_list())
+    return tuple(name for name, deviation in DEVIATIONS.items() if deviation.made_by(bundle))
 
 
 def train_with(
@@ -285,11 +221,11 @@ def train_with(
     seed: int,
     tokenizer: LegacyTokenizer,
 ) -> Trained:
-    """Train a model of the bundle's config with only the departures `on`, and score the test rows.
+    """Train a model of the bundle's config with only the deviations `on`, and score the test rows.
 
-    `folder` keeps checkpoints, and a finished training in it is not run again: give each set of departures
+    `folder` keeps checkpoints, and a finished training in it is not run again: give each set of deviations
     and seed its own. `tokenizer` is the legacy's, for the sets without n3r's. Raises ValueError naming the
-    departures that the bundle does not make and those that it makes.
+    deviations that the bundle does not make and those that it makes.
     """
     on, made = tuple(on), made_by(bundle)
     _check_names(on, made)
@@ -302,8 +238,9 @@ def train_with(
     model_config = _model_config(on, bundle.model.config, vocab_size, rows["train"].tabular.shape[1])
     config = _train_config(on, bundle.train_config, seed)
     val = rows.get("val") if "best_epoch" in on else None
-    with built_as_legacy(name for name in made if name not in on):
-        fitted = fit(model_config, rows["train"], val, config, folder, tokenizer.pad_token)
+    parts = parts_without(name for name in made if name not in on)
+    knots = features_with(on, bundle.features).knots
+    fitted = fit(model_config, rows["train"], val, config, folder, tokenizer.pad_token, parts, knots)
     scores = predict(fitted.model, rows["test"], tokenizer.pad_token, BATCH_SIZE)
     return Trained(scores[:, 1], fitted.orders_per_second)
 
@@ -311,7 +248,7 @@ def train_with(
 def dataset(
     on: Sequence[str], bundle: Bundle, frame: pl.DataFrame, tokenizer: LegacyTokenizer, training: bool
 ) -> OrderDataset:
-    """Prepared rows as they are read with the departures `on`."""
+    """Prepared rows as they are read with the deviations `on`."""
     kind = OrderDataset if "batches" in on else _AsTheyCome
     label = frame[LABEL].to_numpy()
     return kind(texts(on, bundle, frame, tokenizer), tabular(on, bundle, frame, training), label)
@@ -345,7 +282,7 @@ def tabular(on: Sequence[str], bundle: Bundle, frame: pl.DataFrame, training: bo
 
 
 def features_with(on: Sequence[str], features: TabularFeatures) -> TabularFeatures:
-    """Fitted features with only the departures `on`; without scaling they have no indicators."""
+    """Fitted features with only the deviations `on`; without scaling they have no indicators."""
     state = features.to_dict()
     if "imputation" not in on:
         state["imputation"] = dict.fromkeys(state["imputation"], -1.0)
@@ -366,61 +303,69 @@ def ablate(
     folder: Path,
     sets: Iterable[Sequence[str]] | None = None,
 ) -> pl.DataFrame:
-    """Train with each set of departures and seed; `table` of what they do.
+    """Train with each set of deviations and seed; `table` of what they do.
 
-    `sets` are by default each departure of the bundle alone and all together; the base is always there.
-    Trainings are kept in `folder`, so an interrupted study goes on. Raises ValueError as `train_with`.
+    `sets` are by default each deviation of the bundle alone and all together; the base is always there.
+    `folder` keeps trainings, finished ones and one that was interrupted. Raises ValueError as `train_with`.
     """
     made = made_by(bundle)
     sets = [*((name,) for name in made), made] if sets is None else [*map(tuple, sets)]
     for on in sets:
         _check_names(on, made)
-    tokenizer = legacy_tokenizer(splits["train"], bundle.train_config.seed)
-    runs = {
-        on: [
-            train_with(on, bundle, splits, Path(folder) / label(on, made) / str(seed), seed, tokenizer)
-            for seed in seeds
-        ]
-        for on in dict.fromkeys([(), *sets])
-    }
+    tokenizer = cache(lambda: legacy_tokenizer(splits["train"], bundle.train_config.seed))
+    plan = kept.plan(__name__, bundle, splits)
+
+    def trained(on: tuple[str, ...], seed: int) -> Trained:
+        place = Path(folder) / label(on, made) / str(seed)
+
+        def train() -> kept.Result:
+            scores, speed = train_with(on, bundle, splits, place, seed, tokenizer())
+            return kept.Result({"scores": scores}, {"orders_per_second": speed})
+
+        result = kept.kept(place / "scores.safetensors", f"{plan} {on} {seed}", train)
+        return Trained(result.arrays["scores"], result.texts["orders_per_second"])
+
+    runs = {on: [trained(on, seed) for seed in seeds] for on in dict.fromkeys([(), *sets])}
     return table(runs, splits["test"][LABEL].to_numpy(), made)
 
 
 def table(
     runs: Mapping[tuple[str, ...], Sequence[Trained]], y: np.ndarray, made: Sequence[str]
 ) -> pl.DataFrame:
-    """What each set of departures does, against the set () of the same seeds, in a row.
+    """What each set of deviations does, against the set () of the same seeds, in a row.
 
-    Columns: departure, what, n_seeds, n, n_positive, auc (mean over seeds), difference of it to the base with
-    its 95 % interval low and high (for other rows and, with several seeds, other seeds), orders_per_second in
-    training, speed_ratio to the base. Differences are null with fewer than two rows of a class.
+    Columns: deviation, what, n_seeds, n, n_positive, auc (mean over seeds), difference of it to the base with
+    its 95 % interval, _low and _high (for other rows and, with several seeds, other seeds),
+    orders_per_second in training, speed_ratio to the base. Differences are null with fewer than two rows of
+    a class.
     """
     base = runs[()]
     base_speed = np.mean([run.orders_per_second for run in base])
     rows = []
     for on, trained in runs.items():
         paired = paired_auc(y, *(np.stack([run.scores for run in side]) for side in (trained, base)))
+        difference = paired.difference if on else Estimate()
         speed = float(np.mean([run.orders_per_second for run in trained]))
         rows.append(
             {
-                "departure": label(on, made),
+                "deviation": label(on, made),
                 "what": _what(on, made),
                 "n_seeds": len(trained),
-                "n": paired.n,
+                "n": paired.difference.n,
                 "n_positive": paired.n_positive,
                 "auc": paired.auc_a,
-                **{name: getattr(paired, name) if on else None for name in ("difference", "low", "high")},
+                **difference.columns("difference"),
                 "orders_per_second": speed,
                 "speed_ratio": float(speed / base_speed),
             }
         )
-    kinds = dict.fromkeys(("departure", "what"), pl.String)
+    kinds = dict.fromkeys(("deviation", "what"), pl.String)
     kinds |= dict.fromkeys(("n_seeds", "n", "n_positive"), pl.Int64)
     return pl.DataFrame(rows, schema={name: kinds.get(name, pl.Float64) for name in rows[0]})
 
 
 def label(on: Sequence[str], made: Sequence[str]) -> str:
-    """A set of departures in words: none, all, all but one, or their names."""
+    """A set of deviations in words: none, all, all but one, or their names."""
     off = [name for name in made if name not in on]
     if not on or not off:
         return ALL if on else NONE
@@ -428,32 +373,30 @@ def label(on: Sequence[str], made: Sequence[str]) -> str:
 
 
 def effects(notes: Sequence[Mapping], tables: Mapping[str, pl.DataFrame]) -> list[dict]:
-    """Departure notes (`parity.departures`), each with what `tables` of model classes measured of it.
+    """Deviation notes (`parity.deviations`), each with what `tables` of model classes measured of it.
 
-    Adds `departure`, its name here or None, and for each key of `tables` `<key>_difference`, `<key>_low`,
-    `<key>_high` and `<key>_speed_ratio`, None where it was not measured.
+    Adds `deviation`, its name here or None, and for each key of `tables` `<key>_difference` with _low and
+    _high and `<key>_speed_ratio`, None where it was not measured.
     """
-    measured = {key: {row["departure"]: row for row in table.to_dicts()} for key, table in tables.items()}
-    figures = ("difference", "low", "high", "speed_ratio")
+    measured = {key: {row["deviation"]: row for row in table.to_dicts()} for key, table in tables.items()}
+    figures = (*bounded("difference"), "speed_ratio")
     found = []
     for note in notes:
-        name = next(
-            (n for n, d in DEPARTURES.items() if d.where == note["where"] and d.note in note["what"]), None
-        )
+        name = next((name for name, deviation in DEVIATIONS.items() if deviation.note in note["what"]), None)
         shown = {f"{key}_{f}": rows.get(name, {}).get(f) for key, rows in measured.items() for f in figures}
-        found.append({**note, "departure": name, **shown})
+        found.append({**note, "deviation": name, **shown})
     return found
 
 
 def _check_names(on: Sequence[str], made: Sequence[str]) -> None:
     if unknown := [name for name in on if name not in made]:
-        raise ValueError(f"no departures {unknown} of this bundle; it makes {', '.join(made)}")
+        raise ValueError(f"no deviations {unknown} of this bundle; it makes {', '.join(made)}")
 
 
 def _what(on: Sequence[str], made: Sequence[str]) -> str:
     if len(on) == 1:
-        return DEPARTURES[on[0]].what
-    return {NONE: "n3r with every departure off", ALL: "n3r as it is"}.get(label(on, made), "")
+        return DEVIATIONS[on[0]].what
+    return {NONE: "n3r with every deviation off", ALL: "n3r as it is"}.get(label(on, made), "")
 
 
 def _model_config(on: Sequence[str], config: ModelConfig, vocab_size: int, n_features: int) -> ModelConfig:

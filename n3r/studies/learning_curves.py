@@ -9,30 +9,34 @@ Decisions:
 - What columns add is told beside trainings without them from the same seeds, for two trainings differ anyway.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from n3r.bundle import Bundle, train_bundle
+from n3r.estimate import bounded, table
 from n3r.features import TabularFeatures
 from n3r.metrics import PairedAUC, auc_ci, paired_auc
-from n3r.schema import LABEL, ColumnMap
+from n3r.schema import LABEL
+from n3r.studies import kept
+from n3r.studies.beside import Splits
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
-FEWEST_STEPS = 4  # an epoch
+MIN_STEPS = 4  # an epoch
 
 
 def learning_curve(
-    bundle: Bundle, splits: Mapping[str, pl.DataFrame], sizes: Sequence[int], folder: Path, seed: int = 0
+    bundle: Bundle, splits: Splits, sizes: Sequence[int], folder: Path, seed: int = 0
 ) -> pl.DataFrame:
     """Test AUC of a bundle's model class and settings by the number of training rows.
 
-    Columns: n_rows, n_frauds (of the training), auroc, low, high (95 %, of the test rows), n, n_positive.
-    Sizes beyond the training split are left out. `seed` draws the rows; `folder` keeps the trainings.
-    Raises ValueError on sizes below 10, where a sample has one class only, and for a BERT, whose tokenizer
-    comes with its weights.
+    Columns: n_rows, n_frauds (of the training), auroc with _low and _high (95 %, of the test rows), n,
+    n_positive. Sizes beyond the training split are left out. `seed` draws the rows; `folder` keeps the
+    trainings. Raises ValueError on sizes below 10, where a sample has one class only, and for a BERT, whose
+    tokenizer comes with its weights.
     """
     if bundle.tokenizer.kind != "bpe":
         raise ValueError("a learning curve trains a tokenizer for each size; a BERT brings its own")
@@ -40,20 +44,18 @@ def learning_curve(
         raise ValueError(f"sizes {wrong}: a training needs 10 rows at least")
     order = np.random.default_rng(seed).permutation(len(splits["train"]))
     rows = []
-    for size in sorted(set(sizes)):
-        if size <= len(order):
-            train = splits["train"][np.sort(order[:size])]
-            trained = _trained_on(bundle, {**splits, "train": train}, Path(folder) / str(size))
-            auc = auc_ci(splits["test"][LABEL], trained.predict(splits["test"])[:, 1])
-            rows.append((size, int(train[LABEL].sum()), auc.value, auc.low, auc.high, auc.n, auc.n_positive))
-    columns = ("n_rows", "n_frauds", "auroc", "low", "high", "n", "n_positive")
-    kinds = {name: pl.Int64 if name.startswith("n") else pl.Float64 for name in columns}
-    return pl.DataFrame(rows, schema=kinds, orient="row")
+    for size in sorted(size for size in set(sizes) if size <= len(order)):
+        sampled = {**splits, "train": splits["train"][np.sort(order[:size])]}
+        scores = _kept_scores(bundle, sampled, Path(folder) / str(size), _trained_on)
+        label, auc = splits["test"][LABEL], auc_ci(splits["test"][LABEL], scores)
+        counts = {"n_rows": size, "n_frauds": int(sampled["train"][LABEL].sum())}
+        rows.append(counts | auc.columns("auroc") | {"n": auc.n, "n_positive": int(label.sum())})
+    return table(rows, ("n_rows", "n_frauds", *bounded("auroc"), "n", "n_positive"))
 
 
 def added_value(
     bundle: Bundle,
-    splits: Mapping[str, pl.DataFrame],
+    splits: Splits,
     added: Sequence[str],
     folder: Path,
     seeds: Sequence[int] = (0,),
@@ -66,38 +68,47 @@ def added_value(
     known = bundle.column_map.numeric
     if wrong := [name for name in added if name in known or name not in splits["train"].columns]:
         raise ValueError(f"{wrong} are features of the model already, or not among the splits' columns")
-    scores = {}
+    scores = []
     for name, numeric in (("with", [*known, *added]), ("without", known)):
         columns = bundle.column_map.model_copy(update={"numeric": numeric})
-        features = _fitted(bundle, splits["train"], columns)
-        config = bundle.model.config.model_copy(update={"n_tab_features": len(features)})
+        by_seed = []
         for seed in seeds:
             settings = bundle.train_config.model_copy(update={"seed": seed})
-            parts = bundle._replace(
-                model=None, features=features, column_map=columns, train_config=settings, metrics={}
-            )
-            trained, _ = train_bundle(config, splits, parts, Path(folder) / f"{name}_{seed}")
-            scores[name, seed] = trained.predict(splits["test"])[:, 1]
-    a, b = (np.stack([scores[name, seed] for seed in seeds]) for name in ("with", "without"))
-    return paired_auc(splits["test"][LABEL], a, b)
+            own = replace(bundle, column_map=columns, train_config=settings)
+            by_seed.append(_kept_scores(own, splits, Path(folder) / f"{name}_{seed}", _trained_anew))
+        scores.append(np.stack(by_seed))
+    return paired_auc(splits["test"][LABEL], *scores)
 
 
-def _fitted(bundle: Bundle, train: pl.DataFrame, columns: ColumnMap) -> TabularFeatures:
-    features = TabularFeatures(bundle.features.config)
-    return features.fit(train, columns.numeric, columns.categorical, columns.n_classes)
+def _kept_scores(
+    bundle: Bundle, splits: Splits, folder: Path, train: Callable[[Bundle, Splits, Path], Bundle]
+) -> np.ndarray:
+    """(N,) scores of the test rows by what `train` makes of the bundle; `folder` keeps them."""
+    plan = kept.plan(__name__, bundle, splits)
+
+    def scored() -> kept.Result:
+        return kept.Result({"scores": train(bundle, splits, folder).predict(splits["test"])[:, 1]})
+
+    return kept.kept(folder / "scores.safetensors", plan, scored).arrays["scores"]
 
 
-def _trained_on(bundle: Bundle, splits: Mapping[str, pl.DataFrame], folder: Path) -> Bundle:
-    train, columns = splits["train"], bundle.column_map
+def _trained_on(bundle: Bundle, splits: Splits, folder: Path) -> Bundle:
+    """Tokenizer, features and network of a sample of the training rows alone."""
+    train = splits["train"]
     if train[LABEL].n_unique() < 2:
         raise ValueError(f"all {len(train)} rows of a sample have the same label: take larger sizes")
     known = {name: bundle.tokenizer.metadata[name] for name in TokenizerConfig.model_fields}
-    tokenizer, _ = train_tokenizer(train.select(columns.all_text), TokenizerConfig(**known))
-    features = _fitted(bundle, train, columns)
-    config = bundle.model.config.model_copy(
-        update={"vocab_size": tokenizer.vocab_size, "n_tab_features": len(features)}
-    )
-    batch_size = min(bundle.train_config.batch_size, max(2, len(train) // FEWEST_STEPS))
+    tokenizer, _ = train_tokenizer(train.select(bundle.column_map.all_text), TokenizerConfig(**known))
+    batch_size = min(bundle.train_config.batch_size, max(2, len(train) // MIN_STEPS))
     settings = bundle.train_config.model_copy(update={"batch_size": batch_size})
-    parts = bundle._replace(model=None, tokenizer=tokenizer, features=features, train_config=settings)
-    return train_bundle(config, splits, parts, folder)[0]
+    return _trained_anew(replace(bundle, tokenizer=tokenizer, train_config=settings), splits, folder)
+
+
+def _trained_anew(bundle: Bundle, splits: Splits, folder: Path) -> Bundle:
+    """Features and network anew, with the bundle's tokenizer, column map and settings."""
+    columns = bundle.column_map
+    features = TabularFeatures(bundle.features.config)
+    features.fit(splits["train"], columns.numeric, columns.categorical, columns.n_classes)
+    sizes = {"vocab_size": bundle.tokenizer.vocab_size, "n_tab_features": len(features)}
+    config = bundle.model.config.model_copy(update=sizes)
+    return train_bundle(config, splits, replace(bundle, features=features), folder)[0]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from n3r.estimate import NOT_ENOUGH
 from n3r.evaluation.drift import SMOOTHING, Psi, drift, psi
-from n3r.metrics import NOT_ENOUGH
 
 numbers = st.lists(
     st.one_of(st.none(), st.floats(allow_nan=True), st.sampled_from([0.0, 1.0, inf, -inf])),
@@ -34,7 +34,9 @@ def test_worked_example_by_hand():
     by_hand = (20.5 / 101 - 0.5) * log(20.5 / 50.5) + (80.5 / 101 - 0.5) * log(80.5 / 50.5)
     assert found.value == pytest.approx(by_hand, rel=1e-12)
     assert found.value == pytest.approx(0.4062, abs=1e-4)
-    assert found.chance == pytest.approx((1 / 100 + 1 / 100) * 3.841459, rel=1e-6)  # chi-square table, 1 df
+    assert found.null_level == pytest.approx(
+        (1 / 100 + 1 / 100) * 3.841459, rel=1e-6
+    )  # chi-square table, 1 df
     assert (found.n_expected, found.n_actual, found.n_bins, found.verdict) == (100, 100, 2, "shifted")
 
 
@@ -108,7 +110,7 @@ def test_notes(expected, actual, note):
     found = psi(expected, actual)
     assert found.note == note
     nothing_moves = "test" not in note or note == "no value in train and test"
-    assert (found.value == 0 and found.chance == 0) == (nothing_moves and found.n_bins == 1)
+    assert (found.value == 0 and found.null_level == 0) == (nothing_moves and found.n_bins == 1)
     assert np.isfinite(found.value)
 
 
@@ -125,7 +127,7 @@ def test_a_new_category_counts_by_its_size():
 def test_chance_level_is_passed_by_one_pair_of_like_samples_in_twenty(n, m):
     rng = np.random.default_rng(1)
     found = [psi(rng.normal(size=n), rng.normal(size=m)) for _ in range(600)]
-    assert 0.015 < np.mean([f.value > f.chance for f in found]) < 0.075  # 0.05 +- 2.8 standard errors
+    assert 0.015 < np.mean([f.value > f.null_level for f in found]) < 0.075  # 0.05 +- 2.8 standard errors
 
 
 def test_chance_level_of_categories():
@@ -134,7 +136,7 @@ def test_chance_level_of_categories():
     share = 1 / np.arange(1, 60)
     draws = rng.choice(59, (400, 1500), p=share / share.sum()).astype("U2")
     found = [psi(row[:1000], row[1000:]) for row in draws]
-    assert 0.015 < np.mean([f.value > f.chance for f in found]) < 0.085
+    assert 0.015 < np.mean([f.value > f.null_level for f in found]) < 0.085
 
 
 def test_without_smoothing_the_chance_level_would_not_hold():
@@ -152,7 +154,7 @@ def test_without_smoothing_the_chance_level_would_not_hold():
 
 
 @pytest.mark.parametrize(
-    ("value", "chance", "verdict"),
+    ("value", "null_level", "verdict"),
     [
         (0.02, 0.01, "stable"),  # above chance and still small
         (0.1, 0.01, "stable"),
@@ -164,8 +166,8 @@ def test_without_smoothing_the_chance_level_would_not_hold():
         (None, None, NOT_ENOUGH),
     ],
 )
-def test_the_rule_of_the_verdict(value, chance, verdict):
-    found = Psi(50, 50, 10, value, chance)
+def test_the_rule_of_the_verdict(value, null_level, verdict):
+    found = Psi(50, 50, 10, value, null_level)
     assert found.verdict == verdict
     assert str(found).endswith(verdict)
 
@@ -184,7 +186,7 @@ def test_planted_shifts_get_their_words():
 @pytest.mark.parametrize(("n", "m"), [(49, 1000), (1000, 49), (0, 0), (0, 100)])
 def test_few_rows_are_not_enough(n, m):
     found = psi(np.arange(n), np.arange(m))
-    assert (found.value, found.chance, found.note, found.verdict) == (None, None, NOT_ENOUGH, NOT_ENOUGH)
+    assert (found.value, found.null_level, found.note, found.verdict) == (None, None, NOT_ENOUGH, NOT_ENOUGH)
     assert (found.n_expected, found.n_actual) == (n, m)
     assert psi(np.arange(50), np.arange(50)).value is not None
 
@@ -217,7 +219,7 @@ def test_numbers_of_any_kind(expected, actual):
     expected, actual = (pl.Series(side, dtype=pl.Float64) for side in (expected, actual))
     found = psi(expected, actual, n_bins=3)
     assert found.value >= 0
-    assert np.isfinite([found.value, found.chance]).all()
+    assert np.isfinite([found.value, found.null_level]).all()
     assert 1 <= found.n_bins <= 3 + 2 + 1 + 1  # a tied value is set apart on both sides; missing
     assert psi(expected, expected, 3).value == 0
     assert psi(expected.reverse(), actual.shuffle(0), 3) == found  # rows have no order
@@ -273,7 +275,7 @@ def test_drift_ranks_the_columns():
         "column",
         "kind",
         "psi",
-        "chance",
+        "null_level",
         "verdict",
         "missing_train",
         "missing_test",

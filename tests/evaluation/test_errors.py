@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from n3r.estimate import NOT_ENOUGH, holm
 from n3r.evaluation.errors import EMPTY, HEAD, collapsed, mis_ranked, shapes, traits
-from n3r.metrics import NOT_ENOUGH, holm
 from n3r.schema import MISSING, mask
 from n3r.synthetic import orders as synth
 
@@ -200,11 +200,12 @@ def test_ratio_and_interval_of_a_published_example():
     """Koopman 1984: 36 of 40 against 16 of 80 is 4.5, 95 % interval 2.94 to 7.15."""
     table, y, p = counted((36, 1, 0, 1), (4, 1, 1, 1), (16, 1, 0, 0), (64, 1, 1, 0), (50, 0, 0, 0))
     row = mis_ranked(table, y, p, 0.5).row(0, named=True)
-    assert (row["n"], row["n_positive"], row["missed"], row["alarms"]) == (40, 40, 36, 0)
+    assert (row["n"], row["n_positive"], row["n_missed"], row["n_alarms"]) == (40, 40, 36, 0)
     assert row["missed_share"] == 36 / 52
     assert row["missed_ratio"] == pytest.approx(4.5)
-    assert (round(row["missed_low"], 2), round(row["missed_high"], 2)) == (2.94, 7.15)
-    assert [row[f"alarm_{name}"] for name in ("share", "ratio", "low", "high", "p_holm")] == [None] * 5
+    assert (round(row["missed_ratio_low"], 2), round(row["missed_ratio_high"], 2)) == (2.94, 7.15)
+    names = ("share", "ratio", "ratio_low", "ratio_high", "p_holm")
+    assert [row[f"alarms_{name}"] for name in names] == [None] * 5
     assert row["auroc"] is None and row["note"] == NOT_ENOUGH
 
 
@@ -220,28 +221,30 @@ def test_false_alarms_are_counted_against_good_rows():
     )
     table, y, p = counted(*groups)
     row = mis_ranked(table, y, p, 0.5).row(0, named=True)
-    assert (row["n"], row["n_positive"], row["missed"], row["alarms"]) == (120, 20, 0, 30)
+    assert (row["n"], row["n_positive"], row["n_missed"], row["n_alarms"]) == (120, 20, 0, 30)
     relative = stats.contingency.relative_risk(30, 100, 40, 900)
-    assert row["alarm_ratio"] == pytest.approx(relative.relative_risk)
+    assert row["alarms_ratio"] == pytest.approx(relative.relative_risk)
     near = relative.confidence_interval()
-    assert (row["alarm_low"], row["alarm_high"]) == pytest.approx((near.low, near.high), rel=0.05)
+    assert (row["alarms_ratio_low"], row["alarms_ratio_high"]) == pytest.approx(
+        (near.low, near.high), rel=0.05
+    )
     hypergeometric = stats.hypergeom(1000, 70, 100)
     at = hypergeometric.pmf(np.arange(71))
-    assert row["alarm_p_holm"] == pytest.approx(at[at <= at[30] * (1 + 1e-9)].sum(), rel=1e-6)
-    assert (row["missed_ratio"], row["missed_low"]) == (
+    assert row["alarms_p_holm"] == pytest.approx(at[at <= at[30] * (1 + 1e-9)].sum(), rel=1e-6)
+    assert (row["missed_ratio"], row["missed_ratio_low"]) == (
         0,
         0,
     )  # no fraud with the trait is missed: a measured zero
-    assert 0 < row["missed_high"] < 1
+    assert 0 < row["missed_ratio_high"] < 1
     assert row["auroc"] == pytest.approx(roc_auc_score(y[table["trait"]], p[table["trait"]]))
 
 
 def test_a_score_at_the_threshold_is_an_alarm():
     table, y, p = counted((6, 1, 0.5, 1), (6, 1, 0.4, 0), (6, 0, 0.5, 1), (6, 0, 0.4, 0))
     row = mis_ranked(table, y, p, 0.5).row(0, named=True)
-    assert (row["missed"], row["missed_share"], row["alarms"], row["alarm_share"]) == (0, 0, 6, 1)
+    assert (row["n_missed"], row["missed_share"], row["n_alarms"], row["alarms_share"]) == (0, 0, 6, 1)
     names = pl.DataFrame({"name": ["ana"] * 12 + ["7"] * 12})
-    assert shapes(names, ["name"], y, p, 0.5).select("failure", "shape", "n").rows() == [
+    assert shapes(names, ["name"], y, p, 0.5).select("error", "shape", "n").rows() == [
         ("missed fraud", "a", 6),
         ("false alarm", "9", 6),
     ]
@@ -251,8 +254,8 @@ def test_failures_in_the_trait_alone():
     table, y, p = counted((5, 1, 0, 1), (5, 1, 1, 1), (100, 1, 1, 0), (50, 0, 0, 0))
     row = mis_ranked(table, y, p, 0.5).row(0, named=True)
     assert row["missed_ratio"] == pytest.approx((5.5 / 10.5) / (0.5 / 100.5))
-    assert row["missed_low"] > 5
-    assert row["missed_high"] is None
+    assert row["missed_ratio_low"] > 5
+    assert row["missed_ratio_high"] is None
 
 
 def test_the_interval_covers_the_true_ratio():
@@ -262,7 +265,7 @@ def test_the_interval_covers_the_true_ratio():
     for _ in range(400):
         p = rng.random(230) > np.where(np.arange(230) < 30, 0.4, 0.2)
         row = mis_ranked(has, y, p, 0.5).row(0, named=True)
-        covered.append(row["missed_low"] <= 2 <= row["missed_high"])
+        covered.append(row["missed_ratio_low"] <= 2 <= row["missed_ratio_high"])
     assert 0.92 < np.mean(covered) < 0.98
 
 
@@ -278,7 +281,7 @@ def test_a_planted_failure_comes_out_on_top(trait, label):
     p = np.where(wrong, 1 - y, p)
     table = mis_ranked(TRAITS, y, p, 0.5)
     assert table["trait"][0] == name
-    side, other = ("missed", "alarm") if label else ("alarm", "missed")
+    side, other = ("missed", "alarms") if label else ("alarms", "missed")
     top = table.row(0, named=True)
     assert top[f"{side}_ratio"] > 4 and top[f"{side}_p_holm"] < 1e-3
     assert not top[f"{other}_p_holm"] < 0.01
@@ -290,24 +293,24 @@ def test_traits_that_mean_nothing_are_rarely_significant():
     y, p = (rng.random(3000) < 0.3).astype(int), rng.random(3000)
     table = mis_ranked(TRAITS, y, p, 0.5)
     assert not (table["missed_p_holm"] < 0.01).any()
-    assert not (table["alarm_p_holm"] < 0.01).any()
+    assert not (table["alarms_p_holm"] < 0.01).any()
 
 
 def test_order_correction_and_counts_over_all_traits():
     table = mis_ranked(TRAITS, LABEL, SCORE, 0.2)
     assert sorted(table["trait"]) == sorted(TRAITS.columns)
-    strength = table.select(pl.max_horizontal("missed_low", "alarm_low")).to_series()
+    strength = table.select(pl.max_horizontal("missed_ratio_low", "alarms_ratio_low")).to_series()
     known = strength.drop_nulls()
     assert known.is_sorted(descending=True)
     assert strength[: len(known)].null_count() == 0  # what cannot be judged stands last
     alone = pl.concat(mis_ranked(TRAITS.select(name), LABEL, SCORE, 0.2) for name in table["trait"])
-    for column in ("missed_p_holm", "alarm_p_holm"):
+    for column in ("missed_p_holm", "alarms_p_holm"):
         single = alone[column].drop_nulls()
-        assert table[column].drop_nulls().to_list() == pytest.approx(holm(single).tolist())
+        assert table[column].drop_nulls().to_list() == pytest.approx(holm(single))
         assert table[column].is_null().to_list() == alone[column].is_null().to_list()
     missed = (LABEL == 1) & (SCORE < 0.2)
-    assert table["missed"].to_list() == [int((TRAITS[t].to_numpy() & missed).sum()) for t in table["trait"]]
-    assert (table["missed_share"] * missed.sum()).to_list() == pytest.approx(table["missed"].to_list())
+    assert table["n_missed"].to_list() == [int((TRAITS[t].to_numpy() & missed).sum()) for t in table["trait"]]
+    assert (table["missed_share"] * missed.sum()).to_list() == pytest.approx(table["n_missed"].to_list())
 
 
 def test_few_rows_and_one_class_are_not_enough():
@@ -322,12 +325,12 @@ def test_few_rows_and_one_class_are_not_enough():
         None,
         NOT_ENOUGH,
     )
-    assert few["alarm_ratio"] is not None
-    assert (few["n"], few["n_positive"], few["missed"], few["missed_share"]) == (9, 4, 4, 1)
+    assert few["alarms_ratio"] is not None
+    assert (few["n"], few["n_positive"], few["n_missed"], few["missed_share"]) == (9, 4, 4, 1)
     everything = mis_ranked(*counted((9, 1, 0, 1), (9, 1, 0, 0), (9, 0, 0, 1), (9, 0, 0, 0)), 0.5).row(
         0, named=True
     )
-    assert (everything["missed"], everything["missed_ratio"], everything["alarm_share"]) == (9, None, None)
+    assert (everything["n_missed"], everything["missed_ratio"], everything["alarms_share"]) == (9, None, None)
     assert mis_ranked(TRAITS, np.zeros(3000), SCORE, 0.5)["missed_ratio"].null_count() == TRAITS.width
     assert mis_ranked(TRAITS[:0], [], [], 0.5)["n"].sum() == 0
     assert (
@@ -382,7 +385,7 @@ def test_shapes_of_synthetic_orders_against_counting():
     table = shapes(ORDERS, TEXT, LABEL, SCORE, 0.1, top=4)
     missed, alarm = (LABEL == 1) & (SCORE < 0.1), (LABEL == 0) & (SCORE >= 0.1)
     assert missed.sum() > 20 and alarm.sum() > 20
-    assert table["failure"].unique(maintain_order=True).to_list() == ["missed fraud", "false alarm"]
+    assert table["error"].unique(maintain_order=True).to_list() == ["missed fraud", "false alarm"]
     expected = []
     for failure, failed, of_class in (
         ("missed fraud", missed, LABEL == 1),
@@ -400,7 +403,7 @@ def test_shapes_of_synthetic_orders_against_counting():
                 for s in listed
             ]
     assert table.rows() == expected
-    assert table.columns == ["failure", "field", "shape", "n", "share", "n_class", "class_share"]
+    assert table.columns == ["error", "field", "shape", "n", "share", "n_class", "class_share"]
 
 
 def test_a_shape_needs_five_rows_of_the_data():

@@ -6,7 +6,6 @@ from itertools import permutations
 import numpy as np
 import polars as pl
 import pytest
-from fairlearn.metrics import false_positive_rate, true_positive_rate
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -73,9 +72,6 @@ def test_every_figure_is_that_of_the_groups_rows_alone():
 
 
 def test_defect_42_what_a_group_cannot_show_is_null_and_never_zero():
-    # fairlearn's own rates are 0.0 where there is no row of the class
-    assert true_positive_rate([0, 0], [0, 1], pos_label=1) == 0.0
-    assert false_positive_rate([1, 1], [0, 1], pos_label=1) == 0.0
     group = ["good only"] * 20 + ["fraud only"] * 15 + ["few"] * 4
     y = [0] * 20 + [1] * 15 + [0, 1, 0, 1]
     good, fraud, few = groups.by_group(group, y, np.linspace(0.1, 0.9, 39), 0.5).to_dicts()
@@ -90,7 +86,7 @@ def test_defect_42_what_a_group_cannot_show_is_null_and_never_zero():
     recall, fpr, _ = table.to_dicts()
     for row in (recall, fpr):
         assert (row["n_groups"], row["n_left_out"], row["note"]) == (1, 2, "not enough data")
-        assert [row[name] for name in ("smallest", "largest", "ratio", "low", "p_value")] == [None] * 5
+        assert [row[name] for name in ("smallest", "largest", "ratio", "ratio_low", "p_value")] == [None] * 5
 
 
 @given(rows)
@@ -106,7 +102,9 @@ def test_any_rows_have_figures_or_the_note(data):
             assert value is None or low - 1e-12 <= value <= high + 1e-12
     spread = groups.disparities(group, y, p, 0.4, min_per_class=2)
     for row in spread.drop_nulls("ratio").iter_rows(named=True):
-        assert row["low"] <= row["ratio"] * (1 + 1e-9) and row["ratio"] <= row["high"] * (1 + 1e-9)
+        assert row["ratio_low"] <= row["ratio"] * (1 + 1e-9) and row["ratio"] <= row["ratio_high"] * (
+            1 + 1e-9
+        )
         assert 0 < row["p_value"] <= row["p_holm"] <= 1
     assert (spread["note"].is_null() == spread["ratio"].is_not_null()).all()
     assert groups.conclusion(spread, "script").startswith("By script, ")
@@ -190,7 +188,7 @@ def test_the_extremes_are_those_of_the_table_by_group():
         figures = [row[key] for key in ("smallest", "largest", "difference", "ratio", "overall")]
         assert figures == pytest.approx([low, high, high - low, low / high, overall[name].mean()])
         assert (row["n_groups"], row["n_left_out"], row["note"]) == (6, 0, None)
-    assert spread["p_holm"].to_list() == pytest.approx(metrics.holm(spread["p_value"]).tolist())
+    assert spread["p_holm"].to_list() == pytest.approx(metrics.holm(spread["p_value"]))
 
 
 def test_the_same_seed_gives_the_same_table_whatever_the_order_of_the_rows():
@@ -211,18 +209,18 @@ def test_the_interval_of_a_ratio_is_that_of_the_log_ratio_where_rows_are_many():
     row, katz = two_groups(300, 1000, 450, 1200), relative_risk(300, 1000, 450, 1200)
     limits = katz.confidence_interval()
     assert row["ratio"] == pytest.approx(katz.relative_risk)
-    assert (row["low"], row["high"]) == pytest.approx((limits.low, limits.high), rel=0.005)
+    assert (row["ratio_low"], row["ratio_high"]) == pytest.approx((limits.low, limits.high), rel=0.005)
 
 
 def test_the_interval_of_a_ratio_has_a_width_at_zero_and_at_one():
     none = two_groups(0, 20, 10, 20)
-    assert (none["ratio"], none["low"]) == (0.0, 0.0)
-    assert 0.2 < none["high"] < 0.6
+    assert (none["ratio"], none["ratio_low"]) == (0.0, 0.0)
+    assert 0.2 < none["ratio_high"] < 0.6
     every = two_groups(20, 20, 30, 30)
     low = binomtest(20, 20).proportion_ci(method="wilson").low
     other = binomtest(30, 30).proportion_ci(method="wilson").low
     assert (every["smallest_group"], every["largest_group"]) == ("a", "b")
-    assert (every["ratio"], every["low"], every["high"]) == pytest.approx((1.0, low, 1 / other))
+    assert (every["ratio"], every["ratio_low"], every["ratio_high"]) == pytest.approx((1.0, low, 1 / other))
 
 
 def test_the_interval_of_a_ratio_covers_the_truth_19_times_in_20():
@@ -230,7 +228,7 @@ def test_the_interval_of_a_ratio_covers_the_truth_19_times_in_20():
     for k, m in zip(rng.binomial(60, 0.2, 120), rng.binomial(40, 0.35, 120), strict=True):
         row = two_groups(int(k), 60, int(m), 40)
         truth = 0.2 / 0.35 if row["smallest_group"] == "a" else 0.35 / 0.2
-        covered.append(row["low"] <= truth <= row["high"])
+        covered.append(row["ratio_low"] <= truth <= row["ratio_high"])
     assert 0.90 <= np.mean(covered) <= 0.99
 
 
@@ -246,7 +244,7 @@ def test_chance_is_every_shuffle_of_the_groups_within_a_class():
         ratios.append(min(rates) / max(rates))
     assert row["ratio"] == pytest.approx(0.2)
     assert row["p_value"] == pytest.approx(np.mean(np.array(ratios) <= 0.2 + 1e-9), abs=0.03)
-    assert row["chance_ratio"] == pytest.approx(np.median(ratios))
+    assert row["null_ratio"] == pytest.approx(np.median(ratios))
 
 
 def test_chance_finds_what_is_there_and_little_else():
@@ -268,7 +266,7 @@ def test_unequal_base_rates_alone_are_no_disparity_of_alerts():
     p = np.where(rng.random(6000) < np.where(y == 1, 0.7, 0.1), 0.9, 0.1)
     alerts = groups.disparities(group, y, p, 0.5).to_dicts()[2]
     assert alerts["ratio"] < 0.55
-    assert alerts["chance_ratio"] == pytest.approx(alerts["ratio"], abs=0.06)
+    assert alerts["null_ratio"] == pytest.approx(alerts["ratio"], abs=0.06)
     assert alerts["p_value"] > 0.05
 
 

@@ -96,7 +96,8 @@ def test_a_manifest_that_names_other_files_is_refused(folder, name):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{", '{"format": 2}', '{"format": 2, "files": {"vocab.json": 3}}']
+    "content",
+    ["", "[]", "{", f'{{"format": {FORMAT}}}', f'{{"format": {FORMAT}, "files": {{"vocab.json": 3}}}}'],
 )
 def test_a_damaged_manifest_is_named(folder, content):
     (folder / MANIFEST).write_text(content)

@@ -1,6 +1,7 @@
 """Where pretrained models are looked for, and what is said when there is none."""
 
 import json
+import shutil
 
 import pytest
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
@@ -26,15 +27,24 @@ def test_the_architecture_of_a_folder(tiny):
     assert str(tiny) not in json.dumps(seen)  # a bundle holds it, and is handed on
 
 
-def test_what_is_no_model_is_named_with_what_to_give(tmp_path):
+def test_what_is_no_model_is_named_with_what_to_give(tiny, tmp_path):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "odd").mkdir()
+    (tmp_path / "file").write_text("nothing to see")
+    for name, lost in (("bare", "model.safetensors"), ("headless", "config.json"), ("odd", "config.json")):
+        shutil.copytree(tiny, tmp_path / name)
+        (tmp_path / name / lost).unlink()
     (tmp_path / "odd" / "config.json").write_text("{")
-    reasons = {"empty": "no config.json", "odd": "is no BERT model", "gone": "no such folder"}
+    reasons = dict.fromkeys(["empty", "file", "headless"], "no config.json")
+    reasons |= {"odd": "is no BERT model", "gone": "no such folder", "bare": "is no BERT model"}
+    branch = TextBertBase(architecture(str(tiny)), 4)
     for name, reason in reasons.items():
-        with pytest.raises(ValueError, match=reason) as error:
-            architecture(str(tmp_path / name))
-        assert str(tmp_path / name) in str(error.value) and "save_pretrained" in str(error.value)
+        path = str(tmp_path / name)
+        for load in (branch.load_pretrained, *([] if name == "bare" else [architecture])):
+            with pytest.raises(ValueError, match=reason) as error:
+                load(path)
+            text = str(error.value)
+            assert text.startswith(f"{path} is no BERT model: ") and "save_pretrained" in text
+            assert "\n" not in text
 
 
 def test_minilm_is_found_or_its_command_is_told():

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from n3r.files.atomic import write_texts
+from n3r.files.atomic import write_together
 from n3r.files.formats import FORMATS
 from n3r.files.writer import write, writer
 
@@ -65,11 +65,11 @@ def test_what_cannot_be_written_is_named(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_texts_that_belong_together_are_written_or_none_is(tmp_path):
-    write_texts(tmp_path / "new", {"a": "1", "b": "ü"})
-    assert (tmp_path / "new" / "b").read_bytes() == "ü".encode()
+def test_files_that_belong_together_are_written_or_none_is(tmp_path):
+    write_together(tmp_path / "new", {"a": b"1", "b": b"2"})
+    assert (tmp_path / "new" / "b").read_text() == "2"
     (tmp_path / "new" / "c").mkdir()
     with pytest.raises(ValueError, match="cannot write c into .*new"):
-        write_texts(tmp_path / "new", {"a": "2", "c": "3"})
+        write_together(tmp_path / "new", {"a": b"2", "c": b"3"})
     assert (tmp_path / "new" / "a").read_text() == "1"
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a", "b", "c"]

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,19 +118,19 @@ def make_bundle(frame, tokenizer, model_class, scaling="quantile", column_map=No
     encoder = dimensions.get("encoder", MODEL_CLASSES[model_class].encoder)
     model = model_select(
         model_class,
+        knots=features.knots,
         vocab_size=tokenizer.vocab_size,
         n_tab_features=len(features) if reads else 0,
         n_classes=column_map.n_classes,
         **SMALL[encoder],
         **dimensions,
     )
-    bundle = Bundle(
-        shake(model), tokenizer, features, column_map, TrainConfig(), {}, TextConfig(max_tokens=48)
-    )
+    recipe = (tokenizer, features, column_map, TrainConfig(), TextConfig(max_tokens=48))
+    bundle = Bundle(*recipe, model=shake(model))
     if column_map.n_classes > 2:
         return bundle
     spread(getattr(model.head, "net", model.head)[-1], bundle.predict(frame)[:, 1])
-    return bundle._replace(calibration=fit_calibration(frame["label"].to_numpy(), bundle.predict(frame)))
+    return replace(bundle, calibration=fit_calibration(frame["label"].to_numpy(), bundle.predict(frame)))
 
 
 def published_texts(folder: Path, frame: pl.DataFrame) -> list[str]:
@@ -507,14 +508,6 @@ def test_what_the_layout_cannot_say_is_refused(frame, tokenizer, tmp_path):
     ):
         write_sagemaker(tmp_path / "bundle", tmp_path / "layout")
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_columns_too_fine_for_float32_are_named(frame, tokenizer, tmp_path):
-    fine = frame.with_columns(amount=1e9 + pl.int_range(N), age=pl.col("age") * 1.1)
-    make_bundle(fine, tokenizer, "bimodal_cnn").save(tmp_path / "bundle")
-    write_sagemaker(tmp_path / "bundle", tmp_path / "layout")
-    lines = (tmp_path / "layout" / "feature_columns.txt").read_text().splitlines()
-    assert lines[2].endswith("Too fine for float32: amount.")
 
 
 def features_graph() -> onnx.ModelProto:

@@ -22,18 +22,10 @@ from n3r.tokenizer import NameTokenizer
 N3R = [sys.executable, "-m", "n3r.cli", "run"]
 # Everything that `n3r run` does, as small as it may be.
 SMALL = [
-    "--size",
-    "dev",
-    "-p",
-    "n_orders=1200",
-    "-p",
-    "03.epochs=4",
-    "-p",
-    "04.epochs=2",
-    "-p",
-    "sizes=[250]",
+    "--size=dev",
+    *("-pn_orders=1200", "-p03.epochs=4", "-p04.epochs=2", "-psizes=[250]"),
+    *('-pdepartures=["bins"]', "-pn_attacked=20", "-pn_slices=2"),
 ]
-SMALL += ["-p", 'departures=["bins"]', "-p", "n_attacked=20", "-p", "n_slices=2"]
 MODELS = ("lstm2risk", "transformer2risk")
 
 
@@ -42,8 +34,9 @@ def folder(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A run's folder, whose name is the run's."""
     path = pipeline.ROOT / "runs" / f"test-{os.getpid()}-{request.node.name.partition('[')[0][-20:]}"
     yield path
-    for place in (path, path.with_name(f"{path.name}-whole")):
-        shutil.rmtree(place, ignore_errors=True)
+    for run in (path, path.with_name(f"{path.name}-whole")):
+        for place in (run, pipeline.reports_folder(run)):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
@@ -72,49 +65,53 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen, seconds: float
 # ---- stopped
 
 
-def test_ctrl_c_stops_at_once_and_says_how_to_go_on(folder, tally, request):
-    command = ["03", "--size", "dev", "-p", "n_orders=900", "-p", "03.epochs=400", "-p", "patience=400"]
-    process = start(folder, *command)
-    assert wait_for((folder / "training/lstm2risk/checkpoints/last.ckpt").is_file, process)
+SAID = "the same command goes on from what is finished: n3r run --name"
+
+
+def stop(process: subprocess.Popen) -> tuple[str, float]:
+    """What a run says that a terminal's Ctrl-C stops, and after how many seconds it ended."""
     asked = time.monotonic()
     process.send_signal(signal.SIGINT)  # a terminal sends it to the runner alone: kernels are a group apart
     out = process.communicate(timeout=60)[0]
-    took = time.monotonic() - asked
-    assert process.returncode == 130, out
-    assert f"the same command goes on from what is finished: n3r run --name {folder.name} 03" in out
-    assert "Traceback" not in out
-    assert not kernels_of(folder)
-    alone = request.config.getoption("--tally", None)  # and not beside other tests on the same cores
-    assert took < (2 if alone else 20), f"Ctrl-C took {took:.1f} s"
-    tally("interruption", f"Ctrl-C: runs stopped in {took:.1f} s, with a word on how to go on")
-    out = finish(start(folder, *[word.replace("=400", "=1") for word in command]))
-    assert "01_preprocess unchanged, skipped" in out and "02_tokenizer unchanged, skipped" in out
+    assert process.returncode == 130 and SAID in out and "Traceback" not in out, out
+    return out, time.monotonic() - asked
 
 
-def test_a_second_run_of_the_same_name_is_refused_with_the_firsts_process(folder, tally):
-    first = start(folder, "01", "--size", "dev")
-    assert wait_for((folder / "notebooks" / "01_preprocess.ipynb").is_file, first)
-    second = start(folder, "01", "--size", "dev")
+def test_a_run_that_is_disturbed_says_so_and_goes_on(folder, tally):
+    """A second runner, a kernel that is killed, Ctrl-C: one sentence each, and the same command finishes."""
+    command = ["02", "--size", "dev", "-p", "n_orders=900"]
+    first = start(folder, *command)
+    assert wait_for(lambda: bool(kernels_of(folder)), first)
+    second = start(folder, *command)
     out = second.communicate(timeout=60)[0]
-    assert (
-        second.returncode == 2 and f"is in use by the process {first.pid}" in out and "Traceback" not in out
-    )
-    finish(first)
+    assert second.returncode == 2 and f"is in use by the process {first.pid}" in out
+    assert "Traceback" not in out
     tally("interruption", "second runs of the same name refused, the first unharmed")
-
-
-def test_a_killed_kernel_is_told_in_a_sentence(folder, tally):
-    process = start(folder, "01", "--size", "dev")
-    assert wait_for(lambda: bool(kernels_of(folder)), process)
-    time.sleep(1)
     for pid in kernels_of(folder):
         os.kill(pid, signal.SIGKILL)
-    out = process.communicate(timeout=60)[0]
-    assert (
-        process.returncode == 1 and "the kernel of 01_preprocess was killed" in out and "Traceback" not in out
-    )
-    finish(start(folder, "01", "--size", "dev"))
+    out = first.communicate(timeout=60)[0]
+    assert first.returncode == 1 and "the kernel of 01_preprocess was killed" in out
+    assert "Traceback" not in out
     tally("interruption", "kernels killed, as when memory runs out: told in a sentence")
+    third = start(folder, *command)
+    assert wait_for((folder / "notebooks/02_tokenizer.ipynb").is_file, third)
+    out, _ = stop(third)
+    assert f"{SAID} {folder.name} 02" in out and not kernels_of(folder)
+    assert "01_preprocess unchanged, skipped" in finish(start(folder, *command))
+    tally("interruption", "runs stopped by Ctrl-C: gone on with what is not finished")
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_a_training_at_once(folder, tally):
+    command = ["03", "--size", "dev", "-p", "n_orders=900", "-p", "03.epochs=400", "-p", "patience=400"]
+    process = start(folder, *command)
+    assert wait_for((folder / "training/lstm2risk/checkpoints/last.ckpt").is_file, process)
+    _, took = stop(process)
+    assert not kernels_of(folder)
+    assert took < 2, f"Ctrl-C took {took:.1f} s"
+    tally("interruption", f"Ctrl-C: trainings stopped in {took:.1f} s, with a word on how to go on")
+    out = finish(start(folder, *[word.replace("=400", "=1") for word in command]))
+    assert "01_preprocess unchanged, skipped" in out and "02_tokenizer unchanged, skipped" in out
 
 
 @pytest.mark.slow
@@ -163,6 +160,7 @@ def _leads_to(link: Path, file: Path) -> bool:
 
 
 # Files or folders of which one is to appear, then up to how many seconds later the kill comes.
+REPORTS = "../../reports/{run}"
 MOMENTS: dict[str, tuple[list[str], float]] = {
     "preprocessing": (["notebooks/01_preprocess.ipynb"], 4),
     "writing the splits": ([".data.partial"], 0.05),
@@ -172,7 +170,7 @@ MOMENTS: dict[str, tuple[list[str], float]] = {
     "writing the best checkpoint": (["training/transformer2risk/checkpoints/.best.ckpt.partial"], 0.01),
     "writing a bundle": ([".transformer2risk.partial"], 1),
     "comparing": (["notebooks/05_parity.ipynb"], 12),
-    "writing the report": (["report/.report.json.partial", "report/report.json"], 0.02),
+    "writing the report": ([f"{REPORTS}/.report.json.partial", f"{REPORTS}/report.json"], 0.02),
     "evaluating": (["notebooks/08_evaluate.ipynb"], 20),
 }
 
@@ -186,7 +184,7 @@ def test_runs_killed_at_twenty_moments_end_as_one_that_was_not(folder, results, 
     for _ in range(2):
         shutil.rmtree(folder, ignore_errors=True)
         for moment, (names, delay) in MOMENTS.items():
-            awaited = [folder / name for name in names]
+            awaited = [folder / name.format(run=folder.name) for name in names]
             for path in awaited:  # of an earlier kill: what is awaited is to come anew
                 path.unlink(missing_ok=True) if not path.is_dir() else shutil.rmtree(path)
             process = start(folder, *SMALL)

@@ -111,55 +111,32 @@ def test_nobody_is_found_in_what_a_run_leaves(tmp_path, tally):
     orders.write_csv(tmp_path / "orders.csv")
     name = f"test-{os.getpid()}-privacy"
     folder = pipeline.ROOT / "runs" / name
-    out = tmp_path / "out"
+    reports, out = pipeline.reports_folder(folder), tmp_path / "out"
     out.mkdir()
-    score = [*N3R, "score", "--bundle", str(folder / "lstm2risk"), str(tmp_path / "orders.csv"), "-o"]
-    scores = str(out / "scores.csv")
+    raw, scores, bundle = tmp_path / "orders.csv", out / "scores.csv", folder / "lstm2risk"
+    run = ("--name", name, "--size", "dev", "--data", raw)
     commands = {
-        "run": [*N3R, "run", "--name", name, "--size", "dev", "--data", str(tmp_path / "orders.csv")],
-        "surprise": [
-            *N3R,
-            "run",
-            "07",
-            "--name",
-            name,
-            "--size",
-            "dev",
-            "--data",
-            str(tmp_path / "orders.csv"),
-        ],
-        "score": [*score, scores],
-        "evaluate": [
-            *N3R,
-            "evaluate",
-            scores,
-            "--orders",
-            str(tmp_path / "orders.csv"),
-            "-o",
-            str(out / "e"),
-        ],
-        "compare": [*N3R, "compare", *(str(folder / model) for model in MODELS), "-o", str(out / "c")],
-        "export": [
-            *N3R,
-            "export",
-            "--bundle",
-            str(folder / "lstm2risk"),
-            "--layout",
-            "sagemaker",
-            str(out / "s"),
-        ],
+        "run": ("run", *run),
+        "surprise": ("run", "07", *run),
+        "score": ("score", "--bundle", bundle, raw, "-o", scores),
+        "evaluate": ("evaluate", scores, "--orders", raw, "-o", out / "e"),
+        "compare": ("compare", *(folder / model for model in MODELS), "-o", out / "c"),
+        "export": ("export", "--bundle", bundle, "--layout", "sagemaker", out / "s"),
     }
     try:
         for what, command in commands.items():
-            done = subprocess.run(command, cwd=pipeline.ROOT, capture_output=True, text=True)
+            arguments = [*N3R, *map(str, command)]
+            done = subprocess.run(arguments, cwd=pipeline.ROOT, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr[-2000:]
             (out / f"{what}.log").write_text(done.stdout + done.stderr)
         found = {kind: found_in(folder, words) for kind, words in WORDS.items()}
+        told = (reports / "report.md").read_text()
+        shutil.move(reports, out / "reports")
         elsewhere = {kind: found_in(out, words) for kind, words in WORDS.items()}
-        told = (folder / "report" / "report.md").read_text()
         n_files = sum(path.is_file() for place in (folder, out) for path in place.rglob("*"))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for place in (folder, reports):
+            shutil.rmtree(place, ignore_errors=True)
     assert "a piece of a name is a token only where it comes 25 times or more in training" in told
     tally(PROMISE, "the rule of the vocabulary: stated in report and card")
     prepared = {path for path in found["rare"] if path.startswith("data/")}
@@ -167,14 +144,10 @@ def test_nobody_is_found_in_what_a_run_leaves(tmp_path, tally):
     assert set(found["rare"]) == prepared and not elsewhere["rare"]
     tokens = {path for path in [*found["common"], *elsewhere["common"]] if not path.startswith("data/")}
     assert tokens and all(path.endswith(VOCABULARY) for path in tokens), tokens
-    tally(
-        PROMISE, f"people on one order, looked for in {n_files} files: found in prepared data alone", N_RARE
-    )
-    tally(
-        PROMISE,
-        f"people on {ORDERS_EACH} orders, likewise: in prepared data and vocabularies alone",
-        N_COMMON,
-    )
+    rare = f"people on one order, looked for in {n_files} files: found in prepared data alone"
+    tally(PROMISE, rare, N_RARE)
+    common = f"people on {ORDERS_EACH} orders, likewise: in prepared data and vocabularies alone"
+    tally(PROMISE, common, N_COMMON)
 
 
 def test_the_card_says_what_the_vocabulary_holds(small, tally):
@@ -214,21 +187,26 @@ def column_map(**changes: object) -> ColumnMap:
 
 
 NAME = "customerName"
+A_NUMBER = {"numeric": [NAME], "text": ["emailAddress"]}
+AN_ID = {"id": NAME, "text": ["emailAddress"]}
+
+
+def prepared(orders: pl.DataFrame, **changes: object) -> None:
+    prepare(orders.lazy(), column_map(**changes))
+
+
+# What is done with orders o in a folder p.
 MISTAKES: dict[str, Callable[[pl.DataFrame, Path], object]] = {
-    "a name for the label": lambda o, p: prepare(o.lazy(), column_map(label=NAME, other_labels="error")),
-    "a name for the label of few rows": lambda o, p: prepare(
-        o.head(8).lazy(), column_map(label=NAME, other_labels="error", split_by="random")
+    "a name for the label": lambda o, p: prepared(o, label=NAME, other_labels="error"),
+    "a name for the label of few rows": lambda o, p: prepared(
+        o.head(8), label=NAME, other_labels="error", split_by="random"
     ),
-    "a name for the time": lambda o, p: prepare(o.lazy(), column_map(time=NAME)),
-    "a name for the time of the entity": lambda o, p: prepare(o.lazy(), column_map(entity_time=NAME)),
-    "a name for epoch seconds": lambda o, p: prepare(o.lazy(), column_map(time=NAME, time_format="epoch")),
-    "a name for a number": lambda o, p: prepare(o.lazy(), column_map(numeric=[NAME], text=["emailAddress"])),
-    "a name for a number in CSV": lambda o, p: scan_csv(
-        o, p, column_map(numeric=[NAME], text=["emailAddress"])
-    ),
-    "a name for the id of all": lambda o, p: prepare(
-        o.with_columns(pl.lit("x").alias(NAME)).lazy(), column_map(id=NAME, text=["emailAddress"])
-    ),
+    "a name for the time": lambda o, p: prepared(o, time=NAME),
+    "a name for the time of the entity": lambda o, p: prepared(o, entity_time=NAME),
+    "a name for epoch seconds": lambda o, p: prepared(o, time=NAME, time_format="epoch"),
+    "a name for a number": lambda o, p: prepared(o, **A_NUMBER),
+    "a name for a number in CSV": lambda o, p: scan_csv(o, p, column_map(**A_NUMBER)),
+    "a name for the id of all": lambda o, p: prepared(o.with_columns(pl.lit("x").alias(NAME)), **AN_ID),
     "no header row": lambda o, p: scan_csv(o, p, column_map(), header=False),
     "cells too many": lambda o, p: broken(o, p, ",,,"),
     "no UTF-8": lambda o, p: broken(o, p, "\udcff"),

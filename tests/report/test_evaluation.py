@@ -11,7 +11,8 @@ import pytest
 from n3r.evaluation.attacks import ATTACKS, attack_curve
 from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
 from n3r.preprocess import prepare
-from n3r.report.evaluation import attained, headline, write_evaluation
+from n3r.report.evaluation import headline, write_evaluation
+from n3r.report.parts import attained
 from n3r.schema import ColumnMap
 from n3r.synthetic import orders as synth
 
@@ -40,8 +41,8 @@ def content(rows):
         "n_rows": 100,
         "n_frauds": 9,
         "auroc": 0.7,
-        "low": 0.6,
-        "high": 0.8,
+        "auroc_low": 0.6,
+        "auroc_high": 0.8,
         "n": 300,
         "n_positive": 30,
     }
@@ -87,7 +88,9 @@ def test_page_stands_alone(page):
     html, _, folder = page
     assert "://" not in html and "<script" not in html and "<img" not in html
     assert not re.search(r"url\((?!#)|@import|\bsrc=", html)
-    assert sorted(path.name for path in folder.iterdir()) == ["model.html", "model.json", "model.md"]
+    curves = [f"model_{name}{kind}" for name in ("precision_recall", "roc") for kind in (".png", ".svg")]
+    names = ["model.html", "model.json", "model.md", *curves]
+    assert sorted(path.name for path in folder.iterdir()) == names
 
 
 def test_json_is_the_content_and_gives_the_headline(content, page):
@@ -136,7 +139,7 @@ def test_defect_42_what_rows_cannot_say_is_na(rows, tmp_path):
 def test_any_operating_point_is_in_the_headline(rows):
     _, test, _ = rows
     content = {"name": "m", **evaluate_model(test, EvaluationConfig(fpr=0.033))}
-    assert "of frauds when 3.3 % of good orders may be stopped" in headline(content)
+    assert "of frauds when 3.3 % of legitimate orders may be flagged" in headline(content)
 
 
 def test_attained_share():

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from n3r.estimate import bounded
 from n3r.evaluation import calibration, decisions, drift
 from n3r.report import evaluation_figures, style
 
@@ -16,7 +17,7 @@ ATTACK_ROWS = [("dots", 0.5, 0.02), ("dots", 1.0, 0.04), ("case", 0.5, -0.1), ("
 
 def attack_table(factor: float = 1.0, known: bool = True) -> pl.DataFrame:
     """A curve of two attacks whose clean AUC is 0.8."""
-    figures = ["auroc", "low", "high", "difference", "difference_low", "difference_high"]
+    figures = ["auroc", "auroc_low", "auroc_high", "difference", "difference_low", "difference_high"]
     rows = [
         {
             "attack": attack,
@@ -99,7 +100,7 @@ ABLATED = pl.DataFrame(
         ("decay", 3, 900, 90, 0.80, 0.00, -0.01, 0.01, 1.01),
         ("precision", 3, 900, 90, 0.79, -0.01, -0.015, -0.005, 2.5),
     ],
-    schema=["departure", "n_seeds", "n", "n_positive", "auc", "difference", "low", "high", "speed_ratio"],
+    schema=["deviation", "n_seeds", "n", "n_positive", "auc", *bounded("difference"), "speed_ratio"],
     orient="row",
 )
 
@@ -108,7 +109,7 @@ def words(ax) -> list[str]:
     return [text.get_text() for text in ax.texts]
 
 
-def test_ablation_forest_has_a_line_a_departure_and_marks_what_leaves_zero_out():
+def test_ablation_forest_has_a_line_a_deviation_and_marks_what_leaves_zero_out():
     ax = evaluation_figures.ablation_forest(ABLATED)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["scaling", "decay", "precision"]
     found = [(float(bar.lines[0].get_xdata()[0]), bar.lines[0].get_marker()) for bar in ax.containers]
@@ -118,7 +119,10 @@ def test_ablation_forest_has_a_line_a_departure_and_marks_what_leaves_zero_out()
 
 
 def test_ablation_forest_without_frauds_says_so():
-    none = [pl.lit(None, pl.Float64).alias(name) for name in ("auc", "difference", "low", "high")]
+    none = [
+        pl.lit(None, pl.Float64).alias(name)
+        for name in ("auc", "difference", "difference_low", "difference_high")
+    ]
     ax = evaluation_figures.ablation_forest(ABLATED.with_columns(none))
     assert words(ax).count("not enough data") == 3 and "2.50×" in words(ax)
 
@@ -230,7 +234,7 @@ DRIFT = pl.DataFrame(
         ("country", 0.3, 0.4, "stable"),
         ("new", None, None, "not enough data"),
     ],
-    schema={"column": pl.String, "psi": pl.Float64, "chance": pl.Float64, "verdict": pl.String},
+    schema={"column": pl.String, "psi": pl.Float64, "null_level": pl.Float64, "verdict": pl.String},
     orient="row",
 )
 FAILING = pl.DataFrame(
@@ -241,7 +245,13 @@ FAILING = pl.DataFrame(
         ("name: empty", 0, 0, None, None, None, None),
         ("name: one word", 90, 80, 1.6, 1.55, 1.7, 0.0),
     ],
-    schema=["trait", "n_positive", "missed", *(f"missed_{n}" for n in ("ratio", "low", "high", "p_holm"))],
+    schema=[
+        "trait",
+        "n_positive",
+        "n_missed",
+        *bounded("missed_ratio"),
+        "missed_p_holm",
+    ],
     orient="row",
 )
 SCORES = np.linspace(0, 1, 400) ** 3
@@ -318,8 +328,8 @@ def test_figures_of_shifts_and_failures_say_what_is_not_known():
     assert words(evaluation_figures.drift_bars(DRIFT[3:])).count("not enough data") == 1
     with pytest.raises(ValueError, match="lacks the columns psi"):
         evaluation_figures.drift_bars(DRIFT.drop("psi"))
-    with pytest.raises(ValueError, match="lacks the columns missed_low"):
-        evaluation_figures.trait_forest(FAILING.drop("missed_low"), (900, 90))
+    with pytest.raises(ValueError, match="lacks the columns missed_ratio_low"):
+        evaluation_figures.trait_forest(FAILING.drop("missed_ratio_low"), (900, 90))
     with pytest.raises(ValueError, match="1 of 2 are outside"):
         evaluation_figures.score_shift([0.5, 1.5], [0.5])
 
@@ -415,21 +425,21 @@ def test_cost_curve_marks_the_cheapest_and_the_chosen():
     marked = [line for line in ax.lines if line.get_marker() != "None"]
     marks = {line.get_label(): tuple(line.get_xydata()[0]) for line in marked}
     assert marks == {
-        f"cheapest: {best['cost_per_1000']:,.0f}": (best["stopped"], best["cost_per_1000"]),
-        f"chosen on validation: {chosen['cost_per_1000']:,.0f}": (chosen["stopped"], chosen["cost_per_1000"]),
+        f"cheapest: {best['cost_per_1000']:,.0f}": (best["flagged"], best["cost_per_1000"]),
+        f"chosen on validation: {chosen['cost_per_1000']:,.0f}": (chosen["flagged"], chosen["cost_per_1000"]),
     }
-    assert f"stop none: {best['stop_none_per_1000']:,.0f}" in words(ax)
+    assert f"flag none: {best['flag_none_per_1000']:,.0f}" in words(ax)
     assert len(evaluation_figures.cost_curve(curve, best).get_legend().get_texts()) == 1
 
 
 def test_stopping_none_is_marked_on_the_edge():
     curve = decisions.cost_points(FRAUD, RATED["n3r"], decisions.Costs(1, 1e6))
     best = decisions.cheapest(FRAUD, RATED["n3r"], decisions.Costs(1, 1e6))
-    none = best | {"stopped": 0.0, "cost_per_1000": best["stop_none_per_1000"]}
+    none = best | {"flagged": 0.0, "cost_per_1000": best["flag_none_per_1000"]}
     ax = evaluation_figures.cost_curve(curve, none)
     [mark] = [line for line in ax.lines if line.get_marker() != "None"]
     assert ax.get_xlim()[0] < mark.get_xdata()[0] < 1e-3
-    assert ax.get_ylim()[1] < 2 * best["stop_none_per_1000"]
+    assert ax.get_ylim()[1] < 2 * best["flag_none_per_1000"]
 
 
 def test_reliability_bins_without_a_fraud_are_hollow_at_their_upper_bound():
@@ -438,9 +448,11 @@ def test_reliability_bins_without_a_fraud_are_hollow_at_their_upper_bound():
     none = table.filter(pl.col("n_positive") == 0)
     assert 0 < len(none) < len(table)
     hollow = [line for line in ax.lines if line.get_markerfacecolor() == "none" and len(line.get_xdata())]
-    assert hollow[0].get_xydata() == pytest.approx(none.select("mean_score", "high").to_numpy(), abs=1e-5)
+    assert hollow[0].get_xydata() == pytest.approx(
+        none.select("mean_score", "observed_high").to_numpy(), abs=1e-5
+    )
     shown = table.filter(pl.col("n_positive") > 0)
-    columns = shown.select("mean_score", "observed", "low", "high").to_numpy()
+    columns = shown.select("mean_score", "observed", "observed_low", "observed_high").to_numpy()
     assert marks_of(ax.containers[0]) == pytest.approx(columns)
     assert "hollow: none seen, upper bound" in [text.get_text() for text in ax.get_legend().get_texts()]
 
@@ -448,7 +460,7 @@ def test_reliability_bins_without_a_fraud_are_hollow_at_their_upper_bound():
 def test_posterior_calibration_shows_the_spread():
     table = calibration.posterior_bins(RATED["n3r"], TRUTH)
     ax = evaluation_figures.posterior_calibration({"n3r": table})
-    columns = table.select("mean_score", "mean_posterior", "low", "high").to_numpy()
+    columns = table.select("mean_score", *bounded("mean_posterior")).to_numpy()
     shown = marks_of(ax.containers[0])
     assert shown[1:] == pytest.approx(columns[1:])
     assert shown[0, 2] == pytest.approx(ax.get_xlim()[0], rel=0.11)  # lower than the axis goes
@@ -496,7 +508,7 @@ def test_gain_of_one_class_is_said_in_words():
         (lambda t: evaluation_figures.operating_recall({"n3r": t}), "recall_low"),
         (lambda t: evaluation_figures.lift({"n3r": t}), "lift_high"),
         (lambda t: evaluation_figures.gain({"n3r": t}), "caught"),
-        (lambda t: evaluation_figures.cost_curve(t, {}), "stopped, cost_per_1000"),
+        (lambda t: evaluation_figures.cost_curve(t, {}), "flagged, cost_per_1000"),
         (lambda t: evaluation_figures.reliability_diagram({"n3r": t}), "mean_score, observed"),
         (lambda t: evaluation_figures.posterior_calibration({"n3r": t}), "mean_score, mean_posterior"),
     ],

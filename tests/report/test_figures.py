@@ -1,4 +1,3 @@
-import base64
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -38,8 +37,8 @@ MODELS = pl.DataFrame(
     {
         "model": ["bert", "lstm"],
         "auroc": [0.8, 0.6],
-        "low": [0.7, 0.5],
-        "high": [0.9, 0.7],
+        "auroc_low": [0.7, 0.5],
+        "auroc_high": [0.9, 0.7],
         "n": [100, 100],
         "n_positive": [20, 20],
     }
@@ -114,7 +113,7 @@ def test_leaves_the_callers_style_alone(draw):
 def test_svg_is_byte_equal_on_repetition(draw):
     ax = draw()
     first = style.to_svg(ax.figure)
-    style.to_png_base64(ax.figure, 50)
+    style.to_png(ax.figure, 50)
     assert style.to_svg(ax.figure) == first
     assert style.to_svg(draw().figure) == first
     assert ElementTree.fromstring(first).tag.endswith("svg")
@@ -158,7 +157,7 @@ def test_import_does_not_bring_pyplot():
 
 def test_png_is_an_image_of_the_asked_resolution():
     fig = DRAWINGS["roc"]().figure
-    small, large = (base64.b64decode(style.to_png_base64(fig, dpi)) for dpi in (50, 100))
+    small, large = (style.to_png(fig, dpi) for dpi in (50, 100))
     assert small.startswith(b"\x89PNG")
     widths = [int.from_bytes(image[16:20]) for image in (small, large)]
     assert widths == [210, 420]
@@ -217,7 +216,7 @@ def test_segment_auc_draws_a_line_a_segment():
     assert marked(ax) == [(value, at) for at, value in enumerate(drawn["auroc"])]
     ends = ax.containers[0].lines[2][0].get_segments()[0][:, 0]
     assert ends == pytest.approx(
-        drawn.row(0, named=True)["low"] * np.array([1, 0]) + drawn["high"][0] * np.array([0, 1])
+        drawn.row(0, named=True)["auroc_low"] * np.array([1, 0]) + drawn["auroc_high"][0] * np.array([0, 1])
     )
     assert [label.get_text() for label in ax.get_yticklabels()] == ["US", "DE", "JP", "AU"]
     assert ax.yaxis_inverted()
@@ -235,10 +234,10 @@ def test_paired_difference_shows_band_and_verdict():
 
 
 def test_verdicts_differ_in_colour_and_marker():
-    table = pl.DataFrame({"segment": ["a", "b", "c"], "n": [9, 8, 7], "n_positive": [3, 3, 3]}).with_columns(
+    table = pl.DataFrame({"group": ["a", "b", "c"], "n": [9, 8, 7], "n_positive": [3, 3, 3]}).with_columns(
         difference=pl.Series([0.0, 0.1, 0.02]),
-        low=pl.Series([-0.01, 0.05, -0.1]),
-        high=pl.Series([0.01, 0.15, 0.14]),
+        difference_low=pl.Series([-0.01, 0.05, -0.1]),
+        difference_high=pl.Series([0.01, 0.15, 0.14]),
         verdict=pl.Series(["equivalent", "different", "not shown"]),
     )
     points = [bar.lines[0] for bar in figures.paired_difference(table).containers]
@@ -310,8 +309,10 @@ def test_split_counts_stacks_labels_in_the_order_of_splits():
 
 
 def test_bad_tables_are_named():
-    with pytest.raises(ValueError, match="table lacks the columns auroc, low, high; it has segment, n"):
-        figures.segment_auc(SEGMENTS.drop("auroc", "low", "high"))
+    with pytest.raises(
+        ValueError, match="table lacks the columns auroc, auroc_low, auroc_high; it has group, n"
+    ):
+        figures.segment_auc(SEGMENTS.drop("auroc", "auroc_low", "auroc_high"))
     with pytest.raises(ValueError, match="table lacks the columns label"):
         figures.split_counts(COUNTS.drop("label"))
     with pytest.raises(ValueError, match="sizes has 2 values, compression has 1"):

@@ -60,7 +60,7 @@ def content(**changes):
         },
         "models": models,
         "parity": {"margin": 0.01, "comparisons": [compared]},
-        "departures": [{"where": "text.py", "what": "padding has no weight"}],
+        "deviations": [{"where": "text.py", "what": "padding has no weight"}],
         "provenance": {"versions": {"polars": "2.1.0"}, "seed": 7},
         **changes,
     }
@@ -119,9 +119,10 @@ def write_bare(folder, curves=None, **changes):
     return path.read_text(encoding="utf-8"), (folder / "report.md").read_text(encoding="utf-8")
 
 
-def test_writes_three_files_and_nothing_else(written):
+def test_writes_the_page_in_three_forms_and_its_curves_in_two(written):
     names = sorted(path.name for path in written.parent.iterdir())
-    assert names == ["report.html", "report.json", "report.md"]
+    curves = [f"report_{name}{kind}" for name in ("precision_recall", "roc") for kind in (".png", ".svg")]
+    assert names == ["report.html", "report.json", "report.md", *curves]
 
 
 def test_page_stands_alone(written, page):
@@ -180,7 +181,9 @@ def test_every_verdict_is_phrased(tmp_path, kind, says):
     parity = copy.deepcopy(content()["parity"])
     parity["comparisons"][0] |= {"verdict": kind, "segments": [], "difference": -0.02}
     if kind == "not enough data":
-        parity["comparisons"][0] |= dict.fromkeys(["auc_a", "auc_b", "difference", "low", "high", "p_value"])
+        parity["comparisons"][0] |= dict.fromkeys(
+            ["auc_a", "auc_b", *metrics.bounded("difference"), "p_value"]
+        )
     html, _ = write_bare(tmp_path, parity=parity)
     assert says in html
     assert Page(html).row("lstm2risk")[1] == kind
@@ -205,11 +208,11 @@ def test_markup_and_formulas_in_names_stay_text(tmp_path):
     evil = copy.deepcopy(content(name=EVIL))
     evil["data"]["source"] = EVIL
     evil["preparation"]["warnings"] = [EVIL]
-    evil["departures"][0]["what"] = evil["provenance"][EVIL] = f"{EVIL} --> </svg>"
+    evil["deviations"][0]["what"] = evil["provenance"][EVIL] = f"{EVIL} --> </svg>"
     evil["models"][0] |= {"name": EVIL, "dimensions": {EVIL: EVIL}}
-    evil["models"][0]["segments"][0]["segment"] = r"$\broken{$" + EVIL
+    evil["models"][0]["segments"][0]["group"] = r"$\broken{$" + EVIL
     evil["parity"]["comparisons"][0]["model"] = '"><script>x</script>'
-    evil["parity"]["comparisons"][0]["segments"][0]["segment"] = EVIL
+    evil["parity"]["comparisons"][0]["segments"][0]["group"] = EVIL
     path = run.write_report(evil, {"test": {EVIL + "$x_{$": (Y, A), EVIL: (Y, B)}}, tmp_path)
     html, md = path.read_text(encoding="utf-8"), (tmp_path / "report.md").read_text(encoding="utf-8")
     assert not {"img", "script"} & set(Page(html).tags)
@@ -251,11 +254,11 @@ def test_absent_parts_are_left_out(tmp_path, page):
         "By marketplace",
         "n3r and legacy: which ranks better?",
         "Tokenizer",
-        "Departures from the legacy",
+        "Deviations from the legacy",
     ]
     parts += ["Provenance", "Rows dropped, and why", "Training"]
     assert set(parts) <= set(page.words)
-    empty = {"tokenizer": None, "parity": {}, "departures": [], "preparation": {}, "provenance": {}}
+    empty = {"tokenizer": None, "parity": {}, "deviations": [], "preparation": {}, "provenance": {}}
     for changes in ({}, empty):
         html, md = write_bare(tmp_path, **changes)
         assert not set(parts[:-1]) & set(Page(html).words)
@@ -298,7 +301,7 @@ def test_markdown_has_the_tables_and_escapes(tmp_path):
 
 def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(ValueError, match=r"cannot write the report into .*file.inner"):
+    with pytest.raises(ValueError, match=r"cannot write .* into .*file.inner"):
         run.write_report(bare(), {}, tmp_path / "file" / "inner")
     (tmp_path / "taken" / "report.html").mkdir(parents=True)
     with pytest.raises(ValueError, match="taken"):
@@ -329,9 +332,9 @@ def test_summary_has_six_columns_of_text():
 @given(st.text(), st.text())
 def test_any_text_survives(tmp_path_factory, name, what):
     folder = tmp_path_factory.getbasetemp() / "any"
-    departures = [{"where": name, "what": what}]
-    html, md = write_bare(folder, name=name, departures=departures)
-    assert json.loads((folder / "report.json").read_bytes())["departures"] == departures
+    deviations = [{"where": name, "what": what}]
+    html, md = write_bare(folder, name=name, deviations=deviations)
+    assert json.loads((folder / "report.json").read_bytes())["deviations"] == deviations
     assert len(Page(html).row("file")) == 2
     assert "<" not in md
 

@@ -1,4 +1,6 @@
-"""Departures switched one by one: each changes what it says and nothing else, and the base is the legacy."""
+"""Deviations switched one by one: each changes what it says and nothing else, and the base is the legacy."""
+
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -8,14 +10,16 @@ from torch import nn
 
 from n3r.bundle import Bundle
 from n3r.data import make_loader
+from n3r.estimate import bounded
 from n3r.features import TabularFeatures
+from n3r.kernels import BiLSTM, Dropout
 from n3r.legacy.trainer import LegacyTokenizer
 from n3r.model import RiskModel, configure
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.schema import ColumnMap
-from n3r.studies import ablation, parity
+from n3r.studies import ablation, beside, parity
 from n3r.synthetic.orders import generate_orders
-from n3r.text import AttentionPool, BiLSTM, Dropout, TransformerBlock
+from n3r.text import AttentionPool, TransformerBlock
 from n3r.train import TrainConfig, collate_for, parameter_groups
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
@@ -62,11 +66,11 @@ def splits() -> dict[str, pl.DataFrame]:
 
 @pytest.fixture(scope="module")
 def legacy_tokenizer(splits) -> LegacyTokenizer:
-    return ablation.legacy_tokenizer(splits["train"], 0)
+    return beside.legacy_tokenizer(splits["train"], 0)
 
 
 def a_bundle(splits, model_class: str, **training) -> Bundle:
-    """A bundle that makes every departure its class can make."""
+    """A bundle that makes every deviation its class can make."""
     tokenizer, _ = train_tokenizer(splits["train"].select(TEXT), TokenizerConfig(min_frequency=3))
     features = TabularFeatures().fit(splits["train"], NUMERIC, ["region"])
     config = configure(
@@ -79,8 +83,8 @@ def a_bundle(splits, model_class: str, **training) -> Bundle:
     settings = {"epochs": 2, "batch_size": 32, "lr": 1e-2, "precision": "bfloat16", **training}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = RiskModel(config).eval()
-    return Bundle(model, tokenizer, features, COLUMNS, TrainConfig(**settings), {})
+        model = RiskModel(config, knots=features.knots).eval()
+    return Bundle(tokenizer, features, COLUMNS, TrainConfig(**settings), model=model)
 
 
 @pytest.fixture(scope="module", params=list(SMALL))
@@ -90,9 +94,9 @@ def bundle(request, splits) -> Bundle:
 
 def built(off, model_class: str) -> RiskModel:
     config = configure(model_class, vocab_size=30, n_tab_features=3, **SMALL[model_class])
-    with torch.random.fork_rng(), ablation.built_as_legacy(off):
+    with torch.random.fork_rng():
         torch.manual_seed(0)
-        return RiskModel(config)
+        return RiskModel(config, ablation.parts_without(off))
 
 
 def a_batch(model: RiskModel, n: int = 12) -> dict[str, torch.Tensor]:
@@ -105,23 +109,23 @@ def a_batch(model: RiskModel, n: int = 12) -> dict[str, torch.Tensor]:
 # ---- the registry
 
 
-def test_each_departure_has_one_note_where_it_is_made():
-    notes = parity.departures()
-    for name, departure in ablation.DEPARTURES.items():
-        found = [n for n in notes if n["where"] == departure.where and departure.note in n["what"]]
+def test_each_deviation_has_one_note_where_it_is_made():
+    notes = parity.deviations()
+    for name, deviation in ablation.DEVIATIONS.items():
+        found = [note for note in notes if deviation.note in note["what"]]
         assert len(found) == 1, name
 
 
-def test_a_bundle_makes_the_departures_that_its_configs_ask_for(splits):
+def test_a_bundle_makes_the_deviations_that_its_configs_ask_for(splits):
     lstm, transformer = (a_bundle(splits, name) for name in SMALL)
-    every = set(ablation.DEPARTURES)
+    every = set(ablation.DEVIATIONS)
     assert set(ablation.made_by(lstm)) == every - {"pool"}
     assert set(ablation.made_by(transformer)) == every - {"max_tokens"}
     plain = a_bundle(splits, "lstm2risk", decay="all", gradient_clip=None, precision="float32")
     assert set(ablation.made_by(plain)) == every - {"pool", "decay", "clipping", "precision"}
 
 
-def test_unknown_departures_are_refused_with_those_there_are(bundle, splits, tmp_path, legacy_tokenizer):
+def test_unknown_deviations_are_refused_with_those_there_are(bundle, splits, tmp_path, legacy_tokenizer):
     made = ", ".join(ablation.made_by(bundle))
     with pytest.raises(ValueError, match=rf"\['typo'\].*{made}"):
         ablation.train_with(("typo",), bundle, splits, tmp_path, 0, legacy_tokenizer)
@@ -129,7 +133,7 @@ def test_unknown_departures_are_refused_with_those_there_are(bundle, splits, tmp
         ablation.ablate(bundle, splits, [0], tmp_path, [("decay", "typo")])
 
 
-def test_labels_say_which_departures_are_on():
+def test_labels_say_which_deviations_are_on():
     made = ("a", "b", "c")
     labels = [ablation.label(on, made) for on in [(), ("a",), ("a", "c"), made, ("b",)]]
     assert labels == ["none", "a", "all but b", "all", "b"]
@@ -147,16 +151,14 @@ def test_other_kernels_and_dropout_keep_the_function(model_class):
     torch.testing.assert_close(theirs.eval()(batch), ours.eval()(batch), rtol=0, atol=1e-6)
 
 
-def test_only_while_it_lasts_are_models_built_of_the_legacys_parts():
-    def kinds(model: nn.Module) -> set[type]:
-        return {type(part) for part in model.modules()}
+def test_models_are_built_of_the_parts_of_what_is_off():
+    def kinds(off, model_class: str) -> set[type]:
+        return {type(part) for part in built(off, model_class).modules()}
 
-    off = kinds(built(("pool", "kernels", "dropout"), "transformer2risk"))
-    assert {ablation.PoolOverPadding, ablation.LoopedBlock} <= off and Dropout not in off
-    assert ablation.PackedLSTM in kinds(built(("kernels",), "lstm2risk"))
-    with pytest.raises(RuntimeError), ablation.built_as_legacy(("pool", "kernels")):
-        raise RuntimeError
-    on = kinds(built((), "transformer2risk")) | kinds(built((), "lstm2risk"))
+    off = kinds(("pool", "kernels", "dropout"), "transformer2risk")
+    assert {ablation.PoolOverPadding, ablation.LoopedBlock, nn.Dropout} <= off and Dropout not in off
+    assert ablation.PackedLSTM in kinds(("kernels",), "lstm2risk")
+    on = kinds((), "transformer2risk") | kinds((), "lstm2risk")
     assert {AttentionPool, TransformerBlock, BiLSTM, Dropout} <= on
 
 
@@ -170,8 +172,9 @@ def test_the_legacys_pool_reads_padding_and_nothing_else_differs():
 
 
 @both
-def test_parts_train(model_class):
-    model = built(("pool", "kernels", "dropout"), model_class).train()
+@pytest.mark.parametrize("off", [("pool", "kernels", "dropout"), ("pool", "dropout"), ("kernels",)])
+def test_parts_train(model_class, off):
+    model = built(off, model_class).train()
     batch = a_batch(model)
     assert not torch.equal(model(batch), model(batch))  # dropout draws
     model(batch).sum().backward()
@@ -193,14 +196,14 @@ def test_the_tokenizer_reads_fields_and_the_legacys_the_joined_text(bundle, spli
 
 def test_texts_of_an_lstm_are_cut_only_where_that_is_on(splits, legacy_tokenizer):
     bundle = a_bundle(splits, "lstm2risk")
-    bundle = bundle._replace(texts=bundle.texts.model_copy(update={"max_tokens": 8}))
+    bundle = replace(bundle, texts=bundle.texts.model_copy(update={"max_tokens": 8}))
     for on in [(), ("tokenizer",)]:
         whole = ablation.texts(on, bundle, splits["test"], legacy_tokenizer)
         cut = ablation.texts((*on, "max_tokens"), bundle, splits["test"], legacy_tokenizer)
         assert whole.lengths.max() > 8 >= cut.lengths.max()
 
 
-def test_features_one_departure_at_a_time(bundle, splits):
+def test_features_one_deviation_at_a_time(bundle, splits):
     frame = splits["test"]
     holes = frame["x0"].is_null().to_numpy()
     raw = frame.select(pl.col(NUMERIC).fill_null(-1)).to_numpy().astype(np.float32)
@@ -259,7 +262,7 @@ def weights(folder) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["decay", "clipping", "precision", "dropout", "pool", "tokenizer", "bins"])
-def test_a_departure_changes_what_is_learnt(name, splits, tmp_path, legacy_tokenizer):
+def test_a_deviation_changes_what_is_learnt(name, splits, tmp_path, legacy_tokenizer):
     bundle = a_bundle(splits, "transformer2risk", epochs=1, weight_decay=0.5, gradient_clip=1e-3)
     base, one = (
         ablation.train_with(on, bundle, splits, tmp_path / str(i), 0, legacy_tokenizer)
@@ -287,21 +290,34 @@ def test_without_best_epoch_all_epochs_run_and_the_last_counts(splits, tmp_path,
 def test_all_on_is_the_bundles_own_training(splits, tmp_path, legacy_tokenizer):
     bundle = a_bundle(splits, "lstm2risk", precision="float32")
     whole = ablation.train_with(ablation.made_by(bundle), bundle, splits, tmp_path / "a", 3, legacy_tokenizer)
-    again, _ = parity.train_again(bundle, splits, 3, tmp_path / "b")
-    np.testing.assert_allclose(whole.scores, again.predict(splits["test"])[:, 1], rtol=0, atol=1e-6)
+    again = beside.score_again(bundle, splits, 3, tmp_path / "b")
+    np.testing.assert_allclose(whole.scores, again, rtol=0, atol=1e-6)
 
 
-def test_ablate_gives_a_row_a_set_and_repeats_itself(splits, tmp_path):
+def test_ablate_gives_a_row_a_set_and_keeps_what_it_trained(splits, tmp_path):
     bundle = a_bundle(splits, "lstm2risk", epochs=1)
     sets = [("decay",), ("scaling", "bins")]
-    one, other = (ablation.ablate(bundle, splits, [0, 1], tmp_path / name, sets) for name in "ab")
-    assert one["departure"].to_list() == ["none", "decay", "scaling + bins"]
-    figures = ["departure", "n_seeds", "n", "n_positive", "auc", "difference", "low", "high"]
-    assert one.select(figures).equals(other.select(figures))
+
+    def ablate(bundle, folder) -> tuple[pl.DataFrame, dict[str, int]]:
+        table = ablation.ablate(bundle, splits, [0, 1], tmp_path / folder, sets)
+        files = (tmp_path / folder).rglob("scores.safetensors")
+        return table, {str(path.parent): path.stat().st_mtime_ns for path in files}
+
+    one, written = ablate(bundle, "a")
+    assert one["deviation"].to_list() == ["none", "decay", "scaling + bins"]
     base, decay, _ = one.to_dicts()
-    assert (base["difference"], base["low"], base["speed_ratio"]) == (None, None, 1.0)
+    assert (base["difference"], base["difference_low"], base["speed_ratio"]) == (None, None, 1.0)
     assert decay["difference"] == pytest.approx(decay["auc"] - base["auc"])
-    assert decay["what"] == ablation.DEPARTURES["decay"].what and decay["n_seeds"] == 2
+    assert decay["what"] == ablation.DEVIATIONS["decay"].what and decay["n_seeds"] == 2
+    assert len(written) == 6
+    again, kept = ablate(bundle, "a")
+    assert again.equals(one) and kept == written  # speeds too: nothing was trained
+    other, trained = ablate(bundle, "b")
+    figures = ["deviation", "n_seeds", "n", "n_positive", "auc", *bounded("difference")]
+    assert other.select(figures).equals(one.select(figures)) and len(trained) == 6
+    edited = replace(bundle, train_config=bundle.train_config.model_copy(update={"lr": 0.02}))
+    _, anew = ablate(edited, "a")
+    assert all(anew[place] > written[place] for place in written)
 
 
 # ---- the table and the notes
@@ -313,7 +329,7 @@ def test_the_table_by_hand():
     base = [ablation.Trained(np.array([0.9, 0.4, 0.5, 0.1]), 100.0)] * 2
     better = [ablation.Trained(np.array([0.9, 0.6, 0.5, 0.1]), speed) for speed in (150.0, 250.0)]
     found = ablation.table({(): base, ("pool",): better}, y, ("pool", "decay")).to_dicts()[1]
-    assert (found["departure"], found["n_seeds"], found["n"], found["n_positive"]) == ("pool", 2, 4, 2)
+    assert (found["deviation"], found["n_seeds"], found["n"], found["n_positive"]) == ("pool", 2, 4, 2)
     assert (found["auc"], found["difference"], found["speed_ratio"]) == (1.0, 0.25, 2.0)
     assert found["orders_per_second"] == 200
 
@@ -321,18 +337,18 @@ def test_the_table_by_hand():
 def test_one_class_has_no_difference():
     trained = [ablation.Trained(np.array([0.9, 0.4]), 1.0)]
     found = ablation.table({(): trained, ("pool",): trained}, np.zeros(2), ("pool", "decay"))
-    assert found.select("auc", "difference", "low", "high").row(1) == (None,) * 4
+    assert found.select("auc", "difference", "difference_low", "difference_high").row(1) == (None,) * 4
 
 
 def test_effects_stand_beside_the_notes_of_their_names():
     table = pl.DataFrame(
-        {"departure": ["none", "pool"], "difference": [None, 0.1], "low": [None, 0.0], "high": [None, 0.2]}
-        | {"speed_ratio": [1.0, 1.1]}
+        {"deviation": ["none", "pool"], "speed_ratio": [1.0, 1.1]}
+        | dict(zip(bounded("difference"), ([None, 0.1], [None, 0.0], [None, 0.2]), strict=True))
     )
-    notes = ablation.effects(parity.departures(), {"transformer2risk": table})
-    assert len(notes) == len(parity.departures())
-    (pool,) = [note for note in notes if note["departure"] == "pool"]
+    notes = ablation.effects(parity.deviations(), {"transformer2risk": table})
+    assert len(notes) == len(parity.deviations())
+    (pool,) = [note for note in notes if note["deviation"] == "pool"]
     assert (pool["where"], pool["transformer2risk_difference"]) == ("text.py", 0.1)
-    named = [note["departure"] for note in notes if note["departure"]]
-    assert sorted(named) == sorted(ablation.DEPARTURES)
-    assert all(n["transformer2risk_difference"] is None for n in notes if n["departure"] != "pool")
+    named = [note["deviation"] for note in notes if note["deviation"]]
+    assert sorted(named) == sorted(ablation.DEVIATIONS)
+    assert all(n["transformer2risk_difference"] is None for n in notes if n["deviation"] != "pool")

@@ -1,5 +1,7 @@
 """The legacy beside a bundle: same function, same rows, same order, a verdict from the paired difference."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,7 +11,7 @@ from n3r.bundle import Bundle
 from n3r.features import TabularFeatures
 from n3r.model import RiskModel, configure
 from n3r.schema import ColumnMap
-from n3r.studies import parity
+from n3r.studies import beside, parity
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
@@ -36,26 +38,26 @@ SMALL = {
 @pytest.mark.parametrize("n_rows", [13, 100, 513, 1025])
 @pytest.mark.parametrize("epochs", [1, 2, 5, 10])
 def test_defect_23_the_legacy_gets_a_batch_size_it_survives(n_rows, epochs):
-    size = parity.workable_batch_size(n_rows, 512, epochs)
+    size = beside.workable_batch_size(n_rows, 512, epochs)
     assert 2 <= size <= 512
     assert n_rows % size != 1
     assert epochs * -(-n_rows // size) != 10
 
 
-def test_departures_are_found_whole():
-    notes = parity.departures()
+def test_deviations_are_found_whole():
+    notes = parity.deviations()
     where = {note["where"] for note in notes}
-    assert {"text.py", "train.py", "tabular.py", "preprocess.py"} <= where
+    assert {"text.py", "kernels.py", "train.py", "tabular.py", "preprocess.py"} <= where
     assert all(note["what"].endswith((".", ")")) for note in notes)
 
 
-def test_departures_read_comments_and_docstrings(tmp_path):
+def test_deviations_read_comments_and_docstrings(tmp_path):
     tag = parity.TAG
     (tmp_path / "a.py").write_text(
         f'"""Doc.\n\n{tag} one thing\nover two lines.\n\nOther.\n"""\n\n'
         f"x = 1\n# {tag} another\n# thing.\ny = 2\n"
     )
-    assert parity.departures(tmp_path) == [
+    assert parity.deviations(tmp_path) == [
         {"where": "a.py", "what": "one thing over two lines."},
         {"where": "a.py", "what": "another thing."},
     ]
@@ -86,26 +88,26 @@ def splits(names) -> dict[str, pl.DataFrame]:
 
 
 @pytest.fixture(scope="module", params=list(SMALL))
-def trained(request, splits) -> tuple[Bundle, parity.LegacyRun]:
+def trained(request, splits, tmp_path_factory) -> tuple[Bundle, beside.LegacyRun]:
     """A bundle, not trained, of 24 bins over scaled features, and the legacy trained beside it."""
     tokenizer, _ = train_tokenizer(splits["train"].select(COLUMNS.text), TokenizerConfig(min_frequency=3))
     features = TabularFeatures().fit(splits["train"], COLUMNS.numeric)
     sizes = {"vocab_size": tokenizer.vocab_size, "n_tab_features": len(features), "n_tab_bins": 24}
     torch.manual_seed(0)
-    model = RiskModel(configure(request.param, **sizes, **SMALL[request.param])).eval()
+    model = RiskModel(configure(request.param, **sizes, **SMALL[request.param]), knots=features.knots).eval()
     config = TrainConfig(epochs=3, batch_size=32, lr=1e-2, precision="float32")
-    bundle = Bundle(model, tokenizer, features, COLUMNS, config, {})
-    return bundle, parity.train_beside(bundle, splits, progress=False)
+    bundle = Bundle(tokenizer, features, COLUMNS, config, model=model)
+    return bundle, beside.train_beside(bundle, splits, tmp_path_factory.mktemp("legacy"), progress=False)
 
 
-def by_departure(rows: list[dict]) -> dict[str, dict]:
-    assert len({row["departure"] for row in rows}) == len(rows)
-    return {row["departure"]: row for row in rows}
+def by_deviation(rows: list[dict]) -> dict[str, dict]:
+    assert len({row["deviation"] for row in rows}) == len(rows)
+    return {row["deviation"]: row for row in rows}
 
 
-def test_the_legacys_weights_give_its_probabilities_with_every_departure_off(trained, splits):
+def test_the_legacys_weights_give_its_probabilities_with_every_deviation_off(trained, splits):
     bundle, run = trained
-    rows = by_departure(parity.function_parity(run, bundle, splits["test"], 5, 16))
+    rows = by_deviation(parity.function_parity(run, bundle, splits["test"], 5, 16))
     assert rows["none"]["largest"] < 1e-6 and rows["none"]["n_moved"] == 0
     assert rows["none"]["n_rows"] == 80
     assert run.predict(splits["test"]).std() > 1e-2
@@ -124,15 +126,15 @@ def test_defect_15_typed_special_tokens_move_a_score_only_where_n3rs_tokenizer_r
     bundle, run = trained
     frame = splits["test"].with_columns(billing=pl.lit("Anina | [PAD] [CLS]"))
     texts = pl.concat_str(pl.col(COLUMNS.text).fill_null("[MISSING]"), separator="|")
-    rows = by_departure(parity.function_parity(run, bundle, frame.with_columns(text=texts), 5, 16))
+    rows = by_deviation(parity.function_parity(run, bundle, frame.with_columns(text=texts), 5, 16))
     assert rows["none"]["largest"] < 1e-6
     assert rows["tokenizer"]["n_moved"] == 80
 
 
 def test_a_long_text_is_cut_where_that_is_on(trained, splits):
     bundle, run = trained
-    bundle = bundle._replace(texts=bundle.texts.model_copy(update={"max_tokens": 10}))
-    rows = by_departure(parity.function_parity(run, bundle, splits["test"], 5, 16))
+    bundle = replace(bundle, texts=bundle.texts.model_copy(update={"max_tokens": 10}))
+    rows = by_deviation(parity.function_parity(run, bundle, splits["test"], 5, 16))
     if run.model_class == "lstm2risk":
         assert rows["none"]["largest"] < 1e-6 and rows["max_tokens"]["n_moved"] == 80
 
@@ -154,41 +156,64 @@ def test_function_parity_refuses_another_bundle_and_no_rows(trained, splits):
 # ---- trained again, kept and read back
 
 
-def test_another_seed_is_another_legacy_and_the_default_is_the_bundles(trained, splits):
+def test_a_legacy_is_trained_once_for_each_plan_and_scores_the_same_later(trained, splits, tmp_path):
     bundle, run = trained
-    scores = [
-        parity.train_beside(bundle, splits, False, seed).predictions["test"]["score"] for seed in (0, 1)
-    ]
-    assert scores[0].equals(run.predictions["test"]["score"])
-    assert (scores[0] - scores[1]).abs().max() > 1e-3
+    kept, frame = tmp_path / beside.FILE, splits["test"]
+    written = []
+    for plan in [{}, {}, {"seed": 1}]:
+        found = beside.train_beside(bundle, splits, tmp_path, progress=False, **plan)
+        written.append(kept.stat().st_mtime_ns)
+        moved = np.abs(found.predict(frame) - run.predict(frame)).max()
+        assert moved > 1e-3 if plan else moved == 0  # the default seed is the bundle's
+        loaded = beside.load_legacy(tmp_path)
+        np.testing.assert_array_equal(loaded.predict(frame.drop("label", "order")), found.predict(frame))
+        assert (loaded.history, loaded.model_class, loaded.columns) == (
+            found.history,
+            run.model_class,
+            run.columns,
+        )
+        assert loaded.tokenizer.vocab_size == run.tokenizer.vocab_size
+    assert written[0] == written[1] < written[2]
 
 
-def test_another_seed_is_another_model_of_the_same_config(trained, splits, tmp_path):
-    bundle, _ = trained
+def test_another_seed_is_another_training_of_both_on_the_same_rows(trained, splits, tmp_path):
+    bundle, run = trained
     rows = {name: frame for name, frame in splits.items() if name != "val"}
-    one, same, other = (
-        parity.train_again(bundle, rows, seed, tmp_path / str(i))[0] for i, seed in enumerate([4, 4, 5])
-    )
-    assert one.train_config == bundle.train_config.model_copy(update={"seed": 4})
-    assert one.model.config == bundle.model.config and one.tokenizer is bundle.tokenizer
-    scores = [again.predict(splits["test"]) for again in (one, same, other)]
-    np.testing.assert_array_equal(scores[0], scores[1])
-    assert np.abs(scores[0] - scores[2]).max() > 1e-3
+    test = splits["test"]
+    own = bundle.predictions(test), beside.scored(test, COLUMNS, run.predict(test))
+    found = [beside.by_seed(bundle, own, rows, [0, 4], tmp_path / name) for name in "ab"]
+    again = beside.by_seed(bundle, own, rows, [4], tmp_path / "a")
+    for side in (0, 1):
+        first, other = found[0][side]
+        assert first is own[side] and first.columns == other.columns
+        assert (first["score"] - other["score"]).abs().max() > 1e-3
+        assert other.equals(found[1][side][1]) and other.equals(again[side][1])
 
 
-def test_a_legacy_that_is_kept_scores_the_same_later(trained, splits, tmp_path):
-    _, run = trained
-    parity.save_legacy(run, tmp_path)
-    loaded = parity.load_legacy(tmp_path)
-    frame = splits["test"]
-    np.testing.assert_array_equal(loaded.predict(frame), run.predictions["test"]["score"].to_numpy())
-    np.testing.assert_array_equal(loaded.predict(frame.drop("label", "order")), loaded.predict(frame))
-    assert (loaded.model_class, loaded.columns) == (run.model_class, run.columns)
-    assert (loaded.history, loaded.n_parameters) == (run.history, run.n_parameters)
-    assert loaded.tokenizer.vocab_size == run.tokenizer.vocab_size
+def test_a_legacy_that_was_not_trained_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"legacy.safetensors does not exist: train the legacy"):
+        beside.load_legacy(tmp_path)
 
 
-def test_a_legacy_that_is_not_whole_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"lacks model.safetensors, tokenizer.json, history.json"):
-        parity.load_legacy(tmp_path)
+# ---- what the report is made of
+
+
+def test_records_and_curves_of_each_model_and_split(trained, splits):
+    bundle, run = trained
+    key, rows = run.model_class, dict(splits)
+    rows["test"] = rows["test"].with_columns(oracle_p=pl.lit(0.5))
+    found = parity.predictions({key: bundle}, {key: run}, {key: "Net"}, rows)
+    assert list(found) == [("Net", "val"), ("Net", "test"), ("legacy Net", "val"), ("legacy Net", "test")]
+    drawn = parity.curves(found, rows)
+    assert {split: list(models) for split, models in drawn.items()} == {
+        "val": ["Net", "legacy Net"],
+        "test": ["Net", "legacy Net", "oracle"],
+    }
+    recorded = {key: {"model": {"name": "Net", "dimensions": {"d": 1}}, "timing": {"orders_per_second": 9}}}
+    baselines = {"guess": {"test": np.full(90, 0.5)}}
+    net, legacy, guess, oracle = parity.model_records(recorded, {key: run}, drawn, baselines, rows)
+    assert (net["name"], net["orders_per_second"]) == ("Net", 9)
+    assert (legacy["system"], legacy["epochs"], legacy["dimensions"]) == ("legacy", 3, {"d": 1})
+    assert legacy["n_parameters"] == run.n_parameters and {"val", "test"} <= legacy.keys()
+    assert (guess["system"], oracle["system"]) == ("baseline", "oracle")
+    assert guess["test"] == oracle["test"]

@@ -1,0 +1,235 @@
+"""How a training is kept, resumed and shared by processes: Lightning's callbacks and corrections of them.
+
+Decisions:
+- Lightning's checkpoints serve to resume and to keep the best epoch, and are read with `weights_only`.
+  They are written aside and renamed: Lightning's own way, over a file in the temporary folder, copies where
+  that is another disk, and a kill then leaves half a checkpoint.
+- A checkpoint holds a fingerprint of what it was trained by (`plan`); one of another plan is not resumed.
+- Which of several processes this is comes from the environment that a launcher such as torchrun sets. Nothing
+  is written by a process but the first.
+"""
+
+import json
+import logging
+import os
+import shutil
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from tqdm import tqdm
+
+from n3r.files.atomic import atomic_file
+from n3r.files.sources import fingerprint
+
+
+def plan(settings: Any, arrays: Iterable[np.ndarray]) -> str:
+    """A fingerprint of plain settings, of the code that trains and of the data."""
+    found = sha256(json.dumps(settings, sort_keys=True).encode())
+    found.update(fingerprint("import n3r.train").encode())
+    for array in arrays:
+        found.update(np.ascontiguousarray(array))
+    return found.hexdigest()
+
+
+def load(folder: Path, name: str) -> dict[str, Any]:
+    """The checkpoint "last" or "best" of a training's folder."""
+    path = Path(folder) / "checkpoints" / f"{name}.ckpt"
+    return torch.load(path, weights_only=True, map_location="cpu")
+
+
+def resumable(folder: Path, plan: str) -> Path | None:
+    """The last checkpoint of a training of the same plan; leftovers of another one are removed."""
+    path = folder / "checkpoints" / "last.ckpt"
+    try:
+        if load(folder, "last")["plan"] == plan:
+            return path
+    except FileNotFoundError:  # or the first process has just removed it
+        pass
+    except Exception:  # torch raises many kinds of a file that is no checkpoint
+        warnings.warn(f"{path} is damaged: training begins anew", stacklevel=2)
+    if is_first_process():
+        for leftover in ("checkpoints", "tensorboard"):
+            shutil.rmtree(folder / leftover, ignore_errors=True)
+    return None
+
+
+def trainer(folder: Path, monitor: str, patience: int, with_val: bool, **options: Any) -> L.Trainer:
+    """A trainer that keeps its checkpoints and TensorBoard's files in `folder`, for every process of a group.
+
+    With validation rows it keeps the epoch that is best by `monitor`, and stops `patience` epochs after it.
+    """
+    mode, (_, n) = "max" if monitor == "val_auroc" else "min", share()
+    n_local = int(os.environ.get("LOCAL_WORLD_SIZE", n))
+    best = _Checkpoint(folder, "best", monitor=monitor, mode=mode)
+    stop = _Patience(monitor, patience=patience, mode=mode, check_on_train_epoch_end=True)
+    # A file of its own: Lightning's save_last writes only when there is a new best. Last of all callbacks,
+    # because it saves the others' state.
+    last = _Checkpoint(folder, "last")
+    return L.Trainer(
+        accelerator="auto",
+        devices=n_local,
+        num_nodes=n // n_local,
+        strategy="ddp" if n > 1 else "auto",
+        # Lightning's own environment deletes WORLD_SIZE after training, and `predict` needs it.
+        plugins=[_WholeFiles(), *([TorchElasticEnvironment()] if n > 1 else [])],
+        callbacks=[Speed(), *([stop, best] if with_val else []), last],
+        logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,  # Speed draws one bar for the whole training
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **options,
+    )
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are there only when they are whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+        with atomic_file(path, RuntimeError) as aside:  # torch's, of a full disk
+            torch.save(checkpoint, aside)
+
+
+class _Checkpoint(ModelCheckpoint):
+    """One file in `folder`/checkpoints, written again each epoch or each time `monitor` is better."""
+
+    def __init__(self, folder: Path, name: str, **options: Any):
+        options |= {"save_on_train_epoch_end": True, "enable_version_counter": False}
+        super().__init__(folder / "checkpoints", filename=name, **options)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Lightning forgets the best score of a folder that was moved.
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+
+class _Patience(EarlyStopping):
+    """Early stopping that stays stopped when a finished training is asked for again."""
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        trainer.should_stop = self.wait_count >= self.patience
+
+
+class Speed(Callback):
+    """One progress bar for the whole training, and the training steps' rows a second."""
+
+    def __init__(self) -> None:
+        self.n_rows, self.seconds = 0, 0.0
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.n_rows / self.seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"n_rows": self.n_rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.n_rows, self.seconds = state_dict["n_rows"], state_dict["seconds"]
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.bar = tqdm(
+            **({"disable": True} if trainer.global_rank else {}),
+            total=trainer.max_epochs * trainer.num_training_batches,
+            initial=trainer.global_step,
+            desc=module.model.config.model_class,
+            unit="batch",
+            mininterval=1,
+            file=sys.stderr,
+        )
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: dict, i: int) -> None:
+        self.n_rows += len(batch["label"]) * trainer.world_size
+        self.bar.update()
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._pause()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._pause()
+        figures = trainer.callback_metrics
+        shown = {name: f"{float(figures[name]):.4f}" for name in sorted(figures)}
+        self.bar.set_postfix(epoch=trainer.current_epoch + 1, **shown)
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+    def _pause(self) -> None:
+        """Stop the clock: validation is no training step."""
+        if self.started:
+            self.seconds += time.perf_counter() - self.started
+            self.started = None
+
+
+class quiet(warnings.catch_warnings):
+    """Lightning without its greetings and its advice to start workers that would only copy arrays."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+        self.loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+        self.levels = [logger.level for logger in self.loggers]
+        for logger in self.loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *error: object) -> None:
+        for logger, level in zip(self.loggers, self.levels, strict=True):
+            logger.setLevel(level)
+        super().__exit__(*error)
+
+
+def share() -> tuple[int, int]:
+    """This process's number and how many there are, as a launcher says; alone it is the first of one."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files."""
+    return share()[0] == 0
+
+
+def launch(n: int, function: Callable[..., None], *arguments: Any) -> None:
+    """Run `function` in n new processes of one group on this machine, and wait."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.start_processes(
+        _run_rank, (n, port, torch.get_num_threads(), function, arguments), nprocs=n, start_method="spawn"
+    )
+
+
+def _run_rank(
+    rank: int, n: int, port: int, n_threads: int, function: Callable[..., None], arguments: tuple
+) -> None:
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in {**ranks, **address}.items()})
+    torch.set_num_threads(max(1, n_threads // n))
+    function(*arguments)
+    dist.destroy_process_group()
+
+
+def gather(part: Any, n: int) -> list[Any]:
+    """The parts of all processes, in each of them."""
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    parts = [None] * n
+    dist.all_gather_object(parts, part)
+    return parts

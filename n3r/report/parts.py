@@ -1,0 +1,42 @@
+"""What several pages say alike: columns of tables, tables for figures, and the curves of a ranking."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from numpy.typing import ArrayLike
+
+from n3r.estimate import bounded
+from n3r.report import figures
+from n3r.report.style import drawable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Scores = Mapping[str, tuple[ArrayLike, ArrayLike]]  # model -> labels, scores of the same rows
+
+COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
+FEW_FRAUDS = "Good overall can hide a country where a model fails. Few frauds make wide intervals."
+
+
+def interval(name: str, spec: str) -> tuple[str, str]:
+    """The column of a metric and of the ends of its interval."""
+    return " ".join(bounded(name)), spec
+
+
+def frame(rows: Iterable[Mapping[str, Any]], name: str | None = None) -> pl.DataFrame:
+    """Rows of a report as a table that figures read; the column `name` made fit for a plot."""
+    rows = [row if name is None else {**row, name: drawable(row[name])} for row in rows]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def curves(scores: Scores) -> "list[tuple[str, Axes]]":
+    """The curves of a ranking, with their captions."""
+    return [(figures.CAPTIONS[name], axes) for name, axes in figures.ranking(scores).items()]
+
+
+def attained(auroc: float | None, oracle: float | None) -> float | None:
+    """The share of the oracle's lead over chance that an AUROC has."""
+    if auroc is None or oracle is None or oracle <= 0.5:
+        return None
+    return (auroc - 0.5) / (oracle - 0.5)

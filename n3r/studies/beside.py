@@ -1,0 +1,198 @@
+"""The legacy trained beside a bundle, on the same rows at the same dimensions, and kept.
+
+Decisions:
+- The legacy gets what it had as published: its own tokenizer, its -1 fill, its optimiser and schedule. It
+  shares with the bundle the rows, the dimensions, the epochs, the batch size, the rate and the seed.
+- Another seed gives other weights, order and dropout; the tokenizers stay, on both sides.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from tokenizers import Tokenizer
+
+from n3r.bundle import Bundle, train_bundle
+from n3r.legacy.trainer import (
+    LegacyLSTM2Risk,
+    LegacyLSTMConfig,
+    LegacyTextDataset,
+    LegacyTokenizer,
+    LegacyTransformer2Risk,
+    LegacyTransformerConfig,
+    legacy_tabular,
+    predict_legacy,
+    train_legacy,
+)
+from n3r.model import ModelConfig
+from n3r.schema import LABEL, TEXT, ColumnMap
+from n3r.studies import kept
+
+Splits = Mapping[str, pl.DataFrame]  # prepared rows by split
+LEGACY = {
+    "lstm2risk": (LegacyLSTM2Risk, LegacyLSTMConfig),
+    "transformer2risk": (LegacyTransformer2Risk, LegacyTransformerConfig),
+}
+FILE = "legacy.safetensors"  # of a legacy kept, in its folder
+
+
+class LegacyRun(NamedTuple):
+    """The legacy trained on a bundle's rows, and what it needs to score others."""
+
+    model: torch.nn.Module
+    history: list[dict[str, float]]
+    orders_per_second: float  # in training, its evaluation of the test rows after each epoch left out
+    tokenizer: LegacyTokenizer
+    columns: list[str]  # its features, in order
+
+    @property
+    def model_class(self) -> str:
+        """n3r's name of its class."""
+        (name,) = (name for name, (kind, _) in LEGACY.items() if isinstance(self.model, kind))
+        return name
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def dataset(self, frame: pl.DataFrame) -> LegacyTextDataset:
+        """Prepared rows as the legacy reads them: their `text`, raw numbers, -1 where missing."""
+        return _legacy_rows(frame, self.columns, self.tokenizer)
+
+    def predict(self, frame: pl.DataFrame) -> np.ndarray:
+        """Probabilities (N,) float32 of prepared rows, in their order."""
+        return predict_legacy(self.model, self.dataset(frame))
+
+
+def train_beside(
+    bundle: Bundle, splits: Splits, folder: Path, seed: int | None = None, progress: bool = True
+) -> LegacyRun:
+    """The legacy of the bundle's model class, trained on `splits["train"]` and kept in `folder`.
+
+    Prepared frames come in, as the bundle was trained on them. `seed` is by default the bundle's.
+    """
+    seed = bundle.train_config.seed if seed is None else seed
+    plan = kept.plan(__name__, bundle, splits, seed)
+    return _run(kept.kept(Path(folder) / FILE, plan, lambda: _train_beside(bundle, splits, seed, progress)))
+
+
+def _train_beside(bundle: Bundle, splits: Splits, seed: int, progress: bool) -> kept.Result:
+    config, columns = bundle.train_config, list(bundle.column_map.numeric)
+    tokenizer = legacy_tokenizer(splits["train"], config.seed)
+    train, test = (_legacy_rows(splits[name], columns, tokenizer) for name in ("train", "test"))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = legacy_model(bundle.model.config, tokenizer.vocab_size, len(columns))
+    batch_size = workable_batch_size(len(train), config.batch_size, config.epochs)
+    options = {"epochs": config.epochs, "batch_size": batch_size, "lr": config.lr, "seed": seed}
+    history = train_legacy(model, train, test, **options, progress=progress)
+    told = {
+        "model_class": bundle.model.config.model_class,
+        "dimensions": asdict(model.config),
+        "columns": columns,
+        "history": history,
+        "orders_per_second": len(train) * len(history) / sum(epoch["seconds"] for epoch in history),
+        "tokenizer": tokenizer.tokenizer.to_str(),
+    }
+    return kept.Result({name: value.cpu().numpy() for name, value in model.state_dict().items()}, told)
+
+
+def load_legacy(folder: Path) -> LegacyRun:
+    """Read what `train_beside` kept; FileNotFoundError where there is nothing."""
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: train the legacy again, in step 05_parity")
+    return _run(kept.read(path))
+
+
+def _run(result: kept.Result) -> LegacyRun:
+    """A legacy as it was kept, its model on the CPU."""
+    told = result.texts
+    kind, dimensions = LEGACY[told["model_class"]]
+    with torch.random.fork_rng():
+        model = kind(dimensions(**told["dimensions"]))
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in result.arrays.items()})
+    tokenizer = LegacyTokenizer()
+    tokenizer.tokenizer = Tokenizer.from_str(told["tokenizer"])
+    tokenizer.vocab_size = tokenizer.tokenizer.get_vocab_size()
+    (tokenizer.pad_token,), (tokenizer.cls_token,) = tokenizer.encode("[PAD]"), tokenizer.encode("[CLS]")
+    return LegacyRun(model.eval(), told["history"], told["orders_per_second"], tokenizer, told["columns"])
+
+
+def by_seed(
+    bundle: Bundle,
+    own: tuple[pl.DataFrame, pl.DataFrame],
+    splits: Splits,
+    seeds: Sequence[int],
+    folder: Path,
+) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
+    """Predictions of the test rows by n3r and by the legacy, of the bundle's seed (`own`) and of each other.
+
+    Both are trained anew for another seed, with the same tokenizers, features and configs; `folder` keeps
+    the trainings. Raises ValueError as `train_bundle`.
+    """
+    test, columns = splits["test"], bundle.column_map
+    ours, theirs = [own[0]], [own[1]]
+    for seed in [seed for seed in seeds if seed != bundle.train_config.seed]:
+        place = Path(folder) / f"{bundle.model.config.model_class}_seed{seed}"
+        ours.append(scored(test, columns, score_again(bundle, splits, seed, place)))
+        beside = train_beside(bundle, splits, place / "legacy", seed)
+        theirs.append(scored(test, columns, beside.predict(test)))
+    return ours, theirs
+
+
+def score_again(bundle: Bundle, splits: Splits, seed: int, folder: Path) -> np.ndarray:
+    """(N,) scores of the test rows by the bundle's model trained anew from another seed."""
+
+    def train() -> kept.Result:
+        config = bundle.train_config.model_copy(update={"seed": seed})
+        recipe = replace(bundle, train_config=config)
+        rows = {"val": splits["train"].clear(), **splits}
+        again, _ = train_bundle(bundle.model.config, rows, recipe, folder)
+        return kept.Result({"scores": again.predict(splits["test"])[:, 1]})
+
+    plan = kept.plan(__name__, bundle, splits, "n3r", seed)
+    return kept.kept(Path(folder) / "scores.safetensors", plan, train).arrays["scores"]
+
+
+def scored(frame: pl.DataFrame, columns: ColumnMap, scores: np.ndarray) -> pl.DataFrame:
+    """Scores (N,) of prepared rows as a table of predictions, as `Bundle.predictions` gives it."""
+    known = [columns.id, "segment", "time", "label", "oracle_p"]
+    return frame.select(name for name in known if name in frame.columns).with_columns(score=pl.Series(scores))
+
+
+def legacy_tokenizer(train: pl.DataFrame, seed: int) -> LegacyTokenizer:
+    """The legacy's tokenizer, trained on the joined texts of prepared rows."""
+    return LegacyTokenizer(seed=seed).train(train[TEXT].to_list())
+
+
+def legacy_model(config: ModelConfig, vocab_size: int, n_features: int) -> torch.nn.Module:
+    """A new legacy model of the same class and dimensions."""
+    if config.model_class not in LEGACY:
+        raise ValueError(f"the legacy has no {config.model_class}; it has {' and '.join(LEGACY)}")
+    kind, dimensions = LEGACY[config.model_class]
+    own = {"n_tab_features": n_features, "n_embed": vocab_size}
+    shared = [name for name in dimensions.__dataclass_fields__ if name not in own]
+    return kind(dimensions(**own, **{name: getattr(config, name) for name in shared}))
+
+
+def _legacy_rows(
+    frame: pl.DataFrame, columns: Sequence[str], tokenizer: LegacyTokenizer
+) -> LegacyTextDataset:
+    label = frame[LABEL].to_numpy() if LABEL in frame.columns else np.zeros(len(frame))
+    return LegacyTextDataset(frame[TEXT].to_list(), legacy_tabular(frame, columns), label, tokenizer)
+
+
+def workable_batch_size(n_rows: int, batch_size: int, epochs: int) -> int:
+    """The largest batch size up to `batch_size` that the legacy can train with.
+
+    It fails on a last batch of one row and on ten steps in all (defect 23).
+    """
+    for size in range(batch_size, 1, -1):
+        if n_rows % size != 1 and epochs * -(-n_rows // size) != 10:
+            return size
+    raise ValueError(f"the legacy cannot train {epochs} epochs on {n_rows} rows")
