@@ -155,7 +155,10 @@ class Table:
         _, content, reason = header
         if reason or not _is_utf8(content):
             raise HeaderError(f"has a header row that cannot be read: {reason or NOT_UTF8}")
-        self.names = [_unquoted(cell) for cell in self.cells.findall(content[:-1].removesuffix(b"\r"))]
+        cells = self.cells.findall(content[:-1].removesuffix(b"\r"))
+        if any(b"\r" in cell and cell[:1] != b'"' for cell in cells):
+            raise HeaderError("ends its lines with CR alone; save it with LF or CR LF")
+        self.names = [_unquoted(cell) for cell in cells]
         n_twice = len(self.names) - len(set(self.names))
         if n_twice:
             raise HeaderError(f"has {n_twice} column names twice; rename them in its header")

@@ -119,6 +119,7 @@ def test_long_records_are_passed_by_in_little_memory(block):
         (b'x,"y\n1,2\n', "never closed"),
         (b"x,\xff\n", "UTF-8"),
         (b"x,y,x\n", "1 column names twice"),
+        (b"x,y\r1,2\r", "CR alone"),
     ],
 )
 def test_unusable_headers(content, phrase):

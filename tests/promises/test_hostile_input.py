@@ -483,7 +483,7 @@ refused("files", "CSV", {
     "missing: a column in another case": ((head("customerName", "CUSTOMERNAME"), row()), "'CUSTOMERNAME'?"),
     "missing: blanks around a column": ((head("customerName", " customerName "), row()), "' customerName '?"),
     "missing: all but a person": (f"1,{NAME}\n2,{NAME}\n", "is missing"),
-    "missing: line ends": (lambda s: joined(s, (head(), row())).replace(b"\n", b"\r"), "is missing"),
+    "missing: line ends": (lambda s: joined(s, (head(), row())).replace(b"\n", b"\r"), "CR alone"),
     "missing: semicolons separate": ((head(",", ";"), row()), "is missing"),
     "missing: all of 10,000": (",".join(f"x{i}" for i in range(10_000)), "(10000 columns) does not fit"),
     "twice: a column": (("customerName,", head(), row()), "orders.csv has 1 column names twice"),
