@@ -1,11 +1,12 @@
 """How the modalities of a row, its texts and its features, become one: `list[Modality] -> (B, D)`.
 
-Every fusion takes any number of modalities and any widths. Of one modality alone there is nothing to fuse:
-each hands its vector on and has no parameters for what it does not do (defects 18, 22).
+Every fusion takes two modalities or more, of any widths. Of one alone there is nothing to fuse: `Concat`
+hands its vector on, so that there are no parameters for what is not done (defects 18, 22). `defaults` are the
+fields of a model's config that a fusion reads, with their published values.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ class Concat(nn.Module):
     """The vectors side by side."""
 
     needs_tokens = False
+    defaults: ClassVar[dict[str, int | None]] = {}
 
     def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, drop: nn.Module):
         super().__init__()
@@ -44,19 +46,17 @@ class Gate(nn.Module):
     """
 
     needs_tokens = False
+    defaults: ClassVar[dict[str, int | None]] = {"fusion_dim": None}
 
     def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, drop: nn.Module):
         super().__init__()
         n = len(widths)
-        self.d_out = d if n > 1 else widths[0].vector
-        if n > 1:
-            self.proj = nn.ModuleList(nn.Linear(width.vector, d) for width in widths)
-            self.gate = nn.Sequential(nn.Linear(n * d, n * d), nn.LayerNorm(n * d))
+        self.d_out = d
+        self.proj = nn.ModuleList(nn.Linear(width.vector, d) for width in widths)
+        self.gate = nn.Sequential(nn.Linear(n * d, n * d), nn.LayerNorm(n * d))
 
     def forward(self, modalities: Sequence[Modality]) -> Tensor:
         """Vectors (B, D_i) -> (B, D)."""
-        if len(modalities) == 1:
-            return modalities[0].vector
         x = [proj(modality.vector) for proj, modality in zip(self.proj, modalities, strict=True)]
         weight = self.gate(torch.cat(x, dim=1)).unflatten(1, (len(x), -1)).softmax(dim=1)  # (B, n, D)
         return (weight * torch.stack(x, dim=1)).sum(dim=1)  # (B, D)
@@ -66,19 +66,17 @@ class Mixture(nn.Module):
     """Mixture of experts, one a modality, weighed by a router that sees all of them."""
 
     needs_tokens = False
+    defaults: ClassVar[dict[str, int | None]] = {"fusion_dim": None}
 
     def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, drop: nn.Module):
         super().__init__()
-        self.d_out = d if len(widths) > 1 else widths[0].vector
-        if len(widths) > 1:
-            self.experts = nn.ModuleList(nn.Linear(width.vector, d) for width in widths)
-            self.router = nn.Linear(sum(width.vector for width in widths), len(widths))
+        self.d_out = d
+        self.experts = nn.ModuleList(nn.Linear(width.vector, d) for width in widths)
+        self.router = nn.Linear(sum(width.vector for width in widths), len(widths))
 
     def forward(self, modalities: Sequence[Modality]) -> Tensor:
         """Vectors (B, D_i) -> (B, D)."""
         vectors = [modality.vector for modality in modalities]
-        if len(vectors) == 1:
-            return vectors[0]
         weight = self.router(torch.cat(vectors, dim=1)).softmax(dim=1)  # (B, n)
         out = [expert(vector) for expert, vector in zip(self.experts, vectors, strict=True)]
         return (weight[:, :, None] * torch.stack(out, dim=1)).sum(dim=1)  # (B, D)
@@ -92,20 +90,17 @@ class CrossAttention(nn.Module):
     """
 
     needs_tokens = True
+    defaults: ClassVar[dict[str, int | None]] = {"fusion_dim": None, "fusion_heads": 4}
 
     def __init__(self, widths: Sequence[Widths], d: int, n_heads: int, drop: nn.Module):
         super().__init__()
-        n = len(widths)
-        self.d_out = n * d if n > 1 else widths[0].vector
-        if n > 1:
-            self.vectors = nn.ModuleList(nn.Linear(width.vector, d) for width in widths)
-            self.tokens = nn.ModuleList(nn.Linear(width.tokens, d) for width in widths)
-            self.looks = nn.ModuleList(_Look(d, n_heads, drop) for _ in widths)
+        self.d_out = len(widths) * d
+        self.vectors = nn.ModuleList(nn.Linear(width.vector, d) for width in widths)
+        self.tokens = nn.ModuleList(nn.Linear(width.tokens, d) for width in widths)
+        self.looks = nn.ModuleList(_Look(d, n_heads, drop) for _ in widths)
 
     def forward(self, modalities: Sequence[Modality]) -> Tensor:
         """Vectors (B, D_i), tokens (B, S_i, D'_i) -> (B, n * D)."""
-        if len(modalities) == 1:
-            return modalities[0].vector
         vectors = [proj(m.vector)[:, None] for proj, m in zip(self.vectors, modalities, strict=True)]
         sequences, masks = [], []
         for vector, proj, m in zip(vectors, self.tokens, modalities, strict=True):
@@ -151,3 +146,8 @@ class _Look(nn.Module):
 
 
 FUSIONS = {"concat": Concat, "gate": Gate, "mixture": Mixture, "cross_attention": CrossAttention}
+
+
+def build_fusion(name: str, widths: Sequence[Widths], d: int, n_heads: int, drop: nn.Module) -> nn.Module:
+    """The fusion of a name, or `Concat` where there is one modality alone."""
+    return (FUSIONS[name] if len(widths) > 1 else Concat)(widths, d, n_heads, drop)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from n3r.bert import TextBertBase, n_places
 from n3r.files.json_io import explain
 from n3r.files.pretrained import architecture
-from n3r.fusion import FUSIONS, Widths
+from n3r.fusion import FUSIONS, Widths, build_fusion
 from n3r.kernels import BiLSTM, Dropout
 from n3r.tabular import FeatureTokens, QuantileMap, TabAE, TabularEncoder
 from n3r.text import (
@@ -84,11 +84,10 @@ class ModelConfig(BaseModel):
         if parts["encoder"] not in TEXTS or parts["fusion"] not in FUSIONS:
             return parts  # pydantic says what there is
         text = TEXTS[parts["encoder"]]
-        dimensions = {**text.defaults, **FUSION_DEFAULTS[parts["fusion"]]}
-        if parts["encoder"] == row.encoder:
-            dimensions |= row.defaults
-        known = {*_COMMON, *dimensions, *text.optional}
-        foreign = [name for name in parts if name in cls.model_fields and name not in known]
+        dimensions = {**text.defaults, **FUSIONS[parts["fusion"]].defaults}
+        known = {*dimensions, *text.optional}
+        some = [name for name, field in cls.model_fields.items() if field.default is None]  # of some parts
+        foreign = [name for name in parts if name in some and name not in known]
         if foreign:
             chosen = f"{row.name} with encoder {parts['encoder']} and fusion {parts['fusion']}"
             raise ValueError(f"{chosen} has no {', '.join(foreign)}")
@@ -139,8 +138,6 @@ class ModelConfig(BaseModel):
         return n_places(self.bert) if self.bert else self.block_size
 
 
-_COMMON = ("model_class", "vocab_size", "n_tab_features", "n_classes", "dropout_rate", "n_tab_bins")
-_COMMON += ("encoder", "fusion")
 _ARCHITECTURE = ("model_type", "vocab_size", "max_position_embeddings")  # what of it is read here
 _BERT_DIMENSIONS = {"embedding_size": 128, "n_blocks": 2, "n_heads": 2, "block_size": 512}
 
@@ -208,7 +205,7 @@ class RiskModel(nn.Module):
 
     def __init__(self, config: ModelConfig, parts: Parts = OWN_PARTS, knots: np.ndarray | None = None):
         super().__init__()
-        row, fusion = MODEL_CLASSES[config.model_class], FUSIONS[config.fusion]
+        row = MODEL_CLASSES[config.model_class]
         drop = parts.dropout(config.dropout_rate)
         self.config = config
         build = TEXTS[config.encoder].build
@@ -221,11 +218,11 @@ class RiskModel(nn.Module):
             self.scaling = None if knots is None else QuantileMap(knots)
             d, n = self.texts[0].d_out, config.n_tab_features
             self.tabular = row.tabular(n, d, drop, config.n_tab_bins)
-            if fusion.needs_tokens:
+            if FUSIONS[config.fusion].needs_tokens:
                 self.feature_tokens = FeatureTokens(n, d)
             widths.append(Widths(d, d))
         d = config.fusion_dim or max(width.vector for width in widths)
-        self.fusion = fusion(widths, d, config.fusion_heads, drop)
+        self.fusion = build_fusion(config.fusion, widths, d, config.fusion_heads, drop)
         self.head = row.head(self.fusion.d_out, config, drop)
 
     @property
@@ -236,9 +233,8 @@ class RiskModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Batch of `text` (B, T) or (B, K, T), `attn_mask` alike, `tabular` (B, F) .. -> logits (B, C)."""
-        modalities = [
-            text(batch[ids], batch[mask]) for text, (ids, mask) in zip(self.texts, TEXT_KEYS, strict=False)
-        ]
+        texts = zip(self.texts, TEXT_KEYS, strict=False)
+        modalities = [text(batch[ids], batch[mask]) for text, (ids, mask) in texts]
         if self.tabular:
             modalities.append(self._look_at_features(batch["tabular"]))
         return self.head(self.fusion(modalities))
@@ -258,17 +254,14 @@ class RiskModel(nn.Module):
         return self
 
 
-def _lstm_encoder(c: ModelConfig, parts: Parts, drop: nn.Module) -> LSTMEncoder:
-    return LSTMEncoder(c.vocab_size, c.embedding_size, c.hidden_size, c.n_lstm_layers, drop, parts.lstm)
-
-
 def _lstm_text(c: ModelConfig, parts: Parts, drop: nn.Module) -> TextBranch:
-    encoder = _lstm_encoder(c, parts, drop)
+    sizes = c.vocab_size, c.embedding_size, c.hidden_size, c.n_lstm_layers
+    encoder = LSTMEncoder(*sizes, drop, parts.lstm)
     return TextBranch(encoder, parts.pool(encoder.d_out))
 
 
 def _lstm_ends_text(c: ModelConfig, parts: Parts, drop: nn.Module) -> TextBranch:
-    encoder = _lstm_encoder(c, parts, drop)
+    encoder = _lstm_text(c, parts, drop).encoder
     return TextBranch(encoder, EndsPool(encoder.d_out))
 
 
@@ -330,12 +323,6 @@ TEXTS = {
         optional=("pretrained", "bert", *_BERT_DIMENSIONS),
     ),
 }
-FUSION_DEFAULTS: dict[str, dict[str, Any]] = {
-    "concat": {},
-    "gate": {"fusion_dim": None},
-    "mixture": {"fusion_dim": None},
-    "cross_attention": {"fusion_dim": None, "fusion_heads": 4},
-}
 
 
 def _lstm2risk_head(d: int, config: ModelConfig, drop: nn.Module) -> Head:
@@ -368,7 +355,6 @@ class ModelClass(NamedTuple):
     tabular: type[nn.Module] | None  # None: text alone
     n_texts: int = 1
     needs_tabular: bool = False  # nothing would be left to fuse without
-    defaults: dict[str, Any] = {}  # what it changes of the encoder's
     training: dict[str, Any] = {}  # what it changes of TrainConfig's
 
 

@@ -224,23 +224,20 @@ def predict(model: RiskModel, dataset: OrderDataset, pad_token: int, batch_size:
     Under a launcher of several processes each scores its share and all get the whole.
     """
     check_rows(model.config, dataset, "rows to score")
-    share = checkpoints.share()
-    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-    rows, scores = [np.empty(0, np.int64)], [np.empty((0, model.config.n_classes), np.float32)]
-    model = model.to(device).eval()
-    if len(dataset):
-        loader = make_loader(dataset, collate_for(model.config, pad_token), batch_size, share=share)
-        with torch.inference_mode():
-            for batch in loader:
-                batch = {name: tensor.to(device) for name, tensor in batch.items()}
-                rows.append(batch["row_id"].cpu().numpy())
-                scores.append(model(batch).softmax(dim=1).cpu().numpy())
-    parts = [(np.concatenate(rows), np.concatenate(scores))]
-    if share[1] > 1:
-        parts = checkpoints.gather(parts[0], share[1])
     out = np.full((len(dataset), model.config.n_classes), np.nan, np.float32)
-    for where, what in parts:
-        out[where] = what
+    if not len(dataset):
+        return out
+    share, parts = checkpoints.share(), []
+    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    model = model.to(device).eval()
+    with torch.inference_mode():
+        for batch in make_loader(dataset, collate_for(model.config, pad_token), batch_size, share=share):
+            scores = model({name: tensor.to(device) for name, tensor in batch.items()}).softmax(dim=1)
+            parts.append((batch["row_id"].numpy(), scores.cpu().numpy()))
+    if share[1] > 1:
+        parts = [part for others in checkpoints.gather(parts, share[1]) for part in others]
+    for rows, scores in parts:
+        out[rows] = scores
     return out
 
 
@@ -278,8 +275,8 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
 def check_rows(model: ModelConfig, dataset: OrderDataset, name: str) -> None:
     """Raise ValueError where a data set's texts or features are not what the model reads."""
     kind = TEXTS[model.encoder].tokenizer
-    texts = {"text": dataset.text, **({"second text": dataset.secondary} if model.n_texts == 2 else {})}
-    for which, text in texts.items():
+    texts = {"text": dataset.text, "second text": dataset.secondary}
+    for which, text in list(texts.items())[: model.n_texts]:
         if text is None:
             raise ValueError(
                 f"{model.model_class} reads two texts and the {name} have one: name `secondary_text` in "
@@ -311,17 +308,15 @@ def _check(model: ModelConfig, train: OrderDataset, val: OrderDataset | None, co
     if weights is not None and len(weights) != model.n_classes:
         raise ValueError(f"class_weights has {len(weights)} entries for {model.n_classes} classes")
     n_processes = max(config.processes, checkpoints.share()[1])
-    fewest = 2 * n_processes
-    if config.batch_size < fewest:
+    min_rows = 2 * n_processes
+    if config.batch_size < min_rows:
         raise ValueError(
             f"batches of {config.batch_size} rows for {n_processes} processes, which need two each: "
-            f"set batch_size to {fewest} or more"
+            f"set batch_size to {min_rows} or more"
         )
-    for name, dataset in (("train", train), ("val", val)):
-        if dataset is None:
-            continue
-        if len(dataset) < fewest:
-            raise ValueError(f"the {name} split has {len(dataset)} rows; training needs at least {fewest}")
+    for name, dataset in {"train": train, **({} if val is None else {"val": val})}.items():
+        if len(dataset) < min_rows:
+            raise ValueError(f"the {name} split has {len(dataset)} rows; training needs at least {min_rows}")
         check_rows(model, dataset, f"rows of the {name} split")
         low, high = dataset.label.min(), dataset.label.max()
         if low < 0 or high >= model.n_classes:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from huggingface_hub import ModelCard
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -81,9 +82,9 @@ def card(**changes):
 
 
 def rendered(markdown):
-    return BeautifulSoup(
-        MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown), "html.parser"
-    )
+    """As a page, without the metadata before it, which the hub reads."""
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    return BeautifulSoup(parser.render(ModelCard(markdown).text), "html.parser")
 
 
 def section(markdown, title):
@@ -93,6 +94,10 @@ def section(markdown, title):
 def test_it_says_what_was_recorded():
     text, metrics = card(), evaluate(*measured(seed=1))
     assert [h.text for h in rendered(text)("h2")] == TITLES
+    assert ModelCard(text).data.to_dict() == {
+        "library_name": "n3r",
+        "tags": ["fraud-detection", "tabular-classification"],
+    }
     what = section(text, "What it is")
     assert "lstm2risk: encoder lstm, fusion concat, 123,456 parameters" in what
     assert "text, in this order (2): email, billing\\_name." in what

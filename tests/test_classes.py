@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
 from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.data import OrderDataset
@@ -277,7 +276,7 @@ def test_a_trimodal_class_without_a_second_text(messages, model_class, tmp_path)
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-@every
+@pytest.mark.parametrize("model_class", CHOSEN)
 def test_a_tokenizer_of_the_wrong_kind(messages, model_class, tmp_path):
     kind = TEXTS[MODEL_CLASSES[model_class].encoder].tokenizer
     other = {"bpe": "bert", "bert": "bpe"}[kind]
@@ -319,8 +318,6 @@ def test_other_mistakes(messages, model_class, tmp_path):
     row = MODEL_CLASSES[model_class]
     known = messages.config(model_class, vocab_size=50)
     refused(messages, model_class, tmp_path, r"holds the token id \d+; the model knows 50", config=known)
-    weights = TrainConfig(class_weights=[1, 2, 3])
-    refused(messages, model_class, tmp_path, "3 entries for 2 classes", train_config=weights)
     if row.tabular:
         wider = messages.config(model_class, n_tab_features=len(messages.features) + 1)
         message = f"{len(messages.features)} feature columns; the model reads {len(messages.features) + 1}"
@@ -329,16 +326,6 @@ def test_other_mistakes(messages, model_class, tmp_path):
         long = TextConfig(steps=CLEAN, secondary_steps=CLEAN)
         message = r"chunks of \d+ tokens; this BERT reads 32: set max_tokens"
         refused(messages, model_class, tmp_path, message, texts=long)
-
-
-@pytest.mark.parametrize(
-    "name", [name for name, row in MODEL_CLASSES.items() if row.needs_tabular or not row.tabular]
-)
-def test_features_where_there_are_none_and_none_where_there_must_be(messages, name):
-    row = MODEL_CLASSES[name]
-    message = "numeric or categorical columns" if row.tabular else "reads text alone"
-    with pytest.raises(ValueError, match=message):
-        messages.config(name, n_tab_features=0 if row.tabular else 3)
 
 
 @pytest.mark.parametrize("load", [load_tokenizer, NameTokenizer.load, BertTokenizer.load])
@@ -367,12 +354,3 @@ def test_defect_08_default_steps_are_no_steps_and_work(messages, tmp_path):
     assert recipe.texts.steps == []
     bundle, _ = train_bundle(messages.config("lstm2risk"), messages.splits, recipe, tmp_path)
     assert np.isfinite(bundle.predict(messages.splits["test"])).all()
-
-
-def test_a_row_whose_chunks_are_all_empty_is_refused(trained):
-    model = trained["bert"][0].model
-    ids = torch.zeros(2, 2, 4, dtype=torch.long)
-    mask = torch.zeros_like(ids, dtype=torch.bool)
-    mask[0, 0] = True
-    with pytest.raises(ValueError, match="chunks are all empty"):
-        model({"text": ids, "attn_mask": mask})

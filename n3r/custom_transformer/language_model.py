@@ -5,14 +5,12 @@ Decisions:
   by; the end of a document counts as a token and as a character.
 - Each evaluation saves the training. A step's batch depends on the seed and its number alone, so a training
   that was interrupted goes on to the same weights; the best evaluation is the result.
-- A model is less surprised by names it was trained on. As a feature of its training rows, surprisal therefore
-  comes from a model of other rows (`cross_fitted_surprisal`).
 """
 
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace as altered
 from hashlib import sha256
 from pathlib import Path
@@ -164,6 +162,14 @@ class LanguageModel(NamedTuple):
         found = self.wrapper.generate(prompts, max_length, temperature, top_k, end, seed)
         return [self.tokenizer.decode(row[1:]) for row in found.tolist()]
 
+    def attention(self, text: str) -> tuple[torch.Tensor, list[str]]:
+        """Attention weights of a text (n_blocks, H, T, T), and its T tokens; "·" stands for the start."""
+        ids = self.tokenizer.encode(text).ids
+        weights = self.wrapper.model.attention_weights(
+            torch.tensor([[self.tokenizer.token_to_id(END), *ids]])
+        )
+        return weights[:, 0], ["·", *(self.tokenizer.decode([token]) for token in ids)]
+
     def save(self, folder: Path, plan: str | None = None) -> None:
         """Write model, tokenizer, config and history; the folder is replaced when all is written."""
         state = _State(config=self.config, history=self.history, plan=plan)
@@ -277,30 +283,6 @@ class _Training:
     def _since_best(self) -> int:
         losses = [row["val_loss"] for row in self.history]
         return len(losses) - 1 - int(np.argmin(losses))
-
-
-def cross_fitted_surprisal(
-    texts: Mapping[str, pl.Series], config: LanguageModelConfig, folder: Path
-) -> tuple[dict[str, pl.DataFrame], list[LanguageModel]]:
-    """Split -> `LanguageModel.surprisal` of its texts by models that were not trained on them; and these two.
-
-    texts: train, val and more. The training rows are halved by the seed. A model of each half scores the
-    other half, and the mean of both scores every other split; val decides when their training stops.
-    """
-    rows = np.random.default_rng(config.seed).permutation(len(texts["train"]))
-    halves = [np.sort(rows[i::2]) for i in range(2)]
-    val = texts["val"].drop_nulls().to_list()
-    models, parts = [], []
-    for i, (half, other) in enumerate([halves, halves[::-1]]):
-        known = {"train": texts["train"][other].drop_nulls().to_list(), "val": val}
-        models.append(train_language_model(config, folder / str(i), known, replace=True))
-        parts.append(models[i].surprisal(texts["train"][half]).with_columns(row=pl.Series(half)))
-    found = {"train": pl.concat(parts).sort("row").drop("row")}
-    for split, series in texts.items():
-        if split != "train":
-            one, other = (model.surprisal(series) for model in models)
-            found[split] = (one + other) / 2
-    return found, models
 
 
 def _losses(wrapper: CustomTransformerWrapper, found: Windows, rows: list[int]) -> np.ndarray:

@@ -9,7 +9,6 @@ from n3r.custom_transformer.corpus import END
 from n3r.custom_transformer.language_model import (
     LanguageModel,
     LanguageModelConfig,
-    cross_fitted_surprisal,
     train_language_model,
 )
 
@@ -74,6 +73,11 @@ def test_random_letters_surprise_more_than_names(trained, documents):
     noise = ["".join(rng.choice(list("bcdfgqxz79"), 10)) for _ in range(50)]
     names, random = (model.surprisal(pl.Series(t))["nats"] for t in (documents["test"], noise))
     assert random.min() > names.max()
+
+
+def test_attention_is_that_of_the_texts_tokens(trained):
+    weights, tokens = trained[0].attention("Ana")
+    assert weights.shape == (1, 2, len(tokens), len(tokens)) and "".join(tokens) == "·Ana"
 
 
 def test_what_it_generates_begins_with_the_prompt_and_is_the_seeds(trained):
@@ -150,19 +154,6 @@ def test_packed_prose_is_learned_too(tmp_path):
     assert model.evaluate(texts[50:])["bits_per_character"] < 1.5
     with pytest.raises(ValueError, match="no documents"):
         model.evaluate([])
-
-
-def test_surprisal_as_a_feature_comes_from_a_model_of_other_rows(names, tmp_path):
-    rng = np.random.default_rng(0)
-    secret = ["".join(rng.choice(list("abcdefgh"), 8)) for _ in range(80)]
-    texts = {"train": pl.Series([*secret[:60], None]), "test": pl.Series(secret[60:])}
-    config = CONFIG.model_copy(update={"epochs": 40, "patience": 99})
-    found, models = cross_fitted_surprisal({**texts, "val": texts["train"]}, config, tmp_path)
-    assert {split: len(part) for split, part in found.items()} == {"train": 61, "test": 20, "val": 61}
-    assert found["train"]["nats"].null_count() == 1 and len(models) == 2
-    known = max(model.surprisal(texts["train"])["nats"].mean() for model in models)
-    assert found["train"]["nats"].mean() == pytest.approx(found["test"]["nats"].mean(), rel=0.1)
-    assert known < 0.9 * found["train"]["nats"].mean()  # a model of the rows themselves knows half of them
 
 
 def test_configs_from_files(tmp_path):

@@ -33,18 +33,10 @@ from n3r.model import RiskModel, configure
 
 PAD = 1
 N_TAB = 3
-TINY_LSTM = LegacyLSTMConfig(
-    embedding_size=4, hidden_size=4, n_tab_features=N_TAB, n_embed=40, n_lstm_layers=2
-)
-TINY_TRANSFORMER = LegacyTransformerConfig(
-    embedding_size=8,
-    hidden_size=4,
-    n_tab_features=N_TAB,
-    n_embed=40,
-    n_blocks=2,
-    n_heads=2,
-    block_size=12,
-)
+TINY = {"hidden_size": 4, "n_tab_features": N_TAB, "n_embed": 40}
+TINY_LSTM = LegacyLSTMConfig(**TINY, embedding_size=4, n_lstm_layers=2)
+BLOCKS = {"embedding_size": 8, "n_blocks": 2, "n_heads": 2, "block_size": 12}
+TINY_TRANSFORMER = LegacyTransformerConfig(**TINY, **BLOCKS)
 BOTH = [(LegacyLSTM2Risk, TINY_LSTM), (LegacyTransformer2Risk, TINY_TRANSFORMER)]
 NAMES = ["lstm2risk", "transformer2risk"]
 
@@ -196,17 +188,13 @@ def tokenizer():
     return LegacyTokenizer(seed=1, max_vocab_size=1200).train(words(400))
 
 
-def test_special_tokens_have_the_published_ids(tokenizer):
+def test_special_tokens_have_the_published_ids_and_a_name_gets_none_before_or_after_it(tokenizer):
     specials = ["[CLS]", "[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MISSING]", "|"]
     assert [tokenizer.encode(token) for token in specials] == [[i] for i in range(7)]
     assert (tokenizer.cls_token, tokenizer.pad_token) == (0, 1)
     assert tokenizer.vocab_size == tokenizer.tokenizer.get_vocab_size()
-
-
-def test_a_name_gets_no_token_before_or_after_it(tokenizer):
-    ids = tokenizer.encode("marta|[MISSING]|marta")
     marta = tokenizer.encode("marta")
-    assert ids == [*marta, 6, 5, 6, *marta]
+    assert tokenizer.encode("marta|[MISSING]|marta") == [*marta, 6, 5, 6, *marta]
     assert tokenizer.encode("") == []
 
 
@@ -219,38 +207,15 @@ def test_pairs_rarer_than_min_frequency_are_not_merged():
     assert every.tokenizer.token_to_id("qz") is not None
 
 
-def test_default_search_settings_are_the_published_ones():
-    defaults = LegacyTokenizer()
-    assert (defaults.min_frequency, defaults.target_compression) == (25, 2.5)
-    assert defaults.max_vocab_size == 50_000
-
-
-def test_search_moves_towards_the_target():
-    """With no frequency floor the size decides: a lower target keeps a smaller vocabulary."""
-    rng = np.random.default_rng(0)
-    letters = np.array(list("abcdefghijklmnop"))
-    texts = [" ".join("".join(rng.choice(letters, size=6)) for _ in range(4)) for _ in range(400)]
-    low, high = (
-        LegacyTokenizer(min_frequency=1, target_compression=target, max_vocab_size=4000).train(texts)
-        for target in (2.02, 2.06)
-    )
-    assert 1000 <= low.vocab_size < high.vocab_size <= 4000
-
-
-def test_defect_39_one_seed_gives_one_tokenizer():
+def test_defect_39_one_seed_gives_one_tokenizer_whatever_the_global_random_state():
     texts = words(300)
-
-    def vocabulary(seed):
-        trained = LegacyTokenizer(seed=seed, min_frequency=12, max_vocab_size=1200).train(texts)
-        return trained.tokenizer.get_vocab()
-
-    assert vocabulary(3) == vocabulary(3)
-    assert any(vocabulary(3) != vocabulary(seed) for seed in (4, 5))
-
-
-def test_training_leaves_the_global_random_states_alone():
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    LegacyTokenizer(max_vocab_size=1200).train(words(60))
+    trained = [
+        LegacyTokenizer(seed=seed, min_frequency=12, max_vocab_size=1200).train(texts)
+        for seed in (3, 3, 4, 5)
+    ]
+    first, same, *others = (found.tokenizer.get_vocab() for found in trained)
+    assert first == same and any(first != other for other in others)
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
 
@@ -286,6 +251,7 @@ def test_defect_50_kept_every_step_trains_again(monkeypatch):
     original = LegacyTokenizer._fit
     monkeypatch.setattr(LegacyTokenizer, "_fit", lambda self, t, n: fits.append(n) or original(self, t, n))
     LegacyTokenizer(target_compression=9.0).train(words(60))  # out of reach: all 15 steps
+    assert (LegacyTokenizer.min_frequency, LegacyTokenizer.target_compression) == (25, 2.5)
     assert len(fits) == 15
     assert fits[:3] == [25_500, 37_750, 43_875]  # below the target the lower bound rises
 
@@ -299,11 +265,8 @@ def test_each_access_tokenises_again():
     assert data.tokenizer.calls == 3
     assert row["text"].tolist() == [10]
     assert row["label"].tolist() == [1.0]
-    assert {key: row[key].dtype for key in ("text", "tabular", "label")} == {
-        "text": torch.int64,
-        "tabular": torch.float32,
-        "label": torch.float32,
-    }
+    kinds = [row[key].dtype for key in ("text", "tabular", "label")]
+    assert kinds == [torch.int64, torch.float32, torch.float32]
 
 
 def test_unequal_counts_are_named():
@@ -383,28 +346,17 @@ def test_lstm_without_lengths_runs_over_padding():
 # ---- faults that are kept
 
 
-def test_defect_10_kept_transformer_score_depends_on_batch_mates():
-    model = build(*BOTH[1])
-    data = dataset(["ab", "cdefghijkl"])
-    alone = predict_legacy(model, data, batch_size=1)
-    together = predict_legacy(model, data, batch_size=2)
-    assert abs(alone[0] - together[0]) > 1e-4
+@pytest.mark.parametrize(("kind", "moves"), [(0, False), (1, True)])
+def test_defect_10_kept_only_the_transformers_score_depends_on_batch_mates(kind, moves):
+    model, data = build(*BOTH[kind]), dataset(["ab", "cdefghijkl"])
+    alone, together = (predict_legacy(model, data, batch_size=n) for n in (1, 2))
+    assert (abs(alone[0] - together[0]) > 1e-4) == moves
     assert alone[1] == pytest.approx(together[1], abs=1e-6)  # the longest row has no padding
 
 
-def test_defect_10_lstm_score_does_not_depend_on_batch_mates():
-    model = build(*BOTH[0])
-    data = dataset(["ab", "cdefghijkl", "m"])
-    alone, together = (predict_legacy(model, data, batch_size=n) for n in (1, 3))
-    np.testing.assert_allclose(alone, together, atol=1e-6)
-
-
-def test_defect_14_kept_lstm_raises_on_an_empty_text():
+def test_defect_14_kept_an_empty_text_raises_in_the_lstm_and_is_nan_in_the_transformer():
     with pytest.raises(RuntimeError, match="greater than 0"):
         predict_legacy(build(*BOTH[0]), dataset(["abc", ""]))
-
-
-def test_defect_14_kept_transformer_scores_an_empty_text_as_nan():
     scores = predict_legacy(build(*BOTH[1]), dataset(["abc", ""]))
     assert np.isnan(scores).tolist() == [False, True]
 
@@ -415,16 +367,15 @@ def test_defect_11_kept_lengths_must_be_sorted():
         build(*BOTH[0])({key: value.flip(0) for key, value in batch.items()})
 
 
-def test_defect_23_kept_a_last_batch_of_one_row_raises_in_training():
-    data = dataset(["abc", "de", "f"])
-    with pytest.raises(ValueError, match="more than 1 value per channel"):
-        train_legacy(build(*BOTH[0]), data, data, epochs=1, batch_size=2, progress=False)
-
-
-def test_defect_23_kept_ten_steps_in_all_raise():
-    data = dataset(["ab", "cd", "ef", "gh"])
-    with pytest.raises(ValueError, match="10 steps"):
-        train_legacy(build(*BOTH[0]), data, data, epochs=5, batch_size=2, progress=False)
+@pytest.mark.parametrize(
+    ("texts", "epochs", "message"),
+    [(["abc", "de", "f"], 1, "more than 1 value per channel"), (["ab", "cd", "ef", "gh"], 5, "10 steps")],
+)
+def test_defect_23_kept_a_last_batch_of_one_row_and_ten_steps_in_all_raise(texts, epochs, message):
+    with pytest.raises(ValueError, match=message):
+        train_legacy(
+            build(*BOTH[0]), dataset(texts), dataset(texts), epochs=epochs, batch_size=2, progress=False
+        )
 
 
 # ---- training

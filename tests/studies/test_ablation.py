@@ -1,5 +1,6 @@
 """Deviations switched one by one: each changes what it says and nothing else, and the base is the legacy."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,57 +12,16 @@ from torch import nn
 from n3r.bundle import Bundle
 from n3r.data import make_loader
 from n3r.estimate import bounded
-from n3r.features import TabularFeatures
 from n3r.kernels import BiLSTM, Dropout
 from n3r.legacy.trainer import LegacyTokenizer
-from n3r.model import RiskModel, configure
-from n3r.preprocess import PrepareConfig, prepare
-from n3r.schema import ColumnMap
+from n3r.model import RiskModel
 from n3r.studies import ablation, beside, parity
-from n3r.synthetic.orders import generate_orders
 from n3r.text import AttentionPool, TransformerBlock
 from n3r.train import TrainConfig, collate_for, parameter_groups
-from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
 PAD = 1
-SMALL = {
-    "lstm2risk": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 2},
-    "transformer2risk": {
-        "embedding_size": 8,
-        "hidden_size": 6,
-        "n_blocks": 2,
-        "n_heads": 2,
-        "block_size": 20,
-    },
-}
-TEXT = ["emailAddress", "customerName"]
-NUMERIC = [f"x{i}" for i in range(5)]
-COLUMNS = ColumnMap(
-    id="objectId",
-    text=TEXT,
-    label="status",
-    label_values={"F": 1, "N": 0},
-    segment="marketplaceCountryCode",
-    numeric=NUMERIC,
-    categorical=["region"],
-    split_by="random",
-)
-both = pytest.mark.parametrize("model_class", list(SMALL))
-
-
-@pytest.fixture(scope="module")
-def splits() -> dict[str, pl.DataFrame]:
-    """300 synthetic orders with five features made here, of which x0 tells fraud and has holes."""
-    orders = generate_orders(300, 0, base_rate=0.3)
-    rng = np.random.default_rng(0)
-    fraud = orders["status"].is_in(["F", "I"]).to_numpy()
-    numbers = {name: rng.lognormal(0, 2, len(orders)) for name in NUMERIC}
-    numbers["x0"] = np.where(rng.random(len(orders)) < 0.3, np.nan, 10 * fraud + numbers["x0"])
-    frame = orders.select("objectId", "marketplaceCountryCode", "region", *TEXT).with_columns(
-        status=pl.Series(np.where(fraud, "F", "N")), **numbers
-    )
-    config = PrepareConfig(train=0.6, val=0.2, test=0.2, first_order_only=False)
-    return prepare(frame.lazy(), COLUMNS, config).splits
+TEXT, NUMERIC = ["emailAddress", "customerName"], [f"x{i}" for i in range(5)]
+both = pytest.mark.parametrize("model_class", ["lstm2risk", "transformer2risk"])
 
 
 @pytest.fixture(scope="module")
@@ -69,34 +29,23 @@ def legacy_tokenizer(splits) -> LegacyTokenizer:
     return beside.legacy_tokenizer(splits["train"], 0)
 
 
-def a_bundle(splits, model_class: str, **training) -> Bundle:
-    """A bundle that makes every deviation its class can make."""
-    tokenizer, _ = train_tokenizer(splits["train"].select(TEXT), TokenizerConfig(min_frequency=3))
-    features = TabularFeatures().fit(splits["train"], NUMERIC, ["region"])
-    config = configure(
-        model_class,
-        vocab_size=tokenizer.vocab_size,
-        n_tab_features=len(features),
-        n_tab_bins=4,
-        **SMALL[model_class],
-    )
-    settings = {"epochs": 2, "batch_size": 32, "lr": 1e-2, "precision": "bfloat16", **training}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = RiskModel(config, knots=features.knots).eval()
-    return Bundle(tokenizer, features, COLUMNS, TrainConfig(**settings), model=model)
+@pytest.fixture(params=["lstm2risk", "transformer2risk"])
+def bundle(request, a_bundle) -> Bundle:
+    return a_bundle(request.param)
 
 
-@pytest.fixture(scope="module", params=list(SMALL))
-def bundle(request, splits) -> Bundle:
-    return a_bundle(splits, request.param)
+@pytest.fixture
+def built(a_bundle) -> Callable[[tuple[str, ...], str], RiskModel]:
+    """A model of a class, of the legacy's parts for the deviations that are off."""
 
+    def build(off, model_class: str) -> RiskModel:
+        sizes = {"vocab_size": 30, "n_tab_features": 3, "n_tab_bins": 0}
+        config = a_bundle(model_class).model.config.model_copy(update=sizes)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return RiskModel(config, ablation.parts_without(off))
 
-def built(off, model_class: str) -> RiskModel:
-    config = configure(model_class, vocab_size=30, n_tab_features=3, **SMALL[model_class])
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return RiskModel(config, ablation.parts_without(off))
+    return build
 
 
 def a_batch(model: RiskModel, n: int = 12) -> dict[str, torch.Tensor]:
@@ -116,12 +65,12 @@ def test_each_deviation_has_one_note_where_it_is_made():
         assert len(found) == 1, name
 
 
-def test_a_bundle_makes_the_deviations_that_its_configs_ask_for(splits):
-    lstm, transformer = (a_bundle(splits, name) for name in SMALL)
+def test_a_bundle_makes_the_deviations_that_its_configs_ask_for(a_bundle):
+    lstm, transformer = (a_bundle(name) for name in ("lstm2risk", "transformer2risk"))
     every = set(ablation.DEVIATIONS)
     assert set(ablation.made_by(lstm)) == every - {"pool"}
     assert set(ablation.made_by(transformer)) == every - {"max_tokens"}
-    plain = a_bundle(splits, "lstm2risk", decay="all", gradient_clip=None, precision="float32")
+    plain = a_bundle("lstm2risk", decay="all", gradient_clip=None, precision="float32")
     assert set(ablation.made_by(plain)) == every - {"pool", "decay", "clipping", "precision"}
 
 
@@ -144,14 +93,14 @@ def test_labels_say_which_deviations_are_on():
 
 
 @both
-def test_other_kernels_and_dropout_keep_the_function(model_class):
+def test_other_kernels_and_dropout_keep_the_function(model_class, built):
     ours, theirs = built((), model_class), built(("kernels", "dropout"), model_class)
     batch = a_batch(ours)
     assert ours.state_dict().keys() == theirs.state_dict().keys()
     torch.testing.assert_close(theirs.eval()(batch), ours.eval()(batch), rtol=0, atol=1e-6)
 
 
-def test_models_are_built_of_the_parts_of_what_is_off():
+def test_models_are_built_of_the_parts_of_what_is_off(built):
     def kinds(off, model_class: str) -> set[type]:
         return {type(part) for part in built(off, model_class).modules()}
 
@@ -162,7 +111,7 @@ def test_models_are_built_of_the_parts_of_what_is_off():
     assert {AttentionPool, TransformerBlock, BiLSTM, Dropout} <= on
 
 
-def test_the_legacys_pool_reads_padding_and_nothing_else_differs():
+def test_the_legacys_pool_reads_padding_and_nothing_else_differs(built):
     ours, theirs = built((), "transformer2risk").eval(), built(("pool",), "transformer2risk").eval()
     batch = a_batch(ours)
     full = batch["attn_mask"].all(dim=1)
@@ -173,7 +122,7 @@ def test_the_legacys_pool_reads_padding_and_nothing_else_differs():
 
 @both
 @pytest.mark.parametrize("off", [("pool", "kernels", "dropout"), ("pool", "dropout"), ("kernels",)])
-def test_parts_train(model_class, off):
+def test_parts_train(model_class, off, built):
     model = built(off, model_class).train()
     batch = a_batch(model)
     assert not torch.equal(model(batch), model(batch))  # dropout draws
@@ -194,8 +143,8 @@ def test_the_tokenizer_reads_fields_and_the_legacys_the_joined_text(bundle, spli
     np.testing.assert_array_equal(on.ids, bundle.tokenizer.encode(frame[TEXT]).ids)
 
 
-def test_texts_of_an_lstm_are_cut_only_where_that_is_on(splits, legacy_tokenizer):
-    bundle = a_bundle(splits, "lstm2risk")
+def test_texts_of_an_lstm_are_cut_only_where_that_is_on(splits, legacy_tokenizer, a_bundle):
+    bundle = a_bundle("lstm2risk")
     bundle = replace(bundle, texts=bundle.texts.model_copy(update={"max_tokens": 8}))
     for on in [(), ("tokenizer",)]:
         whole = ablation.texts(on, bundle, splits["test"], legacy_tokenizer)
@@ -246,7 +195,7 @@ def test_batches_off_are_of_all_lengths_and_scored_as_they_come(bundle, splits, 
     assert all(sorted(rows) == list(range(min(rows), max(rows) + 1)) for rows in in_order)
 
 
-def test_decay_all_decays_every_parameter():
+def test_decay_all_decays_every_parameter(built):
     model = built((), "lstm2risk")
     whole, nothing = parameter_groups(model, TrainConfig(decay="all", weight_decay=0.3))
     assert {id(p) for p in whole["params"]} == {id(p) for p in model.parameters()}
@@ -262,8 +211,8 @@ def weights(folder) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["decay", "clipping", "precision", "dropout", "pool", "tokenizer", "bins"])
-def test_a_deviation_changes_what_is_learnt(name, splits, tmp_path, legacy_tokenizer):
-    bundle = a_bundle(splits, "transformer2risk", epochs=1, weight_decay=0.5, gradient_clip=1e-3)
+def test_a_deviation_changes_what_is_learnt(name, splits, tmp_path, legacy_tokenizer, a_bundle):
+    bundle = a_bundle("transformer2risk", epochs=1, weight_decay=0.5, gradient_clip=1e-3)
     base, one = (
         ablation.train_with(on, bundle, splits, tmp_path / str(i), 0, legacy_tokenizer)
         for i, on in enumerate([(), (name,)])
@@ -273,9 +222,9 @@ def test_a_deviation_changes_what_is_learnt(name, splits, tmp_path, legacy_token
     assert min(base.orders_per_second, one.orders_per_second) > 0
 
 
-def test_without_best_epoch_all_epochs_run_and_the_last_counts(splits, tmp_path, legacy_tokenizer):
+def test_without_best_epoch_all_epochs_run_and_the_last_counts(splits, tmp_path, legacy_tokenizer, a_bundle):
     """A rate so high that the first epoch is the best: with it on, training stops after `patience` more."""
-    bundle = a_bundle(splits, "lstm2risk", epochs=6, patience=1, lr=0.3, precision="float32")
+    bundle = a_bundle("lstm2risk", epochs=6, patience=1, lr=0.3, precision="float32")
     for on in [(), ("best_epoch",)]:
         ablation.train_with(on, bundle, splits, tmp_path / str(len(on)), 0, legacy_tokenizer)
     epochs = [
@@ -287,15 +236,15 @@ def test_without_best_epoch_all_epochs_run_and_the_last_counts(splits, tmp_path,
     assert (tmp_path / "1" / "checkpoints" / "best.ckpt").exists()
 
 
-def test_all_on_is_the_bundles_own_training(splits, tmp_path, legacy_tokenizer):
-    bundle = a_bundle(splits, "lstm2risk", precision="float32")
+def test_all_on_is_the_bundles_own_training(splits, tmp_path, legacy_tokenizer, a_bundle):
+    bundle = a_bundle("lstm2risk", precision="float32")
     whole = ablation.train_with(ablation.made_by(bundle), bundle, splits, tmp_path / "a", 3, legacy_tokenizer)
     again = beside.score_again(bundle, splits, 3, tmp_path / "b")
     np.testing.assert_allclose(whole.scores, again, rtol=0, atol=1e-6)
 
 
-def test_ablate_gives_a_row_a_set_and_keeps_what_it_trained(splits, tmp_path):
-    bundle = a_bundle(splits, "lstm2risk", epochs=1)
+def test_ablate_gives_a_row_a_set_and_keeps_what_it_trained(splits, tmp_path, a_bundle):
+    bundle = a_bundle("lstm2risk", epochs=1)
     sets = [("decay",), ("scaling", "bins")]
 
     def ablate(bundle, folder) -> tuple[pl.DataFrame, dict[str, int]]:

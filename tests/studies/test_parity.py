@@ -5,34 +5,11 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
 from n3r.bundle import Bundle
-from n3r.features import TabularFeatures
-from n3r.model import RiskModel, configure
-from n3r.schema import ColumnMap
 from n3r.studies import beside, parity
-from n3r.train import TrainConfig
-from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
-COLUMNS = ColumnMap(
-    id="order",
-    text=["email", "billing", "holder"],
-    label="fraud",
-    label_values={"0": 0, "1": 1},
-    numeric=["a", "b"],
-    split_by="random",
-)
-SMALL = {
-    "lstm2risk": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 2},
-    "transformer2risk": {
-        "embedding_size": 8,
-        "hidden_size": 6,
-        "n_blocks": 2,
-        "n_heads": 2,
-        "block_size": 24,
-    },
-}
+TEXT = ["emailAddress", "customerName"]
 
 
 @pytest.mark.parametrize("n_rows", [13, 100, 513, 1025])
@@ -66,37 +43,10 @@ def test_deviations_read_comments_and_docstrings(tmp_path):
 # ---- the legacy's function from its weights
 
 
-def prepared(names: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
-    """Rows as step 01 leaves them; a third of column a is missing, and b tells fraud."""
-    rng, n = np.random.default_rng(seed), len(names)
-    label = rng.integers(0, 2, n)
-    return names.with_columns(
-        text=pl.concat_str(pl.all().fill_null("[MISSING]"), separator="|"),
-        order=pl.int_range(n).cast(pl.String),
-        segment=pl.lit("US"),
-        label=pl.Series(label.astype(np.int8)),
-        a=pl.Series(rng.lognormal(1, 1, n)).set(pl.Series(rng.random(n) < 0.3), None),
-        b=pl.Series(label + rng.normal(size=n)),
-    )
-
-
-@pytest.fixture(scope="module")
-def splits(names) -> dict[str, pl.DataFrame]:
-    return {
-        s: prepared(names(n, i), i) for i, (s, n) in enumerate({"train": 200, "val": 60, "test": 90}.items())
-    }
-
-
-@pytest.fixture(scope="module", params=list(SMALL))
-def trained(request, splits, tmp_path_factory) -> tuple[Bundle, beside.LegacyRun]:
-    """A bundle, not trained, of 24 bins over scaled features, and the legacy trained beside it."""
-    tokenizer, _ = train_tokenizer(splits["train"].select(COLUMNS.text), TokenizerConfig(min_frequency=3))
-    features = TabularFeatures().fit(splits["train"], COLUMNS.numeric)
-    sizes = {"vocab_size": tokenizer.vocab_size, "n_tab_features": len(features), "n_tab_bins": 24}
-    torch.manual_seed(0)
-    model = RiskModel(configure(request.param, **sizes, **SMALL[request.param]), knots=features.knots).eval()
-    config = TrainConfig(epochs=3, batch_size=32, lr=1e-2, precision="float32")
-    bundle = Bundle(tokenizer, features, COLUMNS, config, model=model)
+@pytest.fixture(scope="module", params=["lstm2risk", "transformer2risk"])
+def trained(request, a_bundle, splits, tmp_path_factory) -> tuple[Bundle, beside.LegacyRun]:
+    """A bundle, not trained, and the legacy trained beside it."""
+    bundle = a_bundle(request.param, epochs=3, precision="float32")
     return bundle, beside.train_beside(bundle, splits, tmp_path_factory.mktemp("legacy"), progress=False)
 
 
@@ -124,8 +74,8 @@ def test_the_legacys_weights_give_its_probabilities_with_every_deviation_off(tra
 
 def test_defect_15_typed_special_tokens_move_a_score_only_where_n3rs_tokenizer_reads_them(trained, splits):
     bundle, run = trained
-    frame = splits["test"].with_columns(billing=pl.lit("Anina | [PAD] [CLS]"))
-    texts = pl.concat_str(pl.col(COLUMNS.text).fill_null("[MISSING]"), separator="|")
+    frame = splits["test"].with_columns(emailAddress=pl.lit("Anina | [PAD] [CLS]"))
+    texts = pl.concat_str(pl.col(TEXT).fill_null("[MISSING]"), separator="|")
     rows = by_deviation(parity.function_parity(run, bundle, frame.with_columns(text=texts), 5, 16))
     assert rows["none"]["largest"] < 1e-6
     assert rows["tokenizer"]["n_moved"] == 80
@@ -166,7 +116,7 @@ def test_a_legacy_is_trained_once_for_each_plan_and_scores_the_same_later(traine
         moved = np.abs(found.predict(frame) - run.predict(frame)).max()
         assert moved > 1e-3 if plan else moved == 0  # the default seed is the bundle's
         loaded = beside.load_legacy(tmp_path)
-        np.testing.assert_array_equal(loaded.predict(frame.drop("label", "order")), found.predict(frame))
+        np.testing.assert_array_equal(loaded.predict(frame.drop("label", "objectId")), found.predict(frame))
         assert (loaded.history, loaded.model_class, loaded.columns) == (
             found.history,
             run.model_class,
@@ -180,7 +130,7 @@ def test_another_seed_is_another_training_of_both_on_the_same_rows(trained, spli
     bundle, run = trained
     rows = {name: frame for name, frame in splits.items() if name != "val"}
     test = splits["test"]
-    own = bundle.predictions(test), beside.scored(test, COLUMNS, run.predict(test))
+    own = bundle.predictions(test), beside.scored(test, bundle.column_map, run.predict(test))
     found = [beside.by_seed(bundle, own, rows, [0, 4], tmp_path / name) for name in "ab"]
     again = beside.by_seed(bundle, own, rows, [4], tmp_path / "a")
     for side in (0, 1):
@@ -210,7 +160,7 @@ def test_records_and_curves_of_each_model_and_split(trained, splits):
         "test": ["Net", "legacy Net", "oracle"],
     }
     recorded = {key: {"model": {"name": "Net", "dimensions": {"d": 1}}, "timing": {"orders_per_second": 9}}}
-    baselines = {"guess": {"test": np.full(90, 0.5)}}
+    baselines = {"guess": {"test": np.full(len(rows["test"]), 0.5)}}
     net, legacy, guess, oracle = parity.model_records(recorded, {key: run}, drawn, baselines, rows)
     assert (net["name"], net["orders_per_second"]) == ("Net", 9)
     assert (legacy["system"], legacy["epochs"], legacy["dimensions"]) == ("legacy", 3, {"d": 1})
