@@ -27,7 +27,7 @@ from n3r import tables
 from n3r.data import OrderDataset, build_lstm2risk_collate_fn, make_loader
 from n3r.legacy.trainer import LegacyTextDataset, LegacyTokenizer, legacy_lstm_collate, legacy_tabular
 from n3r.preprocess import prepare
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, TEXT, ColumnMap
 from n3r.synthetic.orders import generate_orders
 from n3r.tokenizer import TextConfig, read_texts
 from n3r.vocabulary import train_tokenizer
@@ -90,7 +90,7 @@ def prepared(n_rows: int) -> tuple[pl.DataFrame, ColumnMap]:
 def tokenizer_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
     """Seconds of training a tokenizer."""
     frame, columns = prepared(n_rows)
-    fields, texts, sizes, pairs = frame.select(columns.text), frame["text"].to_list(), {}, []
+    fields, texts, sizes, pairs = frame.select(columns.text), frame[TEXT].to_list(), {}, []
     for _ in range(n_pairs):
         pair = {
             "n3r": seconds(lambda: sizes.update(n3r=train_tokenizer(fields)[0].vocab_size)),
@@ -105,8 +105,8 @@ def epoch_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
     """Seconds of an epoch of batches, tokenising included."""
     frame, columns = prepared(n_rows)
     tokenizer, _ = train_tokenizer(frame[: n_rows // 4].select(columns.text))
-    legacy = LegacyTokenizer().train(frame["text"][: n_rows // 4].to_list())
-    texts, label = frame["text"].to_list(), frame["label"].to_numpy()
+    legacy = LegacyTokenizer().train(frame[TEXT][: n_rows // 4].to_list())
+    texts, label = frame[TEXT].to_list(), frame[LABEL].to_numpy()
     tabular = legacy_tabular(frame, columns.numeric)
     fields = {name: frame[name].to_list() for name in columns.text}
     theirs = LegacyTextDataset(texts, tabular, label, legacy)

@@ -37,7 +37,7 @@ from n3r.legacy.trainer import (
     predict_legacy,
 )
 from n3r.model import model_select
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, ColumnMap
 from n3r.score import Scorer
 from n3r.studies.beside import legacy_model
 from n3r.synthetic.orders import generate_orders
@@ -83,7 +83,7 @@ def bundle(model_class: str, folder: Path, **dimensions: Any) -> Bundle:
     calibration = fit_calibration(rng.random(5000) < risk**2, np.column_stack([1 - risk, risk]))
     model = model_select(model_class, **sizes).eval()
     made = Bundle(tokenizer, features, COLUMNS, TrainConfig(), model=model, calibration=calibration)
-    label = pl.Series("label", rng.integers(0, 2, 200), dtype=pl.Int8)
+    label = pl.Series(LABEL, rng.integers(0, 2, 200), dtype=pl.Int8)
     made.save(folder, int8_rows=train[:200].with_columns(label))
     return made
 

@@ -30,7 +30,7 @@ from n3r.files.json_io import read_json, write_json
 from n3r.files.manifest import MANIFEST, MOST_BYTES, verify, versions, write_manifest, written_by
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
-from n3r.schema import LABEL, TIME, ColumnMap
+from n3r.schema import LABEL, TIME, ColumnMap, prediction_columns
 from n3r.score import read_parts
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, collate_for, fit, predict
@@ -78,12 +78,10 @@ class Bundle(Recipe):
         if self.column_map.id not in frame.columns:
             raise ValueError(f"the rows lack the id column {self.column_map.id!r} that the column map names")
         p = self.predict(frame)
-        known = [
-            n for n in (self.column_map.id, "segment", "time", "label", "oracle_p") if n in frame.columns
-        ]
+        known = prediction_columns(frame, self.column_map.id)
         if p.shape[1] == 2:
-            return frame.select(known).with_columns(score=pl.Series(p[:, 1]))
-        return frame.select(known).with_columns(pl.Series(f"score_{c}", p[:, c]) for c in range(p.shape[1]))
+            return known.with_columns(score=pl.Series(p[:, 1]))
+        return known.with_columns(pl.Series(f"score_{c}", p[:, c]) for c in range(p.shape[1]))
 
     def save(self, folder: Path, int8_rows: pl.DataFrame | None = None) -> None:
         """Write the bundle under `folder`, replacing one that is there only when it is complete.

@@ -161,6 +161,7 @@ def evaluate(
     from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
     from n3r.evaluation.scored import labels_of, only_model, with_labels
     from n3r.report.evaluation import headline, write_evaluation
+    from n3r.schema import LABEL, SCORE
 
     config = EvaluationConfig.from_texts(p or [])
     column_map = _column_map(map) if orders else None
@@ -173,7 +174,7 @@ def evaluate(
     test, val, train = tables
     labels_of({str(scores): test})
     content = {"name": scores.stem, **evaluate_model(test, config, column_map, val, train)}
-    page = write_evaluation(content, {scores.stem: (test["label"], test["score"])}, output, "evaluation")
+    page = write_evaluation(content, {scores.stem: (test[LABEL], test[SCORE])}, output, "evaluation")
     typer.echo(headline(content))
     typer.echo(f"report: {page}", err=True)
 

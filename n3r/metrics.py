@@ -224,7 +224,7 @@ def by_model(y: ArrayLike, scores: Mapping[str, ArrayLike]) -> pl.DataFrame:
 
     Columns: model, n, n_positive, auroc with _low and _high.
     """
-    counts = {"n": np.size(y), "n_positive": int(np.sum(y))}
+    counts = {"n": len(y), "n_positive": int(np.sum(np.asarray(y)))}
     rows = [{"model": name, **counts, **auc_ci(y, p).columns("auroc")} for name, p in scores.items()]
     return table(rows, ("model", "n", "n_positive", *bounded("auroc")), words=("model",))
 

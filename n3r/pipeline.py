@@ -72,14 +72,18 @@ def reports_folder(run: Path) -> Path:
     return Path(run).parent.parent / "reports" / Path(run).name
 
 
-def finish_step(run: Path, step: str, metrics: dict[str, Any]) -> None:
-    """Record a step's metrics and its process's peak memory; a notebook's last act."""
+def finish_step(run: Path, step: str, metrics: dict[str, Any], answer: str = "") -> None:
+    """Record a step's metrics and its process's peak memory; a notebook's last act.
+
+    `answer` is the notebook's answer in a sentence or two, with its figures: the runner writes it into the
+    first cell, behind "Answer.", so that a reader finds it without scrolling.
+    """
     folder = Path(run) / "steps" / step
     folder.mkdir(parents=True, exist_ok=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB on Linux, bytes on macOS
     unit = 1024**2 if sys.platform == "darwin" else 1024
     write_json(folder / "resources.json", {"peak_memory_mb": round(peak / unit)})
-    write_json(folder / "metrics.json", plain(metrics))
+    write_json(folder / "metrics.json", plain(metrics | ({"answer": answer} if answer else {})))
 
 
 def read_metrics(run: Path, step: str) -> dict[str, Any]:
@@ -238,7 +242,7 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
             f"the kernel of {step.name} was killed from outside ({told}): out of memory?"
         ) from None
     finally:
-        _collapse_bars(executed)
+        _tidy(executed, records)
     metrics = records / "metrics.json"
     if not metrics.is_file():
         raise StepError(f"{step.name} ended without recording its metrics; see {executed}")
@@ -270,8 +274,8 @@ def _kernels(*held: int) -> type:
     return HoldingKernel
 
 
-def _collapse_bars(executed: Path) -> None:
-    """Keep of each progress bar in an executed notebook only its last state."""
+def _tidy(executed: Path, records: Path) -> None:
+    """Keep the last state of each progress bar in a notebook; put the answer into its first cell."""
     try:
         book = json.loads(executed.read_text())
     except (FileNotFoundError, ValueError):  # stopped before papermill wrote it, or while
@@ -280,7 +284,17 @@ def _collapse_bars(executed: Path) -> None:
         for output in cell.get("outputs", []):
             if output["output_type"] == "stream":
                 output["text"] = re.sub(r"[^\n]*\r", "", "".join(output["text"]))
+    if (records / "metrics.json").is_file():
+        put_answer(book, json.loads((records / "metrics.json").read_text()).get("answer"))
     write_json(executed, book)
+
+
+def put_answer(book: dict[str, Any], answer: str | None) -> None:
+    """Replace what stands behind "Answer." in a notebook's first cell, to the end of that paragraph."""
+    if answer:
+        cell = book["cells"][0]
+        text = "".join(cell["source"])
+        cell["source"] = re.sub(r"(?<=\*\*Answer\.\*\* )[^\n]+", lambda _: answer, text, count=1)
 
 
 def _finished(folder: Path, step: Step, key: str) -> dict[str, Any] | None:
@@ -318,6 +332,7 @@ def refresh_notebook(step: str) -> None:
     options = {"kernel_manager_class": _kernels(), "progress_bar": False}
     book = papermill.execute_notebook(path, path, kernel_name="python3", cwd=path.parent, **options)
     del book.metadata["papermill"]
+    put_answer(book, read_metrics(ROOT / "runs" / "dev", step).get("answer"))
     left = ("papermill", "execution", "exception", "start_time", "end_time", "duration", "status")
     for cell in book.cells:
         for name in left:

@@ -26,10 +26,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from n3r.files.json_io import MOST_TOLD
 from n3r.schema import (
     FILE_COLUMN,
+    KEY,
     LABEL,
     LONGEST_SHAPE,
     MISSING,
     ORACLE,
+    OWN,
+    ROW,
     SEGMENT,
     SEPARATOR,
     SPLITS,
@@ -39,15 +42,16 @@ from n3r.schema import (
     check,
     mask,
     parse_time,
+    plain,
 )
 
-ROW, DROP, ID, ENTITY, ENTITY_TIME = "__row__", "__drop__", "__id__", "__entity__", "__etime__"
-RAW_LABEL, SPLIT, TIE = "__raw_label__", "__split__", "__tie__"
-OWN_NAMES = (ROW, DROP, ID, ENTITY, ENTITY_TIME, RAW_LABEL, SPLIT, TIE)
+DROP, ENTITY, ENTITY_TIME, RAW_LABEL, SPLIT, TIE = (
+    OWN + name for name in ("drop", "entity", "entity_time", "raw_label", "split", "tie")
+)
 LONGEST_CODE = 3  # characters of a label that a message shows; a longer one may be a name
 Frame = TypeVar("Frame", pl.LazyFrame, pl.DataFrame)
 SIDE_BY_SIDE = 6  # wide columns that are read at a time
-_KEYS = [ROW, DROP, ID, ENTITY, TIME, ENTITY_TIME, SEGMENT, LABEL]
+_KEYS = [ROW, DROP, KEY, ENTITY, TIME, ENTITY_TIME, SEGMENT, LABEL]
 
 # Drop code - 1 -> (step, reason), in the order the steps are taken.
 REASONS = (
@@ -138,12 +142,7 @@ def prepare(frame: pl.LazyFrame, column_map: ColumnMap, config: PrepareConfig | 
 
 
 def mark_rows(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
-    """Add the key columns, and the code of the step that drops a row by its own content.
-
-    Raises ValueError for a table that has a column of such a name already.
-    """
-    if taken := [name for name in OWN_NAMES if name in frame.collect_schema()]:
-        raise ValueError(f"the table has the columns {taken}, names that n3r uses itself: rename them")
+    """Add the key columns, and the code of the step that drops a row by its own content."""
     return (
         frame.with_row_index(ROW)
         .with_columns(pl.lit(None, dtype=pl.UInt8).alias(DROP))
@@ -151,7 +150,7 @@ def mark_rows(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
         .pipe(mark_internal_domains, column_map)
         .pipe(mark_labels, column_map)
         .pipe(mark_times, column_map)
-        .pipe(_mark, pl.col(ID).is_null(), NO_ID)
+        .pipe(_mark, pl.col(KEY).is_null(), NO_ID)
     )
 
 
@@ -159,7 +158,7 @@ def add_keys(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
     """Add id, entity, raw label, segment and both times under their own names, times parsed."""
     m, schema = column_map, frame.collect_schema()
     return frame.with_columns(
-        _text(m.id).alias(ID),
+        _text(m.id).alias(KEY),
         _text(m.entity).alias(ENTITY),
         _plain_label(m.label, schema).alias(RAW_LABEL),
         (_text(m.segment).fill_null("unknown") if m.segment else pl.lit("all")).alias(SEGMENT),
@@ -212,8 +211,8 @@ def select_wide(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
 
 def in_order(keys: pl.DataFrame, frame: pl.LazyFrame, column_map: ColumnMap) -> pl.DataFrame:
     """Keys by time then id; where both agree, by the content of the rows."""
-    keys = _gathered(keys, keys.select(TIME, ID, ROW).sort(TIME, ID)[ROW])
-    same = pl.all_horizontal(pl.col(TIME, ID).eq_missing(pl.col(TIME, ID).shift(1)))
+    keys = _gathered(keys, keys.select(TIME, KEY, ROW).sort(TIME, KEY)[ROW])
+    same = pl.all_horizontal(pl.col(TIME, KEY).eq_missing(pl.col(TIME, KEY).shift(1)))
     tied = keys.filter((same | same.shift(-1, fill_value=False)) & pl.col(DROP).is_null())
     if tied.is_empty():
         return keys
@@ -223,12 +222,12 @@ def in_order(keys: pl.DataFrame, frame: pl.LazyFrame, column_map: ColumnMap) -> 
     names = [name for name in frame.collect_schema() if name in used]
     rows = _only(frame.with_row_index(ROW), keys.height, tied).select(ROW, *names)
     ranks = rows.collect(engine="streaming").sort(names).with_row_index(TIE)
-    return keys.join(ranks.select(ROW, TIE), on=ROW, how="left").sort(TIME, ID, TIE).drop(TIE)
+    return keys.join(ranks.select(ROW, TIE), on=ROW, how="left").sort(TIME, KEY, TIE).drop(TIE)
 
 
 def mark_duplicates(keys: pl.DataFrame) -> pl.DataFrame:
     """Mark all rows of an id but the first; keys in order."""
-    own = keys.select(pl.when(pl.col(DROP).is_null()).then(ID)).to_series()
+    own = keys.select(pl.when(pl.col(DROP).is_null()).then(KEY)).to_series()
     return keys.pipe(_mark, ~_first(own), DUPLICATE)
 
 
@@ -397,14 +396,14 @@ def _count_kept(keys: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
         if last[step] >= OTHER_LABEL:
             alive = cells.filter(pl.col(DROP).is_null() | (pl.col(DROP) > last[step]))
             counts = alive.group_by(SEGMENT, LABEL).agg(pl.sum("n")).sort(SEGMENT, LABEL)
-            tables.append(counts.select(pl.lit(step).alias("step"), SEGMENT, LABEL, "n"))
+            tables.append(counts.select(pl.lit(step).alias("step"), SEGMENT, LABEL, "n").rename(plain))
     return pl.concat(tables)
 
 
 def _count_splits(kept: pl.DataFrame) -> pl.DataFrame:
     names = pl.col(SPLIT).replace_strict(dict(enumerate(SPLITS)), return_dtype=pl.String)
     counts = kept.group_by(SPLIT, SEGMENT, LABEL).len("n").sort(SPLIT, SEGMENT, LABEL)
-    return counts.select(names.alias("split"), SEGMENT, LABEL, "n")
+    return counts.select(names.alias("split"), SEGMENT, LABEL, "n").rename(plain)
 
 
 def _read_kept(
@@ -413,7 +412,7 @@ def _read_kept(
     """The prepared table in the order of `kept`, and cells that were not finite."""
     wide = _only(frame, n_rows, kept).pipe(select_wide, column_map)
     place = kept[ROW].rank("ordinal") - 1  # `wide` is in the frame's order
-    table = kept.select(pl.col(ID).alias(column_map.id), TIME, SEGMENT, LABEL)
+    table = kept.select(pl.col(KEY).alias(column_map.id), TIME, SEGMENT, LABEL)
     fields = [pl.col(name).fill_null(MISSING) for name in column_map.text]
     names = wide.collect_schema().names()
     not_finite = {}

@@ -27,8 +27,12 @@ from n3r.files.json_io import MOST_TOLD, explain, near, read_json
 
 MISSING = "[MISSING]"  # stands for a null text field
 SEPARATOR = "|"  # stands between two text fields
-TIME, SEGMENT, LABEL, TEXT, ORACLE = "time", "segment", "label", "text", "oracle_p"
-FILE_COLUMN = "__file__"  # name of the file a row came from, where the map has split_files
+# What n3r adds to a table of users' columns has names that begin so: users' own may be called anything else.
+OWN = "n3r:"
+TIME, SEGMENT, LABEL, TEXT, ORACLE = (OWN + name for name in ("time", "segment", "label", "text", "oracle_p"))
+SCORE, CALIBRATED, KEY = (OWN + name for name in ("score", "p_calibrated", "id"))
+ROW = OWN + "row"
+FILE_COLUMN = OWN + "file"  # name of the file a row came from, where the map has split_files
 SPLITS = ("train", "val", "test")
 EPOCH_RANGE = (-2.2e9, 7.2e9)  # seconds, 1900 to 2198: milliseconds (1.7e12) are not taken for it
 _CLOCK = "%Y-%m-%dT%H:%M"
@@ -97,6 +101,7 @@ class ColumnMap(BaseModel):
         needed = [*self.roles.values(), *self.all_text, *self.categorical, *self.groups, self.oracle]
         every = dict.fromkeys([*needed, *self.declared_numeric])
         problems += [f"{name!r} {PATTERN}" for name in every if name is not None and is_pattern(name)]
+        problems += own_names(name for name in every if name is not None)
         for name in self.numeric:
             if name in needed or name in self.ignore:
                 problems.append(f"{name!r} is listed as numeric and also has another role")
@@ -183,6 +188,33 @@ class ColumnMap(BaseModel):
         return [f"{name!r} ({role}) is missing{near(name, names)}" for name, role in lacking]
 
 
+def plain(name: str) -> str:
+    """What a column of n3r's own is called in files and reports for people: "n3r:label" is "label"."""
+    return name.removeprefix(OWN)
+
+
+def own_names(names: Iterable[str]) -> list[str]:
+    """One phrase for each name that only a column of n3r's own may have."""
+    return [
+        f"{name!r} begins with {OWN!r}, as n3r's own do: rename it" for name in names if name.startswith(OWN)
+    ]
+
+
+def prediction_columns(frame: pl.DataFrame, id: str) -> pl.DataFrame:
+    """What a table of predictions says beside scores: id and, where known, segment, time, label, oracle_p.
+
+    The id keeps its name, or is "id" where a column of predictions has that name.
+    """
+    own = [name for name in (SEGMENT, TIME, LABEL, ORACLE) if name in frame.columns]
+    return frame.select(pl.col(id).alias(id_name(id)), *(pl.col(name).alias(plain(name)) for name in own))
+
+
+def id_name(id: str) -> str:
+    """The id column's name in score files and predictions: its own, or "id" where others are called so."""
+    return plain(KEY) if _PREDICTED.fullmatch(id) else id
+
+
+_PREDICTED = re.compile(r"segment|time|label|oracle_p|percentile|(score|p_calibrated)(_\d+)?")
 PATTERN = "is a name that polars takes for a pattern of names: rename the column"
 
 
@@ -257,7 +289,9 @@ def check(frame: pl.LazyFrame | pl.DataFrame, column_map: ColumnMap) -> None:
         fits, words = _KINDS[kind]
         if name in schema and schema[name] != pl.Null and not fits(schema[name]):
             problems.append(f"{name!r} ({role}) is {schema[name].base_type()}, expected {words}")
-    problems += _clashes(column_map.resolve_numeric(schema))
+    problems += own_names(name for name in schema if name != FILE_COLUMN or not column_map.split_files)
+    numeric = column_map.resolve_numeric(schema).numeric
+    problems += [f"{name!r} (numeric) {PATTERN}" for name in numeric if is_pattern(name)]
     if problems:
         listed = "".join(f"\n- {problem}" for problem in problems)
         raise ValueError(
@@ -265,26 +299,6 @@ def check(frame: pl.LazyFrame | pl.DataFrame, column_map: ColumnMap) -> None:
             "Give a column map with this table's names (configs/ has examples); a CSV needs a "
             "header row."
         )
-
-
-def _clashes(column_map: ColumnMap) -> list[str]:
-    """Columns that would fight with a name every prepared table has."""
-    reserved = [TIME, SEGMENT, LABEL, TEXT, FILE_COLUMN]
-    reserved += [ORACLE] if column_map.oracle else []
-    fields = {
-        "id": [column_map.id],
-        "text": column_map.all_text,
-        "numeric": column_map.numeric,
-        "categorical": column_map.categorical,
-        "groups": column_map.groups,
-    }
-    clashes = [
-        f"{name!r} ({role}) has a name that prepared tables use; rename it or put it in `ignore`"
-        for role, names in fields.items()
-        for name in names
-        if name in reserved
-    ]
-    return clashes + [f"{name!r} (numeric) {PATTERN}" for name in column_map.numeric if is_pattern(name)]
 
 
 def parse_time(name: str | None, time_format: str | None, schema: Mapping[str, pl.DataType]) -> pl.Expr:

@@ -28,7 +28,7 @@ from n3r.files.limits import MAX_EXPANSION
 from n3r.files.manifest import MOST_BYTES, verify, written_by
 from n3r.files.writer import writer
 from n3r.inputs import Inputs, typed, typed_row
-from n3r.schema import ColumnMap, is_pattern
+from n3r.schema import ColumnMap, id_name, is_pattern
 from n3r.tables import read_chunks, refusal
 from n3r.tokenizer import TEXT_KEYS, ChunkedText, TextConfig, Texts, load_tokenizer, pad, read_texts
 
@@ -149,7 +149,7 @@ class Scorer:
         return Inputs(columns.id, texts, list(self.features.imputation_), categorical)
 
     def score(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The id of each row and, in the rows' order, `score`, `p_calibrated` and `percentile`.
+        """The id of each row (`schema.id_name`) and, in their order, `score`, `p_calibrated`, `percentile`.
 
         With two classes `score` is the model's probability of class 1, `p_calibrated` the same after
         calibration on the validation rows, and `percentile` says how little of that traffic scored as high.
@@ -172,7 +172,8 @@ class Scorer:
         tabular = self.features.transform(rows) if "tabular" in self._reads else None
         scores = self._named(self._probabilities(texts, tabular))
         columns = (pl.Series(name, values) for name, values in scores.items())
-        return rows.select(self.inputs.id).with_columns(columns)
+        id = self.inputs.id
+        return rows.select(pl.col(id).alias(id_name(id))).with_columns(columns)
 
     def score_one(self, order: Mapping[str, Any], output: str | None = None) -> float:
         """The first of `outputs`, or another, of one order: column -> text, number or None.
@@ -337,7 +338,7 @@ def _score_into(
         rejected = None
         # An id may be a number in Parquet and is text in CSV.
         ids = (
-            [pl.col(scorer.inputs.id).cast(pl.String)]
+            [pl.col(id_name(scorer.inputs.id)).cast(pl.String)]
             if len({path.suffix for path, _ in sources}) > 1
             else []
         )

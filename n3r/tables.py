@@ -35,10 +35,9 @@ from n3r.files.limits import MAX_EXPANSION, check_parquet, opened_gzip
 from n3r.files.records import MAX_RECORD, Batch, Cell, HeaderError, read_json_lines, read_separated
 from n3r.files.writer import POLARS_ERRORS, write
 from n3r.inputs import Inputs, number, require, to_numbers, typed
-from n3r.schema import EVERY_OTHER, FILE_COLUMN, SPLITS, ColumnMap, is_pattern
+from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
 
 REGION = "region"
-ROW = "__row__"
 CHUNK = 16384  # rows of a file at a time
 MAX_OWN_RECORD = 1 << 30  # bytes of a record that n3r wrote: it joins texts
 _SLICE_ROWS, _SLICE_BYTES = 1 << 17, 1 << 25
@@ -394,7 +393,7 @@ class _Columns:
 
     def used(self, schema: Schema) -> list[str]:
         """Those to read; ValueError for a name that none may have."""
-        if odd := [name for name in schema if is_pattern(name) or name == ROW]:
+        if odd := [name for name in schema if is_pattern(name) or name.startswith(OWN)]:
             raise ValueError(
                 f"{self.path} has a column name that is a pattern or n3r's own: rename {odd[0]!r}"
             )

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from n3r.bundle import Bundle
+from n3r.schema import LABEL, ORACLE, SEGMENT, TIME
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_predictions_are_in_input_order_and_the_same_for_a_row_alone(bundle, fra
 
 
 def test_unlabelled_rows_are_scored(bundle, frame):
-    scored = bundle.predictions(frame.drop("label", "segment", "time", "oracle_p", strict=False))
+    scored = bundle.predictions(frame.drop(LABEL, SEGMENT, TIME, ORACLE, strict=False))
     assert scored.columns == ["objectId", "score"]
 
 

@@ -16,7 +16,7 @@ from n3r.bundle import Bundle
 from n3r.checkpoints import plan
 from n3r.data import OrderDataset
 from n3r.model import Parts, configure
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, ColumnMap
 from n3r.train import TrainConfig, fit, predict
 
 PAD = 1
@@ -277,7 +277,7 @@ def test_defect_44_under_a_launcher_each_row_is_scored_once(launcher, names, tok
         name: names(n, seed=i).with_columns(
             order=pl.Series([f"o{k}" for k in rng.permutation(n)]),
             amount=pl.Series(rng.normal(size=n)),
-            label=pl.Series(rng.integers(0, 2, n), dtype=pl.Int8),
+            **{LABEL: pl.Series(rng.integers(0, 2, n), dtype=pl.Int8)},
         )
         for i, (name, n) in enumerate({"train": 121, "val": 61, "test": 1025}.items())
     }

@@ -13,7 +13,7 @@ from n3r.data import OrderDataset
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.model import MODEL_CLASSES, TEXTS, ModelConfig, configure
 from n3r.preprocess import prepare
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, ORACLE, ColumnMap
 from n3r.synthetic.messages import generate_messages
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, fit
@@ -102,7 +102,7 @@ def messages() -> Messages:
 def three() -> Messages:
     """String labels of three classes: the honest cases are the doubtful and the clear ones."""
     frame = generate_messages(300, seed=1)
-    clear = pl.col("oracle_p") < pl.col("oracle_p").median()
+    clear = pl.col(ORACLE) < pl.col(ORACLE).median()
     kind = pl.when(pl.col("outcome") == "abuse").then(pl.lit("abuse")).when(clear).then(pl.lit("clear"))
     frame = frame.with_columns(outcome=kind.otherwise(pl.lit("doubtful")))
     return prepared(frame, label_values={"clear": 0, "doubtful": 1, "abuse": 2})
@@ -137,7 +137,7 @@ for bundle in [path for path in folder.iterdir() if path.is_dir()]:
 def unlabelled(messages: Messages) -> pl.DataFrame:
     """The test split in another order, without a label and what follows from it."""
     rows = messages.splits["test"]
-    return rows.sample(fraction=1, shuffle=True, seed=3).drop("label", "oracle_p")
+    return rows.sample(fraction=1, shuffle=True, seed=3).drop(LABEL, ORACLE)
 
 
 every = pytest.mark.parametrize("model_class", CLASSES)
@@ -153,7 +153,7 @@ def test_defect_05_every_class_trains_and_is_validated(trained, messages, model_
     assert all(np.isfinite(list(fitted.history[0].values())))
     val = messages.splits["val"]
     p = bundle.predict(val)
-    label = val["label"].to_numpy()
+    label = val[LABEL].to_numpy()
     assert -np.log(p[np.arange(len(val)), label]).mean() == pytest.approx(
         fitted.history[0]["val_loss"], abs=1e-5
     )
@@ -231,8 +231,8 @@ def test_defect_06_multiclass_with_string_labels(three, model_class, tmp_path):
 
 
 def test_defect_06_string_labels_are_not_all_the_same_class(three):
-    counts = three.splits["train"]["label"].value_counts().sort("label")
-    assert counts["label"].to_list() == [0, 1, 2]
+    counts = three.splits["train"][LABEL].value_counts().sort(LABEL)
+    assert counts[LABEL].to_list() == [0, 1, 2]
     assert counts["count"].min() > 20
 
 

@@ -20,7 +20,7 @@ from n3r.data import (
     make_loader,
 )
 from n3r.features import TabularFeatures
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, ColumnMap
 from n3r.tokenizer import ChunkedText, TextConfig, TokenizedText
 
 PAD = 1
@@ -60,7 +60,9 @@ def batches(sampler: LengthBucketSampler) -> list[list[int]]:
 
 
 def test_rows_are_what_each_is_alone(names, tokenizer):
-    frame = names(12).with_columns(amount=pl.Series(range(12)), label=pl.Series([0, 1] * 6, dtype=pl.Int8))
+    frame = names(12).with_columns(
+        amount=pl.Series(range(12)), **{LABEL: pl.Series([0, 1] * 6, dtype=pl.Int8)}
+    )
     features = TabularFeatures().fit(frame, ["amount"])
     data = OrderDataset.from_frame(frame, columns("email", "holder"), tokenizer, features)
     assert len(data) == 12
@@ -96,7 +98,7 @@ def test_rows_keep_max_tokens(names, tokenizer):
 def test_defect_43_rows_without_a_label_have_minus_one(names, tokenizer):
     data = OrderDataset.from_frame(names(4), columns("email"), tokenizer, TabularFeatures())
     assert data.label.tolist() == [-1] * 4
-    some = names(3).with_columns(label=pl.Series([1, None, 0], dtype=pl.Int8))
+    some = names(3).with_columns(**{LABEL: pl.Series([1, None, 0], dtype=pl.Int8)})
     data = OrderDataset.from_frame(some, columns("email"), tokenizer, TabularFeatures())
     assert data.label.tolist() == [1, -1, 0]
 
@@ -137,7 +139,7 @@ def test_the_second_text_must_be_in_the_map_and_the_rows(names, tokenizer):
 def test_defect_37_the_training_rows_are_encoded_out_of_fold(names, tokenizer):
     """A value that one row alone has would give away its label."""
     frame = names(60).with_columns(
-        label=pl.Series([0, 1, 1, 1] * 15, dtype=pl.Int8), kind=pl.Series(["a", "b"] * 30)
+        **{LABEL: pl.Series([0, 1, 1, 1] * 15, dtype=pl.Int8)}, kind=pl.Series(["a", "b"] * 30)
     )
     features = TabularFeatures().fit(frame, [], ["kind"])
     train, other = (

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score as auc
 
 from n3r.features import FeatureConfig, TabularFeatures, read_precomputed, risk_table
 from n3r.legacy.trainer import legacy_tabular
+from n3r.schema import LABEL
 from n3r.tabular import QuantileMap
 
 PLAIN = FeatureConfig(scaling="none")
@@ -43,7 +44,7 @@ def read(features: TabularFeatures, rows: pl.DataFrame, **options) -> np.ndarray
 def orders(categories, labels) -> pl.DataFrame:
     """A frame of one categorical column and labels."""
     return pl.DataFrame(
-        {"c": pl.Series(list(categories), dtype=pl.String), "label": pl.Series(list(labels), dtype=pl.Int8)}
+        {"c": pl.Series(list(categories), dtype=pl.String), LABEL: pl.Series(list(labels), dtype=pl.Int8)}
     )
 
 
@@ -58,7 +59,7 @@ def random_orders(n: int = 600, seed: int = 0, n_classes: int = 2) -> pl.DataFra
             "day": rng.choice(["Monday", "Friday"], n),
             "amount": label + rng.normal(size=n),
             "age": np.where(rng.random(n) < 0.1, np.nan, rng.integers(0, 9, n)),
-            "label": pl.Series(np.where(rng.random(n) < 0.1, -1, label), dtype=pl.Int8),
+            LABEL: pl.Series(np.where(rng.random(n) < 0.1, -1, label), dtype=pl.Int8),
         }
     )
 
@@ -273,10 +274,10 @@ def test_every_absent_column_is_named():
     with pytest.raises(ValueError, match=r"\['a', 'c'\]"):
         features.transform(train.select("b"))
     with pytest.raises(ValueError, match=r"\['age', 'day'\]"):
-        fit_orders().transform(random_orders().drop("age", "day", "label"))
-    with pytest.raises(ValueError, match=r"\['day', 'label'\]"):
-        fit_orders().transform(random_orders().drop("day", "label"), out_of_fold=True)
-    with pytest.raises(ValueError, match=r"\['z', 'y', 'label'\]"):
+        fit_orders().transform(random_orders().drop("age", "day", LABEL))
+    with pytest.raises(ValueError, match=rf"\['day', '{LABEL}'\]"):
+        fit_orders().transform(random_orders().drop("day", LABEL), out_of_fold=True)
+    with pytest.raises(ValueError, match=rf"\['z', 'y', '{LABEL}'\]"):
         TabularFeatures().fit(train, ["a", "z"], ["y"])
 
 
@@ -344,7 +345,7 @@ def test_rare_categories_are_not_stored():
 
 
 def test_categories_need_not_be_text():
-    train = pl.DataFrame({"c": [1, 1, 2, 2, None], "flag": [True] * 5, "label": [1, 1, 0, 1, 1]})
+    train = pl.DataFrame({"c": [1, 1, 2, 2, None], "flag": [True] * 5, LABEL: [1, 1, 0, 1, 1]})
     features = TabularFeatures(PUBLISHED).fit(train, [], ["c", "flag"])
     assert features.transform(train)[:, 0].tolist() == [1, 1, 0.5, 0.5, 0.75]
 
@@ -385,10 +386,10 @@ def test_out_of_fold_is_the_table_of_the_other_folds():
     train = random_orders()
     config = FeatureConfig(scaling="none", n_folds=3, seed=7)
     found = TabularFeatures(config).fit(train, [], ["city"]).transform(train, out_of_fold=True)[:, 0]
-    whole = risk_table(train["city"], train["label"].to_numpy(), 0.0, 20)
+    whole = risk_table(train["city"], train[LABEL].to_numpy(), 0.0, 20)
     for fold in np.array_split(np.random.default_rng(7).permutation(len(train)), 3):
         others = np.delete(np.arange(len(train)), fold)
-        table = risk_table(train["city"][others], train["label"].to_numpy()[others], 0.0, 20)
+        table = risk_table(train["city"][others], train[LABEL].to_numpy()[others], 0.0, 20)
         expected = [table["bins"].get(city, whole["default_bin"]) for city in train["city"][fold]]
         np.testing.assert_allclose(found[fold], expected, rtol=1e-6)
 
@@ -440,16 +441,16 @@ def test_defect_37_one_categorical_column_works():
     train = random_orders(2_000)
     features = TabularFeatures().fit(train, [], ["city"])
     assert features.names == ["city risk"]
-    later = random_orders(1_000, seed=1).filter(pl.col("label") >= 0)
-    assert auc(later["label"], features.transform(later)[:, 0]) > 0.6
+    later = random_orders(1_000, seed=1).filter(pl.col(LABEL) >= 0)
+    assert auc(later[LABEL], features.transform(later)[:, 0]) > 0.6
 
 
 def test_labels_of_later_rows_change_nothing():
     features, later = fit_orders(), random_orders(seed=1)
     found = features.transform(later)
-    for label in (later["label"].reverse(), pl.Series("label", [None] * len(later), dtype=pl.Int8)):
+    for label in (later[LABEL].reverse(), pl.Series("label", [None] * len(later), dtype=pl.Int8)):
         np.testing.assert_array_equal(features.transform(later.with_columns(label)), found)
-    np.testing.assert_array_equal(features.transform(later.drop("label")), found)
+    np.testing.assert_array_equal(features.transform(later.drop(LABEL)), found)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -481,7 +482,7 @@ def test_precomputed_values_are_used(tmp_path):
     tables = {"city": {"bins": {"city 0": 0, "city 1": 1}, "default_bin": 0.5}}
     (tmp_path / "risk.json").write_text(json.dumps(tables))
     features = TabularFeatures(PLAIN).fit(
-        random_orders().drop("label"),
+        random_orders().drop(LABEL),
         ["amount", "age"],
         ["city"],
         imputation=read_precomputed(tmp_path / "impute.json"),

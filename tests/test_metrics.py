@@ -86,24 +86,6 @@ def test_published_example():
     assert str(auc) == "0.893 [0.816, 0.940]"
 
 
-def test_worked_example():
-    # Positives 3, 2, 2 against negatives 1, 2: wins 2, 1.5, 1.5 of 2; the negatives lose to 3 and 2 of 3.
-    # Variances of (1, .75, .75) and (1, 2/3): 1/48 and 1/18; over 3 and 2, 1/144 + 1/36 = 5/144.
-    auc = metrics.auc_ci([1, 1, 1, 0, 0], [3, 2, 2, 1, 2])
-    assert (auc.value, auc.n) == (pytest.approx(5 / 6), 5)
-    half = 1.959964 * math.sqrt(5) / 12 / (auc.value * (1 - auc.value))
-    assert auc.low == pytest.approx(1 / (1 + math.exp(half - math.log(5))), abs=1e-6)
-
-
-def test_interval_agrees_with_the_bootstrap():
-    y, p, _ = draw(500, seed=4)
-    rng = np.random.default_rng(0)
-    picks = rng.integers(0, y.size, (1000, y.size))
-    low, high = np.quantile([metrics.auc_ci(y[i], p[i]).value for i in picks], [0.025, 0.975])
-    auc = metrics.auc_ci(y, p)
-    assert (auc.low, auc.high) == (pytest.approx(low, abs=0.012), pytest.approx(high, abs=0.012))
-
-
 def test_interval_covers_the_truth():
     truth = 0.5 * (1 + math.erf(1 / math.sqrt(1 + 0.49) / 2))  # of `draw`'s scores
     intervals = [metrics.auc_ci(*draw(400, seed)[:2]) for seed in range(300)]
@@ -148,20 +130,6 @@ def test_paired_variance_is_delongs_by_definition(data, random):
     variance = (a10 - b10).var(ddof=1) / a10.size + (a01 - b01).var(ddof=1) / a01.size
     assert pair.se == pytest.approx(math.sqrt(variance), abs=1e-7)
     assert pair.difference.value == pytest.approx(roc_auc_score(y, a) - roc_auc_score(y, b), abs=1e-12)
-
-
-@given(tied(), st.randoms(use_true_random=False))
-def test_paired_test_is_antisymmetric(data, random):
-    y, a = data
-    b = np.array([random.randrange(6) for _ in y])
-    ab, ba = metrics.paired_auc(y, a, b), metrics.paired_auc(y, b, a)
-    if ab.difference.value is None:
-        return
-    assert (ab.difference.value, ab.p_value) == (-ba.difference.value, ba.p_value)
-    assert (ab.difference.low, ab.difference.high) == (
-        pytest.approx(-ba.difference.high),
-        pytest.approx(-ba.difference.low),
-    )
 
 
 def test_p_values_are_uniform_when_nothing_differs():
@@ -276,10 +244,8 @@ def test_identical_perfect_scores_are_equivalent_but_two_perfect_scores_are_not_
     assert metrics.equivalence(metrics.paired_auc(y, a, a)).kind == "equivalent"
     pair = metrics.paired_auc(y, a, b)
     assert (pair.difference.value, pair.se, pair.p_value) == (0, 0, 1)
-    assert (pair.difference.low, pair.difference.high) == (
-        pytest.approx(0.025 ** (1 / 3) - 1),
-        pytest.approx(1 - 0.025 ** (1 / 3)),
-    )
+    bound = 1 - 0.025 ** (1 / 3)
+    assert (pair.difference.low, pair.difference.high) == pytest.approx((-bound, bound))
     assert metrics.equivalence(pair).kind == "not shown"
 
 
@@ -287,10 +253,8 @@ def test_perfect_against_reversed_has_a_bounded_p_value():
     y = np.repeat([0, 1], 8)
     pair = metrics.paired_auc(y, np.arange(16), -np.arange(16))
     assert (pair.difference.value, pair.p_value) == (1, pytest.approx(2 * 0.5**8))
-    assert (pair.difference.low, pair.difference.high) == (
-        pytest.approx(2 * 0.025 ** (1 / 8) - 1),
-        pytest.approx(1),
-    )
+    bounds = 2 * 0.025 ** (1 / 8) - 1, 1
+    assert (pair.difference.low, pair.difference.high) == pytest.approx(bounds)
     assert metrics.equivalence(pair).sentence.startswith("different: A better by 1.0000")
 
 
@@ -302,12 +266,7 @@ def pair_of(difference: float, se: float) -> metrics.PairedAUC:
 @pytest.mark.parametrize(
     ("difference", "se", "kind", "says"),
     [
-        (
-            0.001,
-            0.002,
-            "equivalent",
-            "equivalent within 0.01: difference +0.0010, 90 % interval [-0.0023, +0.0043]",
-        ),
+        (0.001, 0.002, "equivalent", "0.01: difference +0.0010, 90 % interval [-0.0023, +0.0043]"),
         (0.006, 0.001, "equivalent", "equivalent within 0.01"),  # significant, and too small to matter
         (0.050, 0.010, "different", "different: new better by 0.0500"),
         (-0.050, 0.010, "different", "different: old better by 0.0500"),
@@ -374,11 +333,6 @@ def test_defect_42_an_undefined_metric_is_none_and_never_zero(y, p, undefined):
     assert {name for name, value in found.items() if value is None} == undefined
 
 
-def test_nothing_flagged_is_a_measured_zero_where_there_was_something_to_find():
-    found = metrics.evaluate([1, 1, 0, 0], [0.2, 0.1, 0.3, 0.2])
-    assert (found["recall"], found["f1"], found["precision"]) == (0, 0, None)
-
-
 def test_confident_and_wrong_is_finite():
     assert metrics.evaluate([1, 0], [0.0, 1.0])["log_loss"] == pytest.approx(36.04, abs=0.01)
 
@@ -398,17 +352,13 @@ def test_inputs_of_any_make():
         ([0, 2, -1], [0.1, 0.2, 0.3], "labels: 2 of 3 are not 0 or 1"),
         ([0, None], [0.1, 0.2], "labels: 1 of 2 are not 0 or 1"),
         ([0, 1], [-0.1, 1.2], r"scores p: 2 of 2 are outside \[0, 1\]"),
+        ([0, 7], [0.1, 0.2, math.nan], r"labels: 1 of 2 .*; scores p have 3 .*; scores p: 1 of 3 are NaN"),
         ([[0], [1]], [0.1, 0.2], r"labels: expected one dimension, got shape \(2, 1\)"),
     ],
 )
 def test_bad_input_is_named_and_counted(y, p, message):
     with pytest.raises(ValueError, match=message):
         metrics.evaluate(y, p)
-
-
-def test_all_problems_are_named_at_once():
-    with pytest.raises(ValueError, match=r"labels: 1 of 2 .*; scores p have 3 .*; scores p: 1 of 3 are NaN"):
-        metrics.evaluate([0, 7], [0.1, 0.2, math.nan])
 
 
 def test_no_value_of_a_row_is_repeated():
@@ -473,33 +423,35 @@ def test_by_segment_is_auc_ci_of_each_segment():
         assert row.items() >= (own | auc.columns("auroc")).items()
 
 
+def test_by_model_is_auc_ci_of_each_model():
+    y, a, b = draw(300, 3)
+    table = metrics.by_model(pl.Series(y), {"y": a, "b": pl.Series(b)})
+    expected = [{"model": n, **metrics.auc_ci(y, p).columns("auroc")} for n, p in (("y", a), ("b", b))]
+    assert table.drop("n", "n_positive").to_dicts() == expected
+    assert table.select("n", "n_positive").rows() == [(300, y.sum())] * 2
+
+
 def test_small_segments_say_so():
     segment = ["a"] * 10 + ["b"] * 10 + ["c"] * 3 + [None] * 12
     y = [1] * 5 + [0] * 5 + [1] * 4 + [0] * 6 + [1, 0, 0] + [0] * 12
     p = np.linspace(0, 1, len(y))
     table = metrics.by_segment(segment, y, p)
     assert table["group"].to_list() == ["(none)", "a", "b", "c"]  # by n, then by name
-    assert table["note"].to_list() == ["not enough data", None, "not enough data", "not enough data"]
+    few = "not enough data"
+    assert table["note"].to_list() == [few, None, few, few]
     assert table["auroc"].is_null().to_list() == [True, False, True, True]
     assert metrics.by_segment(segment, y, p, min_per_class=4)["note"].to_list()[2] is None
     paired = metrics.paired_by_segment(segment, y, p, p)
-    assert paired["verdict"].to_list() == [
-        "not enough data",
-        "equivalent",
-        "not enough data",
-        "not enough data",
-    ]
+    assert paired["verdict"].to_list() == [few, "equivalent", few, few]
     assert paired["p_holm"].to_list() == [None, 1, None, None]
 
 
 def test_paired_by_segment_corrects_for_the_number_of_segments():
     segment, y, a, b = segmented()
-    table = metrics.paired_by_segment(
-        segment, y, a, np.where(segment == "US", b / 9 + (1 - y) / 9, b), names=("new", "old")
-    )
+    worse = np.where(segment == "US", b / 9 + (1 - y) / 9, b)
+    table = metrics.paired_by_segment(segment, y, a, worse, names=("new", "old"))
     for row in table.iter_rows(named=True):
         at = segment == row["group"]
-        worse = b / 9 + (1 - y) / 9 if row["group"] == "US" else b
         pair = metrics.paired_auc(y[at], a[at], worse[at])
         assert row.items() >= pair.columns().items()
         assert row["note"] == metrics.equivalence(pair, names=("new", "old"), p_value=row["p_holm"]).sentence

@@ -249,3 +249,11 @@ def test_orders_in_csv_give_a_report_and_predictions_in_csv(tmp_path):
         assert again.stderr.count("unchanged, skipped") == 6
     finally:
         subprocess.run(["rm", "-rf", str(folder), str(reports)], check=True)
+
+
+def test_the_answer_stands_in_the_first_cell():
+    book = {"cells": [{"source": ["# 3. Title\n", "\n", "**Answer.** As yet unknown.\n", "\n", "More."]}]}
+    pipeline.put_answer(book, None)
+    assert "As yet unknown." in "".join(book["cells"][0]["source"])
+    pipeline.put_answer(book, r"AUROC 0.815 [0.779, 0.847] \1")
+    assert book["cells"][0]["source"] == "# 3. Title\n\n**Answer.** AUROC 0.815 [0.779, 0.847] \\1\n\nMore."

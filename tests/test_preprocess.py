@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 from pydantic import ValidationError
 
 from n3r.preprocess import PrepareConfig, prepare
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, ORACLE, SEGMENT, TEXT, TIME, ColumnMap
 from n3r.tables import read_split, scan, write, write_splits
 
 ROOT = Path(__file__).parents[1]
@@ -110,20 +110,20 @@ def test_prepared_columns_and_types():
     prepared = prepare(frame, ORDERS, HALVES)
     table = together(prepared)
     assert table.columns == [
-        "objectId", "time", "segment", "label", "text", *ORDERS.text, "locale",
-        "daysSinceFirstCompletedOrder", "flag", "big", "oracle_p",
+        "objectId", TIME, SEGMENT, LABEL, TEXT, *ORDERS.text, "locale",
+        "daysSinceFirstCompletedOrder", "flag", "big", ORACLE,
     ]  # fmt: skip
     assert prepared.column_map.numeric == ["daysSinceFirstCompletedOrder", "flag", "big"]
     assert table.select(prepared.column_map.numeric).dtypes == [pl.Float32] * 3
-    assert table.select("time", "label", "oracle_p").dtypes == [pl.Datetime("us"), pl.Int8, pl.Float64]
+    assert table.select(TIME, LABEL, ORACLE).dtypes == [pl.Datetime("us"), pl.Int8, pl.Float64]
     assert table["flag"].unique().to_list() == [1.0] and table["big"].to_list() == list(range(20))
-    assert table["segment"].unique().to_list() == ["US"] and table["time"].is_sorted()
+    assert table[SEGMENT].unique().to_list() == ["US"] and table[TIME].is_sorted()
 
 
 def test_text_is_joined_in_the_maps_order():
     names = [None, "|", ""] * 6
     table = together(prepare(plain(18, customerName=names), ORDERS, HALVES))
-    assert table["text"][:3].to_list() == ["e0|b0|[MISSING]|p0", "e1|b1|||p1", "e2|b2||p2"]
+    assert table[TEXT][:3].to_list() == ["e0|b0|[MISSING]|p0", "e1|b1|||p1", "e2|b2||p2"]
     assert table["customerName"][:3].to_list() == [None, "|", ""]
 
 
@@ -145,7 +145,7 @@ def test_random_split_depends_on_the_seed_alone():
     )
     for name in first:
         assert_frame_equal(first[name], again[name])
-        assert first[name].height == other[name].height and first[name]["time"].is_sorted()
+        assert first[name].height == other[name].height and first[name][TIME].is_sorted()
     assert first["train"]["objectId"].to_list() != other["train"]["objectId"].to_list()
     assert sorted(together(prepare(plain(30), column_map)).rows()) == sorted(pl.concat(first.values()).rows())
 
@@ -177,8 +177,7 @@ def test_a_table_without_times_or_entities():
     )
     prepared = prepare(plain(28), column_map)
     assert (
-        together(prepared)["time"].null_count() == 28
-        and together(prepared)["segment"].unique().item() == "all"
+        together(prepared)[TIME].null_count() == 28 and together(prepared)[SEGMENT].unique().item() == "all"
     )
     assert prepared.report.steps["step"].unique(maintain_order=True).to_list() == ["label", "duplicate_id"]
 
@@ -187,13 +186,13 @@ def test_a_table_without_times_or_entities():
 def test_labels_that_are_no_text(labels):
     names = {"true": 1, "false": 0} if labels[0] is True else {"1": 1, "0": 0}
     column_map = ORDERS.model_copy(update={"label_values": names, "other_labels": "error"})
-    assert together(prepare(plain(status=labels * 10), column_map, HALVES))["label"].to_list() == [1, 0] * 10
+    assert together(prepare(plain(status=labels * 10), column_map, HALVES))[LABEL].to_list() == [1, 0] * 10
 
 
 def test_three_classes():
     column_map = ORDERS.model_copy(update={"label_values": {"F": 2, "I": 1, "N": 0}})
     table = together(prepare(plain(21, status=["F", "I", "N"] * 7), column_map, HALVES))
-    assert table["label"].to_list() == [2, 1, 0] * 7
+    assert table[LABEL].to_list() == [2, 1, 0] * 7
 
 
 def test_not_finite_features_become_null_and_are_counted():
@@ -209,7 +208,7 @@ def test_all_null_columns_are_allowed_and_reported():
     assert prepared.report.warnings == [
         f"the column {name!r} is null in every row" for name in ("customerName", "f")
     ]
-    assert together(prepared)["text"][0] == "e0|b0|[MISSING]|p0"
+    assert together(prepared)[TEXT][0] == "e0|b0|[MISSING]|p0"
     assert together(prepared)["customerName"].dtype == pl.String
 
 
@@ -217,7 +216,7 @@ def test_long_text_and_control_characters():
     names = ["x" * 100_000, "a\x00b\r\n\x07\u200b"] * 10
     table = together(prepare(plain(customerName=names), ORDERS, HALVES))
     assert table["customerName"].to_list() == names
-    assert table["text"][1] == f"e1|b1|{names[1]}|p1"
+    assert table[TEXT][1] == f"e1|b1|{names[1]}|p1"
 
 
 def test_missing_entity_times_give_way_to_the_time():
@@ -354,8 +353,8 @@ def test_defect_01_text_is_never_made_a_number(tmp_path):
     path = tmp_path / "x.csv"
     write(plain(customerName=["12", "-1.0"] * 10, emailAddress=[str(i) for i in range(20)]).collect(), path)
     table = together(prepare(scan(path, ORDERS).frame, ORDERS, HALVES))
-    assert table["text"][:2].to_list() == ["0|b0|12|p0", "1|b1|-1.0|p1"]
-    assert table["text"].n_unique() == 20
+    assert table[TEXT][:2].to_list() == ["0|b0|12|p0", "1|b1|-1.0|p1"]
+    assert table[TEXT].n_unique() == 20
 
 
 def test_defect_28_an_extra_column_shifts_nothing(tmp_path):
@@ -369,8 +368,8 @@ def test_defect_29_text_dates_are_split_by_time():
     # The days run through every weekday four times, and against the ids.
     ids = [f"o{99 - i}" for i in range(28)]
     splits = prepare(plain(28, objectId=ids), ORDERS, HALVES).splits
-    assert splits["train"]["time"].max() < splits["test"]["time"].min()
-    assert splits["test"]["time"].min() == datetime(2025, 3, 15)
+    assert splits["train"][TIME].max() < splits["test"][TIME].min()
+    assert splits["test"][TIME].min() == datetime(2025, 3, 15)
 
 
 def test_defect_30_a_row_in_two_shards_is_one_row(tmp_path):
@@ -387,7 +386,7 @@ def test_defect_31_a_label_means_the_same_in_every_shard(tmp_path):
     write(orders(*more).collect(), tmp_path / "b.parquet")
     column_map = ORDERS.model_copy(update={"split_by": "random"})
     table = together(prepare(scan(tmp_path, column_map).frame, column_map, HALVES))
-    assert dict(table.group_by(pl.col("objectId").str.head(1)).agg(pl.col("label").unique()).rows()) == {
+    assert dict(table.group_by(pl.col("objectId").str.head(1)).agg(pl.col(LABEL).unique()).rows()) == {
         "o": [0],
         "p": [1],
     }
@@ -417,8 +416,7 @@ def test_defect_33_a_customer_named_na_reaches_the_text(tmp_path, suffix):
     for name, table in prepared.splits.items():
         assert_frame_equal(read_split(tmp_path / "data", name), table)
     assert (
-        together(prepared)["text"][0] == "e0|b0|NA|p0"
-        and together(prepared)["customerName"].to_list() == names
+        together(prepared)[TEXT][0] == "e0|b0|NA|p0" and together(prepared)["customerName"].to_list() == names
     )
 
 
@@ -446,5 +444,5 @@ def test_twitter_bots():
     heights = {name: table.height for name, table in prepared.splits.items()}
     assert heights == {"train": 4944, "val": 1059, "test": 1485}
     assert prepared.report.steps["rows_dropped"].sum() == 0
-    assert together(prepared)["label"].mean() == pytest.approx(0.332, abs=0.001)
-    assert together(prepared)["text"].n_unique() > 7000 and prepared.report.not_finite == {}
+    assert together(prepared)[LABEL].mean() == pytest.approx(0.332, abs=0.001)
+    assert together(prepared)[TEXT].n_unique() > 7000 and prepared.report.not_finite == {}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from n3r.schema import ColumnMap, check, mask, parse_time
+from n3r.schema import LABEL, OWN, TIME, ColumnMap, check, mask, parse_time, prediction_columns
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = {
@@ -164,20 +164,23 @@ def test_all_null_text_is_allowed():
     assert check(frame(name=[None, None]), column_map()) is None
 
 
-@pytest.mark.parametrize("name", ["time", "segment", "label", "text"])
-def test_features_may_not_take_canonical_names(name):
-    with pytest.raises(ValueError, match=rf"'{name}' \(numeric\) has a name that prepared tables use"):
-        check(frame(**{name: [1, 2]}), column_map(numeric=["*"]))
-    with pytest.raises(ValueError, match=rf"'{name}' \(text\)"):
-        check(frame(**{name: ["a", "b"]}), column_map(text=["name", name]))
-    check(frame(**{name: [1, 2]}), column_map(numeric=["*"], ignore=[name]))
+def test_only_names_that_n3r_gives_are_refused():
+    taken = f"{OWN}label"
+    with pytest.raises(ValueError, match=f"'{taken}' begins with '{OWN}', as n3r's own do"):
+        check(frame(**{taken: [1, 2]}), column_map())
+    with pytest.raises(ValueError, match=f"'{taken}' begins with"):
+        column_map(text=["name", taken])
+    names = ["time", "segment", "label", "text", "score", "id", "row_id", "oracle_p", "n3r"]
+    table = frame(**dict.fromkeys(names, [1, 2]))
+    assert column_map(numeric=["*"]).resolve_numeric(table.schema).numeric[-len(names) :] == names
+    assert check(table, column_map(numeric=["*"])) is None
 
 
-def test_roles_may_have_canonical_names():
-    table = pl.DataFrame(
-        {"order": ["a"], "name": ["x"], "label": ["F"], "time": ["2025-01-01"], "segment": ["s"]}
-    )
-    assert check(table, column_map(label="label", time="time", segment="segment", numeric=["*"])) is None
+@pytest.mark.parametrize("name", ["score", "label", "p_calibrated_2", "percentile"])
+def test_an_id_that_is_called_as_scores_are_becomes_id(name):
+    table = pl.DataFrame({name: ["a"], LABEL: [1], TIME: [None]})
+    assert prediction_columns(table, name).columns == ["id", "time", "label"]
+    assert prediction_columns(table.rename({name: "order"}), "order").columns == ["order", "time", "label"]
 
 
 @pytest.mark.parametrize(

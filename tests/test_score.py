@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.model import configure
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, SEGMENT, ColumnMap
 from n3r.score import Scorer, score_files
 from n3r.tokenizer import TextConfig
 from n3r.train import TrainConfig
@@ -66,8 +66,8 @@ def prepared(n: int, seed: int = 0, n_classes: int = 2) -> pl.DataFrame:
             "amount": pl.Series(label + rng.normal(size=n), dtype=pl.Float32),
             "age": pl.Series([None if i % 7 == 0 else float(i % 50) for i in range(n)], dtype=pl.Float32),
             "shop": [["toys", "books", None][i % 3] for i in range(n)],
-            "segment": ["US"] * n,
-            "label": pl.Series(label, dtype=pl.Int8),
+            SEGMENT: ["US"] * n,
+            LABEL: pl.Series(label, dtype=pl.Int8),
         },
         strict=False,
     )
@@ -134,8 +134,8 @@ def test_a_process_without_torch_scores_as_the_training_process_does(made, model
     bundle, folder = made(model_class)
     rows = prepared(257, seed=7, n_classes=bundle.model.config.n_classes)
     rows = pl.concat([rows, rows[:2].with_columns(name=pl.lit(""), email=pl.lit("x" * 3000))])
-    rows.drop("label").write_parquet(tmp_path / "rows.parquet")
-    rows.drop("label", "segment").write_csv(tmp_path / "rows.csv")
+    rows.drop(LABEL).write_parquet(tmp_path / "rows.parquet")
+    rows.drop(LABEL, SEGMENT).write_csv(tmp_path / "rows.csv")
     code = f"""
 import json, sys
 for name in {BLOCKED}: sys.modules[name] = None  # an import of it raises

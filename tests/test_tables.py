@@ -17,7 +17,7 @@ from n3r.files.formats import FORMATS
 from n3r.files.records import NESTED
 from n3r.files.writer import write
 from n3r.inputs import NOT_A_NUMBER, Inputs
-from n3r.schema import ColumnMap, check
+from n3r.schema import FILE_COLUMN, ColumnMap, check
 from n3r.tables import fingerprint, read_chunks, read_column_map, read_split, scan, write_splits
 
 MAP = ColumnMap(
@@ -274,7 +274,7 @@ def test_split_files_adds_the_name_of_the_file(tmp_path):
     for name in ("test", "train"):
         save(tmp_path / f"{name}.csv")
     column_map = MAP.model_copy(update={"split_files": {"train*": "train", "test*": "test"}})
-    assert read(tmp_path, column_map)["__file__"].to_list() == ["test.csv"] * 2 + ["train.csv"] * 2
+    assert read(tmp_path, column_map)[FILE_COLUMN].to_list() == ["test.csv"] * 2 + ["train.csv"] * 2
 
 
 def test_shared_columns_in_the_first_files_order(tmp_path):

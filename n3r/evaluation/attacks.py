@@ -167,7 +167,7 @@ def perturb(
 
     `strength` is the share of the places that are changed: characters, gaps between them, words, user names,
     fields, or rows for "field order". A row's changes depend on `seed` and its position alone. Null stays
-    null. The joined column `text`, where there is one, is made anew; `fields` are then all of its fields in
+    null. The joined text, where there is one, is made anew; `fields` are then all of its fields in
     their order. Raises ValueError on an unknown attack, a strength outside [0, 1] and missing fields.
     """
     _check([attack], [strength])

@@ -16,19 +16,9 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from n3r.estimate import checked
-from n3r.evaluation.scored import SCORE, labels_of, matched
+from n3r.evaluation.scored import labels_of, matched, named
 from n3r.metrics import equivalence, paired_auc, paired_by_segment, threshold_at_fpr
-from n3r.schema import LABEL, SEGMENT
-
-DECIDED = ("threshold_a", "threshold_b", "n_flagged_a", "n_flagged_b", "n_flagged_both", "n_flips")
-DECIDED += (
-    "n_fraud_flips",
-    "n_legitimate_flips",
-    "flip_share",
-    "n_only_a_right",
-    "n_only_b_right",
-    "mcnemar_p",
-)
+from n3r.schema import LABEL, SCORE, SEGMENT
 
 
 def compare(
@@ -46,6 +36,7 @@ def compare(
     not hold the same rows in the same order.
     """
     a, b = ([table] if isinstance(table, pl.DataFrame) else list(table) for table in (a, b))
+    a, b = ([named(table) for table in tables] for tables in (a, b))
     first = a[0]
     if any(not first[:, 0].equals(other[:, 0]) for other in (*a, *b)):
         raise ValueError("the prediction tables hold other rows or another order: score the same split")
@@ -82,6 +73,7 @@ def compare_models(
     by id, and labels of one side serve both. Raises ValueError when no two models go together or two tables
     do not hold the same ids.
     """
+    a, b = ({model: named(table) for model, table in tables.items()} for tables in (a, b))
     if len(a) == len(b) == 1:
         pairs = {names[0]: (next(iter(a.values())), next(iter(b.values())))}
     else:
@@ -116,16 +108,23 @@ def agreement(y: ArrayLike, a: ArrayLike, b: ArrayLike, fpr: float = 0.01) -> di
     """
     y, a, b = checked(y, a=a, b=b)
     found = {"n": int(y.size), "fpr": fpr, "spearman": _rank_correlation(a, b)}
-    thresholds = [threshold_at_fpr(y, p, fpr) for p in (a, b)]
-    if None in thresholds:
-        return found | dict.fromkeys(DECIDED)
-    flagged_a, flagged_b = (p >= cut for p, cut in zip((a, b), thresholds, strict=True))
-    flipped = flagged_a != flagged_b
-    only_a, only_b = (int((flipped & (flagged == y)).sum()) for flagged in (flagged_a, flagged_b))
-    sets = (flagged_a, flagged_b, flagged_a & flagged_b, flipped, flipped & y, flipped & ~y)
-    counts = [int(rows.sum()) for rows in sets]
-    values = *thresholds, *counts, counts[3] / y.size, only_a, only_b, mcnemar(only_a, only_b)
-    return found | dict(zip(DECIDED, values, strict=True))
+    cuts = [threshold_at_fpr(y, p, fpr) for p in (a, b)]
+    by_a, by_b = (p >= (np.inf if cut is None else cut) for p, cut in zip((a, b), cuts, strict=True))
+    sets = {
+        "n_flagged_a": by_a,
+        "n_flagged_b": by_b,
+        "n_flagged_both": by_a & by_b,
+        "n_flips": by_a != by_b,
+        "n_fraud_flips": (by_a != by_b) & y,
+        "n_legitimate_flips": (by_a != by_b) & ~y,
+        "n_only_a_right": (by_a == y) & (by_b != y),
+        "n_only_b_right": (by_b == y) & (by_a != y),
+    }
+    decided = dict(zip(("threshold_a", "threshold_b"), cuts, strict=True))
+    decided |= {name: int(rows.sum()) for name, rows in sets.items()}
+    decided["flip_share"] = decided["n_flips"] / max(y.size, 1)
+    decided["mcnemar_p"] = mcnemar(decided["n_only_a_right"], decided["n_only_b_right"])
+    return found | (dict.fromkeys(decided) if None in cuts else decided)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -16,18 +16,19 @@ The population stability index (PSI) compares the shares of rows in bins. Decisi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
-from n3r.estimate import NOT_ENOUGH
+from n3r.estimate import NOT_ENOUGH, table
 
 SOME_SHIFT, SHIFTED = 0.1, 0.25  # the conventional limits
 MIN_PER_BIN = 5  # rows a bin, on both sides; below it the null level is no longer to be trusted
 RARE = 0.01  # mean share of a category below which it is pooled with the others like it
 SMOOTHING = 0.5  # rows added to each bin
-_FIELDS = ("kind", "psi", "null_level", "verdict", "missing_train", "missing_test", "note")
+COLUMNS = ("column", "kind", "psi", "null_level", "verdict", "missing_train", "missing_test", "note")
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,8 @@ class Psi:
         return "some shift" if self.value <= SHIFTED else "shifted"
 
     def __str__(self) -> str:
-        return (
-            NOT_ENOUGH
-            if self.value is None
-            else f"{self.value:.3f} (null level {self.null_level:.3f}): {self.verdict}"
-        )
+        value = "" if self.value is None else f"{self.value:.3f} (null level {self.null_level:.3f}): "
+        return value + self.verdict
 
 
 def psi(expected: ArrayLike | pl.Series, actual: ArrayLike | pl.Series, n_bins: int = 10) -> Psi:
@@ -83,14 +81,8 @@ def psi(expected: ArrayLike | pl.Series, actual: ArrayLike | pl.Series, n_bins: 
     count = _count_categories if "text" in kinds else _count_numbers
     counts = count(expected, actual, n_bins)
     counts = counts[:, counts.any(axis=0)]
-    return Psi(
-        n,
-        m,
-        counts.shape[1],
-        _index(counts),
-        _null_level(n, m, counts.shape[1]),
-        _note(expected, actual, counts),
-    )
+    bins = counts.shape[1]
+    return Psi(n, m, bins, _index(counts), _null_level(n, m, bins), _note(expected, actual, counts))
 
 
 def drift(train: pl.DataFrame, test: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
@@ -102,20 +94,25 @@ def drift(train: pl.DataFrame, test: pl.DataFrame, columns: Sequence[str]) -> pl
     """
     if problems := [problem for name in columns if (problem := _problem(name, train, test))]:
         raise ValueError(f"columns to compare: {'; '.join(problems)}")
-    rows = [(name, *_compared(train[name], test[name])) for name in columns]
-    kinds = dict.fromkeys(("column", "kind", "verdict", "note"), pl.String)
-    schema = {name: kinds.get(name, pl.Float64) for name in ("column", *_FIELDS)}
-    table = pl.DataFrame(rows, schema=schema, orient="row")
-    return table.sort("psi", descending=True, maintain_order=True)
+    found = table([_compared(train[name], test[name]) for name in columns], COLUMNS, words=COLUMNS[:2])
+    return found.sort("psi", descending=True, maintain_order=True)
 
 
-def _compared(train: pl.Series, test: pl.Series) -> tuple:
-    """What `drift` says of one column, in the order of `_FIELDS`."""
+def _compared(train: pl.Series, test: pl.Series) -> dict[str, Any]:
+    """What `drift` says of one column."""
     found = psi(train, test)
     kinds = [kind for kind in (_kind(train.dtype), _kind(test.dtype)) if kind != "nothing"]
-    kind = "number" if "number" in kinds else kinds[0] if kinds else None
     missing = [float(_missing(values).mean()) if len(values) else None for values in (train, test)]
-    return kind, found.value, found.null_level, found.verdict, *missing, found.note
+    return {
+        "column": train.name,
+        "kind": "number" if "number" in kinds else kinds[0] if kinds else None,
+        "psi": found.value,
+        "null_level": found.null_level,
+        "verdict": found.verdict,
+        "missing_train": missing[0],
+        "missing_test": missing[1],
+        "note": found.note,
+    }
 
 
 def _problem(name: str, train: pl.DataFrame, test: pl.DataFrame) -> str | None:
@@ -155,9 +152,8 @@ def _series(what: str, values: ArrayLike | pl.Series) -> pl.Series:
 
 
 def _missing(values: pl.Series) -> pl.Series:
-    return (
-        values.is_null() | values.is_nan().fill_null(False) if values.dtype.is_float() else values.is_null()
-    )
+    missing = values.is_null()
+    return missing | values.is_nan().fill_null(False) if values.dtype.is_float() else missing
 
 
 def _count_numbers(expected: pl.Series, actual: pl.Series, n_bins: int) -> np.ndarray:
@@ -190,9 +186,7 @@ def _count_categories(expected: pl.Series, actual: pl.Series, n_bins: int) -> np
     A category stands alone when the mean of its two shares is 1 %, and 5 rows of the smaller side.
     """
     sides = [values.cast(pl.String).alias("category") for values in (expected, actual)]
-    counted = [
-        s.drop_nulls().value_counts(name=name) for s, name in zip(sides, ("train", "test"), strict=True)
-    ]
+    counted = [s.drop_nulls().value_counts(name=n) for s, n in zip(sides, ("train", "test"), strict=True)]
     both = counted[0].join(counted[1], on="category", how="full", coalesce=True).fill_null(0).sort("category")
     counts = both.select("train", "test").to_numpy().T.astype(np.int64)
     sizes = np.array([len(expected), len(actual)])

@@ -20,9 +20,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from n3r import metrics
 from n3r.evaluation import calibration, decisions, drift, errors, groups
 from n3r.evaluation.names import LOCALE_GROUPS, agreement, locale_group, name_of, script_of
-from n3r.evaluation.scored import CALIBRATED, SCORE
+from n3r.evaluation.scored import named
 from n3r.files.json_io import explain, key_values
-from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, address_fields
+from n3r.schema import (
+    CALIBRATED,
+    LABEL,
+    ORACLE,
+    SCORE,
+    SEGMENT,
+    TIME,
+    ColumnMap,
+    address_fields,
+    plain,
+)
 
 MIN_COMPARED = 30  # rows of a class: the extremes of many tiny groups differ by chance, and say nothing else
 
@@ -63,12 +73,14 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Everything the evaluation report shows, as JSON types.
 
-    test: labelled and scored rows, with `p_calibrated`, `segment`, `time`, `oracle_p` and the columns of the
-    map where known. val: the same of the validation rows. train: training rows, their `score` where stability
-    of scores is to be shown. comparators: other models' scores of the test rows, in their order. Raises
-    ValueError on labels other than 0/1, scores that are no probabilities, and comparators of another length.
+    test: labelled and scored rows (`scored.beside`, or plain predictions), with p_calibrated, segment, time,
+    oracle_p and the columns of the map where known. val: the same of the validation rows. train: training
+    rows, their score where stability of scores is to be shown. comparators: other models' scores of the test
+    rows, in their order. Raises ValueError on labels other than 0/1, scores that are no probabilities, and
+    comparators of another length.
     """
     config = config or EvaluationConfig()
+    test, val, train = (None if rows is None else named(rows) for rows in (test, val, train))
     y, p = metrics.checked(test[LABEL], probability=True, score=test[SCORE])
     threshold, chosen_on = _threshold(test, val, config.fpr)
     parts = {
@@ -87,7 +99,7 @@ def evaluate_model(
 
 
 def _threshold(test: pl.DataFrame, val: pl.DataFrame | None, fpr: float) -> tuple[float | None, str]:
-    """The operating threshold and the rows that it was chosen on; None stops nothing."""
+    """The operating threshold and the rows that it was chosen on; None flags nothing."""
     for rows, name in ((val, "validation rows"), (test, "these rows")):
         if rows is not None and len(rows):
             found = metrics.threshold_at_fpr(rows[LABEL], rows[SCORE], fpr)
@@ -156,11 +168,14 @@ def _calibration(test: pl.DataFrame, seed: int) -> dict[str, Any]:
     for name in (SCORE, CALIBRATED):
         if name in test.columns:
             summary = calibration.calibration_summary(y, test[name], seed=seed)
-            found[name] = {"bins": calibration.reliability(y, test[name]).to_dicts(), "summary": summary}
+            found[plain(name)] = {
+                "bins": calibration.reliability(y, test[name]).to_dicts(),
+                "summary": summary,
+            }
             if _has_oracle(test):
                 bins = calibration.posterior_bins(test[name], test[ORACLE]).to_dicts()
                 summary = calibration.against_posterior(test[name], test[ORACLE])
-                found[name]["posterior"] = {"summary": summary, "bins": bins}
+                found[plain(name)]["posterior"] = {"summary": summary, "bins": bins}
     return found
 
 

@@ -131,13 +131,8 @@ def locale_group(names: pl.Series, model: LocaleModel | None = None) -> pl.Serie
     if is_latin.any():
         latin = _latin_groups(distinct["name"].filter(is_latin), model or _trained())
         group = group.scatter(is_latin.arg_true(), latin)
-    table = distinct.with_columns(group=group)
-    joined = (
-        names.cast(pl.String)
-        .to_frame("name")
-        .join(table, on="name", how="left", nulls_equal=True, maintain_order="left")
-    )
-    return joined["group"]
+    rows, table = names.cast(pl.String).to_frame("name"), distinct.with_columns(group=group)
+    return rows.join(table, on="name", how="left", nulls_equal=True, maintain_order="left")["group"]
 
 
 def _latin_groups(names: pl.Series, model: LocaleModel) -> pl.Series:
@@ -197,9 +192,7 @@ def fit(names: pl.DataFrame) -> LocaleModel:
     weight = (share / share.mean()).cast(pl.Float32).to_numpy()
     ngrams = CountVectorizer(analyzer="char_wb", ngram_range=(1, 4), binary=True, min_df=3, dtype=np.float32)
     counts = ngrams.fit_transform(words["word"].to_list())
-    regression = LogisticRegression(
-        tol=1e-3, max_iter=200
-    )  # after fewer steps it knows listed names less well
+    regression = LogisticRegression(tol=1e-3, max_iter=200)  # fewer steps: listed names are known less well
     # Threads have nothing to share out here: two waited 34 s for each other on a busy machine, one took 4 s.
     with threadpool_limits(1):
         regression.fit(counts, words["group"].to_list(), weight)
@@ -221,11 +214,9 @@ def agreement(guess: pl.Series, truth: pl.Series) -> pl.DataFrame:
         raise ValueError(f"guess has {len(guess)} values, truth has {len(truth)}")
     pairs = pl.DataFrame({"truth": truth.cast(pl.String), "guess": guess.cast(pl.String)}).fill_null(NONE)
     right = pl.col("guess") == pl.col("truth")
-    table = pairs.group_by("truth").agg(
-        pl.len().cast(pl.Int64).alias("n"),
-        right.sum().cast(pl.Int64).alias("n_right"),
-        right.mean().alias("share_right"),
-        (pl.col("guess") == UNCERTAIN).mean().alias("share_uncertain"),
-        *((pl.col("guess") == g).sum().cast(pl.Int64).alias(g) for g in sorted(pairs["guess"].unique())),
-    )
+    counts = {"n": pl.len(), "n_right": right.sum()}
+    shares = {"share_right": right.mean(), "share_uncertain": (pl.col("guess") == UNCERTAIN).mean()}
+    guesses = {g: (pl.col("guess") == g).sum() for g in sorted(pairs["guess"].unique())}
+    table = pairs.group_by("truth").agg(**counts, **shares, **guesses)
+    table = table.with_columns(pl.col("n", "n_right", *guesses).cast(pl.Int64))
     return table.sort(["n", "truth"], descending=[True, False])

@@ -1,7 +1,8 @@
 """Tables of scored rows: read from runs and score files, given their labels, and matched by id.
 
 Decisions:
-- A table has `id` (text), `score` and, where known, `label`, `segment`, `time`, `oracle_p`, `p_calibrated`.
+- A table has an id (text), a score and, where known, label, segment, time, oracle_p and p_calibrated, under
+  n3r's own names (`schema.OWN`), so that users' columns can stand beside them. Files have plain names.
 - Whatever reads such tables checks here: ids are unique, scores are numbers, two tables hold the same ids.
   Messages give counts, never an id.
 - Labels come with the scores, or from the raw orders through their column map, as in training.
@@ -16,16 +17,41 @@ from n3r.files.formats import SUFFIXES, format_of
 from n3r.files.json_io import near
 from n3r.files.limits import MAX_EXPANSION
 from n3r.inputs import number
-from n3r.preprocess import ID, mark_rows, select_wide
-from n3r.schema import LABEL, ORACLE, SEGMENT, TIME, ColumnMap, check, is_pattern, parse_time
+from n3r.preprocess import mark_rows, select_wide
+from n3r.schema import (
+    CALIBRATED,
+    KEY,
+    LABEL,
+    ORACLE,
+    OWN,
+    SCORE,
+    SEGMENT,
+    TIME,
+    ColumnMap,
+    check,
+    is_pattern,
+    parse_time,
+    plain,
+)
 from n3r.tables import read_frames, scan
 
-SCORE, CALIBRATED, KEY = "score", "p_calibrated", "id"
 OPTIONAL = (LABEL, SEGMENT, TIME, ORACLE, CALIBRATED)
 NUMBERS = (SCORE, LABEL, CALIBRATED, ORACLE)
 
 
-def scored_models(place: str | Path, score: str = SCORE) -> dict[str, pl.DataFrame]:
+def named(predictions: pl.DataFrame) -> pl.DataFrame:
+    """A table of plain names, such as predictions, under n3r's own; one that has such stays as it is."""
+    if any(name.startswith(OWN) for name in predictions.columns):
+        return predictions
+    return predictions.rename({plain(name): name for name in (KEY, SCORE, *OPTIONAL)}, strict=False)
+
+
+def beside(rows: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
+    """Prepared rows with the scores that `Scorer.score` gave them, its first column, the id, left out."""
+    return rows.hstack(scores[:, 1:].rename(lambda name: OWN + name))
+
+
+def scored_models(place: str | Path, score: str = "score") -> dict[str, pl.DataFrame]:
     """The scored rows of a score file, of one model of a run (runs/quick/lstm2risk), or of a run's models.
 
     A run's are those of its test rows. `score` is the name of a file's column. Raises FileNotFoundError or
@@ -48,7 +74,7 @@ def scored_models(place: str | Path, score: str = SCORE) -> dict[str, pl.DataFra
     return found
 
 
-def only_model(place: str | Path, score: str = SCORE) -> pl.DataFrame:
+def only_model(place: str | Path, score: str = "score") -> pl.DataFrame:
     """The scored rows of a place that holds one model; ValueError names the models where it holds several."""
     found = scored_models(place, score)
     if len(found) > 1:
@@ -58,7 +84,7 @@ def only_model(place: str | Path, score: str = SCORE) -> pl.DataFrame:
     return next(iter(found.values()))
 
 
-def read_scored(path: str | Path, score: str = SCORE, max_expansion: float = MAX_EXPANSION) -> pl.DataFrame:
+def read_scored(path: str | Path, score: str = "score", max_expansion: float = MAX_EXPANSION) -> pl.DataFrame:
     """A score file, its first column the id: Parquet, CSV, TSV or JSON lines, as `n3r score` writes them.
 
     Raises ValueError naming the file where it cannot be read, lacks the column `score`, or holds ids twice,
@@ -76,12 +102,12 @@ def read_scored(path: str | Path, score: str = SCORE, max_expansion: float = MAX
         key, *names = schema
         if score not in names:
             raise ValueError(f"{path} has no column {score!r} beside its id{near(score, schema)}")
-        found.extend((key, *(name for name in names if name in (score, *OPTIONAL))))
+        found.extend((key, *(name for name in names if name in (score, *map(plain, OPTIONAL)))))
 
     frame = pl.concat(read_frames(path, lambda _: found, check=find, max_expansion=max_expansion))
     if not found:
         raise ValueError(f"{path} has no rows")
-    own = [name for name in OPTIONAL if name in found[1:]]
+    own = [pl.col(plain(name)).alias(name) for name in OPTIONAL if plain(name) in found[1:]]
     frame = frame.select(pl.col(found[0]).alias(KEY), pl.col(score).alias(SCORE), *own)
     return _typed(frame, path)
 
@@ -92,13 +118,13 @@ def with_labels(scored: pl.DataFrame, orders: Sequence[str | Path], column_map: 
     Rows whose order has no label of the map are left out. Raises ValueError when an id has no order or
     several.
     """
-    source = scan(orders, column_map)
+    scored, source = named(scored), scan(orders, column_map)
     check(source.frame, column_map)
     column_map = column_map.resolve_numeric(source.frame.collect_schema())
     with source.reading():
-        keys = mark_rows(source.frame, column_map).select(ID, LABEL, SEGMENT, TIME)
+        keys = mark_rows(source.frame, column_map).select(KEY, LABEL, SEGMENT, TIME)
         wide = select_wide(source.frame, column_map)
-        found = pl.concat([keys, wide], how="horizontal").rename({ID: KEY}).collect(engine="streaming")
+        found = pl.concat([keys, wide], how="horizontal").collect(engine="streaming")
     found = found.join(scored.select(KEY), on=KEY, how="semi")
     if twice := found.height - found[KEY].n_unique():
         raise ValueError(f"{twice} orders have an id that an earlier one has")
@@ -136,7 +162,7 @@ def _is_plain(kind: pl.DataType) -> bool:
 
 def _typed(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The id and words as text, numbers as numbers; one ValueError names all that is wrong."""
-    if odd := [f"{n!r} is {k.base_type()}" for n, k in frame.schema.items() if not _is_plain(k)]:
+    if odd := [f"{plain(n)!r} is {k.base_type()}" for n, k in frame.schema.items() if not _is_plain(k)]:
         raise ValueError(f"{path}: {', '.join(odd)}, expected text, numbers or dates")
     table = frame.with_columns(pl.exclude(*NUMBERS, TIME).cast(pl.String))
     if TIME in frame.columns:
@@ -150,7 +176,7 @@ def _typed(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         lost += (~table[name].is_finite()).sum() if name in NUMBERS else 0
         if lost:
             kind = "finite numbers" if name in NUMBERS else "dates or ISO times"
-            problems.append(f"{lost} of {table.height} values of {name!r} are no {kind}")
+            problems.append(f"{lost} of {table.height} values of {plain(name)!r} are no {kind}")
     if nameless := table[KEY].null_count():
         problems.append(f"{nameless} rows have no id")
     if twice := table.height - table[KEY].n_unique():

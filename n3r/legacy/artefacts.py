@@ -19,7 +19,7 @@ from torch import Tensor
 from n3r.bundle import Bundle
 from n3r.features import FLOAT32, TabularFeatures
 from n3r.model import ModelConfig
-from n3r.schema import LABEL, MISSING, SEPARATOR
+from n3r.schema import LABEL, MISSING, SEPARATOR, plain
 from n3r.tokenizer import TEXT_KEYS
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def hyperparameters(bundle: Bundle) -> dict[str, Any]:
         "num_classes": c.n_classes,
         "is_binary": c.n_classes == 2,
         "multiclass_categories": list(range(c.n_classes)),
-        "label_name": LABEL,
+        "label_name": plain(LABEL),
         "label_to_id": m.label_values,
         "id_name": m.id,
         "text_name": "text",
@@ -136,7 +136,7 @@ def hyperparameters(bundle: Bundle) -> dict[str, Any]:
         "tab_field_list": list(imputation),
         "categorical_features_to_encode": list(tables),
         "full_field_list": list(
-            dict.fromkeys([m.id, LABEL, *m.roles.values(), *m.all_text, *imputation, *tables])
+            dict.fromkeys([m.id, plain(LABEL), *m.roles.values(), *m.all_text, *imputation, *tables])
         ),
         "imputation_dict": imputation,
         "risk_tables": tables,

@@ -50,7 +50,7 @@ from n3r.legacy.artefacts import (
 )
 from n3r.legacy.trainer import to_n3r
 from n3r.model import RiskModel, configure
-from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap
+from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap, plain
 from n3r.tables import read_frames
 from n3r.tokenizer import SPECIAL_TOKENS, NameTokenizer, TextConfig, read_tokenizer
 from n3r.train import TrainConfig
@@ -120,13 +120,15 @@ def _inexpressible(bundle: Bundle) -> list[str]:
 
 def _results(path: Path, n_classes: int) -> dict[str, Tensor]:
     """y_true (N,) and y_pred, (N,) of class 1 or (N, C), of the labelled rows of a table of predictions."""
-    names = [LABEL, *(["score"] if n_classes == 2 else [f"score_{c}" for c in range(n_classes)])]
+    label, *scores = names = [
+        plain(LABEL),
+        *(["score"] if n_classes == 2 else [f"score_{c}" for c in range(n_classes)]),
+    ]
     check = partial(require, inputs=Inputs(None, [], names, []), where=str(path))
-    frame = pl.concat(read_frames(path, lambda _: names, names, check))
-    frame = frame.with_columns(pl.col(names).cast(pl.Float64)).with_columns(pl.col(LABEL).cast(pl.Int64))
-    frame = frame.filter(pl.col(LABEL) >= 0)
-    y_pred = frame["score"] if n_classes == 2 else frame.select(names[1:])
-    return {"y_true": frame[LABEL].to_torch(), "y_pred": y_pred.to_torch()}
+    frame = pl.concat(read_frames(path, lambda _: names, names, check)).cast(pl.Float64)
+    frame = frame.filter(pl.col(label) >= 0)
+    y_pred = frame["score"] if n_classes == 2 else frame.select(scores)
+    return {"y_true": frame[label].cast(pl.Int64).to_torch(), "y_pred": y_pred.to_torch()}
 
 
 def _write_tables(bundle: Bundle, folder: Path) -> None:

@@ -279,9 +279,7 @@ def _meaning(content: Content) -> Section:
         risks = {name: frame(part["bins"]) for name, part in known.items()}
         drawn.append(("Score against the known risk", evaluation_figures.posterior_calibration(risks)))
     error = {name: part["summary"]["mean_absolute_error"] for name, part in known.items()}
-    rows = [
-        {**part["summary"], "of": names[key], "error": error.get(names[key])} for key, part in found.items()
-    ]
+    rows = [{**found[key]["summary"], "of": names[key], "error": error.get(names[key])} for key in found]
     tables = [tabulate("Calibration", SUMMARY, rows, 1)]
     tables += [tabulate(f"Bins of the {names[key]}", BINS, part["bins"], 0) for key, part in found.items()]
     return Section("Do scores mean what they say?", drawn, tables)
@@ -309,8 +307,9 @@ def _moved(content: Content) -> Iterator[Section]:
     splits = [row for row in content["data"] if row["split"] != "val"]
     notes = ["Compared: " + " against ".join(f"{row['n']:,} {row['split']} rows" for row in splits)]
     if score := found.get("score"):
-        value = "{value:.3f}, by chance up to {null_level:.3f}: " if score["value"] is not None else ""
-        notes.append(f"PSI of the score: {value}{{verdict}}".format(**score))
+        psi, null_level = score["value"], score["null_level"]
+        value = "" if psi is None else f"{psi:.3f}, by chance up to {null_level:.3f}: "
+        notes.append(f"PSI of the score: {value}{score['verdict']}")
     lead = "Train against test. A column that moved is a reason to look, not yet a fault of the model."
     yield Section("Has the population moved?", drawn, [tabulate("", DRIFT, found["features"])], notes, lead)
 

@@ -76,11 +76,11 @@ def _tiles(models: list[dict]) -> list[tuple[str, str]]:
     """The best model's figures that a reader in a hurry looks for."""
     if (best := _best(models, "test")) is None:
         return []
-    test, attained = best["test"], _attained(models)
+    test = best["test"]
     tiles = [
         (show(test["auroc"], ".3f"), "test AUROC of the best model"),
         (show(test["recall_at_fpr_1"], "%"), "of frauds caught when 1 in 100 legitimate orders is flagged"),
-        (attained, "of what any model could gain over chance"),
+        (_attained(models), "of what any model could gain over chance"),
         (show(test["n"], ","), f"test orders, {show(test['base_rate'], '%')} of them fraud"),
     ]
     return [tile for tile in tiles if tile[0] is not None]
@@ -229,11 +229,10 @@ def _data(data: dict, preparation: dict) -> Section:
         tables = [tabulate("Rows dropped, and why", columns, steps)]
     if splits := preparation.get("splits"):
         drawn = [("Rows kept, by split", figures.split_counts(pl.DataFrame(splits)))]
-        kinds = {0: "good", 1: "fraud"}
+        kinds = {0: "legitimate", 1: "fraud"}
         cells = [(r["segment"] or "(none)", f"{r['split']}, {kinds[r['label']]}", r["n"]) for r in splits]
-        wide = pl.DataFrame(cells, ["marketplace", "of", "n"], orient="row").pivot(
-            "of", values="n", aggregate_function="sum"
-        )
+        counts = pl.DataFrame(cells, ["marketplace", "of", "n"], orient="row")
+        wide = counts.pivot("of", values="n", aggregate_function="sum")
         rows = [(name, *(f"{n or 0:,}" for n in counts)) for name, *counts in wide.rows()]
         tables.append(Table("Rows kept", wide.columns, rows, 1))
     return Section("Data", drawn, tables, [note, *(preparation.get("warnings") or [])])

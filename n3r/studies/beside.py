@@ -29,7 +29,7 @@ from n3r.legacy.trainer import (
     train_legacy,
 )
 from n3r.model import ModelConfig
-from n3r.schema import LABEL, TEXT, ColumnMap
+from n3r.schema import LABEL, TEXT, ColumnMap, prediction_columns
 from n3r.studies import kept
 
 Splits = Mapping[str, pl.DataFrame]  # prepared rows by split
@@ -161,8 +161,7 @@ def score_again(bundle: Bundle, splits: Splits, seed: int, folder: Path) -> np.n
 
 def scored(frame: pl.DataFrame, columns: ColumnMap, scores: np.ndarray) -> pl.DataFrame:
     """Scores (N,) of prepared rows as a table of predictions, as `Bundle.predictions` gives it."""
-    known = [columns.id, "segment", "time", "label", "oracle_p"]
-    return frame.select(name for name in known if name in frame.columns).with_columns(score=pl.Series(scores))
+    return prediction_columns(frame, columns.id).with_columns(score=pl.Series(scores))
 
 
 def legacy_tokenizer(train: pl.DataFrame, seed: int) -> LegacyTokenizer:

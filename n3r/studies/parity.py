@@ -28,7 +28,7 @@ from n3r.legacy.trainer import (
     to_n3r,
 )
 from n3r.model import RiskModel
-from n3r.schema import SEPARATOR
+from n3r.schema import LABEL, ORACLE, SEPARATOR
 from n3r.studies import ablation
 from n3r.studies.beside import LegacyRun, Splits, scored
 from n3r.tokenizer import NameTokenizer
@@ -192,8 +192,8 @@ def curves(found: Predictions, splits: Splits) -> dict[str, dict[str, tuple[np.n
     by_split: dict[str, dict] = {split: {} for split in splits if split != "train"}
     for (model, split), table in found.items():
         by_split[split][model] = (table["label"].to_numpy(), table["score"].to_numpy())
-    if "oracle_p" in splits["test"].columns:
-        by_split["test"]["oracle"] = tuple(splits["test"][name].to_numpy() for name in ("label", "oracle_p"))
+    if ORACLE in splits["test"].columns:
+        by_split["test"]["oracle"] = tuple(splits["test"][name].to_numpy() for name in (LABEL, ORACLE))
     return by_split
 
 
@@ -216,7 +216,7 @@ def model_records(
         told |= {"orders_per_second": run.orders_per_second, "precision": "float32"}
         models.append({"name": f"legacy {name}", "system": "legacy", **told, **measured})
     for name, by_split in baselines.items():
-        measured = {split: metrics.evaluate(splits[split]["label"], p) for split, p in by_split.items()}
+        measured = {split: metrics.evaluate(splits[split][LABEL], p) for split, p in by_split.items()}
         models.append({"name": name, "system": "baseline", **measured})
     if "oracle" in drawn["test"]:
         measured = metrics.evaluate(*drawn["test"]["oracle"])

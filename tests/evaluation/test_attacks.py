@@ -23,7 +23,7 @@ from n3r.evaluation.attacks import (
     sample_for_attack,
 )
 from n3r.metrics import auc_ci, paired_auc, recall_at_fpr
-from n3r.schema import address_fields
+from n3r.schema import TEXT, address_fields
 
 MAIL, NAMES = "mail", ["billing", "customer", "holder"]
 FIELDS = [MAIL, *NAMES]
@@ -135,13 +135,6 @@ def test_the_domain_is_what_follows_the_last_sign():
     assert perturb(frame, [MAIL], "dots", 1, 0)[MAIL].to_list()[-1] == "ana"
 
 
-def test_full_width_is_undone_by_nfkc():
-    text = "".join(map(chr, range(0x20, 0x7F))).replace("@", "")
-    wide = one("full-width", text)[0]
-    assert wide != text
-    assert unicodedata.normalize("NFKC", wide) == text
-
-
 def test_names_are_moved_among_themselves_and_every_way_round():
     ways = {one("field order", "a@x.yz", "1", "2", "3", seed=seed) for seed in range(40)}
     assert ways == {("a@x.yz", "2", "3", "1"), ("a@x.yz", "3", "1", "2")}
@@ -233,14 +226,12 @@ def test_seeds_rows_and_fields_differ():
 
 def test_the_joined_text_is_made_anew():
     frame = frame_of([("a@x.yz", "Ana", None, "Bell"), (None, "A", "B", "C")])
-    frame = frame.with_columns(text=pl.Series(["a@x.yz|Ana|[MISSING]|Bell", "[MISSING]|A|B|C"]))
+    frame = frame.with_columns(pl.Series(TEXT, ["a@x.yz|Ana|[MISSING]|Bell", "[MISSING]|A|B|C"]))
     assert_frame_equal(perturb(frame, FIELDS, "case", 0, 0), frame)
-    assert perturb(frame, FIELDS, "case", 1, 0)["text"].to_list() == [
-        "A@x.yz|aNA|[MISSING]|bELL",
-        "[MISSING]|a|b|c",
-    ]
+    louder = ["A@x.yz|aNA|[MISSING]|bELL", "[MISSING]|a|b|c"]
+    assert perturb(frame, FIELDS, "case", 1, 0)[TEXT].to_list() == louder
     dropped = perturb(frame, FIELDS, "dropped fields", 1, 0)
-    assert dropped["text"].to_list() == ["|".join(["[MISSING]"] * 4)] * 2
+    assert dropped[TEXT].to_list() == ["|".join(["[MISSING]"] * 4)] * 2
 
 
 # ---- what applies, and what is refused
@@ -252,9 +243,8 @@ def test_addresses_are_found_by_their_values():
     assert applicable(frame, FIELDS) == list(ATTACKS)
     assert address_fields(frame.with_columns(pl.col(MAIL) + "@"), FIELDS) == []
     handles = pl.DataFrame({"screen_name": ["@ana", "bell", "@@"], "location": [None, "x", "y"]})
-    assert applicable(handles, handles.columns) == [
-        n for n in ATTACKS if n not in ("plus-addressing", "dots")
-    ]
+    of_addresses = ("plus-addressing", "dots")
+    assert applicable(handles, handles.columns) == [n for n in ATTACKS if n not in of_addresses]
     assert "field order" not in applicable(frame, [MAIL, "holder"])
     nothing = pl.DataFrame({"name": [None, None]}, {"name": pl.String})
     assert applicable(nothing, ["name"]) == applicable(nothing[:0], ["name"])
@@ -309,10 +299,7 @@ def test_the_curve_against_scikit_learn(attacked):
         assert got["difference"] == pytest.approx(roc_auc_score(y, p) - roc_auc_score(y, clean), abs=1e-12)
         assert got.items() >= auc_ci(y, p).columns("auroc").items()
         paired = paired_auc(y, p, clean)
-        assert (got["difference_low"], got["difference_high"]) == (
-            paired.difference.low,
-            paired.difference.high,
-        )
+        assert got.items() >= paired.difference.columns("difference").items()
         cut = np.sort(clean[y == 0])[::-1][int(0.01 * (y == 0).sum())]
         caught = (clean > cut) & (y == 1)
         assert caught.sum() == round(recall_at_fpr(y, clean, 0.01) * y.sum()) > 0
@@ -330,9 +317,7 @@ def test_caught_is_what_recall_at_one_per_cent_counts(n):
     frame = orders(2 * n).with_columns(label=y, base=pl.Series((rng.integers(0, 300, 2 * n) + 100 * y) / 10))
 
     def falling(rows: pl.DataFrame) -> np.ndarray:  # under attack every second fraud falls to the bottom
-        return (
-            np.where(at % 4 == 3, -1.0, rows["base"]) if not rows.equals(frame) else rows["base"].to_numpy()
-        )
+        return np.where((at % 4 == 3) & (not rows.equals(frame)), -1.0, rows["base"])
 
     [share] = attack_curve(falling, frame, FIELDS, "label", ["case"], [1])["still_caught"]
     clean = frame["base"].to_numpy()
@@ -360,9 +345,8 @@ def test_only_frauds_are_changed_unless_all_are():
 
 def test_attacks_that_do_not_apply_are_left_out():
     frame = orders(60)
-    assert attack_curve(score, frame.drop(MAIL), NAMES, "label", ["dots", "case"], [1])[
-        "attack"
-    ].to_list() == ["case"]
+    curve = attack_curve(score, frame.drop(MAIL), NAMES, "label", ["dots", "case"], [1])
+    assert curve["attack"].to_list() == ["case"]
     empty = attack_curve(score, frame.drop(MAIL), NAMES, "label", ["dots"])
     assert empty.is_empty()
     assert empty.schema == attack_curve(score, frame, FIELDS, "label", ["dots"]).schema
@@ -373,16 +357,7 @@ def test_one_class_is_not_enough_data(label):
     frame = orders(10).with_columns(label=label)
     curve = attack_curve(score, frame, FIELDS, "label", ["case"], [0.5])
     assert curve["note"].to_list() == [NOT_ENOUGH]
-    figures = [
-        "auroc",
-        "auroc_low",
-        "auroc_high",
-        "difference",
-        "difference_low",
-        "difference_high",
-        "still_caught",
-    ]
-    assert curve.select(figures).row(0) == (None,) * 7
+    assert curve.select("^auroc.*$", "^difference.*$", "still_caught").row(0) == (None,) * 7
 
 
 def test_ten_rows_and_constant_scores_have_figures():
@@ -391,11 +366,6 @@ def test_ten_rows_and_constant_scores_have_figures():
     assert attack_curve(score, frame, FIELDS, "label", ["case"], [0.5])["auroc"].null_count() == 0
     flat = attack_curve(lambda rows: np.full(len(rows), 0.5), frame, FIELDS, "label", ["case"], [0.5])
     assert flat.select("auroc", "difference", "still_caught").row(0) == (0.5, 0.0, None)
-
-
-def test_nan_scores_are_refused():
-    with pytest.raises(ValueError, match="NaN"):
-        attack_curve(lambda rows: np.full(len(rows), np.nan), orders(30), FIELDS, "label", ["case"])
 
 
 @given(st.lists(st.integers(0, 1), max_size=40), st.integers(0, 12), st.integers(0, 3))

@@ -61,10 +61,6 @@ def test_reliability_by_hand():
     assert high == (pytest.approx(0.7), 0.6, *bounds, 5, 3)
 
 
-def test_constant_scores_are_one_bin():
-    assert calibration.reliability([0, 1, 1, 1], [0.3] * 4).rows()[0][:2] == (pytest.approx(0.3), 0.75)
-
-
 def test_tied_scores_go_where_the_middle_of_their_ranks_lies():
     # Seven tied at ranks 3 to 9 of 10: their middle is in the upper half.
     assert calibration.reliability([0] * 10, [0.1] * 2 + [0.2] * 7 + [0.3], n_bins=2)["n"].to_list() == [2, 8]
@@ -111,14 +107,6 @@ def test_chance_is_the_ece_of_scores_that_are_right():
     assert calibration_summary(y, p**0.5)["ece"] > 5 * summary["ece_null_high"]
 
 
-def test_chance_of_one_bin_is_the_mean_deviation_of_a_share():
-    # 400 rows of 0.5: the observed rate's deviation is 0.025, its mean distance sqrt(2 / pi) of that.
-    summary = calibration_summary([0, 1] * 200, np.full(400, 0.5))
-    assert summary["ece"] == 0
-    assert summary["ece_null"] == pytest.approx(0.025 * math.sqrt(2 / math.pi), rel=0.12)
-    assert summary["ece_null_high"] == pytest.approx(0.025 * 1.96, rel=0.15)
-
-
 def test_intervals_by_hand():
     # Errors of 0.04 (ninety), 0.64 (five) and 0.04 (five): a mean of 0.07. Expected 18 + 1 + 4 = 23 frauds.
     y, p = np.repeat([0, 1, 1], [90, 5, 5]), np.repeat([0.2, 0.2, 0.8], [90, 5, 5])
@@ -149,20 +137,6 @@ def test_slope_by_hand():
     assert [summary["slope_low"], summary["slope_high"]] == pytest.approx(
         [slope - half, slope + half], rel=1e-4
     )
-
-
-def test_intervals_cover_the_truth():
-    big = draw(1_000_000, seed=99, power=0.8)
-    truth = {
-        "brier": float((big[2] * (1 - big[1]) ** 2 + (1 - big[2]) * big[1] ** 2).mean()),
-        "observed_expected": float(big[2].mean() / big[1].mean()),
-    }
-    covered = []
-    for seed in range(250):
-        y, p, _ = draw(800, seed, power=0.8)
-        summary = calibration_summary(y, p)
-        covered.append([summary[f"{k}_low"] <= v <= summary[f"{k}_high"] for k, v in truth.items()])
-    assert (np.mean(covered, axis=0) > 0.91).all(), np.mean(covered, axis=0)
 
 
 def test_true_probabilities_are_calibrated_and_others_are_not():
@@ -241,9 +215,7 @@ def test_posterior_bins_are_those_of_reliability():
     y, p, truth = draw(5000, seed=4, power=0.7)
     bins, table = posterior_bins(p, truth), calibration.reliability(y, p)
     assert bins.select("mean_score", "n").equals(table.select("mean_score", "n"))
-    inside = (table["observed_low"] <= bins["mean_posterior"]) & (
-        bins["mean_posterior"] <= table["observed_high"]
-    )
+    inside = bins["mean_posterior"].is_between(table["observed_low"], table["observed_high"])
     assert inside.sum() >= 8
     assert against_posterior(truth, truth)["root_mean_square_error"] == 0
 
@@ -255,11 +227,8 @@ def test_posterior_bins_are_those_of_reliability():
     ("call", "message"),
     [
         (lambda: calibration.reliability([0, 1], [0.5, 1.2]), r"scores p: 1 of 2 are outside \[0, 1\]"),
-        (lambda: calibration.reliability([0, 1], [0.5, math.nan]), "scores p: 1 of 2 are NaN"),
-        (lambda: calibration.reliability([0, 2], [0.5, 0.5]), "labels: 1 of 2 are not 0 or 1"),
         (lambda: calibration.reliability([0, 1], [0.5, 0.5], n_bins=0), "n_bins 0"),
         (lambda: calibration_summary([0, 1], [0.5, -3]), "outside"),
-        (lambda: calibration_summary([0, 1], [0.5]), "scores p have 1 values, labels have 2"),
         (lambda: against_posterior([0.5], [0.5, 0.5]), "scores have 1 values, posterior has 2"),
         (lambda: against_posterior([0.5], [2]), "scores posterior: 1 of 1 are outside"),
         (lambda: posterior_bins([math.nan], [0.5]), "scores p: 1 of 1 are NaN"),

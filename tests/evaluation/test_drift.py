@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from n3r.estimate import NOT_ENOUGH
-from n3r.evaluation.drift import SMOOTHING, Psi, drift, psi
+from n3r.evaluation.drift import Psi, drift, psi
 
 numbers = st.lists(
     st.one_of(st.none(), st.floats(allow_nan=True), st.sampled_from([0.0, 1.0, inf, -inf])),
@@ -34,9 +34,8 @@ def test_worked_example_by_hand():
     by_hand = (20.5 / 101 - 0.5) * log(20.5 / 50.5) + (80.5 / 101 - 0.5) * log(80.5 / 50.5)
     assert found.value == pytest.approx(by_hand, rel=1e-12)
     assert found.value == pytest.approx(0.4062, abs=1e-4)
-    assert found.null_level == pytest.approx(
-        (1 / 100 + 1 / 100) * 3.841459, rel=1e-6
-    )  # chi-square table, 1 df
+    chi_square = 3.841459  # its table, 1 degree of freedom
+    assert found.null_level == pytest.approx((1 / 100 + 1 / 100) * chi_square, rel=1e-6)
     assert (found.n_expected, found.n_actual, found.n_bins, found.verdict) == (100, 100, 2, "shifted")
 
 
@@ -76,16 +75,9 @@ def test_bins_are_of_equal_size_for_any_number(n_bins):
         ([inf] * 50 + [-inf] * 50, [inf] * 100, ([50, 50], [0, 100])),
         (["a"] * 50 + ["b"] * 50, ["a"] * 50 + ["new"] * 50, ([50, 50, 0], [50, 0, 50])),
         (["a"] * 50 + [None] * 50, ["a"] * 60, ([50, 50], [60, 0])),
-        (
-            ["a"] * 90 + ["x", "y", "z"] * 2,
-            ["a"] * 90 + ["v", "w"],
-            ([90, 6], [90, 2]),
-        ),  # rare ones in one bin
-        (
-            ["a"] * 50 + [""] * 50,
-            ["a"] * 50 + [None] * 50,
-            ([50, 50, 0], [50, 0, 50]),
-        ),  # empty is not missing
+        # rare ones in one bin; empty is not missing
+        (["a"] * 90 + ["x", "y", "z"] * 2, ["a"] * 90 + ["v", "w"], ([90, 6], [90, 2])),
+        (["a"] * 50 + [""] * 50, ["a"] * 50 + [None] * 50, ([50, 50, 0], [50, 0, 50])),
     ],
 )
 def test_what_falls_into_which_bin(expected, actual, counts):
@@ -139,20 +131,6 @@ def test_chance_level_of_categories():
     assert 0.015 < np.mean([f.value > f.null_level for f in found]) < 0.085
 
 
-def test_without_smoothing_the_chance_level_would_not_hold():
-    """Why half a row is added: the docstring's 28 % of 50 rows against 50."""
-    rng = np.random.default_rng(3)
-    shares = rng.dirichlet(np.full(10, 5), 4000)
-    test = np.array([rng.multinomial(50, s) for s in shares])
-    bare, smooth = (
-        ((test - 5) / (50 + 10 * a)) * np.log((test + a) / (5 + a))  # 5 expected in each bin
-        for a in (1e-6, SMOOTHING)
-    )
-    chance = (1 / 50 + 1 / 50) * 16.919
-    assert (smooth.sum(axis=1) > chance).mean() < 0.06
-    assert 0.25 < (bare.sum(axis=1) > chance).mean() < 0.31
-
-
 @pytest.mark.parametrize(
     ("value", "null_level", "verdict"),
     [
@@ -170,17 +148,6 @@ def test_the_rule_of_the_verdict(value, null_level, verdict):
     found = Psi(50, 50, 10, value, null_level)
     assert found.verdict == verdict
     assert str(found).endswith(verdict)
-
-
-def test_planted_shifts_get_their_words():
-    rng = np.random.default_rng(4)
-    base = rng.normal(size=20_000)
-    assert [psi(base, rng.normal(by, 1, 5000)).verdict for by in (0, 0.1, 0.4, 0.8)] == [
-        "stable",
-        "stable",
-        "some shift",
-        "shifted",
-    ]
 
 
 @pytest.mark.parametrize(("n", "m"), [(49, 1000), (1000, 49), (0, 0), (0, 100)])
@@ -234,15 +201,6 @@ def test_text_of_any_kind(expected, actual):
     assert psi(expected, expected, 3).value == 0
 
 
-@given(st.lists(st.integers(-50, 50), min_size=50, max_size=120), st.integers(0, 100))
-def test_a_monotone_map_changes_nothing(values, seed):
-    values = np.array(values, float)
-    other = np.random.default_rng(seed).integers(-60, 60, 80).astype(float)
-    assert psi(np.exp(values / 20), np.exp(other / 20)).value == pytest.approx(
-        psi(values, other).value, rel=1e-12
-    )
-
-
 def frames():
     rng = np.random.default_rng(5)
     train = pl.DataFrame(
@@ -271,16 +229,8 @@ def frames():
 def test_drift_ranks_the_columns():
     train, test = frames()
     table = drift(train, test, train.columns)
-    assert table.columns == [
-        "column",
-        "kind",
-        "psi",
-        "null_level",
-        "verdict",
-        "missing_train",
-        "missing_test",
-        "note",
-    ]
+    shown = ["column", "kind", "psi", "null_level", "verdict", "missing_train", "missing_test", "note"]
+    assert table.columns == shown
     assert table["column"].to_list()[:2] == ["moved", "country"]
     rows = {row["column"]: row for row in table.to_dicts()}
     assert rows["moved"]["verdict"] == rows["country"]["verdict"] == "shifted"

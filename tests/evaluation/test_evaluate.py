@@ -10,7 +10,7 @@ from n3r import metrics
 from n3r.evaluation import decisions, evaluate
 from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
 from n3r.preprocess import prepare
-from n3r.schema import ColumnMap
+from n3r.schema import CALIBRATED, LABEL, ORACLE, SCORE, SEGMENT, TIME, ColumnMap
 from n3r.synthetic import orders as synth
 
 CONFIG = "configs/orders.json"
@@ -18,9 +18,9 @@ CONFIG = "configs/orders.json"
 
 def scored(frame, seed):
     """A frame with a noisy oracle as its score."""
-    p = frame["oracle_p"].to_numpy()
+    p = frame[ORACLE].to_numpy()
     z = np.log(p / (1 - p)) + np.random.default_rng(seed).normal(size=len(p))
-    return frame.with_columns(score=pl.Series(1 / (1 + np.exp(-z))), p_calibrated=pl.Series(p))
+    return frame.with_columns(**{SCORE: pl.Series(1 / (1 + np.exp(-z))), CALIBRATED: pl.Series(p)})
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +58,10 @@ def test_thresholds_are_chosen_on_validation_rows(rows, content):
     _, splits = rows
     test, val = splits["test"], splits["val"]
     assert content["operating"]["chosen_on"] == "validation rows"
-    assert content["operating"]["threshold"] == metrics.threshold_at_fpr(val["label"], val["score"], 0.02)
+    assert content["operating"]["threshold"] == metrics.threshold_at_fpr(val[LABEL], val[SCORE], 0.02)
     costs = decisions.Costs(100, 10)
-    chosen = decisions.cheapest(val["label"], val["score"], costs)["threshold"]
-    there = decisions.at_threshold(test["label"], test["score"], chosen, costs)
+    chosen = decisions.cheapest(val[LABEL], val[SCORE], costs)["threshold"]
+    there = decisions.at_threshold(test[LABEL], test[SCORE], chosen, costs)
     assert content["decisions"]["chosen_on_validation"] == there
     assert there["cost_per_1000"] >= content["decisions"]["cheapest"]["cost_per_1000"]
 
@@ -71,29 +71,24 @@ def test_comparators_stand_beside_the_model(rows, content):
     test = splits["test"]
     own, coin, oracle = content["models"]
     assert [row["name"] for row in content["models"]] == [None, "coin", "oracle"]
-    paired = metrics.paired_auc(test["label"], test["score"], test["oracle_p"])
-    assert (oracle["difference"], oracle["difference_low"]) == (
-        paired.difference.value,
-        paired.difference.low,
-    )
-    assert own["auroc"] == metrics.auc_ci(test["label"], test["score"]).value
+    paired = metrics.paired_auc(test[LABEL], test[SCORE], test[ORACLE])
+    assert oracle.items() >= paired.difference.columns("difference").items()
+    assert own["auroc"] == metrics.auc_ci(test[LABEL], test[SCORE]).value
     assert coin["difference"] > 0.2 and coin["difference_low"] > 0
 
 
 def test_parts_without_columns_are_left_out(rows):
     _, splits = rows
-    bare = splits["test"].select("label", "score")
+    bare = splits["test"].select(LABEL, SCORE)
     content = evaluate_model(bare)
     assert list(content) == ["config", "operating", "data", "models", "decisions", "calibration"]
-    assert (
-        content["operating"]["chosen_on"] == "these rows"
-        and content["decisions"]["chosen_on_validation"] is None
-    )
+    assert content["operating"]["chosen_on"] == "these rows"
+    assert content["decisions"]["chosen_on_validation"] is None
 
 
 def test_a_segment_that_training_did_not_see_is_noted(rows):
     columns, splits = rows
-    train = splits["train"].filter(pl.col("segment") != "US")
+    train = splits["train"].filter(pl.col(SEGMENT) != "US")
     content = evaluate_model(splits["test"], None, columns, None, train)
     notes = {row["group"]: row["note"] for row in content["groups"]["segment"]}
     assert "not in training" in notes["US"] and "not in training" not in (notes["GB"] or "")
@@ -102,18 +97,14 @@ def test_a_segment_that_training_did_not_see_is_noted(rows):
 @pytest.mark.parametrize("label", [0, 1])
 def test_defect_42_one_class_only_says_not_enough_data(rows, label):
     columns, splits = rows
-    one = splits["test"].filter(label=label)
+    one = splits["test"].filter(**{LABEL: label})
     content = evaluate_model(one, None, columns, None, splits["train"])
-    assert (
-        content["operating"]["threshold"] is None
-        and content["operating"]["chosen_on"] == "no rows of both classes"
-    )
+    assert content["operating"]["threshold"] is None
+    assert content["operating"]["chosen_on"] == "no rows of both classes"
     own = content["models"][0]
     assert own["auroc"] is own["average_precision"] is own["recall_at_fpr_1"] is None
     points = content["decisions"]["operating_points"]
-    assert {row["note"] for row in points} == {"not enough data"} and {row["recall"] for row in points} == {
-        None
-    }
+    assert {(row["note"], row["recall"]) for row in points} == {("not enough data", None)}
     assert content["calibration"]["score"]["summary"]["note"] == "not enough data"
     assert {row["auroc"] for row in content["groups"]["segment"]} == {None}
     json.dumps(content, allow_nan=False)
@@ -125,9 +116,9 @@ def test_poor_rows_are_evaluated(rows, change):
     test = splits["test"]
     test = {
         "ten rows": lambda: test.head(10),
-        "constant scores": lambda: test.with_columns(score=pl.lit(0.25)),
-        "ties": lambda: test.with_columns(score=pl.col("score").round(1)),
-        "no times": lambda: test.with_columns(time=pl.lit(None, dtype=pl.Datetime("us"))),
+        "constant scores": lambda: test.with_columns(**{SCORE: pl.lit(0.25)}),
+        "ties": lambda: test.with_columns(**{SCORE: pl.col(SCORE).round(1)}),
+        "no times": lambda: test.with_columns(**{TIME: pl.lit(None, dtype=pl.Datetime("us"))}),
         "null texts": lambda: test.with_columns(pl.lit(None, dtype=pl.String).alias(n) for n in columns.text),
     }[change]()
     content = evaluate_model(test, None, columns, splits["val"], splits["train"])
@@ -135,19 +126,6 @@ def test_poor_rows_are_evaluated(rows, change):
     assert content["models"][0]["n"] == len(test)
     if change == "constant scores":
         assert content["models"][0]["auroc"] == 0.5
-
-
-@pytest.mark.parametrize(
-    "column, says",
-    [
-        (pl.lit(float("nan")), "are NaN or infinite"),
-        (pl.col("score") * 3, "outside"),
-    ],
-)
-def test_bad_scores_are_counted(rows, column, says):
-    columns, splits = rows
-    with pytest.raises(ValueError, match=says):
-        evaluate_model(splits["test"].with_columns(score=column), None, columns)
 
 
 def test_a_rival_of_another_length_is_named(rows):

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from n3r.evaluation import scored
-from n3r.schema import ColumnMap
+from n3r.schema import KEY, LABEL, ORACLE, SCORE, SEGMENT, TIME, ColumnMap
 from n3r.synthetic import orders as synth
 
 TABLE = pl.DataFrame(
@@ -22,7 +22,7 @@ def written(frame, path):
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
 def test_every_kind_of_file_reads_alike(tmp_path, kind):
     table = scored.read_scored(written(TABLE, tmp_path / f"s.{kind}"))
-    assert table.columns == ["id", "score", "label"]
+    assert table.columns == [KEY, SCORE, LABEL]
     assert table.rows() == [("a", 0.1, 0.0), ("b", 0.9, 1.0), ("c", 0.5, 0.0)]
 
 
@@ -38,8 +38,8 @@ def test_times_and_segments_are_read_as_a_run_writes_them(tmp_path, kind):
     time = pl.Series(["2025-05-04T10:00:00", None, "2025-05-05T11:30:00"]).str.to_datetime()
     table = TABLE.with_columns(time=time, segment=pl.Series(["US", None, "DE"]))
     read = scored.read_scored(written(table, tmp_path / f"s.{kind}"))
-    assert read.schema["time"] == pl.Datetime("us")
-    assert read["time"].to_list() == time.to_list() and read["segment"].to_list() == ["US", None, "DE"]
+    assert read.schema[TIME] == pl.Datetime("us")
+    assert read[TIME].to_list() == time.to_list() and read[SEGMENT].to_list() == ["US", None, "DE"]
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_a_run_has_the_test_rows_of_each_model(tmp_path):
 
 
 def test_matched_puts_rows_in_order_and_counts_what_is_not_in_both():
-    a = pl.DataFrame({"id": ["a", "b", "c"], "score": [1.0, 2.0, 3.0]})
-    b = pl.DataFrame({"id": ["c", "a", "b"], "score": [0.3, 0.1, 0.2]})
-    assert scored.matched(a, b)["score"].to_list() == [0.1, 0.2, 0.3]
+    a = pl.DataFrame({KEY: ["a", "b", "c"], SCORE: [1.0, 2.0, 3.0]})
+    b = pl.DataFrame({KEY: ["c", "a", "b"], SCORE: [0.3, 0.1, 0.2]})
+    assert scored.matched(a, b)[SCORE].to_list() == [0.1, 0.2, 0.3]
     with pytest.raises(ValueError, match="1 of 3 ids of new are not in the other, 0 of 2 ids of old"):
         scored.matched(a, b.head(2), ("new", "old"))
 
@@ -104,11 +104,11 @@ def test_labels_come_from_the_raw_orders_by_id(raw):
     scores = mixed.select(id="objectId", score="oracle_p")
     table = scored.with_labels(scores, [path], ColumnMap.from_file(CONFIG))
     known = mixed.filter(pl.col("status").is_in(["F", "I", "N"]))
-    assert table["id"].to_list() == known["objectId"].to_list()
-    assert table["label"].to_list() == (known["status"] != "N").cast(pl.Int8).to_list()
-    assert table["segment"].to_list() == known["marketplaceCountryCode"].to_list()
+    assert table[KEY].to_list() == known["objectId"].to_list()
+    assert table[LABEL].to_list() == (known["status"] != "N").cast(pl.Int8).to_list()
+    assert table[SEGMENT].to_list() == known["marketplaceCountryCode"].to_list()
     assert table["locale"].to_list() == known["locale"].to_list()
-    assert table["score"].to_list() == table["oracle_p"].to_list()
+    assert table[SCORE].to_list() == table[ORACLE].to_list()
 
 
 def test_ids_without_an_order_and_orders_without_a_label_are_counted(raw, tmp_path):
@@ -126,9 +126,9 @@ def test_ids_without_an_order_and_orders_without_a_label_are_counted(raw, tmp_pa
 
 
 def test_labels_are_asked_for_where_no_table_has_them():
-    bare = pl.DataFrame({"id": ["a"], "score": [0.5]})
-    half = pl.DataFrame({"id": ["a", "b"], "score": [0.5, 0.5], "label": [1, None]})
-    whole = half.with_columns(label=pl.lit(1))
+    bare = pl.DataFrame({KEY: ["a"], SCORE: [0.5]})
+    half = pl.DataFrame({KEY: ["a", "b"], SCORE: [0.5, 0.5], LABEL: [1, None]})
+    whole = half.with_columns(**{LABEL: pl.lit(1)})
     assert scored.labels_of({"x": bare, "y": half, "z": whole}) is whole
     with pytest.raises(ValueError, match="no label on every row of x or y: give the orders"):
         scored.labels_of({"x": bare, "y": half})

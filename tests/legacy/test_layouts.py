@@ -34,7 +34,7 @@ from n3r.legacy.trainer import (
     predict_legacy,
 )
 from n3r.model import MODEL_CLASSES, configure, model_select
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, ColumnMap
 from n3r.tokenizer import TextConfig
 from n3r.train import TrainConfig
 from n3r.vocabulary import train_wordpiece
@@ -65,7 +65,7 @@ def rows(names, n: int = N, seed: int = 0) -> pl.DataFrame:
             constant=pl.lit(7.5),
             **{"days, since": pl.Series(np.where(rng.random(n) < 0.1, np.nan, rng.normal(0, 1e-3, n)))},
             device=pl.Series(rng.choice(["phone", "desk", "télé", ""], n, p=[0.4, 0.3, 0.2, 0.1]).tolist()),
-            label=pl.Series(rng.integers(0, 2, n), dtype=pl.Int8),
+            **{LABEL: pl.Series(rng.integers(0, 2, n), dtype=pl.Int8)},
         )
         .with_columns(pl.col("device").replace({"": None}))
     )
@@ -130,7 +130,7 @@ def make_bundle(frame, tokenizer, model_class, scaling="quantile", column_map=No
     if column_map.n_classes > 2:
         return bundle
     spread(getattr(model.head, "net", model.head)[-1], bundle.predict(frame)[:, 1])
-    return replace(bundle, calibration=fit_calibration(frame["label"].to_numpy(), bundle.predict(frame)))
+    return replace(bundle, calibration=fit_calibration(frame[LABEL].to_numpy(), bundle.predict(frame)))
 
 
 def published_texts(folder: Path, frame: pl.DataFrame) -> list[str]:
@@ -377,7 +377,7 @@ def test_defect_54_no_pickle_holds_anything_but_plain_data(layout, frame):
     assert artefacts["embedding_matrix"].shape[0] == bundle.tokenizer.vocab_size
     assert TabularFeatures.from_dict(artefacts["features"]).to_dict() == bundle.features.to_dict()
     results = torch.load(folder / "predict_results.pth", weights_only=True)
-    np.testing.assert_array_equal(results["y_true"], frame["label"])
+    np.testing.assert_array_equal(results["y_true"], frame[LABEL])
     np.testing.assert_allclose(results["y_pred"], bundle.predict(frame)[:, 1], atol=1e-6)
 
     pickles = sorted(folder.rglob("*.pkl"))
@@ -442,10 +442,10 @@ def test_an_earlier_export_is_replaced_and_nothing_else_is(layout, tmp_path):
 
 def test_predictions_of_another_kind_are_refused(layout, frame, tmp_path):
     _, _, source = layout
-    frame.select("label").write_csv(tmp_path / "p.csv")
+    frame.select(label=LABEL).write_csv(tmp_path / "p.csv")
     with pytest.raises(ValueError, match=r"p\.csv .*\n- 'score' is missing"):
         write_sagemaker(source, tmp_path / "out", tmp_path / "p.csv")
-    frame.select("label", score="email").write_csv(tmp_path / "p.csv")
+    frame.select(label=LABEL, score="email").write_csv(tmp_path / "p.csv")
     with pytest.raises(ValueError, match=r"p\.csv, row 1, column 'score': is not a number"):
         write_sagemaker(source, tmp_path / "out", tmp_path / "p.csv")
     with pytest.raises(ValueError, match="p.json: the name must end in"):
@@ -500,7 +500,7 @@ def test_other_classes_get_texts_in_chunks_and_each_column_by_its_name(
 
 def test_what_the_layout_cannot_say_is_refused(frame, tokenizer, tmp_path):
     odd = frame.rename({"age": "two\nlines", "amount": "probs"})
-    odd = odd.with_columns(label=pl.Series(np.arange(N) % 3, dtype=pl.Int8))
+    odd = odd.with_columns(**{LABEL: pl.Series(np.arange(N) % 3, dtype=pl.Int8)})
     three = columns(numeric=["two\nlines", "probs"], label_values={"a": 0, "b": 1, "c": 2})
     make_bundle(odd, tokenizer, "bimodal_cnn", column_map=three).save(tmp_path / "bundle")
     with pytest.raises(
@@ -582,7 +582,7 @@ class LegacyFiles:
 
     def scores(self, batch_size: int) -> np.ndarray:
         tabular = legacy_tabular(self.frame, self.columns)
-        labels = self.frame["label"].to_numpy()
+        labels = self.frame[LABEL].to_numpy()
         data = LegacyTextDataset(self.texts, tabular, labels, self.tokenizer)
         return predict_legacy(self.model, data, batch_size)
 

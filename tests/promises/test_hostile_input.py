@@ -40,7 +40,7 @@ from n3r.files.manifest import MANIFEST, write_manifest
 from n3r.legacy.layouts import import_legacy
 from n3r.legacy.trainer import LegacyLSTM2Risk, LegacyLSTMConfig
 from n3r.preprocess import PrepareConfig, prepare
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, OWN, ROW, ColumnMap
 from n3r.score import REJECTS, Scorer, score_files
 from n3r.tokenizer import TextConfig, load_tokenizer
 from n3r.train import TrainConfig
@@ -564,7 +564,7 @@ refused("files", "raw files", {
     "damaged: an open quote": (f'{RAW}\n1,"{NAME},0,2024-01-01,5\n2,x,0,2024-01-01,5\n', "orders.csv"),
     "encoding: UTF-16": (f"{RAW}\n{RAW_ROW}\n".encode("utf-16"), "orders.csv"),
     "unknown: an unused pattern": (f"{RAW},^.*$\n{RAW_ROW},6\n", "orders.csv", "pattern"),
-    "unknown: an unused name of n3r's own": (f"{RAW},__row__\n{RAW_ROW},6\n", "orders.csv", "__row__"),
+    "unknown: an unused name of n3r's own": (f"{RAW},{ROW}\n{RAW_ROW},6\n", "orders.csv", ROW),
     "type: text for a number": (f"{RAW}\n2,x,0,2024-01-01,{NAME}\n", "row 1, column 'amount': is no"),
     "path: CSV called TSV": ((f"{RAW}\n{RAW_ROW}\n", "orders.tsv"), "orders.tsv", "is missing"),
     "empty: JSON lines": (("{}", "orders.jsonl"), "orders.jsonl, row 1: is an object without keys"),
@@ -614,8 +614,8 @@ handled("columns", "raw orders", {
     "empty: numbers": ({"amount": pl.lit(None)}, "60 kept"),
 }, prepared)
 refused("columns", "names of columns", {
-    "unknown: of n3r's own": (({"amount": "__row__"}, {"numeric": ["__row__"]}), "names that n3r uses"),
-    "unknown: n3r's own for an id": (({"id": "__drop__"}, {"id": "__drop__"}), "names that n3r uses itself"),
+    "unknown: of n3r's own": (({"amount": ROW}, {"numeric": ["*"]}), f"{ROW!r} begins with {OWN!r}"),
+    "unknown: n3r's own for an id": (({"id": LABEL}, {"id": LABEL}), f"{LABEL!r} begins with {OWN!r}"),
     "unknown: a pattern": (({"amount": "^.*$"}, {"numeric": ["*"]}), "'^.*$' (numeric) is a name that"),
 }, renamed)
 handled("columns", "names of columns", {"empty: one": (({"name": ""}, {"text": [""]}), 42)}, renamed)

@@ -18,7 +18,7 @@ import pytest
 from n3r import pipeline, tables
 from n3r.features import TabularFeatures
 from n3r.preprocess import prepare
-from n3r.schema import ColumnMap, mask
+from n3r.schema import LABEL, ColumnMap, mask
 from n3r.score import Scorer, score_files
 from n3r.synthetic.orders import generate_orders
 
@@ -172,7 +172,7 @@ def test_rare_categories_are_not_kept(tally):
     """A name in a categorical column is in the bundle only where many rows have it."""
     names = ["common"] * 40 + [f"{given} {family}" for given, family in RARE]
     label = [i % 4 == 0 for i in range(40)] + [i % 2 == 0 for i in range(N_RARE)]
-    frame = pl.DataFrame({"shop": names, "label": np.array(label, np.int64)})
+    frame = pl.DataFrame({"shop": names, LABEL: np.array(label, np.int64)})
     kept = json.dumps(TabularFeatures().fit(frame, [], ["shop"]).to_dict(), ensure_ascii=False)
     assert "common" in kept and not traces(kept.encode(), WORDS["rare"])
     tally(PROMISE, "rare categories looked for in the features: none found", N_RARE)

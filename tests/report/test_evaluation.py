@@ -13,7 +13,7 @@ from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
 from n3r.preprocess import prepare
 from n3r.report.evaluation import headline, write_evaluation
 from n3r.report.parts import attained
-from n3r.schema import ColumnMap
+from n3r.schema import LABEL, ORACLE, SCORE, ColumnMap
 from n3r.synthetic import orders as synth
 
 EVIL = "<img src=x onerror=alert(1)>$x_{$"
@@ -25,7 +25,7 @@ def rows():
     prepared = prepare(
         synth.generate_orders(2500, seed=6, base_rate=0.1).lazy(), ColumnMap.from_file("configs/orders.json")
     )
-    test = prepared.splits["test"].with_columns(score=pl.col("oracle_p").sqrt())
+    test = prepared.splits["test"].with_columns(**{SCORE: pl.col(ORACLE).sqrt()})
     return prepared.column_map, test, prepared.splits["train"]
 
 
@@ -35,7 +35,7 @@ def content(rows):
     found = evaluate_model(test, None, columns, None, train, {"coin": np.linspace(0, 1, len(test))})
     curve = attack_curve(
         lambda frame: frame[columns.text[0]].str.len_chars().fill_null(0).to_numpy() / 100,
-        test, columns.text, "label", attacks=[next(iter(ATTACKS))], strengths=[1.0],
+        test, columns.text, LABEL, attacks=[next(iter(ATTACKS))], strengths=[1.0],
     )  # fmt: skip
     learning = {
         "n_rows": 100,
@@ -56,7 +56,7 @@ def content(rows):
 
 def curves(rows, name="LSTM2Risk"):
     _, test, _ = rows
-    return {name: (test["label"], test["score"])}
+    return {name: (test[LABEL], test[SCORE])}
 
 
 def written(content, rows, folder, name="LSTM2Risk"):
@@ -126,9 +126,9 @@ def test_markup_in_names_stays_text(content, rows, tmp_path):
 
 def test_defect_42_what_rows_cannot_say_is_na(rows, tmp_path):
     columns, test, _ = rows
-    poor = test.filter(label=0).head(10)
+    poor = test.filter(**{LABEL: 0}).head(10)
     content = {"name": "poor", **evaluate_model(poor, None, columns)}
-    page = write_evaluation(content, {"poor": (poor["label"], poor["score"])}, tmp_path, "model")
+    page = write_evaluation(content, {"poor": (poor[LABEL], poor[SCORE])}, tmp_path, "model")
     html = page.read_text(encoding="utf-8")
     assert "Not enough data to evaluate poor." in html
     table = html[html.index("At chosen false-positive rates") :]

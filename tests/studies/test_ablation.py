@@ -15,6 +15,7 @@ from n3r.estimate import bounded
 from n3r.kernels import BiLSTM, Dropout
 from n3r.legacy.trainer import LegacyTokenizer
 from n3r.model import RiskModel
+from n3r.schema import TEXT as JOINED
 from n3r.studies import ablation, beside, parity
 from n3r.text import AttentionPool, TransformerBlock
 from n3r.train import TrainConfig, collate_for, parameter_groups
@@ -137,7 +138,7 @@ def test_the_tokenizer_reads_fields_and_the_legacys_the_joined_text(bundle, spli
     frame = splits["test"]
     off = ablation.texts((), bundle, frame, legacy_tokenizer)
     assert [off.row(i).tolist() for i in range(len(frame))] == [
-        legacy_tokenizer.encode(t) for t in frame["text"]
+        legacy_tokenizer.encode(t) for t in frame[JOINED]
     ]
     on = ablation.texts(("tokenizer",), bundle, frame, legacy_tokenizer)
     np.testing.assert_array_equal(on.ids, bundle.tokenizer.encode(frame[TEXT]).ids)

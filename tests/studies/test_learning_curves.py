@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from n3r import metrics
+from n3r.schema import LABEL
 from n3r.studies import learning_curves
 
 
@@ -21,7 +22,7 @@ def test_a_curve_of_the_rows_there_are(trained, tmp_path):
     n_train = len(splits["train"])
     curve = learning_curves.learning_curve(bundle, splits, [200, n_train, 100, 10 * n_train], tmp_path)
     assert curve["n_rows"].to_list() == [100, 200, n_train]
-    assert curve["n_frauds"][2] == splits["train"]["label"].sum()
+    assert curve["n_frauds"][2] == splits["train"][LABEL].sum()
     assert curve["n"].unique().to_list() == [len(splits["test"])]
     again = learning_curves.learning_curve(bundle, splits, [200], tmp_path / "again")
     assert again.row(0) == curve.row(1)
@@ -34,7 +35,7 @@ def test_a_curve_of_the_rows_there_are(trained, tmp_path):
 def test_all_rows_give_the_bundle_itself_again(trained, tmp_path):
     bundle, splits = trained
     [row] = learning_curves.learning_curve(bundle, splits, [len(splits["train"])], tmp_path).to_dicts()
-    auc = metrics.auc_ci(splits["test"]["label"], bundle.predict(splits["test"])[:, 1])
+    auc = metrics.auc_ci(splits["test"][LABEL], bundle.predict(splits["test"])[:, 1])
     assert row.items() >= auc.columns("auroc").items()
 
 
@@ -42,7 +43,7 @@ def test_bad_sizes_and_samples_are_named(trained, tmp_path):
     bundle, splits = trained
     with pytest.raises(ValueError, match=r"sizes \[9\]: a training needs 10 rows"):
         learning_curves.learning_curve(bundle, splits, [9, 100], tmp_path)
-    good = {**splits, "train": splits["train"].filter(pl.col("label") == 0)}
+    good = {**splits, "train": splits["train"].filter(pl.col(LABEL) == 0)}
     with pytest.raises(ValueError, match="all 100 rows of a sample have the same label"):
         learning_curves.learning_curve(bundle, good, [100], tmp_path)
 
@@ -53,7 +54,7 @@ def test_what_columns_add_is_told_with_its_interval(trained, tmp_path):
     bundle, rng = replace(bundle, train_config=longer), np.random.default_rng(0)
     known = {
         name: frame.with_columns(
-            tip=pl.Series(frame["label"] + rng.normal(0, 0.3, len(frame))),
+            tip=pl.Series(frame[LABEL] + rng.normal(0, 0.3, len(frame))),
             noise=pl.Series(rng.normal(size=len(frame))),
         )
         for name, frame in splits.items()

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from n3r.bundle import Bundle
+from n3r.schema import LABEL, ORACLE
 from n3r.studies import beside, parity
 
 TEXT = ["emailAddress", "customerName"]
@@ -116,7 +117,7 @@ def test_a_legacy_is_trained_once_for_each_plan_and_scores_the_same_later(traine
         moved = np.abs(found.predict(frame) - run.predict(frame)).max()
         assert moved > 1e-3 if plan else moved == 0  # the default seed is the bundle's
         loaded = beside.load_legacy(tmp_path)
-        np.testing.assert_array_equal(loaded.predict(frame.drop("label", "objectId")), found.predict(frame))
+        np.testing.assert_array_equal(loaded.predict(frame.drop(LABEL, "objectId")), found.predict(frame))
         assert (loaded.history, loaded.model_class, loaded.columns) == (
             found.history,
             run.model_class,
@@ -151,7 +152,7 @@ def test_a_legacy_that_was_not_trained_is_told(tmp_path):
 def test_records_and_curves_of_each_model_and_split(trained, splits):
     bundle, run = trained
     key, rows = run.model_class, dict(splits)
-    rows["test"] = rows["test"].with_columns(oracle_p=pl.lit(0.5))
+    rows["test"] = rows["test"].with_columns(pl.lit(0.5).alias(ORACLE))
     found = parity.predictions({key: bundle}, {key: run}, {key: "Net"}, rows)
     assert list(found) == [("Net", "val"), ("Net", "test"), ("legacy Net", "val"), ("legacy Net", "test")]
     drawn = parity.curves(found, rows)

@@ -11,7 +11,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from n3r.preprocess import PrepareConfig, prepare
-from n3r.schema import ColumnMap, check
+from n3r.schema import LABEL, ORACLE, SEGMENT, TEXT, TIME, ColumnMap, check
 from n3r.synthetic import messages
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -242,8 +242,8 @@ def test_prepared_by_time_with_both_texts(cases, column_map):
     prepared = prepare(cases.lazy(), column_map)
     train, test = prepared.splits["train"], prepared.splits["test"]
     assert sum(split.height for split in prepared.splits.values()) == cases.height
-    assert train["time"].max() <= test["time"].min()
-    kept = {"text", *TEXTS, "oracle_p", "segment", *column_map.numeric, *column_map.categorical}
+    assert train[TIME].max() <= test[TIME].min()
+    kept = {TEXT, *TEXTS, ORACLE, SEGMENT, *column_map.numeric, *column_map.categorical}
     assert kept <= set(train.columns)
     assert "buyerId" not in train.columns
     joined = pl.concat(prepared.splits.values()).select("caseId", *TEXTS).sort("caseId")
@@ -257,5 +257,5 @@ def test_reviews_fit_their_column_map():
     prepared = prepare(pl.scan_parquet(REVIEWS), column_map, shares)
     n = {name: split.height for name, split in prepared.splits.items()}
     assert n == {"train": 15031, "val": 3758, "test": 4697}
-    assert prepared.splits["test"]["label"].mean() == pytest.approx(0.822, abs=0.02)
+    assert prepared.splits["test"][LABEL].mean() == pytest.approx(0.822, abs=0.02)
     assert not {"Rating", "Clothing ID"} & set(prepared.splits["train"].columns)
