@@ -167,9 +167,10 @@ def read_frames(
     for batch in _batches(Path(path), check, wanted, CHUNK, max_record, max_expansion):
         spelled = [name for name in numbers if batch.frame.schema.get(name) == pl.String]
         frame, cells = to_numbers(batch.frame, spelled)
-        cells += [cell for cell in batch.cells if strict is None or cell[1] in strict]
+        advice = "mend them; a missing number is an empty cell" if cells else "mend them"
+        cells = [*(cell for cell in batch.cells if strict is None or cell[1] in strict), *cells]
         if rejects := _rejects(path, batch, cells):
-            raise ValueError(refusal(rejects, "mend them; a missing number is an empty cell"))
+            raise ValueError(refusal(rejects, advice))
         yield frame
 
 

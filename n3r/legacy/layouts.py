@@ -120,10 +120,8 @@ def _inexpressible(bundle: Bundle) -> list[str]:
 
 def _results(path: Path, n_classes: int) -> dict[str, Tensor]:
     """y_true (N,) and y_pred, (N,) of class 1 or (N, C), of the labelled rows of a table of predictions."""
-    label, *scores = names = [
-        plain(LABEL),
-        *(["score"] if n_classes == 2 else [f"score_{c}" for c in range(n_classes)]),
-    ]
+    label, scores = plain(LABEL), ["score"] if n_classes == 2 else [f"score_{c}" for c in range(n_classes)]
+    names = [label, *scores]
     check = partial(require, inputs=Inputs(None, [], names, []), where=str(path))
     frame = pl.concat(read_frames(path, lambda _: names, names, check)).cast(pl.Float64)
     frame = frame.filter(pl.col(label) >= 0)
