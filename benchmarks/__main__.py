@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from n3r.pipeline import versions
+from n3r.files.manifest import versions
 from n3r.report.style import COLOURS, canvas, heading, legend_below, to_svg
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -25,11 +25,11 @@ import polars as pl
 
 from n3r import tables
 from n3r.data import OrderDataset, build_lstm2risk_collate_fn, make_loader
+from n3r.encode import RowEncoder
 from n3r.legacy.trainer import LegacyTextDataset, LegacyTokenizer, legacy_lstm_collate, legacy_tabular
 from n3r.preprocess import prepare
 from n3r.schema import LABEL, TEXT, ColumnMap
 from n3r.synthetic.orders import generate_orders
-from n3r.tokenizer import TextConfig, read_texts
 from n3r.vocabulary import train_tokenizer
 
 COLUMNS = Path(__file__).resolve().parent.parent / "configs" / "orders.json"
@@ -114,7 +114,7 @@ def epoch_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
     pairs = []
     for _ in range(n_pairs):
         started = time.perf_counter()
-        [text] = read_texts(fields, columns, tokenizer, TextConfig())
+        [text] = RowEncoder(tokenizer, columns).read(fields)
         data = OrderDataset(text, tabular, label)
         loader = make_loader(data, build_lstm2risk_collate_fn(tokenizer.pad_token), BATCH, shuffle=True)
         read = time.perf_counter() - started

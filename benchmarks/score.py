@@ -37,7 +37,7 @@ from n3r.legacy.trainer import (
     predict_legacy,
 )
 from n3r.model import model_select
-from n3r.schema import LABEL, ColumnMap
+from n3r.schema import LABEL, ColumnMap, joined_text
 from n3r.score import Scorer
 from n3r.studies.beside import legacy_model
 from n3r.synthetic.orders import generate_orders
@@ -105,7 +105,7 @@ def legacy(made: Bundle) -> tuple[torch.nn.Module, Callable[[pl.DataFrame], Lega
     text = LegacyText(made.tokenizer)
 
     def read(frame: pl.DataFrame) -> LegacyTextDataset:
-        joined = frame.select(pl.concat_str(pl.col(TEXT).fill_null("[MISSING]"), separator="|")).to_series()
+        joined = frame.select(joined_text(TEXT)).to_series()
         tabular = legacy_tabular(frame, COLUMNS.numeric)
         return LegacyTextDataset(joined.to_list(), tabular, np.zeros(len(frame), np.float32), text)
 

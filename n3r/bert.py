@@ -80,7 +80,7 @@ class BertEncoder(nn.Module):
 
     def _run(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(N, T) and (N, T) -> (N, T, D)."""
-        # An empty chunk looks at its first pad, lest its softmax be 0 / 0; the pool ignores it.
+        # An empty chunk looks at its first pad, so that its softmax is not 0 / 0; the pool ignores it.
         first = torch.arange(ids.shape[1], device=ids.device) == 0
         seen = mask | (first & ~mask.any(dim=1, keepdim=True))
         return self.bert(input_ids=ids, attention_mask=seen.long()).last_hidden_state

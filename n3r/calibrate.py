@@ -1,4 +1,4 @@
-"""Scores made probabilities, and the published percentile; applying them needs numpy alone.
+"""Scores made probabilities, and the published percentile; applying them needs no scikit-learn.
 
 Decisions:
 - Isotonic and Platt are compared with the model's own probabilities by log loss on folds they were not
@@ -18,12 +18,24 @@ Decisions:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
-METHODS = ("isotonic", "platt", "none")
+from n3r.files.json_io import explain
+
 RESOLUTION = 1e-5
 MIN_ROWS = 10  # of each class; with fewer a fold would be fitted on less than 8
 MAX_KNOTS = 256  # a million rows of a calibrated model make 252 blocks, a hundred thousand 116
@@ -54,7 +66,6 @@ class Platt(NamedTuple):
         return 1 / (1 + np.exp(-z.clip(-self.limit, self.limit)))
 
 
-MAPS = {"isotonic": Isotonic, "platt": Platt}
 Fit = Callable[[np.ndarray, np.ndarray], Isotonic | Platt]
 
 
@@ -118,14 +129,15 @@ class Calibration:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The calibration of `to_dict`; ValueError names every entry that is missing, unknown or wrong."""
-        if problems := _problems(content):
-            raise ValueError(f"calibration: {'; '.join(problems)}; fit it again")
-        thresholds = content["percentile_thresholds"]
-        kept = {key: value for key, value in content.items() if key not in ("maps", "percentile_thresholds")}
+        try:
+            state = State.model_validate(content, strict=True, extra="forbid")
+        except ValidationError as error:
+            raise ValueError(f"calibration: {explain(error, State.model_fields)}; fit it again") from None
+        thresholds = state.percentile_thresholds
         return cls(
-            **kept,
-            maps=tuple(_map(state) for state in content["maps"]),
-            thresholds=None if thresholds is None else np.array(thresholds, dtype=np.float64),
+            **state.model_dump(exclude={"maps", "percentile_thresholds"}),
+            maps=tuple(one.map() for one in state.maps),
+            thresholds=None if thresholds is None else np.array(thresholds, np.float64),
         )
 
 
@@ -293,73 +305,70 @@ def _labels(label: ArrayLike, p: np.ndarray) -> np.ndarray:
     return label.astype(np.int64)
 
 
-def _map(state: dict[str, Any]) -> Isotonic | Platt:
-    if "slope" in state:
-        return Platt(**state)
-    return Isotonic(*(np.array(state[name], dtype=np.float64) for name in Isotonic._fields))
+def _ascending(values: list[float]) -> list[float]:
+    if any(a > b for a, b in zip(values, values[1:], strict=False)):
+        raise ValueError("expected ascending numbers")
+    return values
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+Ascending = Annotated[list[FiniteFloat], AfterValidator(_ascending)]
 
 
-def _are_numbers(values: Any) -> bool:
-    return type(values) is list and all(type(v) in (int, float) and abs(v) < 1e300 for v in values)
+class PlattState(BaseModel):
+    """A `Platt` as JSON."""
+
+    slope: FiniteFloat = Field(ge=0)
+    intercept: FiniteFloat
+    limit: FiniteFloat = Field(gt=0, lt=700)
+
+    def map(self) -> Platt:
+        return Platt(**self.model_dump())
 
 
-def _ascend(values: list[float]) -> bool:
-    return all(a <= b for a, b in zip(values, values[1:], strict=False))
+class IsotonicState(BaseModel):
+    """An `Isotonic` as JSON."""
+
+    score: Ascending = Field(min_length=1)
+    probability: Ascending
+
+    @model_validator(mode="after")
+    def _is_function(self) -> Self:
+        _ascending([0.0, *self.probability, 1.0])
+        if len(self.score) != len(self.probability) or len(set(self.score)) < len(self.score):
+            raise ValueError("expected one probability for each of the scores")
+        return self
+
+    def map(self) -> Isotonic:
+        return Isotonic(np.array(self.score, np.float64), np.array(self.probability, np.float64))
 
 
-def _is_map(state: Any) -> bool:
-    """Whether this is the state of an `Isotonic` or a `Platt`."""
-    if type(state) is not dict:
-        return False
-    if set(state) == set(Platt._fields):
-        return _are_numbers(list(state.values())) and state["slope"] >= 0 and 0 < state["limit"] < 700
-    if set(state) != {"score", "probability"} or not all(map(_are_numbers, state.values())):
-        return False
-    score, probability = state["score"], state["probability"]
-    return (
-        0 < len(score) == len(probability)
-        and all(a < b for a, b in zip(score, score[1:], strict=False))
-        and _ascend([0, *probability, 1])
+def _kind(state: Any) -> str:
+    return "platt" if isinstance(state, dict) and "slope" in state else "isotonic"
+
+
+MapState = Annotated[
+    Annotated[PlattState, Tag("platt")] | Annotated[IsotonicState, Tag("isotonic")], Discriminator(_kind)
+]
+
+
+class State(BaseModel):
+    """What `Calibration.to_dict` gives."""
+
+    method: Literal["isotonic", "platt", "none"]
+    reason: str | None
+    n_classes: int = Field(ge=2)
+    n_rows: NonNegativeInt
+    n_labelled: NonNegativeInt
+    log_loss: dict[str, FiniteFloat]
+    maps: list[MapState]
+    percentile_thresholds: (
+        Annotated[Ascending, Field(min_length=PERCENTILES.size, max_length=PERCENTILES.size)] | None
     )
 
-
-def _are_thresholds(values: Any) -> bool:
-    return values is None or (_are_numbers(values) and len(values) == PERCENTILES.size and _ascend(values))
-
-
-CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "method": (lambda v: v in METHODS, ", ".join(METHODS)),
-    "reason": (lambda v: v is None or type(v) is str, "text or null"),
-    "n_classes": (lambda v: _is_count(v) and v > 1, "a whole number from 2"),
-    "n_rows": (_is_count, "a whole number"),
-    "n_labelled": (_is_count, "a whole number"),
-    "log_loss": (lambda v: type(v) is dict and _are_numbers(list(v.values())), "finite numbers by name"),
-    "maps": (
-        lambda v: type(v) is list and all(map(_is_map, v)),
-        "ascending knots, or slope, intercept and limit",
-    ),
-    "percentile_thresholds": (_are_thresholds, f"{PERCENTILES.size} ascending numbers or null"),
-}
-
-
-def _problems(content: Any) -> list[str]:
-    if not isinstance(content, Mapping):
-        return ["expected an object"]
-    problems = [f"{key!r} is unknown" for key in content if key not in CHECKS]
-    problems += [
-        f"{key}: expected {expected}"
-        for key, (good, expected) in CHECKS.items()
-        if key not in content or not good(content[key])
-    ]
-    if problems:
-        return problems
-    method, n_classes = content["method"], content["n_classes"]
-    n_maps = 0 if method == "none" else 1 if n_classes == 2 else n_classes
-    maps = content["maps"]
-    if len(maps) != n_maps or any(set(state) != set(MAPS[method]._fields) for state in maps):
-        problems.append(f"maps: expected {n_maps} of method {method} for {n_classes} classes")
-    return problems
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        n_maps = 0 if self.method == "none" else 1 if self.n_classes == 2 else self.n_classes
+        kind = PlattState if self.method == "platt" else IsotonicState
+        if len(self.maps) != n_maps or not all(isinstance(one, kind) for one in self.maps):
+            raise ValueError(f"maps: expected {n_maps} of method {self.method} for {self.n_classes} classes")
+        return self

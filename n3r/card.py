@@ -2,8 +2,8 @@
 
 Decisions:
 - Made from the plain data of the bundle's JSON files alone, so that the same bundle gives the same card.
-- What the card says stands in card.md.j2; huggingface_hub fills it in and puts its metadata before it.
-  Nothing of these is a user's word, and nothing is sent anywhere.
+- What the card says stands in card.md.j2; huggingface_hub fills it in and puts its metadata before it. None
+  of that metadata is a user's word, and nothing is sent anywhere.
 - What was not recorded is said to be missing. None in a metric reads "not enough data", as elsewhere.
 - Names come from users: they are escaped for Markdown and HTML, cut at `MAX_NAME` characters, and of long
   lists the first `MAX_NAMES` are shown. Folders are left out of paths, since they name people.

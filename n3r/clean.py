@@ -1,32 +1,32 @@
 """Text-cleaning steps under their published names, and their ordered composition.
 
 Decisions:
-- `compose` checks a list of step names before any text is seen and names everything wrong at once;
-  the `Cleaner` it gives is plain data, and turns one text into the messages of that text.
-- A string is one message, never a sequence of characters (defect 20). Cleaning steps work on each
-  message; messages are stripped, and those with nothing left are dropped.
-- Splitters cut at their markers and keep all that lies between: text without markers is one message
-  (the published one lost it, defect 25), and unbalanced or nested markers lose nothing.
-- Markup and emoji are each found by one regular expression, in time linear in the text's length:
-  the libraries made for it are quadratic on input a customer can type (figures below). The table of
-  emoji is the library's, and BeautifulSoup is the reference in the tests.
-- `dialogue_chunker` and the tokenizer steps are structural: chunks are packed on token ids, later.
+- `compose` checks a list of step names before any text is seen and names everything wrong at once.
+- A string is one message, never a sequence of characters (defect 20). Steps work on each message; messages
+  are stripped, and empty ones are dropped.
+- Splitters keep all text between their markers: text without markers is one message (the published splitter
+  lost it, defect 25), and unbalanced or nested markers lose nothing.
+- Markup and emoji are each found by one regular expression, in time linear in the text's length. The
+  libraries made for it are quadratic on input that a customer can type (figures below); the table of emoji
+  is the library's, and BeautifulSoup is the reference in the tests.
+- `dialogue_chunker` and the tokenizer steps only say what the tokenizer does later, on token ids.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from html import unescape
 from itertools import combinations, groupby
 from typing import Literal, NamedTuple
 
+from n3r.files.json_io import near
+
 _DIALOGUE = re.compile(r"\[(?:bom|eom)\]", re.I)
 _ROLE = re.compile(r"\[(bot|customer|agent)\](?::(?=\s))?", re.I)
-# Each scan stops at the next "<" or at the next opener of its own kind, so that a text is read only a
-# few times; `++` and `*+` never look back. A tag's name is followed by a blank, "/" or ">", and "@" stands
-# in its quotes only: "<ana@x.example>", "a < b" and "<3" are text. An entity ends in ";" ("?a=1&copy=2"
-# is a link) and has at most 7 digits: int() raises ValueError at 4,301.
+# Each scan stops at the next "<" or at the next opener of its own kind, and `++` and `*+` never look back, so
+# a text is read only a few times. A tag's name is followed by a blank, "/" or ">", and "@" stands in its
+# quotes only: "<ana@x.example>", "a < b" and "<3" are text. An entity ends in ";" ("?a=1&copy=2" is a link)
+# and has at most 7 digits: int() raises ValueError at 4,301.
 _MARKUP = re.compile(
     r"""
     <!--(?:(?!<!--|-->).)*+-->                                    # a comment
@@ -45,8 +45,7 @@ _EMOJI_FORM = "\ufe0f"
 def dialogue_splitter(text: str) -> list[str]:
     """The messages of a dialogue, cut at its [bom] and [eom] marks.
 
-    NOTE[DIFF] the published splitter kept only what stood between a [bom] and its [eom], so that a
-    text without marks became nothing (defect 25); here all text is kept.
+    NOTE[DIFF] the published splitter lost all text outside a [bom] and its [eom] (defect 25).
     """
     return _filled(_DIALOGUE.split(text))
 
@@ -54,7 +53,7 @@ def dialogue_splitter(text: str) -> list[str]:
 def cs_chat_splitter(text: str) -> list[str]:
     """The turns of a customer-service chat as "[role]: content", cut at [bot], [customer] and [agent].
 
-    The published form is kept, as models trained on it read its brackets; split again, it stays as it is.
+    Models trained on the published form read its brackets; a second split changes nothing.
     """
     first, *rest = _ROLE.split(text)
     turns = zip(rest[::2], (content.strip() for content in rest[1::2]), strict=True)
@@ -64,11 +63,10 @@ def cs_chat_splitter(text: str) -> list[str]:
 def html_normalizer(message: str) -> str:
     """The text of an HTML message: tags become blanks, entities characters, scripts and styles nothing.
 
-    NOTE[DIFF] text in angle brackets that is no tag, such as an e-mail address, is kept, and so is all
-    behind a <script> that is never closed. Otherwise what BeautifulSoup's get_text(" ") gives, without
-    BeautifulSoup: its html.parser (Python 3.11) took 3.4 s for 20,000 characters of "<a ", in quadratic
-    time, and raised on "<![" and on a number of 5,000 digits; shielded from those by this very
-    expression, it took 4.6 s for 1 MB of "<a>" and 2.5 s of "<", and ate the ";" of an unknown "&x;".
+    NOTE[DIFF] text in angle brackets that is no tag, such as an e-mail address, is kept, and so is all text
+    behind a <script> that is never closed. Otherwise it gives what BeautifulSoup's get_text(" ") does, whose
+    html.parser (Python 3.11) took 3.4 s for 20,000 characters of "<a ", in quadratic time, and raised on
+    "<![" and on a number of 5,000 digits; behind this expression it still took 4.6 s for 1 MB of "<a>".
     """
     return _MARKUP.sub(lambda found: unescape(found["entity"] or " "), message).strip()
 
@@ -76,9 +74,8 @@ def html_normalizer(message: str) -> str:
 def emoji_remover(message: str) -> str:
     """The message without emoji, their joiners, skin tones and flags; every script's letters stay.
 
-    A sign such as (c) or TM goes only where U+FE0F asks for its emoji form, a digit only as a keycap.
-
-    NOTE[DIFF] the published ranges took nearly all kanji, kana and Hangul with them (defect 25).
+    A sign such as (c) or TM goes only with U+FE0F, which asks for its emoji form, a digit only as a keycap.
+    NOTE[DIFF] the published ranges also took nearly all kanji, kana and Hangul (defect 25).
     """
     return message.strip() if message.isascii() else _emoji().sub("", message).strip()
 
@@ -94,7 +91,7 @@ def text_upper(message: str) -> str:
 
 
 class Step(NamedTuple):
-    """One step: what it makes of a text or message, and where it may stand."""
+    """One step: its place in the order, what it makes of a text, and the tokenizer it stands for."""
 
     kind: Literal["split", "clean", "chunk", "tokenizer"]
     run: Callable[[str], list[str]] | Callable[[str], str] | None = None  # None: done later, on token ids
@@ -112,9 +109,16 @@ STEPS: dict[str, Step] = {
     "tokenizer": Step("tokenizer", tokenizer="bert"),
     "custom_bpe_tokenizer": Step("tokenizer", tokenizer="bpe"),
 }
+# Why two steps, or two kinds of step in this order, cannot stand together.
 _APART = {
-    frozenset(("dialogue_chunker", "custom_bpe_tokenizer")): "a BPE model reads one text, not chunks of it",
-    frozenset(("text_normalizer", "text_upper")): "each undoes the other's case",
+    ("dialogue_chunker", "custom_bpe_tokenizer"): "a BPE model reads one text, not chunks of it",
+    ("text_normalizer", "text_upper"): "each undoes the other's case",
+    ("dialogue_splitter", "cs_chat_splitter"): "what one has split has no marks of the other",
+    ("tokenizer", "custom_bpe_tokenizer"): "a model reads the tokens of one tokenizer",
+}
+_LATER = {
+    "chunk": "it measures the messages as the model reads them",
+    "tokenizer": "it leaves token ids, no text",
 }
 
 
@@ -126,7 +130,7 @@ class Cleaner(NamedTuple):
     chunked: bool
 
     def __call__(self, text: str | None) -> list[str]:
-        """The cleaned messages of one text, none of them empty; [] where nothing is left.
+        """The cleaned messages of one text, none of them empty; [] if nothing is left.
 
         Raises ValueError for anything but a text or None.
         """
@@ -142,7 +146,7 @@ class Cleaner(NamedTuple):
 
 
 def compose(steps: Sequence[str]) -> Cleaner:
-    """The cleaner that does these steps, in this order; no steps at all only strip.
+    """The cleaner that does these steps, in this order; without steps it only strips.
 
     Raises ValueError naming every unknown step (with the nearest known one and the list of all) and
     every pair that cannot stand in this order (with the one to come first, and why).
@@ -151,40 +155,28 @@ def compose(steps: Sequence[str]) -> Cleaner:
         raise ValueError(
             f"text steps must be a list of step names, got {steps!r}; write ['tokenizer'] for one"
         )
-    unknown = [name for name in steps if not (isinstance(name, str) and name in STEPS)]
     known = [name for name in steps if isinstance(name, str) and name in STEPS]
-    problems = [_unknown(name) for name in unknown]
+    unknown = [name for name in steps if name not in known]
+    problems = [f"there is no step {name!r}{near(str(name).strip(), STEPS)}" for name in unknown]
     problems += [problem for pair in combinations(known, 2) if (problem := _conflict(*pair))]
     if problems:
         listing = f"; the steps are {', '.join(STEPS)}" if unknown else ""
         raise ValueError(f"text steps {list(steps)}: {'; '.join(dict.fromkeys(problems))}{listing}")
-    tokenizer = STEPS[known[-1]].tokenizer if known else None
-    return Cleaner(known, tokenizer, "dialogue_chunker" in known)
-
-
-def _unknown(name: object) -> str:
-    near = get_close_matches(str(name).strip().lower(), STEPS, n=1)
-    return f"there is no step {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+    return Cleaner(known, STEPS[known[-1]].tokenizer if known else None, "dialogue_chunker" in known)
 
 
 def _conflict(first: str, then: str) -> str | None:
     if first == then:
         return f"{then} is listed twice, keep one"
-    if reason := _APART.get(frozenset((first, then))):
+    if reason := _APART.get((first, then)) or _APART.get((then, first)):
         return f"{first} and {then} cannot both be listed: {reason}"
-    match STEPS[first].kind, STEPS[then].kind:
-        case "tokenizer", "tokenizer":
-            return f"{first} and {then} cannot both be listed: a model reads the tokens of one tokenizer"
-        case "tokenizer", _:
-            return f"{then} must come before {first}: behind it there are token ids, no text"
-        case "chunk", "split" | "clean":
-            return f"{then} must come before {first}, which measures the messages as the model reads them"
-        case "split", "split":
-            return f"{first} and {then} cannot both be listed: what one has split has no marks of the other"
+    earlier, later = STEPS[first].kind, STEPS[then].kind
+    if earlier in _LATER and later != "tokenizer":
+        return f"{then} must come before {first}: {_LATER[earlier]}"
     return None
 
 
-def _filled(messages) -> list[str]:
+def _filled(messages: Iterable[str]) -> list[str]:
     return [stripped for message in messages if (stripped := message.strip())]
 
 
@@ -192,8 +184,7 @@ def _filled(messages) -> list[str]:
 def _emoji() -> re.Pattern[str]:
     """One emoji after another, from the library's table of those that are one code point.
 
-    The library's own `replace_emoji` goes back at each stray joiner: 100,000 characters of a woman and
-    a joiner, in turn, took 75 s.
+    The library's own `replace_emoji` takes 75 s for 100,000 characters of a woman and a joiner in turn.
     """
     from emoji import EMOJI_DATA
 

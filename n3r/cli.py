@@ -8,12 +8,13 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option, echo
 
 from n3r import pipeline
 from n3r.files.json_io import write_json
@@ -23,6 +24,11 @@ from n3r.files.manifest import sha256, verify, versions
 
 if TYPE_CHECKING:
     from n3r.schema import ColumnMap
+
+Orders = Annotated[list[Path] | None, Option(help="raw orders with labels and columns, by id; repeatable")]
+MapFile = Annotated[Path | None, Option(help="their column map (JSON); default: configs/orders.json")]
+Column = Annotated[str, Option(help="the column of scores in a file")]
+BundleFolder = Annotated[Path, Option(help="the model's folder, such as runs/quick/lstm2risk")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 lm = typer.Typer(
@@ -34,22 +40,15 @@ app.add_typer(lm, name="lm")
 @app.command()
 def run(
     steps: Annotated[
-        list[str] | None, typer.Argument(help="steps, such as 06; default: 08 and what it needs")
+        list[str] | None, Argument(help="steps, such as 06; default: 08 and what it needs")
     ] = None,
-    size: Annotated[
-        str, typer.Option(help="dev, quick or full: how large the models and synthetic data are")
-    ] = "quick",
+    size: Annotated[str, Option(help="dev, quick or full: size of models and synthetic data")] = "quick",
     data: Annotated[
-        list[str] | None,
-        typer.Option(help="file, folder or REGION=path; may be repeated. Default: synthetic orders"),
+        list[str] | None, Option(help="file, folder or REGION=path; repeatable. Default: synthetic orders")
     ] = None,
-    map: Annotated[Path | None, typer.Option(help="column map (JSON); default: that of the notebook")] = None,
-    name: Annotated[
-        str | None, typer.Option(help="the run's name; results go to runs/NAME and reports/NAME")
-    ] = None,
-    p: Annotated[
-        list[str] | None, typer.Option("-p", help="KEY=VALUE, a notebook parameter; see `n3r params`")
-    ] = None,
+    map: Annotated[Path | None, Option(help="column map (JSON); default: that of the notebook")] = None,
+    name: Annotated[str | None, Option(help="results go to runs/NAME and reports/NAME")] = None,
+    p: Annotated[list[str] | None, Option("-p", help="KEY=VALUE, a parameter; see `n3r params`")] = None,
 ) -> None:
     """Prepare orders, train both models, compare them with the legacy, evaluate them, write the reports.
 
@@ -80,41 +79,28 @@ def run(
     folder = pipeline.ROOT / "runs" / name
     with _resumable():
         done = pipeline.run_steps(folder, parameters, inputs, chosen)
-    provenance = {
-        "name": name,
-        "size": size,
-        "versions": versions(),
-        "processors": os.cpu_count(),
-        "inputs": {str(path): sha256(path) for path in inputs},
-        "steps": done,
-    }
+    made_by = {"versions": versions(), "processors": os.cpu_count()}
+    hashes = {str(path): sha256(path) for path in inputs}
+    provenance = {"name": name, "size": size, **made_by, "inputs": hashes, "steps": done}
     write_json(folder / "provenance.json", provenance)
-    for step, summarise in SUMMARIES.items():
-        if step in done:
-            summarise(folder)
+    for step in [step for step in SUMMARIES if step in done]:
+        SUMMARIES[step](folder)
 
 
 @app.command()
 def score(  # noqa: PLR0913 - one argument an option
-    inputs: Annotated[
-        list[str], typer.Argument(help="Parquet, CSV, TSV, JSON lines: files, folders, REGION=path")
-    ],
-    bundle: Annotated[Path, typer.Option(help="the model's folder, such as runs/quick/lstm2risk")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="a file for all rows, or a folder")],
-    format: Annotated[
-        str | None, typer.Option(help="parquet, csv, tsv or jsonl, into a folder; default: as the input")
-    ] = None,
-    on_error: Annotated[
-        str, typer.Option(help="stop at rows that cannot be read, or skip and list them beside the output")
-    ] = "stop",
-    int8: Annotated[bool, typer.Option(help="the 8-bit weights, where the bundle has them")] = False,
-    threads: Annotated[int | None, typer.Option(help="of the model; default: all processors", min=1)] = None,
+    inputs: Annotated[list[str], Argument(help="Parquet, CSV, TSV, JSON lines: files, folders, REGION=path")],
+    bundle: BundleFolder,
+    output: Annotated[Path, Option("-o", "--output", help="a file for all rows, or a folder")],
+    format: Annotated[str | None, Option(help="parquet, csv, tsv or jsonl; default: as the input")] = None,
+    on_error: Annotated[str, Option(help="stop at rows that cannot be read, or skip and list them")] = "stop",
+    int8: Annotated[bool, Option(help="the 8-bit weights, where the bundle has them")] = False,
+    threads: Annotated[int | None, Option(help="of the model; default: all processors", min=1)] = None,
     for_spreadsheets: Annotated[
-        bool,
-        typer.Option("--for-spreadsheets", help="a ' before text of a CSV that one would run as a formula"),
+        bool, Option("--for-spreadsheets", help="a ' before text of a CSV that would run as a formula")
     ] = False,
     max_expansion: Annotated[
-        float, typer.Option(help="a file that holds more times its size than this is refused", min=1)
+        float, Option(help="refuse a file that holds more times its size", min=1)
     ] = MAX_EXPANSION,
 ) -> None:
     """Score rows with a bundle: id, score, p_calibrated, percentile, in the rows' order."""
@@ -124,37 +110,28 @@ def score(  # noqa: PLR0913 - one argument an option
         raise ValueError(f"--on-error takes stop or skip, not {on_error!r}")
     if format not in (None, "parquet", "csv", "tsv", "jsonl"):
         raise ValueError(f"--format takes parquet, csv, tsv or jsonl, not {format!r}")
-    counts = score_files(
-        Scorer(bundle, threads, int8),
-        inputs,
-        output,
-        format,
-        on_error == "skip",
-        max_expansion=max_expansion,
-        for_spreadsheets=for_spreadsheets,
-    )
+    options = {"max_expansion": max_expansion, "for_spreadsheets": for_spreadsheets}
+    scorer = Scorer(bundle, threads, int8)
+    counts = score_files(scorer, inputs, output, format, on_error == "skip", **options)
     summary = f"{counts.read:,} rows read, {counts.scored:,} scored, {counts.rejected:,} rejected"
-    typer.echo(f"{summary}: {output}", err=True)
+    echo(f"{summary}: {output}", err=True)
 
 
 @app.command()
 def evaluate(
-    scores: Annotated[Path, typer.Argument(help="a model of a run (runs/quick/lstm2risk) or a score file")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="the report's folder")] = Path("evaluation"),
-    orders: Annotated[
-        list[Path] | None,
-        typer.Option(help="raw orders with labels and columns, by id; may be repeated"),
-    ] = None,
-    map: Annotated[Path | None, typer.Option(help="their column map; default: configs/orders.json")] = None,
+    scores: Annotated[Path, Argument(help="a model of a run (runs/quick/lstm2risk) or a score file")],
+    output: Annotated[Path, Option("-o", "--output", help="the report's folder")] = Path("evaluation"),
+    orders: Orders = None,
+    map: MapFile = None,
     validation: Annotated[
-        Path | None, typer.Option(help="scored rows that thresholds are chosen on; default: the same")
+        Path | None, Option(help="scored rows to choose thresholds on; default: these")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="scored rows of training, or of earlier: has anything moved since?")
+        Path | None, Option(help="scored rows of training, or earlier ones: what has moved?")
     ] = None,
-    column: Annotated[str, typer.Option(help="the column of scores in a file")] = "score",
+    column: Column = "score",
     p: Annotated[
-        list[str] | None, typer.Option("-p", help="KEY=VALUE: fpr, cost_missed, cost_alarm, n_slices, seed")
+        list[str] | None, Option("-p", help="KEY=VALUE: fpr, cost_missed, cost_alarm, n_slices, seed")
     ] = None,
 ) -> None:
     """Report on one model's scores: what it catches, what it costs, calibration, drift, errors, fairness."""
@@ -165,36 +142,27 @@ def evaluate(
 
     config = EvaluationConfig.from_texts(p or [])
     column_map = _column_map(map) if orders else None
-    tables = []
-    for place in (scores, validation, reference):
-        table = only_model(place, column) if place else None
-        if orders and table is not None:
-            table = with_labels(table, orders, column_map)
-        tables.append(table)
+    tables = [only_model(place, column) if place else None for place in (scores, validation, reference)]
+    if orders:
+        tables = [table if table is None else with_labels(table, orders, column_map) for table in tables]
     test, val, train = tables
     labels_of({str(scores): test})
     content = {"name": scores.stem, **evaluate_model(test, config, column_map, val, train)}
     page = write_evaluation(content, {scores.stem: (test[LABEL], test[SCORE])}, output, "evaluation")
-    typer.echo(headline(content))
-    typer.echo(f"report: {page}", err=True)
+    echo(headline(content))
+    echo(f"report: {page}", err=True)
 
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="a run, a model of a run (runs/quick/lstm2risk) or a score file")],
-    b: Annotated[Path, typer.Argument(help="another; where both are runs, models of one name are compared")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="folder for the report")] = Path(
-        "comparison"
-    ),
-    margin: Annotated[float, typer.Option(help="AUC difference that counts as none")] = 0.01,
-    fpr: Annotated[
-        float, typer.Option(help="share of good orders each may stop, where decisions count")
-    ] = 0.01,
-    column: Annotated[str, typer.Option(help="the column of scores in a file")] = "score",
-    orders: Annotated[
-        list[Path] | None, typer.Option(help="raw orders with the labels, where the scores have none")
-    ] = None,
-    map: Annotated[Path | None, typer.Option(help="their column map; default: configs/orders.json")] = None,
+    a: Annotated[Path, Argument(help="a run, a model of a run (runs/quick/lstm2risk) or a score file")],
+    b: Annotated[Path, Argument(help="another; where both are runs, models of one name are compared")],
+    output: Annotated[Path, Option("-o", "--output", help="folder for the report")] = Path("comparison"),
+    margin: Annotated[float, Option(help="AUC difference that counts as none")] = 0.01,
+    fpr: Annotated[float, Option(help="share of good orders that each may stop")] = 0.01,
+    column: Column = "score",
+    orders: Orders = None,
+    map: MapFile = None,
 ) -> None:
     """Compare two runs or score files on the same rows: AUC, equivalence, decisions, overlaid curves."""
     from n3r.evaluation.comparison import compare_models
@@ -207,18 +175,16 @@ def compare(
         models = [{n: with_labels(t, orders, column_map) for n, t in tables.items()} for tables in models]
     content, scores = compare_models(*models, names=_apart(a, b), margin=margin, fpr=fpr)
     page = write_comparison(content, scores, output)
-    typer.echo(verdict(content["comparisons"]))
-    typer.echo(f"report: {page}", err=True)
+    echo(verdict(content["comparisons"]))
+    echo(f"report: {page}", err=True)
 
 
 @app.command()
 def export(
-    target: Annotated[Path, typer.Argument(help="the folder or file to write")],
-    bundle: Annotated[Path, typer.Option(help="the model's folder, such as runs/quick/lstm2risk")],
-    layout: Annotated[str, typer.Option(help="sagemaker (a folder) or torchscript (a file)")],
-    predictions: Annotated[
-        Path | None, typer.Option(help="a table with label and score, for predict_results.pth")
-    ] = None,
+    target: Annotated[Path, Argument(help="the folder or file to write")],
+    bundle: BundleFolder,
+    layout: Annotated[str, Option(help="sagemaker (a folder) or torchscript (a file)")],
+    predictions: Annotated[Path | None, Option(help="label and score, for predict_results.pth")] = None,
 ) -> None:
     """Write a bundle as the published artefacts, or as TorchScript; ONNX is in the bundle."""
     if layout not in ("sagemaker", "torchscript"):
@@ -234,37 +200,33 @@ def export(
         write_sagemaker(bundle, target, predictions)
     else:
         export_torchscript(Bundle.load(bundle).model, target)
-    typer.echo(f"{layout}: {target}", err=True)
+    echo(f"{layout}: {target}", err=True)
 
 
 @app.command(name="import-legacy")
 def import_legacy(
-    state_dict: Annotated[Path, typer.Argument(help="a legacy models/model_{epoch}.pt")],
-    model_class: Annotated[str, typer.Option(help="lstm2risk or transformer2risk")],
-    tokenizer: Annotated[Path, typer.Option(help="the legacy's tokenizer.json")],
-    features: Annotated[Path, typer.Option(help="its feature columns in the weights' order, one a line")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="the bundle to write")],
-    map: Annotated[Path | None, typer.Option(help="column map (JSON); default: configs/orders.json")] = None,
+    state_dict: Annotated[Path, Argument(help="a legacy models/model_{epoch}.pt")],
+    model_class: Annotated[str, Option(help="lstm2risk or transformer2risk")],
+    tokenizer: Annotated[Path, Option(help="the legacy's tokenizer.json")],
+    features: Annotated[Path, Option(help="its feature columns in the weights' order, one a line")],
+    output: Annotated[Path, Option("-o", "--output", help="the bundle to write")],
+    map: MapFile = None,
 ) -> None:
     """Make a bundle of the legacy's weights; it scores as the legacy did."""
     from n3r.legacy.layouts import import_legacy
-    from n3r.schema import ColumnMap
 
-    columns = ColumnMap.from_file(map or pipeline.ROOT / "configs" / "orders.json")
-    import_legacy(state_dict, model_class, tokenizer, features, columns).save(output)
-    typer.echo(f"bundle: {output}", err=True)
+    import_legacy(state_dict, model_class, tokenizer, features, _column_map(map)).save(output)
+    echo(f"bundle: {output}", err=True)
 
 
 @lm.command(name="train")
 def lm_train(
-    config: Annotated[Path, typer.Option(help="what to read, the model's dimensions, how to train (JSON)")],
+    config: Annotated[Path, Option(help="what to read, the model's dimensions, how to train (JSON)")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="folder; default: runs/lm/NAME of the config")
+        Path | None, Option("-o", "--output", help="default: runs/lm/NAME of the config")
     ] = None,
-    replace: Annotated[bool, typer.Option(help="in the place of another training in the folder")] = False,
-    p: Annotated[
-        list[str] | None, typer.Option("-p", help="KEY=VALUE over the config, such as epochs=3")
-    ] = None,
+    replace: Annotated[bool, Option(help="in the place of another training in the folder")] = False,
+    p: Annotated[list[str] | None, Option("-p", help="KEY=VALUE over the config")] = None,
 ) -> None:
     """Train a language model; the same command goes on with one that was interrupted."""
     from n3r.custom_transformer.language_model import LanguageModelConfig, train_language_model
@@ -273,29 +235,27 @@ def lm_train(
     folder = output or pipeline.ROOT / "runs" / "lm" / config.stem
     documents = settings.documents()
     sizes = ", ".join(f"{len(texts):,} {split}" for split, texts in documents.items())
-    typer.echo(f"documents: {sizes}", err=True)
+    echo(f"documents: {sizes}", err=True)
     with _resumable(), held(folder):
         model = train_language_model(settings, folder, documents, replace, report=_say_evaluation)
     info = model.wrapper.get_model_info()
-    typer.echo(f"{info['n_parameters']:,} parameters, {info['n_steps']} steps to the best evaluation")
+    echo(f"{info['n_parameters']:,} parameters, {info['n_steps']} steps to the best evaluation")
     _say_figures("test", model.evaluate(documents["test"]))
-    typer.echo(f"checkpoint: {os.path.relpath(folder)}", err=True)
+    echo(f"checkpoint: {os.path.relpath(folder)}", err=True)
 
 
 @lm.command(name="eval")
 def lm_eval(
-    checkpoint: Annotated[Path, typer.Option(help="the folder of a training, or of one checkpoint in it")],
+    checkpoint: Annotated[Path, Option(help="the folder of a training, or of one checkpoint in it")],
     data: Annotated[
-        str | None, typer.Option(help="file, folder or hub data set; default: its own test documents")
+        str | None, Option(help="file, folder, hub data set; default: its test documents")
     ] = None,
-    column: Annotated[str | None, typer.Option(help="of a table; default: as in training")] = None,
-    generate: Annotated[
-        str | None, typer.Option(help="a beginning; the model goes on, in place of figures")
-    ] = None,
-    n: Annotated[int, typer.Option(help="how many texts to generate", min=1)] = 5,
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest token")] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="draw from so many likeliest tokens")] = None,
-    seed: Annotated[int, typer.Option(help="of what is drawn")] = 0,
+    column: Annotated[str | None, Option(help="of a table; default: as in training")] = None,
+    generate: Annotated[str | None, Option(help="go on from this text, in place of figures")] = None,
+    n: Annotated[int, Option(help="how many texts to generate", min=1)] = 5,
+    temperature: Annotated[float, Option(help="0: always the likeliest token")] = 1.0,
+    top_k: Annotated[int | None, Option(help="draw from so many likeliest tokens")] = None,
+    seed: Annotated[int, Option(help="of what is drawn")] = 0,
 ) -> None:
     """Perplexity and bits a character of a language model, or texts that it invents."""
     from n3r.custom_transformer.corpus import find_documents
@@ -304,7 +264,7 @@ def lm_eval(
     model = LanguageModel.load(checkpoint)
     if generate is not None:
         for text in model.generate(generate, n, temperature, top_k, seed=seed):
-            typer.echo(text)
+            echo(text)
         return
     if data is None:
         name, documents = "test", model.config.documents()["test"]
@@ -316,15 +276,11 @@ def lm_eval(
 
 
 @app.command()
-def params(notebook: Annotated[str, typer.Argument(help="a step's name or number, such as 03")]) -> None:
+def params(notebook: Annotated[str, Argument(help="a step's name or number, such as 03")]) -> None:
     """List a notebook's parameters with their defaults."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("parameter", "default", "meaning")
-    for name, spec in pipeline.notebook_parameters(pipeline.notebook_path(notebook).stem).items():
-        table.add_row(name, repr(spec["default"]), spec["help"])
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    found = pipeline.notebook_parameters(pipeline.notebook_path(notebook).stem)
+    rows = ((name, repr(spec["default"]), spec["help"]) for name, spec in found.items())
+    _print_table(("parameter", "default", "meaning"), rows)
 
 
 @app.command()
@@ -332,7 +288,7 @@ def refresh() -> None:
     """Run the notebooks at dev size and keep the outputs in them, as they are committed."""
     for step in pipeline.STEPS:
         pipeline.refresh_notebook(step.name)
-        typer.echo(f"{step.name} refreshed", err=True)
+        echo(f"{step.name} refreshed", err=True)
 
 
 def _run_name(name: str) -> str:
@@ -355,37 +311,41 @@ def _absolute(item: str) -> str:
     return f"{region}{equals}{Path(path).resolve()}"
 
 
-def _summarise(folder: Path) -> None:
-    """Print the table of test metrics, the parity verdicts and where the report is."""
+def _print_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """A table as wide as the terminal, or of 120 characters where there is none."""
     from rich.console import Console
     from rich.table import Table
 
-    metrics = pipeline.read_metrics(folder, "05_parity")
-    table = Table(
-        "model", "test AUROC [95 %]", "AP", "recall at 1 % FPR", "at 5 % FPR", "orders/s in training"
-    )
-    for row in metrics["models"]:
-        table.add_row(*(str(cell) for cell in row.values()))
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
-    for sentence in metrics["verdicts"]:
-        console.print(sentence)
-    console.print(f"report: {metrics['report']}", soft_wrap=True)
-    bundle = os.path.relpath(folder / "lstm2risk")
-    console.print(f"to score orders: n3r score --bundle {bundle} ORDERS -o SCORES", soft_wrap=True)
-
-
-def _compare_classes(folder: Path) -> None:
-    """Print the table of model classes."""
-    from rich.console import Console
-    from rich.table import Table
-
-    rows = pipeline.read_metrics(folder, "06_multimodal")["classes"]
-    table = Table("model class", "test AUROC [95 %]", "parameters", "seconds an epoch", "ms a row")
+    table = Table(*head)
     for row in rows:
-        figures = f"{row['parameters']:,}", f"{row['seconds_an_epoch']:.1f}", f"{row['ms_a_row']:.2f}"
-        table.add_row(row["model_class"], row["auroc_text"], *figures)
+        table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _say_comparison(folder: Path) -> None:
+    """Print the table of test metrics, the parity verdicts and where the report is."""
+    metrics = pipeline.read_metrics(folder, "05_parity")
+    head = ("model", "test AUROC [95 %]", "AP", "recall at 1 % FPR", "at 5 % FPR", "orders/s in training")
+    _print_table(head, (map(str, row.values()) for row in metrics["models"]))
+    for sentence in metrics["verdicts"]:
+        echo(sentence)
+    echo(f"report: {metrics['report']}")
+    bundle = os.path.relpath(folder / "lstm2risk")
+    echo(f"to score orders: n3r score --bundle {bundle} ORDERS -o SCORES")
+
+
+def _say_classes(folder: Path) -> None:
+    """Print the table of model classes."""
+    rows = pipeline.read_metrics(folder, "06_multimodal")["classes"]
+    specs = {
+        "model_class": "",
+        "auroc_text": "",
+        "parameters": ",",
+        "seconds_an_epoch": ".1f",
+        "ms_a_row": ".2f",
+    }
+    head = ("model class", "test AUROC [95 %]", "parameters", "seconds an epoch", "ms a row")
+    _print_table(head, ([format(row[key], spec) for key, spec in specs.items()] for row in rows))
 
 
 def _say_evaluation(row: dict[str, float]) -> None:
@@ -401,33 +361,31 @@ def _say_evaluation(row: dict[str, float]) -> None:
 
 
 def _say_figures(name: str, found: dict[str, float]) -> None:
-    typer.echo(
+    echo(
         f"{name}: perplexity {found['perplexity']:.3f} a token, {found['bits_per_character']:.4f} bits a "
         f"character ({found['n_tokens']:,} tokens, {found['n_characters']:,} characters)"
     )
 
 
-def _headlines(folder: Path) -> None:
+def _say_headlines(folder: Path) -> None:
     """Print what each model's evaluation says in one sentence, and where it is."""
     for found in pipeline.read_metrics(folder, "08_evaluate").values():
-        typer.echo(f"{found['headline']}\nreport: {found['report']}")
+        echo(f"{found['headline']}\nreport: {found['report']}")
 
 
 def _say_surprisal(folder: Path) -> None:
     """Print what a language model's surprisal is worth, alone and beside LSTM2Risk."""
     found = pipeline.read_metrics(folder, "07_custom_transformer")
     for what, auc in found["alone"].items():
-        typer.echo(
-            f"surprisal in {what}, alone: AUROC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]"
-        )
-    typer.echo(found["sentence"])
+        echo(f"surprisal in {what}, alone: AUROC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]")
+    echo(found["sentence"])
 
 
 SUMMARIES = {
-    "05_parity": _summarise,
-    "06_multimodal": _compare_classes,
+    "05_parity": _say_comparison,
+    "06_multimodal": _say_classes,
     "07_custom_transformer": _say_surprisal,
-    "08_evaluate": _headlines,
+    "08_evaluate": _say_headlines,
 }
 
 
@@ -438,7 +396,7 @@ def _resumable() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         again = shlex.join(["n3r", *sys.argv[1:]])
-        typer.echo(f"\nn3r: stopped; the same command goes on from what is finished: {again}", err=True)
+        echo(f"\nn3r: stopped; the same command goes on from what is finished: {again}", err=True)
         raise typer.Exit(130) from None
 
 
@@ -464,10 +422,10 @@ def main() -> None:
     try:
         app()
     except (ValueError, FileNotFoundError) as error:
-        typer.echo(f"n3r: {error}", err=True)
+        echo(f"n3r: {error}", err=True)
         sys.exit(2)
     except (pipeline.StepError, OSError) as error:  # a full disk, say, where nothing else names it
-        typer.echo(f"n3r: {error}", err=True)
+        echo(f"n3r: {error}", err=True)
         sys.exit(1)
 
 

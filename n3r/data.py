@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from n3r.encode import TEXT_KEYS, RowEncoder, padded
 from n3r.features import TabularFeatures
 from n3r.schema import LABEL, ColumnMap
-from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, Texts, pad, read_texts
+from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, Texts
 
 Rows = dict[str, Any]  # text and secondary: Texts; tabular, label, row_id: arrays
 Batch = dict[str, Tensor]
@@ -86,18 +87,18 @@ class OrderDataset(Dataset):
         n_texts: int = 1,
         training: bool = False,
     ) -> "OrderDataset":
-        """Clean, tokenise and scale a prepared frame; its `label` column is used when it has one.
+        """Clean, tokenise and scale a prepared frame (`RowEncoder`), with its labels where it has any.
 
-        `read_texts` says which columns make which text. `training` says that these are the rows that
-        `features` were fitted on: their risks are then taken out of fold.
+        `training` says that these are the rows that `features` were fitted on: their risks are then taken
+        out of fold.
 
         NOTE[DIFF] the legacy LSTM reads texts of any length; here a row keeps `max_tokens` tokens, since
         one name of 100,000 characters would pad a whole batch to its length.
         """
-        fields = _fields(frame, column_map.all_text)
-        text, *more = read_texts(fields, column_map, tokenizer, texts or TextConfig(), n_texts)
+        encoder = RowEncoder(tokenizer, column_map, features, texts or TextConfig(), n_texts)
+        (text, *more), tabular = encoder.frame(frame, out_of_fold=training)
         label = frame[LABEL].fill_null(-1).to_numpy() if LABEL in frame.columns else None
-        return cls(text, features.transform(frame, out_of_fold=training), label, *more)
+        return cls(text, tabular, label, *more)
 
 
 class LengthBucketSampler(Sampler[list[int]]):
@@ -166,8 +167,8 @@ def build_transformer2risk_collate_fn(pad_token: int, block_size: int) -> Collat
     """Collate for Transformer2Risk: texts cut to `block_size` tokens, order kept."""
 
     def collate(rows: Rows) -> Batch:
-        texts = [name for name in ("text", "secondary") if name in rows]
-        return _pad({**rows, **{name: rows[name].cut(block_size) for name in texts}}, pad_token)
+        cut = {ids: rows[ids].cut(block_size) for ids, _ in TEXT_KEYS if ids in rows}
+        return _pad({**rows, **cut}, pad_token)
 
     return collate
 
@@ -199,17 +200,9 @@ def make_loader(
     )
 
 
-def _fields(frame: pl.DataFrame, names: list[str]) -> dict[str, list[str | None]]:
-    absent = [name for name in names if name not in frame.columns]
-    if absent:
-        raise ValueError(f"the rows lack the text columns {absent} that the column map names")
-    return {name: frame[name].cast(pl.String).to_list() for name in names}
-
-
 def _pad(rows: Rows, pad_token: int) -> Batch:
     """A batch as DESIGN describes it; a chunked text is (B, K, T) and has a mask of that shape."""
-    text, mask = map(torch.from_numpy, pad(rows["text"], pad_token))
-    batch = {"text": text, "text_length": mask.flatten(1).sum(dim=1), "attn_mask": mask}
-    if "secondary" in rows:
-        batch["secondary"], batch["secondary_mask"] = map(torch.from_numpy, pad(rows["secondary"], pad_token))
-    return batch | {name: torch.from_numpy(rows[name]) for name in ("tabular", "label", "row_id")}
+    texts = padded([rows[ids] for ids, _ in TEXT_KEYS if ids in rows], pad_token)
+    arrays = texts | {name: rows[name] for name in ("tabular", "label", "row_id")}
+    batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return batch | {"text_length": batch["attn_mask"].flatten(1).sum(dim=1)}

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from n3r.encode import TEXT_KEYS
 from n3r.files.atomic import writing
 from n3r.kernels import BiLSTM
 from n3r.model import Batch, RiskModel
-from n3r.tokenizer import TEXT_KEYS
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

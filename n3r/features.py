@@ -20,7 +20,16 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
 from n3r.files.json_io import MOST_TOLD, explain, read_json
@@ -29,7 +38,6 @@ from n3r.schema import LABEL
 NO_LABEL = -1
 CHUNK = 16_384  # rows that are encoded at a time
 LARGEST = 1e38  # of a knot, so that the gap between two of them is a float32
-STATE = ("imputation", "risk_tables", "precomputed_risk", "knots", "indicators")  # what fit learns
 FLOAT32 = float(np.finfo(np.float32).max)
 Risk = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[float, Field(ge=-FLOAT32, le=FLOAT32, allow_inf_nan=False)]
@@ -53,33 +61,64 @@ class FeatureConfig(BaseModel):
     seed: int = Field(0, ge=0)  # of the folds
 
 
+def _risks_alone(bins: dict[str, Any]) -> dict[str, Any]:
+    """Checked as a whole: pydantic would name the category at fault, which may be an identity."""
+    if not all(type(risk) in (int, float) and 0 <= risk <= 1 for risk in bins.values()):
+        raise ValueError("expected risks in [0, 1]")
+    return bins
+
+
 class RiskTable(TypedDict):
     """The published layout: the risk of each category, and that of missing and unseen ones."""
 
-    bins: dict[str, Risk]
+    bins: Annotated[dict[str, Any], AfterValidator(_risks_alone)]
     default_bin: Risk
 
 
 LearnedTable = TypedDict("LearnedTable", {**RiskTable.__annotations__, "column": str, "class": int})
 
 
-class Knots(TypedDict):
+class Knots(BaseModel):
     """A column's map from value to normal score."""
 
-    value: list[FiniteFloat]
+    value: list[Number]
     score: list[FiniteFloat]
 
+    @model_validator(mode="after")
+    def _ascend(self) -> Self:
+        value = np.array(self.value, np.float32)
+        one_each = len(value) == len(self.score) > 1
+        if not one_each or not (np.diff(value) > 0).all() or np.abs(value).max() > np.float32(LARGEST):
+            raise ValueError("expected knots that ascend, one score each")
+        return self
 
-class State(TypedDict):
-    """What `fit` learns, as `to_dict` gives it beside the config."""
 
+class State(BaseModel):
+    """What `to_dict` gives: the config and what `fit` learns."""
+
+    config: FeatureConfig
     imputation: dict[str, Number]
     risk_tables: dict[str, LearnedTable]
     precomputed_risk: bool
     knots: dict[str, Knots]
     indicators: list[str]
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        numeric, indicators = self.imputation, self.indicators
+        raw = {**numeric, **self.risk_tables}
+        found = {
+            "two features named": [name for name in numeric if name in self.risk_tables],
+            "knots of the unknown features": [name for name in self.knots if name not in raw],
+            "indicators of the unknown features": [name for name in indicators if name not in numeric],
+            "indicators twice for": sorted({name for name in indicators if indicators.count(name) > 1}),
+        }
+        if wrong := [f"{what} {names[:MOST_TOLD]}" for what, names in found.items() if names]:
+            raise ValueError("; ".join(wrong))
+        return self
 
+
+STATE = [name for name in State.model_fields if name != "config"]  # attributes, with "_" behind
 PRECOMPUTED = {
     "imputation values": (TypeAdapter(dict[str, Number]), "a finite number"),
     "risk tables": (TypeAdapter(dict[str, RiskTable]), "bins and default_bin with risks in [0, 1]"),
@@ -290,9 +329,12 @@ class TabularFeatures:
     @classmethod
     def from_dict(cls, state: dict) -> Self:
         """The inverse of `to_dict`; ValueError names all of the state that is missing, unknown or wrong."""
-        if problems := _state_problems(state):
-            raise ValueError(f"the state of the features {'; it '.join(problems)}: fit them again")
-        features = cls(FeatureConfig(**state["config"]))
+        try:
+            known = State.model_validate(state, strict=True, extra="forbid")
+        except ValidationError as error:
+            told = explain(error, State.model_fields)
+            raise ValueError(f"the state of the features: {told}; fit them again") from None
+        features = cls(known.config)
         for key in STATE:
             setattr(features, f"{key}_", state[key])
         return features
@@ -340,51 +382,6 @@ def read_precomputed(path: str | Path) -> dict:
     if problems := _precomputed_problems(kind, found, list(found)):
         raise ValueError(f"{path}: {'; '.join(problems)}")
     return found
-
-
-def _state_problems(state: Any) -> list[str]:
-    """What is wrong with a state; of a risk table only the column is told, for its keys may be identities."""
-    keys = ("config", *STATE)
-    if not isinstance(state, dict):
-        return [f"is no object but {type(state).__name__}"]
-    problems = [f"lacks {absent}"] if (absent := [key for key in keys if key not in state]) else []
-    if unknown := [key for key in state if key not in keys]:
-        problems.append(f"has the unknown keys {unknown[:MOST_TOLD]}")
-    if problems:
-        return problems
-    try:
-        FeatureConfig.model_validate(state["config"])
-    except ValidationError as error:
-        problems.append(f"has a wrong config: {explain(error, FeatureConfig.model_fields)}")
-    try:
-        TypeAdapter(State).validate_python({key: state[key] for key in STATE}, strict=True)
-    except ValidationError as error:
-        wrong = dict.fromkeys(fault["loc"][:2] for fault in error.errors(include_input=False))
-        told = [" of ".join(map(str, reversed(place))) for place in wrong][:MOST_TOLD]
-        return [*problems, f"has wrong values in {told}"]
-    return problems + _contradictions(state)
-
-
-def _contradictions(state: State) -> list[str]:
-    """What does not go together in a state of the right types."""
-    raw = {**state["imputation"], **state["risk_tables"]}
-    knots = {name: np.array(knots["value"]) for name, knots in state["knots"].items()}
-    uneven = [
-        name
-        for name, value in knots.items()
-        if not (len(value) == len(state["knots"][name]["score"]) > 1)
-        or np.abs(value).max() > LARGEST
-        or not (np.diff(value.astype(np.float32)) > 0).all()
-    ]
-    indicators = state["indicators"]
-    found = {
-        "has two features named": [name for name in state["imputation"] if name in state["risk_tables"]],
-        "has knots that do not ascend, one score each, for": uneven,
-        "has knots of the unknown features": [name for name in knots if name not in raw],
-        "has indicators of the unknown features": [n for n in indicators if n not in state["imputation"]],
-        "has indicators twice for": sorted({name for name in indicators if indicators.count(name) > 1}),
-    }
-    return [f"{problem} {names[:MOST_TOLD]}" for problem, names in found.items() if names]
 
 
 def _side_by_side(columns: list[np.ndarray], n_rows: int) -> np.ndarray:

@@ -32,7 +32,7 @@ USUAL = {M_MMAP_THRESHOLD: 32 * MiB, M_TRIM_THRESHOLD: 64 * MiB}  # what glibc s
 
 
 class Dropout(nn.Module):
-    """Dropout whose rate is rounded to 1/256, so that a mask element costs one random byte.
+    """Dropout at a rate rounded to 1/256, so that a mask element costs one random byte.
 
     NOTE[DIFF] the legacy draws a Bernoulli number an element, at the exact rate.
     """

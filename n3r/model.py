@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from torch import Tensor, nn
 
 from n3r.bert import TextBertBase, n_places
+from n3r.encode import TEXT_KEYS
 from n3r.files.json_io import explain
 from n3r.files.pretrained import architecture
 from n3r.fusion import FUSIONS, Widths, build_fusion
@@ -34,10 +35,9 @@ from n3r.text import (
     TransformerBlock,
     TransformerEncoder,
 )
-from n3r.tokenizer import TEXT_KEYS
 
 Batch = dict[str, Tensor]
-MOST_LAYERS = 1000  # of a kind: more are a mistake, and would be built one by one before that shows
+MAX_LAYERS = 1000  # of a kind: more are a mistake, and would be built one by one before that shows
 
 
 class ModelConfig(BaseModel):
@@ -58,12 +58,12 @@ class ModelConfig(BaseModel):
     fusion: Literal["concat", "gate", "mixture", "cross_attention"]
     embedding_size: int | None = Field(None, ge=1)
     hidden_size: int | None = Field(None, ge=1)  # of one LSTM direction; half a Transformer's text vector
-    n_lstm_layers: int | None = Field(None, ge=1, le=MOST_LAYERS)
-    n_blocks: int | None = Field(None, ge=1, le=MOST_LAYERS)  # of a Transformer or a new BERT
+    n_lstm_layers: int | None = Field(None, ge=1, le=MAX_LAYERS)
+    n_blocks: int | None = Field(None, ge=1, le=MAX_LAYERS)  # of a Transformer or a new BERT
     n_heads: int | None = Field(None, ge=1)
     block_size: int | None = Field(None, ge=1)  # longest text in tokens
-    kernel_sizes: list[PositiveInt] | None = Field(None, min_length=1, max_length=MOST_LAYERS)
-    n_channels: list[PositiveInt] | None = Field(None, min_length=1, max_length=MOST_LAYERS)  # of a layer
+    kernel_sizes: list[PositiveInt] | None = Field(None, min_length=1, max_length=MAX_LAYERS)
+    n_channels: list[PositiveInt] | None = Field(None, min_length=1, max_length=MAX_LAYERS)  # of a layer
     hidden_common_dim: int | None = Field(None, ge=1)  # width of the text vector
     pretrained: str | None = None  # folder or hub name that the first weights of a BERT come from
     bert: dict[str, Any] | None = None  # its architecture, as transformers has it
@@ -118,8 +118,8 @@ class ModelConfig(BaseModel):
         if lacking:
             raise ValueError(f"bert lacks {', '.join(lacking)}: give all that transformers' config.json has")
         layers = [n for key, n in (self.bert or {}).items() if key.startswith("num_") and isinstance(n, int)]
-        if any(n > MOST_LAYERS for n in layers):
-            raise ValueError(f"bert has more than {MOST_LAYERS} layers or heads")
+        if any(n > MAX_LAYERS for n in layers):
+            raise ValueError(f"bert has more than {MAX_LAYERS} layers or heads")
         if self.bert and self.vocab_size > self.bert["vocab_size"]:
             raise ValueError(
                 f"a tokenizer of {self.vocab_size} tokens for a BERT of {self.bert['vocab_size']}: "

@@ -21,13 +21,14 @@ import re
 import resource
 import sys
 import time
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
 
 from n3r.files import lock
-from n3r.files.json_io import plain, write_json
+from n3r.files.json_io import key_values, plain, read_json, write_json
 from n3r.files.manifest import sha256, versions
 from n3r.files.sources import fingerprint
 
@@ -91,7 +92,7 @@ def read_metrics(run: Path, step: str) -> dict[str, Any]:
     path = Path(run) / "steps" / step / "metrics.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run step {step} first")
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 # ---- parameters ----
@@ -99,14 +100,13 @@ def read_metrics(run: Path, step: str) -> dict[str, Any]:
 
 def notebook_parameters(step: str) -> dict[str, dict[str, Any]]:
     """Each parameter of a step's notebook: its `default` value and the `help` of its comment."""
-    cells = json.loads(notebook_path(step).read_text())["cells"]
-    (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    lines = "".join(cell["source"]).splitlines()
-    found = {}
-    for node in ast.parse("\n".join(lines)).body:
-        comment = lines[node.end_lineno - 1][node.end_col_offset :].partition("#")[2]
-        found[node.targets[0].id] = {"default": ast.literal_eval(node.value), "help": comment.strip()}
-    return found
+    from papermill import inspect_notebook
+
+    found = inspect_notebook(notebook_path(step))
+    return {
+        name: {"default": ast.literal_eval(spec["default"]), "help": spec["help"]}
+        for name, spec in found.items()
+    }
 
 
 def resolve_parameters(size: str, given: dict[str, Any], overrides: list[str]) -> Parameters:
@@ -118,55 +118,54 @@ def resolve_parameters(size: str, given: dict[str, Any], overrides: list[str]) -
     A key is a parameter's name, for all steps that have it, or `step.name`, where the step's number will do.
     Raises ValueError naming every key that no step has and every value of another type than the default.
     """
-    known = {step.name: notebook_parameters(step.name) for step in STEPS}
-    chosen: Parameters = {
-        step: {name: spec["default"] for name, spec in specs.items() if name != "name"}
-        for step, specs in known.items()
+    defaults = {
+        step.name: {name: spec["default"] for name, spec in notebook_parameters(step.name).items()}
+        for step in STEPS
     }
+    chosen: Parameters = {step: dict(values) for step, values in defaults.items()}
     problems: list[str] = []
-    sized = json.loads((ROOT / "configs" / f"size_{size}.json").read_text())
+    sized = read_json(ROOT / "configs" / f"size_{size}.json")
     items = [(f"{step}.{key}", value) for step, values in sized.items() for key, value in values.items()]
-    items += [*given.items(), *map(_key_value, overrides)]
-    for key, value in items:
+    for key, value in [*items, *given.items(), *_given_texts(overrides).items()]:
         where, _, name = key.rpartition(".")
-        steps = [s for s in known if name in known[s] and (not where or where in (s, s[:2]))]
+        steps = [s for s in defaults if name in defaults[s] and (not where or where in (s, s[:2]))]
         if not steps:
-            names = sorted({name for specs in known.values() for name in specs})
+            names = sorted({name for values in defaults.values() for name in values})
             problems.append(f"no step has the parameter {key!r}; there are {', '.join(names)}")
         for step in steps:
             try:
-                chosen[step][name] = _typed(f"{step}.{name}", value, known[step][name]["default"])
+                chosen[step][name] = _typed(f"{step}.{name}", value, defaults[step][name])
             except ValueError as error:
                 problems.append(str(error))
     if problems:
         raise ValueError("; ".join(problems))
+    for values in chosen.values():
+        values.pop("name", None)
     return chosen
-
-
-def _key_value(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"-p takes KEY=VALUE, not {text!r}")
-    if key in OPTIONS:
-        raise ValueError(f"give {key} with --{OPTIONS[key]}, not with -p")
-    if Path(value).suffix == ".json" or "/" in value:  # the notebooks run in another folder
-        value = str(Path(value).resolve()) if Path(value).exists() else value
-    return key, _Text(value)
 
 
 class _Text(str):
     """A value from the command line, still to be read as the parameter's type."""
 
 
+def _given_texts(overrides: list[str]) -> dict[str, _Text]:
+    """The values of KEY=VALUE texts; paths are made absolute, as the notebooks run in another folder."""
+    found = key_values(overrides)
+    for key in found.keys() & OPTIONS.keys():
+        raise ValueError(f"give {key} with --{OPTIONS[key]}, not with -p")
+    for key, value in found.items():
+        is_path = (Path(value).suffix == ".json" or "/" in value) and Path(value).exists()
+        found[key] = _Text(Path(value).resolve() if is_path else value)
+    return found
+
+
 def _typed(name: str, value: Any, default: Any) -> Any:
     """`value` as the type of `default`; ValueError when it is none."""
-    if isinstance(value, _Text):
-        if isinstance(default, str):
-            return str(value)
-        try:
+    if isinstance(value, _Text) and not isinstance(default, str):
+        with suppress(ValueError, RecursionError):
             value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = str(value)
+    if isinstance(value, _Text):
+        value = str(value)
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if default is not None and type(value) is not type(default):
@@ -248,9 +247,9 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
         raise StepError(f"{step.name} ended without recording its metrics; see {executed}")
     record = {
         "key": key,
-        "metrics": _sha256(metrics.read_bytes()),
+        "metrics": sha256(metrics),
         "seconds": round(time.perf_counter() - started, 2),
-        **json.loads((records / "resources.json").read_text()),
+        **read_json(records / "resources.json"),
         "parameters": parameters,
     }
     write_json(records / "done.json", record)
@@ -303,9 +302,8 @@ def _finished(folder: Path, step: Step, key: str) -> dict[str, Any] | None:
     wanted += [reports_folder(folder) / name for name in step.pages]
     if not all(path.is_file() for path in wanted):
         return None
-    record = json.loads(wanted[0].read_text())
-    same = record["key"] == key and record["metrics"] == _sha256(wanted[1].read_bytes())
-    return record if same else None
+    record = read_json(wanted[0])
+    return record if record["key"] == key and record["metrics"] == sha256(wanted[1]) else None
 
 
 def _key(step: Step, parameters: dict[str, Any], inputs: list[Path], done: dict[str, dict[str, Any]]) -> str:
@@ -319,26 +317,21 @@ def _key(step: Step, parameters: dict[str, Any], inputs: list[Path], done: dict[
         "needs": [done[name]["metrics"] for name in step.needs],
         "versions": versions(),
     }
-    return _sha256(json.dumps(parts, sort_keys=True).encode())
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def refresh_notebook(step: str) -> None:
-    """Run a notebook at dev size and keep its outputs, without papermill's records."""
+    """Run a notebook at dev size and keep its outputs."""
     import nbformat
-    import papermill
+    from nbclient import NotebookClient
 
     os.environ["TQDM_DISABLE"] = "1"  # bars hold timings, which differ from run to run
     path = notebook_path(step)
-    options = {"kernel_manager_class": _kernels(), "progress_bar": False}
-    book = papermill.execute_notebook(path, path, kernel_name="python3", cwd=path.parent, **options)
-    del book.metadata["papermill"]
+    book = nbformat.read(path, as_version=4)
+    options = {"kernel_name": "python3", "kernel_manager_class": _kernels(), "record_timing": False}
+    with chdir(path.parent):  # of the kernel, too
+        NotebookClient(book, **options).execute()
     put_answer(book, read_metrics(ROOT / "runs" / "dev", step).get("answer"))
-    left = ("papermill", "execution", "exception", "start_time", "end_time", "duration", "status")
-    for cell in book.cells:
-        for name in left:
-            cell.metadata.pop(name, None)
-        if not cell.metadata.get("tags", True):
-            del cell.metadata["tags"]
     nbformat.write(book, path)
 
 
@@ -351,7 +344,3 @@ def notebook_path(step: str) -> Path:
                 raise FileNotFoundError(f"{path} does not exist: n3r runs in a checkout of its repository")
             return path
     raise ValueError(f"no step {step!r}; there are {', '.join(known.name for known in STEPS)}")
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

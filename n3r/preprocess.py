@@ -29,17 +29,16 @@ from n3r.schema import (
     KEY,
     LABEL,
     LONGEST_SHAPE,
-    MISSING,
     ORACLE,
     OWN,
     ROW,
     SEGMENT,
-    SEPARATOR,
     SPLITS,
     TEXT,
     TIME,
     ColumnMap,
     check,
+    joined_text,
     mask,
     parse_time,
     plain,
@@ -413,7 +412,6 @@ def _read_kept(
     wide = _only(frame, n_rows, kept).pipe(select_wide, column_map)
     place = kept[ROW].rank("ordinal") - 1  # `wide` is in the frame's order
     table = kept.select(pl.col(KEY).alias(column_map.id), TIME, SEGMENT, LABEL)
-    fields = [pl.col(name).fill_null(MISSING) for name in column_map.text]
     names = wide.collect_schema().names()
     not_finite = {}
     for start in range(0, len(names), SIDE_BY_SIDE):  # so that two whole tables never stand side by side
@@ -425,8 +423,8 @@ def _read_kept(
         not_finite |= {name: n for name, n in bad.row(0, named=True).items() if n} if numbers else {}
         finite = [pl.when(pl.col(name).is_finite()).then(name) for name in not_finite if name in numbers]
         table = table.hstack(part.with_columns(finite))
-    joined = table.lazy().select(pl.concat_str(fields, separator=SEPARATOR).alias(TEXT))
-    table = table.hstack(joined.collect(engine="streaming"))
+    joined = table.lazy().select(joined_text(column_map.text)).collect(engine="streaming")
+    table = table.hstack(joined)
     return table.select(column_map.id, TIME, SEGMENT, LABEL, TEXT, *names), not_finite
 
 

@@ -329,6 +329,12 @@ def _parsed(name: str | None, time_format: str | None, schema: Mapping[str, pl.D
     return pl.coalesce(time.dt.replace_time_zone(None) for time in parsed)
 
 
+def joined_text(fields: Sequence[str]) -> pl.Expr:
+    """The text fields of a row as one text: what the legacy reads, and people."""
+    present = [pl.col(name).fill_null(MISSING) for name in fields]
+    return pl.concat_str(present, separator=SEPARATOR).alias(TEXT)
+
+
 # Stand-ins (upper, lower or caseless) by the first word of a character's Unicode name.
 _SCRIPTS = {
     "LATIN": "Aa", "FULLWIDTH": "Aa", "CYRILLIC": "Яя", "GREEK": "Ωω", "CJK": "漢漢",

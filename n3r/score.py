@@ -1,8 +1,8 @@
 """Scores from a bundle, without torch: onnxruntime runs its graph, tokenizers and polars feed it.
 
 Decisions:
-- What the graph reads is made by the functions that made it in training: `read_texts`, `TabularFeatures`,
-  `pad`. A row scores the same alone, beside others, and from any kind of file.
+- What the graph reads is made by what made it in training, the `RowEncoder`. A row scores the same alone,
+  beside others, and from any kind of file.
 - Rows run in batches of near-equal length and come back in their order.
 - One order given as a dict goes the same way without a table: a table of one row costs more than the graph.
 - Files are read, scored and written a chunk of rows at a time, so that memory does not grow with them. The
@@ -21,6 +21,7 @@ import polars as pl
 from pydantic import ValidationError
 
 from n3r.calibrate import Calibration
+from n3r.encode import TEXT_KEYS, Encoded, RowEncoder, padded
 from n3r.features import TabularFeatures
 from n3r.files.formats import FORMATS, SUFFIXES, find_files
 from n3r.files.json_io import explain, read_json
@@ -30,7 +31,7 @@ from n3r.files.writer import writer
 from n3r.inputs import Inputs, typed, typed_row
 from n3r.schema import ColumnMap, id_name, is_pattern
 from n3r.tables import read_chunks, refusal
-from n3r.tokenizer import TEXT_KEYS, ChunkedText, TextConfig, Texts, load_tokenizer, pad, read_texts
+from n3r.tokenizer import ChunkedText, TextConfig, Texts, load_tokenizer
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -103,7 +104,7 @@ class Scorer:
             raise ValueError(f"threads: expected None or a whole number from 1 to {MOST_THREADS}")
         folder = Path(bundle)
         writers = verify(folder, most_bytes)
-        config, self.column_map, self.features, self.calibration, self._texts = read_parts(folder)
+        config, self.column_map, self.features, self.calibration, texts = read_parts(folder)
         with written_by(folder / "tokenizer.json", "tokenizers", writers):
             self.tokenizer = load_tokenizer(folder)
         graph = folder / ("model.int8.onnx" if int8 else "model.onnx")
@@ -114,6 +115,9 @@ class Scorer:
         self._reads = [node.name for node in self._session.get_inputs()]
         self._longest = config["model"].get("block_size")  # of a text; what is over is cut, as in training
         self._n_classes = self.calibration.n_classes
+        n_texts = sum(ids in self._reads for ids, _ in TEXT_KEYS)
+        features = self.features if "tabular" in self._reads else None
+        self._encoder = RowEncoder(self.tokenizer, self.column_map, features, texts, n_texts)
         self.inputs = self._find_inputs()
         with _naming(folder):
             self._check(config["model"])
@@ -168,9 +172,7 @@ class Scorer:
 
     def score_typed(self, rows: pl.DataFrame) -> pl.DataFrame:
         """`score` of rows that `typed` or `read_chunks` gave."""
-        texts = self._read_texts({name: rows[name].to_list() for name in self.inputs.text})
-        tabular = self.features.transform(rows) if "tabular" in self._reads else None
-        scores = self._named(self._probabilities(texts, tabular))
+        scores = self._named(self._probabilities(self._encoder.frame(rows)))
         columns = (pl.Series(name, values) for name, values in scores.items())
         id = self.inputs.id
         return rows.select(pl.col(id).alias(id_name(id))).with_columns(columns)
@@ -201,10 +203,7 @@ class Scorer:
         roles = {"text": inputs.text, "number": inputs.numeric, "category": inputs.categorical}
         names = list(dict.fromkeys(name for names in roles.values() for name in names))
         rows = [values, *({**values, name: None} for name in names)]
-        texts = self._read_texts({name: [row[name] for row in rows] for name in inputs.text})
-        reads = "tabular" in self._reads
-        tabular = np.concatenate([self.features.transform_row(row) for row in rows]) if reads else None
-        score, *without = self._probabilities(texts, tabular)[:, of_class].tolist()
+        score, *without = self._probabilities(self._encoder.rows(rows))[:, of_class].tolist()
         table = pl.DataFrame(
             {
                 "input": names,
@@ -217,30 +216,23 @@ class Scorer:
 
     def _one(self, values: Mapping[str, Any]) -> np.ndarray:
         """Probabilities (1, C) of one row."""
-        texts = self._read_texts({name: [values[name]] for name in self.inputs.text})
-        tabular = self.features.transform_row(values) if "tabular" in self._reads else None
-        return self._run(texts, tabular, [0])
+        return self._run(self._encoder.rows([values]), [0])
 
-    def _read_texts(self, fields: Mapping[str, Sequence[str | None]]) -> list[Texts]:
-        n_texts = sum(ids in self._reads for ids, _ in TEXT_KEYS)
-        return read_texts(fields, self.column_map, self.tokenizer, self._texts, n_texts)
-
-    def _probabilities(self, texts: list[Texts], tabular: np.ndarray | None) -> np.ndarray:
-        """Probabilities (N, C) of tokenised rows and their features."""
-        out = np.empty((len(texts[0]), self._n_classes), np.float32)
-        for rows in _batches(sum(_cost(text) for text in texts)):
-            out[rows] = self._run(texts, tabular, rows)
+    def _probabilities(self, encoded: Encoded) -> np.ndarray:
+        """Probabilities (N, C) of encoded rows."""
+        out = np.empty((len(encoded.texts[0]), self._n_classes), np.float32)
+        for rows in _batches(sum(_cost(text) for text in encoded.texts)):
+            out[rows] = self._run(encoded, rows)
         return out
 
-    def _run(self, texts: list[Texts], tabular: np.ndarray | None, rows: Sequence[int]) -> np.ndarray:
-        feed = {}
-        for (ids, mask), text in zip(TEXT_KEYS, texts, strict=False):
-            found = text.take(rows)
-            if self._longest is not None:
-                found = found.cut(self._longest)
-            feed[ids], feed[mask] = pad(found, self.tokenizer.pad_token)
-        if tabular is not None:
-            feed["tabular"] = tabular[rows]
+    def _run(self, encoded: Encoded, rows: Sequence[int]) -> np.ndarray:
+        """Probabilities of some of the rows, in one batch."""
+        texts = [text.take(rows) for text in encoded.texts]
+        if self._longest is not None:
+            texts = [text.cut(self._longest) for text in texts]
+        feed = padded(texts, self.tokenizer.pad_token)
+        if encoded.tabular is not None:
+            feed["tabular"] = encoded.tabular[rows]
         try:
             found = self._session.run(["probs"], feed)[0]
         except Exception:  # the library has classes of its own, and its text may show what it was fed

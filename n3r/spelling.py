@@ -1,9 +1,7 @@
-"""What makes the spellings of one identity alike, and shorter ways to the same words.
+"""One normal form for all spellings of an identity, and faster ways to its words.
 
-Decisions:
-- The library's own steps are the rule, kept in tokenizer.json. Each shorter way gives the same words: texts
-  in ASCII skip all steps but two, texts without a lookalike the folds, and words that come often are
-  encoded once.
+The library's own steps are the rule, kept in tokenizer.json. The faster ways give the same words: texts in
+ASCII skip all steps but two, texts without a confusable skip the folds, and frequent words are encoded once.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,23 +12,22 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
 INVISIBLE = r"\p{Default_Ignorable_Code_Point}"  # zero-width and format characters, variation selectors
 # Cyrillic and Greek letters that NFKC keeps, and the Latin ones of their shape.
-LOOKALIKES = "АВСЕНІЈКМОРЅТХУҮаԁсеһіјӏорԛѕԝху" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαιορυν"
+CONFUSABLES = "АВСЕНІЈКМОРЅТХУҮаԁсеһіјӏорԛѕԝху" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαιορυν"
 LATIN = "ABCEHIJKMOPSTXYYadcehijlopqswxy" + "ABEZHIKMNOPTYXaiopuv"
-NEAR = r"\S{0,30}"  # between a lookalike and a Latin letter; unbounded, a long field takes n ** 2 steps
+NEAR = r"\S{0,30}"  # between a confusable and a Latin letter; unbounded, a long field takes n ** 2 steps
 
 
 def spelling() -> list[normalizers.Normalizer]:
-    """The steps that make the spellings of one identity alike.
+    """The steps to one spelling: no invisible characters, NFKC, confusables as Latin, lower case, NFKC again.
 
-    Invisible characters go, NFKC, a lookalike becomes Latin where a Latin letter stands near it in the same
-    word (words of Cyrillic or Greek alone stay), lower case, and NFKC again for what that put together.
+    A confusable becomes Latin only near a Latin letter in the same word; purely Cyrillic or Greek words stay.
 
     NOTE[DIFF] the legacy applies NFKC alone. On twitter_bots (1,485 test rows, means of 2 seeds) NFKC alone
-    loses 0.032, 0.033 and 0.026 AUC when bots put invisible characters, lookalikes or the other case wherever
-    they can, and the share of bots above the threshold of 1 % false positives falls from 0.29 to 0.05, 0.04
-    and 0.15; with these steps 0, 0.010 and 0 AUC are lost. The clean AUC moves by +0.0031 (paired 95 %
+    loses 0.032, 0.033 and 0.026 AUC when bots put invisible characters, confusables or the other case in all
+    possible places, and the share of bots above the threshold of 1 % false positives falls from 0.29 to 0.05,
+    0.04 and 0.15; with these steps 0, 0.010 and 0 AUC are lost. The clean AUC moves by +0.0031 (paired 95 %
     intervals -0.0004 to +0.0092 and -0.0034 to +0.0070), on synthetic orders by +0.0031 (3 seeds: +0.0063,
-    +0.0091, -0.0061). A name takes 7 instead of 1 microseconds to normalise. Dots and +tags in addresses
+    +0.0091, -0.0061). Normalising a name takes 7 instead of 1 microseconds. Dots and +tags in addresses
     stay: synthetic frauds that use them score higher, by 0.037 and 0.018 AUC.
     """
     return [*BEFORE_FOLDS, *FOLDS, *AFTER_FOLDS]
@@ -39,7 +36,7 @@ def spelling() -> list[normalizers.Normalizer]:
 BEFORE_FOLDS = [normalizers.Replace(Regex(INVISIBLE), ""), normalizers.NFKC()]
 FOLDS = [
     normalizers.Replace(Regex(rf"{look}(?:(?={NEAR}\p{{Latin}})|(?<=\p{{Latin}}{NEAR}{look}))"), letter)
-    for look, letter in zip(LOOKALIKES, LATIN, strict=True)
+    for look, letter in zip(CONFUSABLES, LATIN, strict=True)
 ]
 AFTER_FOLDS = [normalizers.Lowercase(), normalizers.NFKC()]
 # A typed bar is no separator of fields (defect 15).
@@ -49,11 +46,11 @@ WORDS = r"\w+|[^\w\s]+"  # what the library's pre-tokenizer "Whitespace" finds
 
 _BEFORE, _FOLDED = normalizers.Sequence(BEFORE_FOLDS), normalizers.Sequence([*FOLDS, *AFTER_FOLDS, BAR])
 _UNFOLDED = normalizers.Sequence([*AFTER_FOLDS, BAR])
-_FOLDABLE = frozenset(LOOKALIKES)
+_FOLDABLE = frozenset(CONFUSABLES)
 
 
 def spelled(texts: Iterable[str]) -> Iterator[str]:
-    """Each text by `ONE_SPELLING`, one beyond ASCII once however often it comes."""
+    """Each text by `ONE_SPELLING`; a repeated text beyond ASCII is normalised once."""
     known: dict[str, str] = {}
     for text in texts:
         if text.isascii():
@@ -67,7 +64,7 @@ def spelled(texts: Iterable[str]) -> Iterator[str]:
 
 
 def words_of(texts: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Of spelled texts: each word once, the texts' word numbers end to end, and their offsets (N + 1,)."""
+    """The distinct words of `spelled` texts, the word numbers of all texts in a row, and offsets (N + 1,)."""
     found = pl.Series("word", texts, dtype=pl.String).str.extract_all(WORDS)
     offsets = np.concatenate([[0], found.list.len().to_numpy().cumsum(dtype=np.int64)])
     every = found.explode(empty_as_null=False).to_frame()
@@ -77,7 +74,7 @@ def words_of(texts: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def without_spelling(tokenizer: Tokenizer) -> Tokenizer | None:
-    """The tokenizer for words of texts that are `spelled`; None where that is not how it reads texts."""
+    """The tokenizer for words of `spelled` texts; None if it was trained to read texts in another way."""
     plain = Tokenizer.from_str(tokenizer.to_str())
     plain.normalizer = None
     as_trained = (

@@ -102,7 +102,7 @@ class TransformerEncoder(nn.Module):
         if n_tokens > block_size:
             raise ValueError(f"texts of {n_tokens} tokens; this model reads {block_size}: cut them")
         x = self.embedding(ids) + self.position.weight[:n_tokens]  # (B, T, D)
-        # An empty row looks at its first pad, lest its softmax be 0 / 0; the pool ignores it.
+        # An empty row looks at its first pad, so that its softmax is not 0 / 0; the pool ignores it.
         first = torch.arange(n_tokens, device=ids.device) == 0
         seen = (mask | (first & ~mask.any(dim=1, keepdim=True)))[:, None, None, :]  # (B, 1, 1, T)
         for block in self.blocks:

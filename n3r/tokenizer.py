@@ -10,7 +10,7 @@ Decisions:
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -23,13 +23,11 @@ from n3r.clean import Cleaner, compose
 from n3r.files.atomic import write_together
 from n3r.files.json_io import MAX_JSON, read_json
 from n3r.files.pretrained import found
-from n3r.schema import ColumnMap
 from n3r.spelling import spelled, without_spelling, words_of
 
 Fields = Iterable[Iterable[str | None]]  # columns of texts, such as a DataFrame of strings
 SPECIAL_TOKENS = ["[CLS]", "[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MISSING]", "|"]
 MANY = 2000  # texts from which on it is sooner to encode each of their words once
-TEXT_KEYS = (("text", "attn_mask"), ("secondary", "secondary_mask"))  # batch keys of each text of a row
 
 
 class TextConfig(BaseModel):
@@ -288,46 +286,10 @@ class BertTokenizer:
 Texts = TokenizedText | ChunkedText
 
 
-def read_texts(
-    fields: Mapping[str, Sequence[str | None]],
-    column_map: ColumnMap,
-    tokenizer: NameTokenizer | BertTokenizer,
-    config: TextConfig,
-    n_texts: int = 1,
-) -> list[Texts]:
-    """The tokenised text of each row, or its two texts, from columns of strings.
-
-    Of one text the map's `secondary_text` is the end; of two (`ModelConfig.n_texts`) it is the second, and a
-    ValueError where the map has none.
-    """
-    if n_texts == 1:
-        return [tokenizer.read([fields[name] for name in column_map.all_text], config.steps, config)]
-    if not column_map.secondary_text:
-        raise ValueError("a trimodal class reads two texts: name `secondary_text` in the column map")
-    parts = (column_map.text, config.steps), (column_map.secondary_text, config.secondary_steps)
-    return [tokenizer.read([fields[name] for name in names], steps, config) for names, steps in parts]
-
-
 def gather(ids: np.ndarray, start: np.ndarray, lengths: np.ndarray) -> TokenizedText:
     """Rows of `lengths` (N,) tokens, each from its place `start` (N,) of flat ids on."""
     places, offsets = _run_on(start, lengths)
     return TokenizedText(ids[places], offsets)
-
-
-def pad(texts: Texts, pad_token: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids int64 and mask bool, (B, T), or (B, K, T) for texts of chunks; T and K are at least 1."""
-    chunked = isinstance(texts, ChunkedText)
-    flat = texts.chunks if chunked else texts
-    inside = np.arange(max(1, flat.lengths.max(initial=0))) < flat.lengths[:, None]  # chunks or rows, T
-    if chunked:
-        present = np.arange(max(1, texts.n_chunks.max())) < texts.n_chunks[:, None]  # (B, K)
-        mask = np.zeros((*present.shape, inside.shape[1]), bool)
-        mask[present] = inside
-    else:
-        mask = inside
-    ids = np.full(mask.shape, pad_token, np.int64)
-    ids[mask] = flat.ids
-    return ids, mask
 
 
 def _run_on(start: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -236,14 +236,6 @@ def test_defect_06_string_labels_are_not_all_the_same_class(three):
     assert counts["count"].min() > 20
 
 
-@pytest.mark.parametrize("model_class", CHOSEN)
-def test_class_weights_count_in_every_kind(trained, messages, model_class, tmp_path):
-    rows = messages.splits["test"]
-    plain = trained[model_class][0].predict(rows)
-    weighted = messages.train(model_class, tmp_path, class_weights=[1, 30])[0].predict(rows)
-    assert weighted[:, 1].mean() > plain[:, 1].mean() + 0.01
-
-
 # ---- mistakes, told before training
 
 

@@ -24,7 +24,7 @@ from n3r.legacy.trainer import (
     legacy_tabular,
     predict_legacy,
 )
-from n3r.schema import ColumnMap
+from n3r.schema import ColumnMap, joined_text
 from n3r.score import Scorer
 from n3r.synthetic.orders import generate_orders
 
@@ -56,8 +56,41 @@ def test_the_command_lists_what_it_can_do():
         assert command in done.stdout
 
 
-def test_scoring_starts_without_torch(run_fresh):
-    code = "import sys, n3r.cli, n3r.score; print({'torch', 'lightning', 'transformers'} & set(sys.modules))"
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--size", "huge"], "no size 'huge'"),
+        (["run", "--name", "../x"], "run name"),
+        (["run", "--name", "example"], "reports/example belongs to the repository"),
+        (["run", "--name", "LOG.md"], "reports/LOG.md belongs to the repository"),
+        (["run", "--data", "no/such.csv"], "no/such.csv"),
+        (["run", "--map", "no/such.json"], "no/such.json"),
+        (["run", "-p", "epocs=3"], "epocs"),
+        (["params", "09"], "no step '09'"),
+        (["run", "--bogus"], "No such option"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_status_2(arguments, message):
+    done = n3r(*arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_params_lists_a_notebooks_parameters():
+    done = n3r("params", "03")
+    assert "hidden_size" in done.stdout and "published 128" in done.stdout
+
+
+def test_three_classes_are_for_step_06(tmp_path):
+    content = json.loads((Path(__file__).parents[1] / "configs" / "orders.json").read_text())
+    content["label_values"] = {"F": 2, "I": 1, "N": 0}
+    (tmp_path / "map.json").write_text(json.dumps(content))
+    done = n3r("run", "--map", tmp_path / "map.json")
+    assert done.returncode == 2 and "3 classes" in done.stderr and "run 06" in done.stderr
+
+
+def test_the_command_starts_without_torch_and_papermill(run_fresh):
+    heavy = "{'torch', 'lightning', 'transformers', 'papermill'}"
+    code = f"import sys, n3r.cli, n3r.score; print({heavy} & set(sys.modules))"
     assert run_fresh(code).strip() == "set()"
 
 
@@ -108,9 +141,7 @@ def test_wrong_requests_end_in_one_message_and_status_2(small, tmp_path):
 
 @pytest.mark.slow
 def test_legacy_weights_become_a_bundle_that_scores_as_they_did(rows, tmp_path):
-    joined = (
-        rows.select(pl.concat_str(pl.col(TEXT).fill_null("[MISSING]"), separator="|")).to_series().to_list()
-    )
+    joined = rows.select(joined_text(TEXT)).to_series().to_list()
     tokenizer = LegacyTokenizer(min_frequency=3).train(joined)
     sizes = {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 1}
     model = LegacyLSTM2Risk(LegacyLSTMConfig(n_tab_features=1, n_embed=tokenizer.vocab_size, **sizes))

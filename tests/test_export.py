@@ -78,8 +78,8 @@ def lengths_of(n_rows: int) -> list[int]:
     return [0, 1, LONGEST, *drawn.tolist()][:n_rows]
 
 
-# An export takes seconds: each encoder has its part here, the other fusions are slow.
-OFTEN = ("lstm2risk", "transformer2risk", "bimodal_cnn", "bimodal_moe")
+# An export takes seconds: each encoder has its part here but BERT, which test_score exports. Others are slow.
+OFTEN = ("lstm2risk", "transformer2risk", "bimodal_cnn")
 SOME = [part if part[0] in OFTEN else pytest.param(part, marks=pytest.mark.slow) for part in PARTS]
 
 

@@ -345,30 +345,6 @@ def test_inputs_of_any_make():
 
 
 @pytest.mark.parametrize(
-    ("y", "p", "message"),
-    [
-        ([0, 1, 1], [0.1, math.nan, math.inf], "scores p: 2 of 3 are NaN or infinite"),
-        ([0, 1], [0.1, 0.2, 0.3], "scores p have 3 values, labels have 2"),
-        ([0, 2, -1], [0.1, 0.2, 0.3], "labels: 2 of 3 are not 0 or 1"),
-        ([0, None], [0.1, 0.2], "labels: 1 of 2 are not 0 or 1"),
-        ([0, 1], [-0.1, 1.2], r"scores p: 2 of 2 are outside \[0, 1\]"),
-        ([0, 7], [0.1, 0.2, math.nan], r"labels: 1 of 2 .*; scores p have 3 .*; scores p: 1 of 3 are NaN"),
-        ([[0], [1]], [0.1, 0.2], r"labels: expected one dimension, got shape \(2, 1\)"),
-    ],
-)
-def test_bad_input_is_named_and_counted(y, p, message):
-    with pytest.raises(ValueError, match=message):
-        metrics.evaluate(y, p)
-
-
-def test_no_value_of_a_row_is_repeated():
-    with pytest.raises(ValueError) as caught:
-        metrics.evaluate(["ann@example.com", "0"], [0.1, 0.2])
-    assert "ann" not in str(caught.value)
-    assert caught.value.__suppress_context__
-
-
-@pytest.mark.parametrize(
     "call",
     [
         lambda y, p: metrics.evaluate(y, p, threshold=1.5),
@@ -476,13 +452,6 @@ def test_segments_of_no_rows_and_of_another_length():
         assert table.schema["group"] == pl.String
     with pytest.raises(ValueError, match="group has 1 values, labels have 2"):
         metrics.by_segment(["a"], [0, 1], [0.1, 0.2])
-
-
-def test_holm_by_hand():
-    # Sorted .005 .01 .03 .04 times 4 3 2 1: .02 .03 .06 .04, and .04 may not be below .06.
-    assert metrics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert metrics.holm([0.6, None, 0.5]) == [1.0, None, 1.0]
-    assert metrics.holm([]) == []
 
 
 # --- points

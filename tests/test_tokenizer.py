@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from n3r.clean import compose
 from n3r.evaluation.attacks import perturb
 from n3r.legacy import trainer
-from n3r.spelling import LATIN, LOOKALIKES, ONE_SPELLING, WORDS, spelled, words_of
+from n3r.spelling import CONFUSABLES, LATIN, ONE_SPELLING, WORDS, spelled, words_of
 from n3r.tokenizer import (
     SPECIAL_TOKENS,
     BertTokenizer,
@@ -357,7 +357,7 @@ def test_invisible_characters_change_nothing_anywhere(tokenizer, parts):
     assert read_as(tokenizer, hidden) == read_as(tokenizer, plain)
 
 
-@pytest.mark.parametrize(("look", "letter"), [*zip(LOOKALIKES, LATIN, strict=True)])
+@pytest.mark.parametrize(("look", "letter"), [*zip(CONFUSABLES, LATIN, strict=True)])
 def test_each_lookalike_is_folded_on_either_side_of_a_latin_letter(tokenizer, look, letter):
     assert unicodedata.normalize("NFKC", look) == look
     assert unicodedata.name(look).split()[0] in ("CYRILLIC", "GREEK")

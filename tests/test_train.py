@@ -246,23 +246,6 @@ def test_defect_40_gradients_are_clipped(planted, tmp_path):
     assert moved[1] < 1e-5
 
 
-def test_defect_16_decay_reaches_matrices_and_nothing_else(planted, tmp_path):
-    """With gradients clipped away, decay alone moves weights: by the product of 1 - rate x decay."""
-    before = initial()
-    config = settings(epochs=3, gradient_clip=1e-12, weight_decay=0.5)
-    after = fit(MODEL, planted(96, 1), None, config, tmp_path, PAD).model
-    kept = {}
-    for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
-        big = old.abs() > 1e-2  # a ratio of small numbers says nothing
-        if big.any():
-            kept[name] = (new[big] / old[big]).mean().item()
-    decayed = {name for name, share in kept.items() if share < 0.999}
-    assert decayed == {name for name in kept if is_matrix(name)}
-    shares = [kept[name] for name in decayed]
-    assert max(shares) - min(shares) < 1e-3
-    assert len(kept) - len(decayed) > 5
-
-
 def is_matrix(name: str) -> bool:
     """Whether a parameter is the matrix of a linear or recurrent layer, by the names of both models."""
     vectors = ("bias", "embedding", "position", "norm", "tabular.net.0", "tabular.net.5")
@@ -400,20 +383,6 @@ def test_defect_43_rows_without_labels_and_no_rows_are_scored(planted):
     np.testing.assert_array_equal(predict(model, unlabelled, PAD), predict(model, data, PAD))
     nothing = TokenizedText(np.zeros(0, np.int32), np.zeros(1, np.int64))
     assert predict(model, OrderDataset(nothing, np.zeros((0, 3), np.float32)), PAD).shape == (0, 2)
-
-
-def test_a_text_over_the_block_size_is_cut(planted):
-    """The Transformer reads 9 tokens; what comes after does not count."""
-    model = initial(model_config("transformer2risk"))
-    ids = np.arange(40, dtype=np.int32) % 9 + 7
-    changed = ids.copy()
-    changed[9:] = 7
-    tabular = np.zeros((1, 3), np.float32)
-    one, other = (
-        predict(model, OrderDataset(TokenizedText(t, np.array([0, 40])), tabular), PAD)
-        for t in (ids, changed)
-    )
-    np.testing.assert_array_equal(one, other)
 
 
 # ---- errors, before anything is written

@@ -20,7 +20,7 @@ import polars as pl
 from n3r.estimate import NOT_ENOUGH, bounded, table
 from n3r.files.json_io import near
 from n3r.metrics import auc_ci, paired_auc
-from n3r.schema import MISSING, SEPARATOR, TEXT, address_fields
+from n3r.schema import TEXT, address_fields, joined_text
 
 FPR = 0.01  # share of the good rows that may score above the threshold of "caught"
 STRENGTHS = (0.1, 0.3, 1.0)
@@ -183,8 +183,7 @@ def perturb(
     changed = frame.with_columns(pl.DataFrame(rows, dict.fromkeys(fields, pl.String), orient="row"))
     if TEXT not in frame.columns or TEXT in fields:
         return changed
-    joined = pl.concat_str([pl.col(name).fill_null(MISSING) for name in fields], separator=SEPARATOR)
-    return changed.with_columns(joined.alias(TEXT))
+    return changed.with_columns(joined_text(fields))
 
 
 def sample_for_attack(frame: pl.DataFrame, label: str, n_per_class: int, seed: int = 0) -> pl.DataFrame:

@@ -53,7 +53,7 @@ def calibration_summary(
     ece_null and ece_null_high, the mean and the 95th percentile of what a perfectly calibrated score
     shows on these rows; observed_expected (frauds over the sum of scores) with _low and _high; slope with
     _low and _high and intercept of a logistic regression on the score's logit (1 and 0 are calibrated, a
-    slope below 1 is overconfident); note. Fewer than `metrics.FEW_ROWS` rows of a class leave all but the
+    slope below 1 is overconfident); note. Fewer than `estimate.FEW_ROWS` rows of a class leave all but the
     first four None with the note "not enough data"; scores that separate the classes, or are constant, have
     no slope. Raises ValueError on bad labels, on scores outside [0, 1] or NaN.
     """

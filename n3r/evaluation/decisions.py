@@ -98,7 +98,7 @@ def operating_points(
 
     Columns: fpr (allowed), fpr_reached, threshold (null: nothing is flagged), flagged, recall and precision
     with _low and _high, n, n_positive, note. Recall is that of `metrics.recall_at_fpr`. A rate finer than one
-    false alarm in the sample has null bounds and a note; fewer than `metrics.FEW_ROWS` rows of a class leave
+    false alarm in the sample has null bounds and a note; fewer than `estimate.FEW_ROWS` rows of a class leave
     all figures null with the note "not enough data". Raises ValueError on bad labels or scores and on rates
     outside (0, 1).
     """
@@ -122,7 +122,7 @@ def top_shares(y: ArrayLike, p: ArrayLike, shares: Sequence[float] = RATES, seed
 
     Columns: share, n_orders (whole orders in it), precision, capture and lift with _low and _high, n,
     n_positive, note. Where tied scores straddle the cut the figures are their expected value over a random
-    order of the tied. A share of less than one order, or fewer than `metrics.FEW_ROWS` rows of a class, has
+    order of the tied. A share of less than one order, or fewer than `estimate.FEW_ROWS` rows of a class, has
     null figures and the note "not enough data". Raises ValueError on bad labels or scores and on shares
     outside (0, 1].
     """
@@ -156,7 +156,7 @@ def threshold_table(
 
     Columns: threshold (null: nothing is flagged), n_flagged, n_caught, n_missed, n_false_alarms, flagged,
     precision, recall, fpr, cost_per_1000 (orders), n, n_positive, note, is_cheapest. Fewer than
-    `metrics.FEW_ROWS` rows of a class leave rates and costs null with the note "not enough data". Raises
+    `estimate.FEW_ROWS` rows of a class leave rates and costs null with the note "not enough data". Raises
     ValueError on bad labels or scores and on shares outside [0, 1].
     """
     _require("shares", shares, lambda share: 0 <= share <= 1, "[0, 1]")
@@ -199,7 +199,7 @@ def cost_points(y: ArrayLike, p: ArrayLike, costs: Costs) -> pl.DataFrame:
     """Cost per 1,000 orders over the share flagged, at most `metrics.MAX_POINTS` points.
 
     Columns: flagged, cost_per_1000, n, n_positive. Points lie dense where few orders are flagged, for a
-    logarithmic axis. No row with fewer than `metrics.FEW_ROWS` rows of a class.
+    logarithmic axis. No row with fewer than `estimate.FEW_ROWS` rows of a class.
     """
     ranking = _ranked(y, p)
     at = _spread(ranking) if ranking.is_enough else np.arange(0)

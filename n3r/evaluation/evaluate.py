@@ -18,6 +18,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from n3r import metrics
+from n3r.estimate import checked
 from n3r.evaluation import calibration, decisions, drift, errors, groups
 from n3r.evaluation.names import LOCALE_GROUPS, agreement, locale_group, name_of, script_of
 from n3r.evaluation.scored import named
@@ -81,7 +82,7 @@ def evaluate_model(
     """
     config = config or EvaluationConfig()
     test, val, train = (None if rows is None else named(rows) for rows in (test, val, train))
-    y, p = metrics.checked(test[LABEL], probability=True, score=test[SCORE])
+    y, p = checked(test[LABEL], probability=True, score=test[SCORE])
     threshold, chosen_on = _threshold(test, val, config.fpr)
     parts = {
         "config": config.model_dump(),

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from n3r.bundle import Bundle
+from n3r.encode import TEXT_KEYS
 from n3r.features import FLOAT32, TabularFeatures
 from n3r.model import ModelConfig
 from n3r.schema import LABEL, MISSING, SEPARATOR, plain
-from n3r.tokenizer import TEXT_KEYS
 
 if TYPE_CHECKING:
     from onnx import ModelProto

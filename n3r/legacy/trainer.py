@@ -1,10 +1,10 @@
 """The legacy trainer, models, tokenizer and collate functions, written anew with behaviour kept.
 
-Only parity.py, ablation.py and benchmarks import this file, to have something to compare n3r with, and
-interop.py, which reads the legacy's weights.
+Only the studies and benchmarks import this file, to have something to compare n3r with, and layouts.py, which
+reads the legacy's weights.
 
 Decisions
-- Slowness and faults stay wherever a score or a timing depends on them; such a line says `Kept:`
+- Slowness and faults stay where a score or a timing depends on them; such a line says `Kept:`
   with the defect's number.
 - state_dict keys and shapes are the published ones, so a `model_{epoch}.pt` of the legacy loads.
 - What the legacy drew from global random state is drawn from a `seed` argument.
@@ -39,7 +39,7 @@ Collate = Callable[[list[Batch]], Batch]
 
 @dataclass(kw_only=True)
 class LegacyTokenizer:
-    """BPE whose vocabulary size is searched for a target number of characters per token.
+    """BPE with a vocabulary size searched for a target number of characters per token.
 
     `train` sets `vocab_size`, the ids `pad_token` and `cls_token`, and `tokenizer`, the BPE itself.
     Kept: a special token typed by a customer gets the reserved id (defect 15); NFKC is applied

@@ -7,7 +7,7 @@ from typing import Any
 
 from n3r.estimate import NOT_ENOUGH, bounded
 from n3r.files.json_io import plain
-from n3r.report import evaluation_figures, figures
+from n3r.report import comparison_figures
 from n3r.report.page import Page, Section, glossary, show, tabulate, write_page
 from n3r.report.parts import COUNTS, Scores, curves, frame, interval
 from n3r.report.style import drawable
@@ -89,7 +89,7 @@ def comparison_sections(rows: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
     by_segment = {"segment": ("group", "")} | columns | {"p": ("p_holm", "p")} | COUNTS
     for row in rows:
         if segments := row.get("segments"):
-            axes = figures.paired_difference(frame(segments, "group"), row["margin"], names=names)
+            axes = comparison_figures.paired_difference(frame(segments, "group"), row["margin"], names=names)
             drawn.append((row["model"], axes))
             tables.append(tabulate(f"{row['model']} by segment", by_segment, segments))
     notes = [f"{row['model']}: {row['sentence']}" for row in rows]
@@ -118,7 +118,7 @@ def _curves(scores: Mapping[str, Scores]) -> Iterator[Section]:
     for model, systems in scores.items():
         (y, a), (_, b) = systems.values()
         drawn = curves(systems)
-        ranks = evaluation_figures.rank_agreement(y, a, b, tuple(map(drawable, systems)))
+        ranks = comparison_figures.rank_agreement(y, a, b, tuple(map(drawable, systems)))
         yield Section(f"{model}: curves", [*drawn, ("Where each puts the same row", ranks)], [])
 
 

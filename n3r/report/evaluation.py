@@ -12,7 +12,7 @@ import polars as pl
 from n3r.estimate import NOT_ENOUGH
 from n3r.files.json_io import plain
 from n3r.metrics import ALPHA
-from n3r.report import evaluation_figures, figures
+from n3r.report import comparison_figures, evaluation_figures, figures
 from n3r.report.page import Page, Section, cell, glossary, show, tabulate, write_page
 from n3r.report.parts import COUNTS, FEW_FRAUDS, Scores, attained, curves, frame, interval
 from n3r.report.style import drawable
@@ -359,8 +359,8 @@ def _fair(content: Content) -> Iterator[Section]:
 def _attacked(content: Content) -> Iterator[Section]:
     named = {drawable(name): frame(rows) for name, rows in content["attacks"].items()}
     drawn = [
-        ("What each attack costs", evaluation_figures.attack_losses(named)),
-        ("By its strength", evaluation_figures.attack_curves(named)),
+        ("What each attack costs", comparison_figures.attack_losses(named)),
+        ("By its strength", comparison_figures.attack_curves(named)),
     ]
     rows = [{"system": name, **row} for name, found in content["attacks"].items() for row in found]
     rows.sort(key=lambda row: (row["attack"], row["strength"]))
@@ -374,7 +374,7 @@ def _attacked(content: Content) -> Iterator[Section]:
 def _attainable(content: Content) -> Iterator[Section]:
     oracle = oracle_auroc(content)
     rows = [{**row, "attained": attained(row["auroc"], oracle)} for row in content["learning"]]
-    drawn = [("More rows", evaluation_figures.learning_curve(frame(rows), oracle))]
+    drawn = [("More rows", comparison_figures.learning_curve(frame(rows), oracle))]
     lead = (
         "Trained anew on ever more of the training rows. On synthetic orders the oracle is the "
         "probability that labels were drawn with: no model can rank better."
@@ -385,3 +385,10 @@ def _attainable(content: Content) -> Iterator[Section]:
 def oracle_auroc(content: Content) -> float | None:
     """The AUROC that no model can pass, where it is known."""
     return next((row["auroc"] for row in content["models"] if row["name"] == "oracle"), None)
+
+
+def summary(content: Content) -> dict[str, Any]:
+    """What a run's record keeps of an evaluation: the headline, every model's AUROC, the share attained."""
+    aurocs = {row["name"] or content["name"]: row["auroc"] for row in content["models"]}
+    share = attained(content["models"][0]["auroc"], oracle_auroc(content))
+    return {"headline": headline(content), "auroc": aurocs, "attained": share}

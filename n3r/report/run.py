@@ -13,7 +13,7 @@ import polars as pl
 
 from n3r.estimate import NOT_ENOUGH, bounded
 from n3r.files.json_io import plain
-from n3r.report import evaluation_figures, figures
+from n3r.report import comparison_figures, figures
 from n3r.report.comparison import comparison_sections, verdict
 from n3r.report.page import Page, Section, Table, cell, glossary, show, tabulate, write_page
 from n3r.report.parts import COUNTS, FEW_FRAUDS, Scores, attained, curves, frame, interval
@@ -175,7 +175,7 @@ def _each_deviation(ablation: dict[str, list[dict]]) -> Section:
     }
     drawn, tables = [], []
     for model, rows in ablation.items():
-        drawn.append((model, evaluation_figures.ablation_forest(frame(rows))))
+        drawn.append((model, comparison_figures.ablation_forest(frame(rows))))
         tables.append(tabulate(model, columns, rows))
     return Section("What does each deviation do?", drawn, tables, lead=ALONE)
 

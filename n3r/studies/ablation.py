@@ -320,10 +320,10 @@ def ablate(
 
         def train() -> kept.Result:
             scores, speed = train_with(on, bundle, splits, place, seed, tokenizer())
-            return kept.Result({"scores": scores}, {"orders_per_second": speed})
+            return kept.Result({"scores": scores}, {"training": {"orders_per_second": speed}})
 
-        result = kept.kept(place / "scores.safetensors", f"{plan} {on} {seed}", train)
-        return Trained(result.arrays["scores"], result.texts["orders_per_second"])
+        result = kept.kept(place / "kept", f"{plan} {on} {seed}", train)
+        return Trained(result.arrays["scores"], result.texts["training"]["orders_per_second"])
 
     runs = {on: [trained(on, seed) for seed in seeds] for on in dict.fromkeys([(), *sets])}
     return table(runs, splits["test"][LABEL].to_numpy(), made)

@@ -6,6 +6,7 @@ Decisions:
 - Another seed gives other weights, order and dropout; the tokenizers stay, on both sides.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,7 +38,6 @@ LEGACY = {
     "lstm2risk": (LegacyLSTM2Risk, LegacyLSTMConfig),
     "transformer2risk": (LegacyTransformer2Risk, LegacyTransformerConfig),
 }
-FILE = "legacy.safetensors"  # of a legacy kept, in its folder
 
 
 class LegacyRun(NamedTuple):
@@ -77,7 +77,7 @@ def train_beside(
     """
     seed = bundle.train_config.seed if seed is None else seed
     plan = kept.plan(__name__, bundle, splits, seed)
-    return _run(kept.kept(Path(folder) / FILE, plan, lambda: _train_beside(bundle, splits, seed, progress)))
+    return _run(kept.kept(Path(folder), plan, lambda: _train_beside(bundle, splits, seed, progress)))
 
 
 def _train_beside(bundle: Bundle, splits: Splits, seed: int, progress: bool) -> kept.Result:
@@ -90,37 +90,37 @@ def _train_beside(bundle: Bundle, splits: Splits, seed: int, progress: bool) -> 
     batch_size = workable_batch_size(len(train), config.batch_size, config.epochs)
     options = {"epochs": config.epochs, "batch_size": batch_size, "lr": config.lr, "seed": seed}
     history = train_legacy(model, train, test, **options, progress=progress)
-    told = {
+    described = {
         "model_class": bundle.model.config.model_class,
         "dimensions": asdict(model.config),
         "columns": columns,
-        "history": history,
         "orders_per_second": len(train) * len(history) / sum(epoch["seconds"] for epoch in history),
-        "tokenizer": tokenizer.tokenizer.to_str(),
     }
-    return kept.Result({name: value.cpu().numpy() for name, value in model.state_dict().items()}, told)
+    texts = {"config": described, "history": history, "tokenizer": json.loads(tokenizer.tokenizer.to_str())}
+    return kept.Result({name: value.cpu().numpy() for name, value in model.state_dict().items()}, texts)
 
 
 def load_legacy(folder: Path) -> LegacyRun:
     """Read what `train_beside` kept; FileNotFoundError where there is nothing."""
-    path = Path(folder) / FILE
+    path = Path(folder) / kept.FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: train the legacy again, in step 05_parity")
-    return _run(kept.read(path))
+    return _run(kept.read(path.parent))
 
 
 def _run(result: kept.Result) -> LegacyRun:
     """A legacy as it was kept, its model on the CPU."""
-    told = result.texts
-    kind, dimensions = LEGACY[told["model_class"]]
+    config = result.texts["config"]
+    kind, dimensions = LEGACY[config["model_class"]]
     with torch.random.fork_rng():
-        model = kind(dimensions(**told["dimensions"]))
+        model = kind(dimensions(**config["dimensions"]))
     model.load_state_dict({name: torch.from_numpy(array) for name, array in result.arrays.items()})
     tokenizer = LegacyTokenizer()
-    tokenizer.tokenizer = Tokenizer.from_str(told["tokenizer"])
+    tokenizer.tokenizer = Tokenizer.from_str(json.dumps(result.texts["tokenizer"]))
     tokenizer.vocab_size = tokenizer.tokenizer.get_vocab_size()
     (tokenizer.pad_token,), (tokenizer.cls_token,) = tokenizer.encode("[PAD]"), tokenizer.encode("[CLS]")
-    return LegacyRun(model.eval(), told["history"], told["orders_per_second"], tokenizer, told["columns"])
+    speed = config["orders_per_second"]
+    return LegacyRun(model.eval(), result.texts["history"], speed, tokenizer, config["columns"])
 
 
 def by_seed(
@@ -156,7 +156,7 @@ def score_again(bundle: Bundle, splits: Splits, seed: int, folder: Path) -> np.n
         return kept.Result({"scores": again.predict(splits["test"])[:, 1]})
 
     plan = kept.plan(__name__, bundle, splits, "n3r", seed)
-    return kept.kept(Path(folder) / "scores.safetensors", plan, train).arrays["scores"]
+    return kept.kept(Path(folder) / "kept", plan, train).arrays["scores"]
 
 
 def scored(frame: pl.DataFrame, columns: ColumnMap, scores: np.ndarray) -> pl.DataFrame:

@@ -1,9 +1,10 @@
-"""What studies trained, kept in files: while its plan is the same a training is read back, not run again.
+"""What studies trained, kept in folders: while its plan is the same a training is read back, not run again.
 
 Decisions:
 - A plan is all that decides a result: settings, rows, code and the versions of libraries. What shows results
   is no part of it, so that an edit of a figure trains nothing.
-- One safetensors file holds numbers, texts and the plan, and has its name only when it is whole.
+- A folder is replaced as a whole. Numbers and the plan are in a safetensors file, the rest in JSON files, so
+  that a tokenizer is a tokenizer.json: the one file that may hold words of customers.
 """
 
 import json
@@ -15,12 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from n3r.bundle import Bundle
-from n3r.files.atomic import atomic_file
+from n3r.files.atomic import atomic_folder
+from n3r.files.json_io import plain, read_json, write_json
 from n3r.files.manifest import versions
 from n3r.files.sources import fingerprint
+
+FILE = "model.safetensors"
 
 
 class Result(NamedTuple):
@@ -30,25 +34,26 @@ class Result(NamedTuple):
     texts: dict[str, Any] = {}
 
 
-def kept(path: Path, plan: str, train: Callable[[], Result]) -> Result:
-    """The result in the file `path` where its plan is this one, else that of `train`, which is then kept."""
+def kept(folder: Path, plan: str, train: Callable[[], Result]) -> Result:
+    """The result in `folder` where its plan is this one, else that of `train`, which is then kept there."""
     try:
-        if _plan_of(path) == plan:
-            return read(path)
+        if _plan_of(folder) == plan:
+            return read(folder)
     except (FileNotFoundError, SafetensorError):
         pass
     result = train()
     arrays = {name: np.ascontiguousarray(array) for name, array in result.arrays.items()}
-    with atomic_file(path, SafetensorError) as aside:
-        save_file(arrays, aside, {"plan": plan, "texts": json.dumps(result.texts)})
+    with atomic_folder(folder, "what was trained", FILE, SafetensorError) as aside:
+        save_file(arrays, aside / FILE, {"plan": plan})
+        for name, content in result.texts.items():
+            write_json(aside / f"{name}.json", plain(content))
     return result
 
 
-def read(path: Path) -> Result:
+def read(folder: Path) -> Result:
     """What `kept` wrote, whatever its plan; FileNotFoundError where there is nothing."""
-    with safe_open(path, "np") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-        return Result(arrays, json.loads(file.metadata()["texts"]))
+    texts = {path.stem: read_json(path) for path in sorted(Path(folder).glob("*.json"))}
+    return Result(load_file(Path(folder) / FILE), texts)
 
 
 def plan(module: str, bundle: Bundle, splits: Mapping[str, pl.DataFrame], *settings: Any) -> str:
@@ -64,6 +69,6 @@ def plan(module: str, bundle: Bundle, splits: Mapping[str, pl.DataFrame], *setti
     return total.hexdigest()
 
 
-def _plan_of(path: Path) -> str | None:
-    with safe_open(path, "np") as file:
+def _plan_of(folder: Path) -> str | None:
+    with safe_open(Path(folder) / FILE, "np") as file:
         return (file.metadata() or {}).get("plan")

@@ -6,7 +6,7 @@ Decisions:
   rows' doing.
 - An epoch has four steps at least, with smaller batches where rows are few: one or two teach nothing, which
   would say nothing of the rows.
-- What columns add is told beside trainings without them from the same seeds, for two trainings differ anyway.
+- What columns add is compared with trainings without them from the same seeds: two trainings differ anyway.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ def learning_curve(
 
     Columns: n_rows, n_frauds (of the training), auroc with _low and _high (95 %, of the test rows), n,
     n_positive. Sizes beyond the training split are left out. `seed` draws the rows; `folder` keeps the
-    trainings. Raises ValueError on sizes below 10, where a sample has one class only, and for a BERT, whose
+    trainings. Raises ValueError on sizes below 10, where a sample has one class only, and for a BERT: its
     tokenizer comes with its weights.
     """
     if bundle.tokenizer.kind != "bpe":
@@ -89,7 +89,7 @@ def _kept_scores(
     def scored() -> kept.Result:
         return kept.Result({"scores": train(bundle, splits, folder).predict(splits["test"])[:, 1]})
 
-    return kept.kept(folder / "scores.safetensors", plan, scored).arrays["scores"]
+    return kept.kept(folder / "kept", plan, scored).arrays["scores"]
 
 
 def _trained_on(bundle: Bundle, splits: Splits, folder: Path) -> Bundle:

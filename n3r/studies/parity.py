@@ -2,7 +2,7 @@
 
 Decisions:
 - Where the weights are the same, so are the probabilities, but for the deviations (`function_parity`).
-- A deviation is told where it is made, by a tag in the code; `deviations` collects them.
+- A deviation is described where it is made, by a tag in the code; `deviations` collects them.
 """
 
 import ast
@@ -212,9 +212,9 @@ def model_records(
     for key, run in legacy.items():
         name, dimensions = (recorded[key]["model"][what] for what in ("name", "dimensions"))
         measured = {split: metrics.evaluate(*by_model[f"legacy {name}"]) for split, by_model in drawn.items()}
-        told = {"n_parameters": run.n_parameters, "dimensions": dimensions, "epochs": len(run.history)}
-        told |= {"orders_per_second": run.orders_per_second, "precision": "float32"}
-        models.append({"name": f"legacy {name}", "system": "legacy", **told, **measured})
+        known = {"n_parameters": run.n_parameters, "dimensions": dimensions, "epochs": len(run.history)}
+        known |= {"orders_per_second": run.orders_per_second, "precision": "float32"}
+        models.append({"name": f"legacy {name}", "system": "legacy", **known, **measured})
     for name, by_split in baselines.items():
         measured = {split: metrics.evaluate(splits[split][LABEL], p) for split, p in by_split.items()}
         models.append({"name": name, "system": "baseline", **measured})

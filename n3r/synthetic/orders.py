@@ -8,22 +8,18 @@ model can reach. Decisions:
   sum of weight_m(time) * signal_m(strings) + tabular terms + two interactions. Hidden causes (the
   scheme a customer follows) only make signals appear together; they never enter the posterior.
 - Relations between names are decided on romanised strings (`romanise`), by the same function that
-  makes e-mail user names out of names, so "IVAN PETROV" fits its Cyrillic original. A romanisation
-  need not be the official one (Arabic is a consonant skeleton), it only has to be one function.
+  makes e-mail user names out of names, so "IVAN PETROV" fits its Cyrillic original.
 - Everything random is numpy, everything about strings polars; no Python runs per row.
-- Names come from Faker's locale lists, read once; Faker itself is never called.
 - Missing cells, other statuses and missing labels are drawn independently of risk.
 """
 
-import importlib
-import unicodedata
 from datetime import UTC, datetime
-from functools import cache
-from re import findall, sub
 
 import numpy as np
 import polars as pl
 from scipy.special import expit
+
+from n3r.synthetic.people import LOCALES, draw_people, filled, pick, romanise
 
 START = int(datetime(2025, 2, 15, tzinfo=UTC).timestamp())
 SPAN = 90 * 86_400  # seconds; the last order falls on 2025-05-15
@@ -54,7 +50,6 @@ MARKETS: dict[str, tuple[float, dict[str, float]]] = {
     "AU": (3, {"en_GB": 80, "zh_CN": 12, "en_IN": 8}),
     "SG": (2, {"zh_CN": 60, "ta_IN": 15, "en_GB": 25}),
 }
-LOCALES = list(dict.fromkeys(name for _, mix in MARKETS.values() for name in mix))
 # Groups of e-mail domains; in each, the first are the commonest. The last two companies look
 # internal and are not.
 DOMAINS = {
@@ -125,27 +120,8 @@ MISSING_TEXT = 0.015
 NAME_COLUMNS = ["billingAddressName", "customerName", "paymentAccountHolderName"]
 TEXT_COLUMNS = ["emailAddress", "emailDomain", *NAME_COLUMNS]
 
-CYRILLIC = "абвгґдежзиійклмнопрстуфхцчшщъыьэюяёїє"
-CYRILLIC_LATIN = "a b v g g d e zh z i i y k l m n o p r s t u f kh ts ch sh shch  y  e yu ya yo yi ye"
-ARABIC = "ابتثجحخدذرزسشصضطظعغفقكلمنهوي\u0629\u0649\u0621"
-ARABIC_LATIN = "a b t th j h kh d dh r z s sh s d t z a gh f q k l m n h w y a a "
-PINYIN = (
-    "wei伟韦魏 qiang强 lei磊雷 yang洋阳杨 yong勇 jun军俊 jie杰洁 tao涛 chao超 ming明 gang刚 ping平萍 "
-    "hui辉慧 peng鹏彭 hua华花 fei飞 xin鑫欣 bo波博 bin斌彬 yu宇玉瑜于余 hao浩 kai凯 jian健建 fan帆范 "
-    "shuai帅 xu旭徐许 ning宁 long龙 lin林琳 huan欢 jia佳贾 liang亮梁 cheng成程 feng峰凤冯 guo国郭 "
-    "chen晨陈 rui瑞 zhi志芝 bing兵 dong东冬董 kun坤 xiang想香 yan岩艳燕 wen文 li利丽莉李 nan楠 hong红 "
-    "xia霞夏 fang芳方 na娜 min敏 jing静晶 xiu秀 ying英颖莹 juan娟 lan兰 ling玲 gui桂 dan丹 mei梅 "
-    "zhen珍 ting婷 xue雪 qian倩 qin琴秦 chang畅 yun云 liu柳刘 shu淑 chun春 hai海 rong荣 xiao小萧 jin金 "
-    "lu璐吕卢陆 wang王汪 zhang张 huang黄 wu吴 zhao赵 zhou周 sun孙 ma马 zhu朱 hu胡 he何 gao高 luo罗 "
-    "zheng郑 xie谢 song宋 tang唐 deng邓 han韩 cao曹 zeng曾 cai蔡 pan潘 tian田 yuan袁 ye叶 jiang蒋姜江 "
-    "du杜 su苏 ding丁 shen沈 ren任 yao姚 fu傅 zhong钟 cui崔 tan谭 liao廖 shi石 dai戴 qiu邱 hou侯 zou邹"
-)
-LATIN = {"ß": "ss", "ł": "l", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d", "ı": "i"}
 USER_STYLES = "{g}.{f} {g}{f} {i}{f} {g}_{f}{yy} {f}.{g} {g}{yyyy} {i}.{f}{yy} {short}y{yy}"
-NAME_ORDERS = ["{g} {f}", "{f} {g}", "{f}{g}"]
-EAST_ASIAN = {"ja_JP": 1, "zh_CN": 2, "ko_KR": 2}
 RANDOM_LETTERS = "bcdfghjklmnpqrstvwxzaeiouy0123456789"
-VOWEL_MARK = "\x01"  # placed before what replaces an Indic consonant's own "a"
 
 
 def generate_orders(n_orders: int, seed: int = 0, base_rate: float = 0.05) -> pl.DataFrame:
@@ -248,104 +224,6 @@ def mechanism_signals(orders: pl.DataFrame) -> pl.DataFrame:
     return parts.select(s.fill_null(False).alias(name) for name, s in named)
 
 
-def romanise(names: pl.Expr) -> pl.Expr:
-    """Lower-case a-z tokens, one space between, of names in any script of `LOCALES`.
-
-    A Han or Hangul character is a token of its own, except in the Japanese names that Faker gives a
-    reading for; letters of other scripts vanish.
-    """
-    table = _romanisation()
-    latin = names.str.to_lowercase().str.replace_many(table, leftmost=True)
-    latin = latin.str.replace_all(f"a{VOWEL_MARK}", "", literal=True).str.normalize("NFKD")
-    latin = latin.str.replace_all(r"[\u0300-\u036f]", "").str.replace_all("[^a-z]+", " ")
-    return latin.str.strip_chars(" ")
-
-
-@cache
-def _romanisation() -> dict[str, str]:
-    """Replacements of non-Latin letters; longer keys first, so that they win."""
-    japanese = importlib.import_module("faker.providers.person.ja_JP").Provider
-    pairs = [*japanese.first_name_pairs, *japanese.last_name_pairs]
-    table = {native: f"{latin.lower()} " for native, _, latin in pairs}
-    for word in PINYIN.split():
-        latin = sub("[^a-z]", "", word)
-        table |= dict.fromkeys(word[len(latin) :], f"{latin} ")
-    table |= dict(zip(CYRILLIC, CYRILLIC_LATIN.split(" "), strict=True))
-    table |= dict(zip(ARABIC, ARABIC_LATIN.split(" "), strict=True))
-    table |= dict.fromkeys("أإآ", "a") | {"ؤ": "w", "ئ": "y"} | LATIN
-    for start, end in ((0xAC00, 0xD7A4), (0x900, 0x980), (0xB80, 0xC00)):  # Hangul, Hindi, Tamil
-        table |= {chr(code): _sound(chr(code)) for code in range(start, end)}
-    return dict(sorted(table.items(), key=lambda item: -len(item[0])))
-
-
-def _sound(char: str) -> str:
-    """Reading of a Hangul or Indic character by its Unicode name, doubled letters made single."""
-    name = unicodedata.name(char, "")
-    sound = sub(r"(.)\1+", r"\1", name.split(" ")[-1].lower())
-    if "HANGUL" in name:
-        return f"{sound} "
-    if "VOWEL SIGN" in name or "VIRAMA" in name:
-        return VOWEL_MARK + sound.replace("virama", "")
-    return sound if "LETTER" in name else "n" * ("ANUSVARA" in name)
-
-
-@cache
-def _names() -> tuple[pl.DataFrame, np.ndarray]:
-    """All names (`native`, `latin`), and each pool's place in them.
-
-    Pool 2 * locale + gender is a row: given names' start and count, family names' start and count.
-    """
-    tables, spans, start = [], [], 0
-    for locale in LOCALES:
-        provider = importlib.import_module(f"faker.providers.person.{locale}").Provider
-        for gender in ("female", "male"):
-            for wanted in (
-                [f"first_names_{gender}"],
-                [f"last_names_{gender}", "unisex_last_names", "last_names"],
-            ):
-                listed = next(getattr(provider, a) for a in wanted if hasattr(provider, a))
-                tables.append(_usable(list(dict.fromkeys(listed))))
-                spans.append((start, tables[-1].height))
-                start += tables[-1].height
-    return pl.concat(tables), np.array(spans).reshape(-1, 4)
-
-
-def _usable(names: list[str]) -> pl.DataFrame:
-    """The names of one word with a romanisation of at least two letters."""
-    latin = romanise(pl.col("native")).str.replace_all(" ", "")
-    one_word = ~pl.col("native").str.contains(r"\s") & (pl.col("latin").str.len_chars() > 1)
-    return pl.DataFrame({"native": names}).with_columns(latin=latin).filter(one_word)
-
-
-def _people(rng: np.random.Generator, locale: np.ndarray) -> pl.DataFrame:
-    """A random person a row: `native` and `latin` full names, romanised `given` and `family`."""
-    table, spans = _names()
-    pool = spans[2 * locale + rng.integers(0, 2, len(locale))]
-    place = rng.random((len(locale), 2)) ** 1.6 * pool[:, 1::2]  # early names are commoner
-    given, family = (table[pool[:, 2 * i] + place[:, i].astype(np.int64)] for i in (0, 1))
-    parts = pl.DataFrame([given["native"].alias("g"), family["native"].alias("f")]).with_columns(
-        given=given["latin"], family=family["latin"], locale=pl.Series(LOCALES).gather(locale)
-    )
-    style = parts["locale"].replace_strict(EAST_ASIAN, default=0)
-    return parts.select(
-        "locale",
-        "given",
-        "family",
-        native=_pick(style, *map(_filled, NAME_ORDERS)),
-        latin=_filled("{given} {family}").str.to_titlecase(),
-    )
-
-
-def _pick(which: pl.Series, *options: pl.Expr) -> pl.Expr:
-    """The option that `which` (0, 1, ...) names on each row."""
-    return pl.coalesce([pl.when(which == i).then(option) for i, option in enumerate(options)])
-
-
-def _filled(template: str) -> pl.Expr:
-    """The template with columns in the places of their names."""
-    return pl.format(sub(r"\w+(?=})", "", template), *findall(r"\{(\w+)", template))
-
-
 def _draw(rng: np.random.Generator, p: np.ndarray) -> np.ndarray:
     """One index a row from rows of unnormalised probabilities (n, k)."""
     cumulative = p.cumsum(axis=1)
@@ -371,12 +249,12 @@ def _customers(rng: np.random.Generator, time: np.ndarray) -> tuple[pl.DataFrame
     market = rng.choice(len(share), len(time), p=share / share.sum())
     locale = _draw(rng, mix[market])
     region = pl.Series(list(MARKETS)).replace_strict({m: r for r in REGIONS for m in REGIONS[r]})
-    person = _people(rng, locale).with_columns(
+    person = draw_people(rng, locale).with_columns(
         marketplaceCountryCode=pl.Series(list(MARKETS)).gather(market),
         region=region.gather(market),
         domain=_domains(rng, region.gather(market), rng.random(len(time)) < disposable[scheme]),
     )
-    stranger = _people(rng, rng.permutation(locale)).select(pl.all().name.prefix("other_"))
+    stranger = draw_people(rng, rng.permutation(locale)).select(pl.all().name.prefix("other_"))
     people = (
         person[leader]
         .hstack(stranger)
@@ -431,10 +309,10 @@ def _user_names(rng: np.random.Generator, people: pl.DataFrame, kind: np.ndarray
     )
     styles = USER_STYLES.split()
     style = pl.Series(rng.integers(0, len(styles), n))
-    fitting = _pick(style, *map(_filled, styles))
-    serial = _pick(style % 2, _filled("{g}.{f}{number}"), _filled("{i}{f}{number}"))
-    handle = _filled("{w}{v}{yy}")
-    users = _pick(pl.Series(kind), fitting, handle, fitting, pl.col("noise"), serial)
+    fitting = pick(style, *map(filled, styles))
+    serial = pick(style % 2, filled("{g}.{f}{number}"), filled("{i}{f}{number}"))
+    handle = filled("{w}{v}{yy}")
+    users = pick(pl.Series(kind), fitting, handle, fitting, pl.col("noise"), serial)
     return cells.select(users.alias("user"))["user"]
 
 
@@ -445,10 +323,10 @@ def _identity(rng: np.random.Generator, people: pl.DataFrame, users: pl.Series) 
     name = pl.when(latin).then("latin").otherwise("native")
     other = pl.when(latin).then("other_latin").otherwise("other_native")
     initial = pl.format("{} {}", pl.col("given").str.head(1), "family").str.to_uppercase()
-    relative = _filled("{other_given} {family}").str.to_titlecase()
+    relative = filled("{other_given} {family}").str.to_titlecase()
     card = pl.col("latin").str.to_uppercase()
     styles = pl.Series(rng.choice(4, n, p=[0.6, 0.25, 0.08, 0.07]))
-    holder = pl.when("foreign").then(other).otherwise(_pick(styles, name, card, initial, relative))
+    holder = pl.when("foreign").then(other).otherwise(pick(styles, name, card, initial, relative))
     bill = pl.Series(rng.choice(3, n, p=[0.84, 0.08, 0.08]))
     return people.select(
         "customerId",
@@ -457,7 +335,7 @@ def _identity(rng: np.random.Generator, people: pl.DataFrame, users: pl.Series) 
         "locale",
         emailAddress=pl.format("{}@{}", users, "domain"),
         emailDomain="domain",
-        billingAddressName=_pick(bill, name, pl.col("latin"), holder),
+        billingAddressName=pick(bill, name, pl.col("latin"), holder),
         customerName=name,
         paymentAccountHolderName=holder,
     )

@@ -220,7 +220,9 @@ def test_a_folder_of_somebody_elses_is_not_replaced(small, tmp_path, tally):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("moment", ["the earlier one aside", "the earlier one deleted"])
+@pytest.mark.parametrize(
+    "moment", ["the earlier one aside", pytest.param("the earlier one deleted", marks=pytest.mark.slow)]
+)
 def test_a_kill_between_two_renames_loses_nothing(moment, small, tmp_path, tally):
     """The only moment in which a folder has no name; the next writing or training puts it back."""
     shutil.copytree(small.folder, tmp_path / "b")

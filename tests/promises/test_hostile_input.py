@@ -875,16 +875,15 @@ refused("bundles", "what columns.json says", {
     "unknown: a pattern for an id": (setting("id", to="*"), "takes for a pattern"),
 }, used(serve, "columns__json"), "bundle")
 LINE = {"slope": 1, "intercept": 0, "limit": 1}
-KNOTS = "maps: expected ascending knots"
 refused("bundles", "what calibration.json says", {
-    "range: thresholds of NaN": (setting("percentile_thresholds", to=[NAN] * 999), "expected 999 ascending"),
-    "range: maps of NaN": (setting("maps", to=[{**LINE, "slope": NAN}]), KNOTS),
-    "range: maps that descend": (setting("maps", to=[{"score": [0.9, 0.1], "probability": [0, 1]}]), KNOTS),
+    "range: thresholds of NaN": (setting("percentile_thresholds", to=[NAN] * 999), "thresholds.0'"),
+    "range: maps of NaN": (setting("maps", to=[{**LINE, "slope": NAN}]), "platt.slope'"),
+    "range: maps that descend": (setting("maps", to=[{"score": [1, 0], "probability": [0, 1]}]), "ascending"),
     "range: a billion classes": (setting("n_classes", to=10**9), "calibration.json"),
-    "unknown: a method": (setting("method", to="magic"), "method: expected isotonic, platt, none"),
-    "type: a method": (setting("method", to=[]), "method: expected isotonic, platt, none"),
+    "unknown: a method": (setting("method", to="magic"), "'method': Input should be 'isotonic'"),
+    "type: a method": (setting("method", to=[]), "'method': Input should be 'isotonic'"),
 }, used(serve, "calibration__json"), "bundle")
-ASCEND = "knots that do not ascend"
+ASCEND = "expected knots that ascend"
 TABLE = {"bins": {}, "default_bin": 0.1, "column": "c", "class": 1}
 
 
@@ -893,22 +892,22 @@ def knots(value: list, score: list, name: str = "*") -> Callable[[Any], None]:
 
 
 refused("bundles", "what features.json says", {
-    "missing: knots": (lambda c: c.pop("knots") and None, "lacks ['knots']"),
-    "missing: a risk table's column": (setting("risk_tables", "r", to={"bins": {}}), "r of risk_tables"),
+    "missing: knots": (lambda c: c.pop("knots") and None, "'knots': Field required"),
+    "missing: a risk table's column": (setting("risk_tables", "r", to={"bins": {}}), "'risk_tables.r."),
     "missing: an indicator": (lambda c: c["indicators"].clear(), "the graph cannot run"),
-    "unknown: a key": (setting("zzz", to=1), "unknown keys ['zzz']"),
+    "unknown: a key": (setting("zzz", to=1), "unknown key 'zzz'"),
     "unknown: knots": (knots([1, 2], [0, 1], "zzz"), "knots of the unknown features ['zzz']"),
     "unknown: an indicator": (lambda c: c["indicators"].append("zzz"), "of the unknown features ['zzz']"),
-    "type: a config that is null": (setting("config", to=None), "wrong config"),
-    "type: imputation": (setting("imputation", to=[]), "wrong values in ['imputation']"),
+    "type: a config that is null": (setting("config", to=None), "key 'config'"),
+    "type: imputation": (setting("imputation", to=[]), "'imputation': Input should be a valid dict"),
     "type: precomputed risks": (setting("precomputed_risk", to="yes"), "precomputed_risk"),
-    "range: an imputed NaN": (setting("imputation", "*", to=NAN), "of imputation"),
+    "range: an imputed NaN": (setting("imputation", "*", to=NAN), "key 'imputation."),
     "range: knots that descend": (knots([2, 1], [0, 1]), ASCEND),
     "range: no knots": (knots([], []), f"{ASCEND}, one score each"),
     "range: knots with a score too few": (knots([1, 2], [0]), "one score each"),
-    "range: a score that is NaN": (knots([1, 2], [0, NAN]), "of knots"),
-    "range: knots that span more than a float": (knots([-1e308, 1e308], [0, 1]), ASCEND),
-    "range: a risk above 1": (setting("risk_tables", "r", to={**TABLE, "bins": {NAME: 7}}), "of risk_tables"),
+    "range: a score that is NaN": (knots([1, 2], [0, NAN]), "score.1': "),
+    "range: knots that span more than a float": (knots([-1e308, 1e308], [0, 1]), "value.0'"),
+    "range: a risk above 1": (setting("risk_tables", "r", to={**TABLE, "bins": {NAME: 7}}), "in [0, 1]"),
     "twice: an indicator": (lambda c: c["indicators"].append(c["indicators"][0]), "indicators twice"),
     "twice: a feature": (setting("risk_tables", "orderAmount", to=TABLE), "two features named ['orderAmo"),
 }, used(serve, "features__json"), "bundle")

@@ -95,6 +95,7 @@ def test_a_run_that_is_disturbed_says_so_and_goes_on(folder, tally):
     tally("interruption", "kernels killed, as when memory runs out: told in a sentence")
     third = start(folder, *command)
     assert wait_for((folder / "notebooks/02_tokenizer.ipynb").is_file, third)
+    assert wait_for(lambda: bool(kernels_of(folder)), third)
     out, _ = stop(third)
     assert f"{SAID} {folder.name} 02" in out and not kernels_of(folder)
     assert "01_preprocess unchanged, skipped" in finish(start(folder, *command))

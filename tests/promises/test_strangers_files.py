@@ -360,6 +360,7 @@ def test_bombs_are_refused_by_a_limit_that_is_a_parameter(name, small, tmp_path,
     tally(PROMISE, "gzip, Parquet and zip bombs: refused")
 
 
+@pytest.mark.slow
 def test_a_parquet_footer_that_lies_hides_no_bomb(tmp_path, tally):
     """A reader allocates by the pages' own headers, and so n3r asks these, not the footer's sums."""
     path = tmp_path / "text.parquet"

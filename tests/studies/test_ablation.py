@@ -250,7 +250,7 @@ def test_ablate_gives_a_row_a_set_and_keeps_what_it_trained(splits, tmp_path, a_
 
     def ablate(bundle, folder) -> tuple[pl.DataFrame, dict[str, int]]:
         table = ablation.ablate(bundle, splits, [0, 1], tmp_path / folder, sets)
-        files = (tmp_path / folder).rglob("scores.safetensors")
+        files = (tmp_path / folder).rglob("kept/model.safetensors")
         return table, {str(path.parent): path.stat().st_mtime_ns for path in files}
 
     one, written = ablate(bundle, "a")

@@ -26,7 +26,7 @@ def test_a_curve_of_the_rows_there_are(trained, tmp_path):
     assert curve["n"].unique().to_list() == [len(splits["test"])]
     again = learning_curves.learning_curve(bundle, splits, [200], tmp_path / "again")
     assert again.row(0) == curve.row(1)
-    kept = tmp_path / "again" / "200" / "scores.safetensors"
+    kept = tmp_path / "again" / "200" / "kept" / "model.safetensors"
     written = kept.stat().st_mtime_ns
     assert learning_curves.learning_curve(bundle, splits, [200], tmp_path / "again").equals(again)
     assert kept.stat().st_mtime_ns == written  # nothing was trained

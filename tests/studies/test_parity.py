@@ -7,10 +7,8 @@ import polars as pl
 import pytest
 
 from n3r.bundle import Bundle
-from n3r.schema import LABEL, ORACLE
-from n3r.studies import beside, parity
-
-TEXT = ["emailAddress", "customerName"]
+from n3r.schema import LABEL, ORACLE, joined_text
+from n3r.studies import beside, kept, parity
 
 
 @pytest.mark.parametrize("n_rows", [13, 100, 513, 1025])
@@ -76,8 +74,8 @@ def test_the_legacys_weights_give_its_probabilities_with_every_deviation_off(tra
 def test_defect_15_typed_special_tokens_move_a_score_only_where_n3rs_tokenizer_reads_them(trained, splits):
     bundle, run = trained
     frame = splits["test"].with_columns(emailAddress=pl.lit("Anina | [PAD] [CLS]"))
-    texts = pl.concat_str(pl.col(TEXT).fill_null("[MISSING]"), separator="|")
-    rows = by_deviation(parity.function_parity(run, bundle, frame.with_columns(text=texts), 5, 16))
+    frame = frame.with_columns(joined_text(bundle.column_map.text))
+    rows = by_deviation(parity.function_parity(run, bundle, frame, 5, 16))
     assert rows["none"]["largest"] < 1e-6
     assert rows["tokenizer"]["n_moved"] == 80
 
@@ -109,11 +107,11 @@ def test_function_parity_refuses_another_bundle_and_no_rows(trained, splits):
 
 def test_a_legacy_is_trained_once_for_each_plan_and_scores_the_same_later(trained, splits, tmp_path):
     bundle, run = trained
-    kept, frame = tmp_path / beside.FILE, splits["test"]
+    file, frame = tmp_path / kept.FILE, splits["test"]
     written = []
     for plan in [{}, {}, {"seed": 1}]:
         found = beside.train_beside(bundle, splits, tmp_path, progress=False, **plan)
-        written.append(kept.stat().st_mtime_ns)
+        written.append(file.stat().st_mtime_ns)
         moved = np.abs(found.predict(frame) - run.predict(frame)).max()
         assert moved > 1e-3 if plan else moved == 0  # the default seed is the bundle's
         loaded = beside.load_legacy(tmp_path)
@@ -142,7 +140,7 @@ def test_another_seed_is_another_training_of_both_on_the_same_rows(trained, spli
 
 
 def test_a_legacy_that_was_not_trained_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"legacy.safetensors does not exist: train the legacy"):
+    with pytest.raises(FileNotFoundError, match=r"model.safetensors does not exist: train the legacy"):
         beside.load_legacy(tmp_path)
 
 

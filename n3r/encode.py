@@ -1,0 +1,91 @@
+"""Rows to what a model reads: token ids and a feature array, by the same way in training and in scoring.
+
+No torch is imported here: a scorer needs none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from n3r.features import TabularFeatures
+from n3r.schema import ColumnMap
+from n3r.tokenizer import BertTokenizer, ChunkedText, NameTokenizer, TextConfig, Texts
+
+TEXT_KEYS = (("text", "attn_mask"), ("secondary", "secondary_mask"))  # batch keys of each text of a row
+
+
+class Encoded(NamedTuple):
+    """N rows as a model reads them."""
+
+    texts: list[Texts]  # one, or two for classes that read a second text apart
+    tabular: np.ndarray | None  # (N, F) float32
+
+
+@dataclass(frozen=True)
+class RowEncoder:
+    """Cleans, tokenises and scales rows that have the columns of a column map.
+
+    Of one text the map's `secondary_text` is the end; of two (`ModelConfig.n_texts`) it is the second.
+    """
+
+    tokenizer: NameTokenizer | BertTokenizer
+    column_map: ColumnMap
+    features: TabularFeatures | None = None  # None: of a model that reads texts alone
+    texts: TextConfig = TextConfig()
+    n_texts: int = 1
+
+    def frame(self, frame: pl.DataFrame, out_of_fold: bool = False) -> Encoded:
+        """Rows of a table; `out_of_fold` as `TabularFeatures.transform`. ValueError names absent columns."""
+        names = self.column_map.all_text
+        if absent := [name for name in names if name not in frame.columns]:
+            raise ValueError(f"the rows lack the text columns {absent} that the column map names")
+        texts = self.read({name: frame[name].cast(pl.String).to_list() for name in names})
+        return Encoded(texts, None if self.features is None else self.features.transform(frame, out_of_fold))
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> Encoded:
+        """Rows, column -> value, typed as in a table; a table of one row costs more than to score it."""
+        texts = self.read({name: [row[name] for row in rows] for name in self.column_map.all_text})
+        if self.features is None:
+            return Encoded(texts, None)
+        return Encoded(texts, np.concatenate([self.features.transform_row(row) for row in rows]))
+
+    def read(self, fields: Mapping[str, Sequence[str | None]]) -> list[Texts]:
+        """The tokenised text of each row, or its two texts, from columns of strings."""
+        columns, steps = self.column_map, self.texts.steps
+        if self.n_texts == 1:
+            parts = [(columns.all_text, steps)]
+        elif columns.secondary_text:
+            parts = [(columns.text, steps), (columns.secondary_text, self.texts.secondary_steps)]
+        else:
+            raise ValueError("a trimodal class reads two texts: name `secondary_text` in the column map")
+        read = self.tokenizer.read
+        return [read([fields[name] for name in names], steps, self.texts) for names, steps in parts]
+
+
+def padded(texts: Sequence[Texts], pad_token: int) -> dict[str, np.ndarray]:
+    """Ids and mask of each text of some rows under its `TEXT_KEYS`, as `pad` gives them."""
+    arrays = [pad(text, pad_token) for text in texts]
+    return {
+        key: array
+        for keys, pair in zip(TEXT_KEYS, arrays, strict=False)
+        for key, array in zip(keys, pair, strict=True)
+    }
+
+
+def pad(texts: Texts, pad_token: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids int64 and mask bool, (B, T), or (B, K, T) for texts of chunks; T and K are at least 1."""
+    chunked = isinstance(texts, ChunkedText)
+    flat = texts.chunks if chunked else texts
+    inside = np.arange(max(1, flat.lengths.max(initial=0))) < flat.lengths[:, None]  # chunks or rows, T
+    if chunked:
+        present = np.arange(max(1, texts.n_chunks.max())) < texts.n_chunks[:, None]  # (B, K)
+        mask = np.zeros((*present.shape, inside.shape[1]), bool)
+        mask[present] = inside
+    else:
+        mask = inside
+    ids = np.full(mask.shape, pad_token, np.int64)
+    ids[mask] = flat.ids
+    return ids, mask
