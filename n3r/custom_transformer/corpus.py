@@ -1,12 +1,12 @@
 """Text to learn a language from: documents, their tokens, and windows of tokens as long as a model reads.
 
 Decisions:
-- A document is a line, a paragraph or a file of text, or a cell of a table's column. Files that call
-  themselves a test or validation set stay that; else documents are split at random.
+- A document is a line, a paragraph or a file of text, or a cell of a table's column. Files named test or
+  validation keep that role; else documents are split at random.
 - Tokenizers are byte pairs over bytes, as GPT-2's: any text becomes tokens and back without loss, so that
-  bits per character mean the same for each of them. END stands between documents and can be typed by nobody.
+  bits per character mean the same for each of them. END stands between documents; nobody can type it.
 - Every token is predicted once: windows overlap by the one token that is only read.
-- What is read may be people's names: no message repeats it.
+- Documents may be people's names: no message repeats them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,19 +32,19 @@ SYNTHETIC, N_SYNTHETIC = "synthetic", 20_000
 GPT2, GPT2_REPOSITORY = "gpt2", "openai-community/gpt2"
 TABLES = {**SUFFIXES, ".jsonl": "jsonl", ".ndjson": "jsonl"}
 PROSE = (".txt", ".md", ".rst")
-FEWEST_DOCUMENTS = 10  # that can be split at random
+MIN_DOCUMENTS = 10  # for a random split
 
 Documents = dict[str, list[str]]  # split -> documents
 
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Pieces of a row of tokens, each at most as long as a model reads."""
+    """Pieces of a row of tokens, none longer than a model reads."""
 
     tokens: np.ndarray  # (M,) int32, all documents after one another
     start: np.ndarray  # (N,) of each window
     length: np.ndarray  # (N,)
-    document: np.ndarray  # (N,) which document a window lies in; 0 where they are packed
+    document: np.ndarray  # (N,) the document of a window; 0 if they are packed
     n_characters: int  # of the documents, the end of each counted as one
 
     def __len__(self) -> int:
@@ -77,10 +77,23 @@ def read_documents(
 ) -> Documents:
     """The documents of `find_documents` in the splits train, val and test.
 
-    Where files name no validation or test set, it is a share `held_out` of the documents to train on, drawn
-    by the seed. Raises ValueError where these are fewer than 10, and as `find_documents` does.
+    A split that no file names is a share `held_out` of the documents to train on, drawn by the seed. Raises
+    ValueError if these are fewer than 10, and as `find_documents` does.
     """
-    return _split(find_documents(data, column, unit, limit, seed), held_out, seed)
+    given = find_documents(data, column, unit, limit, seed)
+    absent = [split for split in SPLITS if not given.get(split)]
+    documents = given.get("train", [])
+    if (absent and len(documents) < MIN_DOCUMENTS) or not documents:
+        raise ValueError(
+            f"{len(documents)} documents to train on and to split are too few; {MIN_DOCUMENTS} are needed."
+            " Those of a text file are its lines, its paragraphs, or the whole file: see `unit`"
+        )
+    order = np.random.default_rng(seed).permutation(len(documents))
+    n_out = max(1, round(held_out * len(documents)))
+    parts = {split: order[i * n_out : (i + 1) * n_out] for i, split in enumerate(absent)}
+    parts["train"] = order[len(absent) * n_out :]
+    drawn = {split: [documents[i] for i in np.sort(rows)] for split, rows in parts.items()}
+    return {split: (given | drawn)[split] for split in SPLITS}
 
 
 def find_documents(
@@ -92,9 +105,9 @@ def find_documents(
 ) -> Documents:
     """The documents of "synthetic" orders, of a file or folder, or of a data set on the hub.
 
-    They are in the splits that the files' names tell, those of others in "train". `column` is that of tables
-    and synthetic orders, `unit` what a document of a text file is, `limit` how many are read for each split.
-    Raises ValueError or FileNotFoundError naming what is missing or damaged.
+    A file's name says its split; others are "train". `column` is that of tables and synthetic orders, `unit`
+    what a document of a text file is, `limit` how many are read for each split. Raises ValueError or
+    FileNotFoundError naming what is missing or damaged.
     """
     if data == SYNTHETIC:
         orders = generate_orders(limit or N_SYNTHETIC, seed)
@@ -130,7 +143,7 @@ def byte_pair_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
 def load_tokenizer(place: str) -> Tokenizer:
     """GPT-2's tokenizer ("gpt2"), from the hub or its cache, or that of a tokenizer.json or its folder.
 
-    Raises FileNotFoundError where there is none and ValueError for one that has no END token.
+    Raises FileNotFoundError if there is none and ValueError if it has no END token.
     """
     path = Path(from_hub(GPT2_REPOSITORY, "model", ["tokenizer.json"]) if place == GPT2 else place)
     path = path / "tokenizer.json" if path.is_dir() else path
@@ -144,11 +157,10 @@ def load_tokenizer(place: str) -> Tokenizer:
     return _plain(tokenizer)
 
 
-def windows(documents: Sequence[str], tokenizer: Tokenizer, longest: int, packed: bool) -> Windows:
-    """Documents as windows of at most `longest` tokens.
+def windows(documents: Sequence[str], tokenizer: Tokenizer, max_length: int, packed: bool) -> Windows:
+    """Documents, each between two ENDs, as windows of at most `max_length` tokens.
 
-    Each begins after an END and has one at its end. `packed` ones follow one another in windows that are
-    all full; else no window has tokens of two documents, as short texts want it.
+    `packed` documents follow one another in full windows; else, for short texts, no window spans two of them.
     """
     end = tokenizer.token_to_id(END)
     encoded = list(_encode(documents, tokenizer))
@@ -160,18 +172,18 @@ def windows(documents: Sequence[str], tokenizer: Tokenizer, longest: int, packed
     if packed:
         starts, lengths = np.zeros(1, np.int64), np.array([len(tokens)])
     n_characters = sum(map(len, documents)) + len(documents)
-    n_windows = -(-(lengths - 1) // (longest - 1))
+    n_windows = -(-(lengths - 1) // (max_length - 1))
     document = np.repeat(np.arange(len(lengths)), n_windows)
     place = np.arange(n_windows.sum()) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)
-    offset = place * (longest - 1)
-    length = np.minimum(longest, lengths[document] - offset)
+    offset = place * (max_length - 1)
+    length = np.minimum(max_length, lengths[document] - offset)
     return Windows(tokens, starts[document] + offset, length, document, n_characters)
 
 
 def from_hub(repository: str, kind: Literal["dataset", "model"], patterns: list[str]) -> Path:
     """A folder with the files of a repository on the hub, or of its copy in the local cache.
 
-    Raises FileNotFoundError saying how to do without, when it can be had from neither.
+    Raises FileNotFoundError, which says how to do without the hub.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -189,7 +201,7 @@ def from_hub(repository: str, kind: Literal["dataset", "model"], patterns: list[
 
 
 def _encode(documents: Sequence[str], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
-    """Ids of each document; of a few thousand at a time, for the library's own form is large."""
+    """Ids of each document; a few thousand at a time, since the library's own form is large."""
     for start in range(0, len(documents), 4096):
         for encoding in tokenizer.encode_batch_fast(list(documents[start : start + 4096])):
             yield np.array(encoding.ids, np.int32)
@@ -223,7 +235,7 @@ def _files(data: str) -> list[Path]:
 
 
 def _split_of(path: Path) -> str:
-    """The split that a file's name tells."""
+    """The split that a file's name says."""
     words = path.stem.lower().replace("-", "_").replace(".", "_").split("_")
     return "test" if "test" in words else "val" if {"val", "valid", "validation"} & {*words} else "train"
 
@@ -252,21 +264,3 @@ def _cells(frame: pl.LazyFrame, column: str, where: str, limit: int | None) -> l
         raise ValueError(f"the column {column!r} of {where} holds {schema[column].base_type()}, not text")
     present = frame.select(column).filter(pl.col(column).str.strip_chars() != "")
     return (present if limit is None else present.head(limit)).collect()[column].to_list()
-
-
-def _split(given: Documents, held_out: float, seed: int) -> Documents:
-    """The given splits, and those that are missing taken out of training at random."""
-    absent = [split for split in SPLITS if not given.get(split)]
-    documents = given.get("train", [])
-    if (absent and len(documents) < FEWEST_DOCUMENTS) or not documents:
-        raise ValueError(
-            f"{len(documents)} documents to train on and to split are too few; {FEWEST_DOCUMENTS} are needed."
-            " Those of a text file are its lines, its paragraphs, or the whole file: see `unit`"
-        )
-    order = np.random.default_rng(seed).permutation(len(documents))
-    n_out = max(1, round(held_out * len(documents)))
-    parts = {split: order[i * n_out : (i + 1) * n_out] for i, split in enumerate(absent)}
-    rest = order[len(absent) * n_out :]
-    taken = {split: [documents[i] for i in np.sort(rows)] for split, rows in parts.items()}
-    whole = {**given, "train": [documents[i] for i in np.sort(rest)], **taken}
-    return {split: whole[split] for split in SPLITS}

@@ -385,3 +385,10 @@ def _attainable(content: Content) -> Iterator[Section]:
 def oracle_auroc(content: Content) -> float | None:
     """The AUROC that no model can pass, where it is known."""
     return next((row["auroc"] for row in content["models"] if row["name"] == "oracle"), None)
+
+
+def summary(content: Content) -> dict[str, Any]:
+    """What a run's record keeps of an evaluation: the headline, every model's AUROC, the share attained."""
+    aurocs = {row["name"] or content["name"]: row["auroc"] for row in content["models"]}
+    share = attained(content["models"][0]["auroc"], oracle_auroc(content))
+    return {"headline": headline(content), "auroc": aurocs, "attained": share}

@@ -75,9 +75,11 @@ def test_random_letters_surprise_more_than_names(trained, documents):
     assert random.min() > names.max()
 
 
-def test_attention_is_that_of_the_texts_tokens(trained):
+def test_attention_reads_nothing_from_the_right_and_its_weights_sum_to_one(trained):
     weights, tokens = trained[0].attention("Ana")
     assert weights.shape == (1, 2, len(tokens), len(tokens)) and "".join(tokens) == "·Ana"
+    assert torch.equal(weights, weights.tril())
+    assert torch.allclose(weights.sum(-1), torch.ones(weights.shape[:-1]))
 
 
 def test_what_it_generates_begins_with_the_prompt_and_is_the_seeds(trained):
@@ -102,7 +104,7 @@ class Interrupted(Exception):
     pass
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(trained, documents, tmp_path):
+def test_a_training_goes_on_to_the_same_weights_and_is_not_trained_again(trained, documents, tmp_path):
     model, _ = trained
     seen = []
 
@@ -117,13 +119,10 @@ def test_an_interrupted_training_ends_with_the_same_weights(trained, documents, 
     assert again.history == model.history == seen
     theirs = again.wrapper.model.parameters
     assert all(torch.equal(p, theirs[name]) for name, p in model.wrapper.model.parameters.items())
-
-
-def test_a_finished_training_is_not_trained_again(trained, documents):
-    model, folder = trained
-    seen = []
-    again = train_language_model(CONFIG, folder, documents, report=seen.append)
-    assert seen == [] and again.history == model.history
+    finished = train_language_model(
+        CONFIG, tmp_path, documents, report=lambda row: pytest.fail("trained again")
+    )
+    assert finished.history == model.history
 
 
 def test_a_folder_with_another_training_is_left_alone_unless_it_is_to_be_replaced(documents, tmp_path):

@@ -137,12 +137,3 @@ def test_worked_example_of_a_norm():
     d_x, gradients = layer.backward(torch.tensor([[[1.0, 1.0]]]), cache)
     assert largest(d_x) < 1e-6  # moving both alike moves nothing
     assert torch.allclose(gradients["gain"], out[0, 0])
-
-
-def test_attention_reads_nothing_from_the_right_and_its_weights_sum_to_one():
-    layer = shaken(LAYERS["attention"][0])
-    _, cache = layer.forward(an_input("attention", (2, 6)))
-    weights = layer.weights(cache)
-    assert weights.shape == (2, 2, 6, 6)
-    assert torch.equal(weights, weights.tril())
-    assert torch.allclose(weights.sum(-1), torch.ones(2, 2, 6, dtype=torch.float64))

@@ -228,12 +228,6 @@ def test_information_and_the_published_dimensions():
     assert info["bytes"] == 4 * n and info["vocab_size"] == 17 and info["n_steps"] == 0
 
 
-def test_attention_weights_of_all_blocks_and_heads():
-    weights = CustomTransformer(CONFIG).attention_weights(some_ids())
-    assert weights.shape == (2, 3, 2, 10, 10)
-    assert torch.allclose(weights.sum(-1), torch.ones(2, 3, 2, 10))
-
-
 WRONG = {
     "ids run from 1 to 17; the vocabulary has the ids 0 to 16": lambda w: w(torch.tensor([[1, 17]])),
     "ids run from -1 to 2": lambda w: w(torch.tensor([[-1, 2]])),

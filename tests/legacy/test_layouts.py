@@ -308,54 +308,17 @@ def test_defect_39_columns_and_tables_are_those_of_the_bundle_in_order(layout):
 
 
 PUBLISHED_KEYS = [
-    "adam_epsilon",
-    "batch_size",
-    "cat_field_list",
-    "text_source_fields",
-    "categorical_features_to_encode",
-    "chunk_trancate",
-    "class_weights",
-    "count_threshold",
-    "device",
-    "dropout_rate",
-    "early_stop_metric",
-    "early_stop_patience",
-    "embedding_size",
-    "fixed_tokenizer_length",
-    "fp16",
-    "full_field_list",
-    "gradient_clip_val",
-    "header",
-    "hidden_size",
-    "id_name",
-    "label_name",
-    "load_ckpt",
-    "lr",
-    "lr_decay",
-    "max_epochs",
-    "max_sen_len",
-    "max_total_chunks",
-    "metric_choices",
-    "model_class",
-    "momentum",
-    "multiclass_categories",
-    "n_blocks",
-    "n_embed",
-    "n_heads",
-    "optimizer",
-    "run_scheduler",
-    "smooth_factor",
-    "tab_field_list",
-    "text_attention_mask_key",
-    "text_field_overwrite",
-    "text_input_ids_key",
-    "text_name",
-    "text_processing_steps",
-    "use_gradient_checkpointing",
-    "val_check_interval",
-    "warmup_steps",
-    "weight_decay",
-]
+    "adam_epsilon", "batch_size", "cat_field_list", "categorical_features_to_encode",
+    "chunk_trancate", "class_weights", "count_threshold", "device", "dropout_rate",
+    "early_stop_metric", "early_stop_patience", "embedding_size", "fixed_tokenizer_length", "fp16",
+    "full_field_list", "gradient_clip_val", "header", "hidden_size", "id_name", "label_name",
+    "load_ckpt", "lr", "lr_decay", "max_epochs", "max_sen_len", "max_total_chunks",
+    "metric_choices", "model_class", "momentum", "multiclass_categories", "n_blocks", "n_embed",
+    "n_heads", "optimizer", "run_scheduler", "smooth_factor", "tab_field_list",
+    "text_attention_mask_key", "text_field_overwrite", "text_input_ids_key", "text_name",
+    "text_processing_steps", "text_source_fields", "use_gradient_checkpointing",
+    "val_check_interval", "warmup_steps", "weight_decay",
+]  # fmt: skip
 
 
 def test_hyperparameters_have_every_published_key(layout):
@@ -442,14 +405,15 @@ def test_an_earlier_export_is_replaced_and_nothing_else_is(layout, tmp_path):
 
 def test_predictions_of_another_kind_are_refused(layout, frame, tmp_path):
     _, _, source = layout
-    frame.select(label=LABEL).write_csv(tmp_path / "p.csv")
-    with pytest.raises(ValueError, match=r"p\.csv lacks the columns \['score'\]"):
-        write_sagemaker(source, tmp_path / "out", tmp_path / "p.csv")
-    frame.select(label=LABEL, score="email").write_csv(tmp_path / "p.csv")
-    with pytest.raises(ValueError, match=r"p\.csv is no table of predictions.* scores$"):
-        write_sagemaker(source, tmp_path / "out", tmp_path / "p.csv")
-    with pytest.raises(ValueError, match=r"\.parquet, \.csv or \.tsv"):
-        write_sagemaker(source, tmp_path / "out", tmp_path / "p.json")
+    texts = frame.select(label=LABEL, score="email")
+    for name, table, says in (
+        ("p.csv", texts.drop("score"), r"p\.csv lacks the columns \['score'\]"),
+        ("p.csv", texts, r"p\.csv is no table of predictions.* scores$"),
+        ("p.json", texts, r"\.parquet, \.csv or \.tsv"),
+    ):
+        table.write_csv(tmp_path / name)
+        with pytest.raises(ValueError, match=says):
+            write_sagemaker(source, tmp_path / "out", tmp_path / name)
     assert not (tmp_path / "out").exists()
 
 
@@ -697,11 +661,18 @@ def test_defect_54_a_pickle_that_runs_code_is_refused(legacy, tmp_path):
     assert mark.exists()
 
 
-def test_wrong_files_are_named_with_both_numbers(legacy, tmp_path):
-    path = tmp_path / "model_1.pt"
-    torch.save({"state_dict": legacy.model.state_dict()}, path)
-    with pytest.raises(ValueError, match=r"model_1\.pt is no state_dict"):
-        legacy.imported(state_dict=path)
+def test_wrong_weights_are_named(legacy, tmp_path):
+    path, whole = tmp_path / "model_1.pt", legacy.model.state_dict()
+    bent = {**whole, "net.12.weight": torch.zeros(1, 3)}
+    lacking = {name: value for name, value in whole.items() if name != "net.12.bias"}
+    for content, says in (
+        ({"state_dict": whole}, r"model_1\.pt is no state_dict"),
+        (lacking, r"model_1\.pt: not a legacy .*net\.12\.bias"),
+        (bent, r"model_1\.pt is no legacy .*head\.net\.12"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=says):
+            legacy.imported(state_dict=path)
     other = {"lstm2risk": "transformer2risk", "transformer2risk": "lstm2risk"}[legacy.model_class]
     with pytest.raises(ValueError, match=rf"model_3\.pt holds no {other} but .*{legacy.model_class}"):
         legacy.imported(model_class=other)
@@ -709,38 +680,35 @@ def test_wrong_files_are_named_with_both_numbers(legacy, tmp_path):
         legacy.imported(model_class="bimodal_bert")
     with pytest.raises(FileNotFoundError, match=r"absent\.pt"):
         legacy.imported(state_dict=tmp_path / "absent.pt")
-    lacking = legacy.model.state_dict()
-    del lacking["net.12.bias"]
-    torch.save(lacking, path)
-    with pytest.raises(ValueError, match=r"model_1\.pt: not a legacy .*net\.12\.bias"):
-        legacy.imported(state_dict=path)
-    bent = legacy.model.state_dict()
-    bent["net.12.weight"] = torch.zeros(1, 3)
-    torch.save(bent, path)
-    with pytest.raises(ValueError, match=r"model_1\.pt is no legacy .*head\.net\.12"):
-        legacy.imported(state_dict=path)
 
 
-def test_wrong_vocabulary_and_features_are_named_together(legacy, tmp_path, tokenizer):
-    tokenizer.tokenizer.save(str(tmp_path / "other.json"))
-    (tmp_path / "few.txt").write_text("amount\nage\n")
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"tokenizer": "other.json", "features": "few.txt"},
+            r"other\.json has {size} tokens, .*model_3\.pt {own}; .*few\.txt has 2 columns, .* 3$",
+        ),
+        ({"column_map": {"label_values": {"a": 0, "b": 1, "c": 2}}}, "the column map has 3 classes"),
+        ({"column_map": {"segment": "age"}}, r"features\.txt.*'age' is listed as numeric and also"),
+        ({"features": "twice.json"}, r"twice\.json names \['age'\] twice"),
+        ({"features": "broken.json"}, r"broken\.json cannot be read as a list"),
+        ({"tokenizer": "broken.json"}, r"broken\.json is not a tokenizer file"),
+    ],
+)
+def test_what_does_not_go_with_the_weights_is_named(legacy, tmp_path, tokenizer, changes, says):
     size, own = tokenizer.vocab_size, legacy.tokenizer.vocab_size
     assert size != own
-    with pytest.raises(
-        ValueError,
-        match=rf"other\.json has {size} tokens, .*model_3\.pt {own}; .*few\.txt has 2 columns, .* 3$",
-    ):
-        legacy.imported(tokenizer=tmp_path / "other.json", features=tmp_path / "few.txt")
-    three = columns(numeric=[], label_values={"a": 0, "b": 1, "c": 2})
-    with pytest.raises(ValueError, match="the column map has 3 classes"):
-        legacy.imported(column_map=three)
-    with pytest.raises(ValueError, match=r"features\.txt.*'age' is listed as numeric and also"):
-        legacy.imported(column_map=columns(numeric=[], segment="age"))
-    (tmp_path / "twice.json").write_text('["age", "age", "amount"]')
-    with pytest.raises(ValueError, match=r"twice\.json names \['age'\] twice"):
-        legacy.imported(features=tmp_path / "twice.json")
-    (tmp_path / "broken.json").write_text("[")
-    with pytest.raises(ValueError, match=r"broken\.json cannot be read as a list"):
-        legacy.imported(features=tmp_path / "broken.json")
-    with pytest.raises(ValueError, match=r"broken\.json is not a tokenizer file"):
-        legacy.imported(tokenizer=tmp_path / "broken.json")
+    tokenizer.tokenizer.save(str(tmp_path / "other.json"))
+    for name, text in {
+        "few.txt": "amount\nage\n",
+        "twice.json": '["age", "age", "amount"]',
+        "broken.json": "[",
+    }.items():
+        (tmp_path / name).write_text(text)
+    given = {
+        key: columns(numeric=[], **value) if key == "column_map" else tmp_path / value
+        for key, value in changes.items()
+    }
+    with pytest.raises(ValueError, match=says.replace("{size}", str(size)).replace("{own}", str(own))):
+        legacy.imported(**given)

@@ -11,7 +11,7 @@ import pytest
 from n3r.evaluation.attacks import ATTACKS, attack_curve
 from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
 from n3r.preprocess import prepare
-from n3r.report.evaluation import headline, write_evaluation
+from n3r.report.evaluation import headline, summary, write_evaluation
 from n3r.report.parts import attained
 from n3r.schema import LABEL, ORACLE, SCORE, ColumnMap
 from n3r.synthetic import orders as synth
@@ -99,7 +99,10 @@ def test_json_is_the_content_and_gives_the_headline(content, page):
     assert kept == json.loads(json.dumps(content))
     sentence = headline(kept)
     assert sentence in html.replace("&#39;", "'")
-    own = content["models"][0]
+    own, *_, oracle = content["models"]
+    found = summary(kept)
+    assert (found["headline"], found["auroc"]["LSTM2Risk"]) == (sentence, own["auroc"])
+    assert found["attained"] == attained(own["auroc"], oracle["auroc"])
     assert sentence.startswith(f"LSTM2Risk reaches an AUROC of {own['auroc']:.3f} [{own['auroc_low']:.3f}")
 
 
