@@ -23,11 +23,14 @@ from pydantic import ValidationError
 from n3r.calibrate import Calibration
 from n3r.encode import TEXT_KEYS, Encoded, RowEncoder, padded
 from n3r.features import TabularFeatures
+from n3r.files.formats import FORMATS, SUFFIXES, find_files
 from n3r.files.json_io import explain, read_json
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.manifest import MOST_BYTES, verify, written_by
-from n3r.rows import KINDS, ROW_SUFFIXES, Inputs, Reject, expand, read_chunks, typed, typed_row, writer
+from n3r.files.writer import writer
+from n3r.inputs import Inputs, typed, typed_row
 from n3r.schema import ColumnMap, id_name, is_pattern
+from n3r.tables import read_chunks, refusal
 from n3r.tokenizer import ChunkedText, TextConfig, Texts, load_tokenizer
 
 if TYPE_CHECKING:
@@ -168,7 +171,7 @@ class Scorer:
         return self.score_typed(rows)
 
     def score_typed(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """`score` of rows that `rows.typed` or `rows.read_chunks` gave."""
+        """`score` of rows that `typed` or `read_chunks` gave."""
         scores = self._named(self._probabilities(self._encoder.frame(rows)))
         columns = (pl.Series(name, values) for name, values in scores.items())
         id = self.inputs.id
@@ -275,7 +278,7 @@ def score_files(
     An `output` that ends in .parquet, .csv, .tsv or .jsonl is one file of all rows; else it is a folder that
     gets a file for each file, in the `kind` given or its own. With `skip` rows that cannot be read are listed
     beside the output, in `<its name>.rejects.csv`; otherwise the first of them is a ValueError naming file,
-    row and column, and nothing is written. `max_expansion` and `for_spreadsheets`: see rows.py.
+    row and column, and nothing is written. `max_expansion`: see limits.py, `for_spreadsheets`: writer.py.
     """
     from tqdm import tqdm
 
@@ -284,28 +287,28 @@ def score_files(
     with tqdm(
         desc="scored", unit=" rows", unit_scale=True, mininterval=0.5, file=sys.stderr, **hidden
     ) as bar:
-        for target, sources in _targets(expand(items), Path(output), kind).items():
+        for target, sources in _targets(find_files(items), Path(output), kind).items():
             found = _score_into(target, sources, scorer, skip, bar, max_expansion, for_spreadsheets)
             counts = Counts(*(a + b for a, b in zip(counts, found, strict=True)))
     return counts
 
 
-def _targets(files: list[tuple[Path, str | None]], output: Path, kind: str | None) -> dict[Path, list]:
+def _targets(files: Mapping[Path, str | None], output: Path, kind: str | None) -> dict[Path, list]:
     """Each file to write and the files that its rows come from."""
-    if output.suffix.removeprefix(".") in KINDS:
+    if output.suffix.removeprefix(".") in FORMATS:
         if kind not in (None, output.suffix.removeprefix(".")):
             raise ValueError(f"{output} is to be {kind}: let its name end so, or leave the format out")
-        targets = {output: files}
+        targets = {output: list(files.items())}
     else:
         targets = {}
-        for path, region in files:
-            ending = next(suffix for suffix in ROW_SUFFIXES if path.name.lower().endswith(suffix))
-            name = f"{path.name[: -len(ending)]}.{kind or ROW_SUFFIXES[ending]}"
+        for path, region in files.items():
+            ending = next(suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix))
+            name = f"{path.name[: -len(ending)]}.{kind or SUFFIXES[ending]}"
             targets.setdefault(output / name, []).append((path, region))
         several = [target.name for target, sources in targets.items() if len(sources) > 1]
         if several:
             raise ValueError(f"several files would become {', '.join(several)}: give one output file")
-    inputs = {os.path.realpath(path) for path, _ in files}  # Path.resolve raises on a link to itself
+    inputs = {os.path.realpath(path) for path in files}  # Path.resolve raises on a link to itself
     if over := [str(target) for target in targets if os.path.realpath(target) in inputs]:
         raise ValueError(f"the output would replace the input {', '.join(over)}: choose another name")
     return targets
@@ -334,7 +337,9 @@ def _score_into(
         for path, region in sources:
             for chunk in read_chunks(path, scorer.inputs, region=region, max_expansion=max_expansion):
                 if chunk.rejects and not skip:
-                    raise ValueError(_refusal(chunk.rejects))
+                    raise ValueError(
+                        refusal(chunk.rejects, "mend them, or list them and go on with --on-error skip")
+                    )
                 scored.write(scorer.score_typed(chunk.frame).with_columns(ids))
                 if chunk.rejects:
                     rejected = rejected or files.enter_context(writer(rejects, "csv", for_spreadsheets))
@@ -345,15 +350,6 @@ def _score_into(
         if rejected is None:
             rejects.unlink(missing_ok=True)  # of an earlier run
     return Counts(n_read, n_read - n_rejected, n_rejected)
-
-
-def _refusal(rejects: list[Reject]) -> str:
-    shown = "".join(
-        f"\n- {r.file}, row {r.row}{f', column {r.column!r}' if r.column else ''}: {r.reason}"
-        for r in rejects[:5]
-    )
-    more = f"\n- and {len(rejects) - 5} more at least" if len(rejects) > 5 else ""
-    return f"rows that cannot be read:{shown}{more}\nmend them, or list them and go on with --on-error skip"
 
 
 def _is_size(value: Any) -> bool:

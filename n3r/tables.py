@@ -1,49 +1,70 @@
-"""Reading and writing tables: raw ones of any make, and the prepared splits.
+"""One reader of files of rows, whole or chunk by chunk, and the prepared splits.
 
 Decisions:
-- CSV and TSV are read as text throughout, so that customers called "NA", "None" or "007" stay who
-  they are (defect 33); an unquoted empty cell is null, a quoted one is "". Only columns the map
-  declares numeric, or "*" finds to be numbers to the last row, are then made Float64.
+- Every file is read by the same rule, by one of two policies: rows that cannot be read are listed
+  (`read_chunks`), or the first of them is a ValueError naming file, row and column (`scan`, `read_frames`).
+- CSV, TSV and JSON lines are read as text throughout, so that customers called "NA", "None" or "007" stay
+  who they are (defect 33). Only columns the map declares numeric, or "*" finds to be numbers to the last row,
+  are then made Float64. They are read once; Parquet stays a lazy table, read as often as it is used.
 - Columns keep the names in the file, never a position (defect 28), and each file is read once,
   however many arguments lead to it (defect 30).
-- Of several files the columns they share are kept, in the first file's order and without the
-  map's `ignore`; `dropped_columns` names the rest. A column the map needs must be in every file.
-- Each CSV is read once in full before it is used (its numbers must be typed anyway), which finds
-  damage early. A Parquet body is decoded only when used: `Source.reading` then names the file.
+- Of several files the columns they share are kept, in the first file's order; `dropped_columns` names the
+  rest. A column the map needs must be in every file, of JSON lines in one of the first lines.
+- Memory is bounded by the chunk where rows are scored. Of Parquet, slices of up to 131,072 rows or 32 MB
+  are decoded: a slice of a row group costs as much as all before it, so that one row group of 1M rows
+  takes 1.5 s that way and 6.8 s were each chunk of 16,384 rows a slice of its own.
 - A polars message may quote the cell it stumbled on, a person's name: none is ever passed on.
-- Everything is written aside and renamed; a folder of splits is replaced as a whole.
 """
 
 import hashlib
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import polars as pl
-from polars.exceptions import PanicException, PolarsError
+from polars.exceptions import PolarsError
 
-from n3r.files.atomic import atomic_file, atomic_folder
-from n3r.files.json_io import read_json
-from n3r.files.limits import MAX_EXPANSION, check_gzip, check_parquet
-from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, ROW, SPLITS, ColumnMap, is_pattern
+from n3r.files.atomic import atomic_folder
+from n3r.files.formats import FORMATS, SEPARATORS, SUFFIXES, find_files, format_of
+from n3r.files.json_io import read_json, write_json
+from n3r.files.limits import MAX_EXPANSION, check_parquet, opened_gzip
+from n3r.files.records import MAX_RECORD, Batch, Cell, HeaderError, read_json_lines, read_separated
+from n3r.files.writer import POLARS_ERRORS, write
+from n3r.inputs import Inputs, number, require, to_numbers, typed
+from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
 
-SUFFIXES = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".tsv": "tsv",
-    ".tsv.gz": "tsv",
-}  # ".snappy.parquet" ends in ".parquet"
-SEPARATORS = {"csv": ",", "tsv": "\t"}
 REGION = "region"
-POLARS_ERRORS = (PolarsError, PanicException)  # damaged Parquet can bring about the second
-TRUE, FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
+CHUNK = 16384  # rows of a file at a time
+MAX_OWN_RECORD = 1 << 30  # bytes of a record that n3r wrote: it joins texts
+_SLICE_ROWS, _SLICE_BYTES = 1 << 17, 1 << 25
+_SHOWN = 5  # rows in a message
 _DTYPES = {
     str(kind): kind for kind in (pl.String, pl.Float32, pl.Float64, pl.Int8, pl.Int64, pl.Datetime("us"))
 }
+Schema = Mapping[str, pl.DataType]
+Wanted = Callable[[Schema], Collection[str]]  # columns that are there -> those to read
+
+
+class Reject(NamedTuple):
+    """A row that cannot be read."""
+
+    file: str
+    row: int  # from 1: data rows of CSV, TSV and Parquet, lines of JSON lines
+    id: str | None
+    column: str | None
+    reason: str
+
+
+class Chunk(NamedTuple):
+    """Some rows of a file, in its order."""
+
+    frame: pl.DataFrame  # good rows, as `typed` gives them
+    rejects: list[Reject]  # by row, one each
+    n_rows: int  # good and rejected
 
 
 @dataclass(frozen=True)
@@ -51,7 +72,7 @@ class Source:
     """Raw files as one lazy table."""
 
     frame: pl.LazyFrame
-    format: str  # "parquet", "csv" or "tsv"
+    format: str  # one of FORMATS
     files: tuple[Path, ...]  # each once, in reading order
     dropped_columns: tuple[str, ...]  # in some files but not in all
 
@@ -61,7 +82,7 @@ class Source:
         try:
             yield
         except POLARS_ERRORS:
-            damaged = [str(path) for path in self.files if not _is_whole(path, self.format)]
+            damaged = [str(path) for path in self.files if self.format == "parquet" and not _is_whole(path)]
             if not damaged:
                 raise
             raise ValueError(f"damaged, write anew: {', '.join(damaged)}") from None
@@ -70,26 +91,97 @@ class Source:
 def scan(
     data: str | Path | Sequence[str | Path], column_map: ColumnMap, max_expansion: float = MAX_EXPANSION
 ) -> Source:
-    """One lazy table of files, folders and patterns.
+    """One lazy table of files, folders and patterns, with the columns that the map may use.
 
     "NA=path" gives the rows of that path the value NA in a column `region`, in place of the file's. With
     `split_files` in the map, each row also gets the name of its file. Raises FileNotFoundError, or ValueError
-    naming the file at fault, also one that holds more than `max_expansion` times its size (limits.py).
+    naming the file at fault and its first rows that cannot be read, also for a file that holds more than
+    `max_expansion` times its size (limits.py).
     """
-    regions = find_files([data] if isinstance(data, str | Path) else data)
+    regions = find_files(data)
     formats = sorted({format_of(path) for path in regions})
     if len(formats) > 1:
         raise ValueError(f"one call reads one format, found {' and '.join(formats)} files")
-    frames = {path: _open(path, formats[0], max_expansion) for path in regions}
-    frames = {path: _with_origin(frames[path], path, regions[path], column_map) for path in frames}
-    shared, dropped = _shared_columns(frames, column_map)
-    for path in frames if formats[0] == "parquet" else []:
-        check_parquet(path, shared, max_expansion)
-    if formats[0] in SEPARATORS:
-        numbers = _number_columns(frames, shared, column_map)
-        frames = {p: f.with_columns(number(name) for name in numbers) for p, f in frames.items()}
+    open_file = _open_parquet if formats[0] == "parquet" else _read_text
+    frames = {}
+    for path, region in regions.items():
+        origin = {} if region is None else {REGION: region}
+        origin |= {FILE_COLUMN: _in_utf8(path.name)} if column_map.split_files else {}
+        frame = open_file(path, _Columns(path, column_map, origin), max_expansion)
+        frames[path] = frame.with_columns(pl.lit(value).alias(name) for name, value in origin.items())
+    schemas = {path: frame.collect_schema() for path, frame in frames.items()}
+    every = dict.fromkeys(name for schema in schemas.values() for name in schema)
+    shared = [name for name in every if all(name in schema for schema in schemas.values())]
+    _check_kinds(schemas, shared)
     frame = pl.concat([f.select(shared) for f in frames.values()], how="vertical_relaxed")
-    return Source(frame, formats[0], tuple(frames), dropped)
+    if formats[0] != "parquet":
+        frame = _with_numbers(frame.collect(), column_map).lazy()
+    return Source(frame, formats[0], tuple(frames), tuple(name for name in every if name not in shared))
+
+
+def read_chunks(
+    path: str | Path,
+    inputs: Inputs,
+    size: int = CHUNK,
+    *,
+    region: str | None = None,
+    max_record: int = MAX_RECORD,
+    max_expansion: float = MAX_EXPANSION,
+) -> Iterator[Chunk]:
+    """Rows of one file, at most `size` at a time; a file without rows gives one empty chunk.
+
+    `region` becomes the column `region` of every row, in place of the file's. CSV records and JSON lines of
+    more than `max_record` bytes are rejects. Raises FileNotFoundError, or ValueError naming the file when it
+    cannot be read, lacks columns or holds more than `max_expansion` times its size (limits.py).
+    """
+    own = {} if region is None else {REGION: pl.lit(region)}
+    names = [name for name in inputs.names if name not in own]
+
+    def check(schema: Schema) -> None:
+        require({**schema, **dict.fromkeys(own, pl.String())}, inputs, str(path))
+
+    for batch in _batches(Path(path), check, lambda _: names, size, max_record, max_expansion):
+        frame, cells = typed(batch.frame.with_columns(**own), inputs)
+        rejects = _rejects(path, batch, [*batch.cells, *cells], inputs.id)
+        if bad := {row for row, _, _ in (*batch.cells, *cells)}:
+            frame = frame[[row for row in range(frame.height) if row not in bad]]
+        yield Chunk(frame, rejects, batch.frame.height + len(batch.lost))
+
+
+def read_frames(
+    path: str | Path,
+    wanted: Wanted,
+    numbers: Collection[str] = (),
+    check: Callable[[Schema], None] = lambda _: None,
+    strict: Collection[str] | None = None,
+    *,
+    max_record: int = MAX_RECORD,
+    max_expansion: float = MAX_EXPANSION,
+) -> Iterator[pl.DataFrame]:
+    """Rows of one file, some at a time, of the columns that `wanted` chooses of those there.
+
+    Of text, the columns among `numbers` become Float64. Raises as `read_chunks`, what `check` raises of the
+    columns, and ValueError naming the first rows that cannot be read; with `strict`, bad cells count in these
+    columns alone.
+    """
+    for batch in _batches(Path(path), check, wanted, CHUNK, max_record, max_expansion):
+        spelled = [name for name in numbers if batch.frame.schema.get(name) == pl.String]
+        frame, cells = to_numbers(batch.frame, spelled)
+        advice = "mend them; a missing number is an empty cell" if cells else "mend them"
+        cells = [*(cell for cell in batch.cells if strict is None or cell[1] in strict), *cells]
+        if rejects := _rejects(path, batch, cells):
+            raise ValueError(refusal(rejects, advice))
+        yield frame
+
+
+def refusal(rejects: Sequence[Reject], advice: str) -> str:
+    """A message that names the first rows that cannot be read."""
+    shown = "".join(
+        f"\n- {r.file}, row {r.row}{f', column {r.column!r}' if r.column else ''}: {r.reason}"
+        for r in rejects[:_SHOWN]
+    )
+    more = f"\n- and {len(rejects) - _SHOWN} more at least" if len(rejects) > _SHOWN else ""
+    return f"rows that cannot be read:{shown}{more}\n{advice}"
 
 
 def fingerprint(files: Iterable[str | Path]) -> str:
@@ -101,40 +193,17 @@ def fingerprint(files: Iterable[str | Path]) -> str:
     return total.hexdigest()
 
 
-def write(frame: pl.DataFrame, path: str | Path) -> None:
-    """Write a table in the format of the path's suffix: .parquet, .csv or .tsv.
-
-    Raises ValueError naming the folder when it cannot be written; no half file is left.
-    """
-    path = Path(path)
-    kind = path.suffix.removeprefix(".")
-    if kind != "parquet" and kind not in SEPARATORS:
-        raise ValueError(f"cannot write {path}: the name must end in .parquet, .csv or .tsv")
-    with atomic_file(path, *POLARS_ERRORS) as aside:
-        if kind == "parquet":
-            frame.write_parquet(
-                aside, compression_level=1
-            )  # 3, the default, takes twice as long for 12 % less
-        else:
-            # The default quoting, "necessary", is the one that keeps null apart from "".
-            frame.write_csv(aside, separator=SEPARATORS[kind])
-
-
 def write_splits(
-    folder: str | Path,
-    splits: Mapping[str, pl.DataFrame],
-    column_map: ColumnMap,
-    format: str = "parquet",
+    folder: str | Path, splits: Mapping[str, pl.DataFrame], column_map: ColumnMap, format: str = "parquet"
 ) -> None:
     """Write prepared splits and `columns.json`: the resolved map, the format and the types.
 
     An earlier run's stay until these are all written. Raises ValueError naming the folder when it cannot be
     written or holds something else, or an unknown split or format.
     """
-    folder = Path(folder)
-    if sorted(splits) != sorted(SPLITS) or format not in SUFFIXES.values():
+    if sorted(splits) != sorted(SPLITS) or format not in FORMATS:
         raise ValueError(
-            f"expected the splits {SPLITS} as parquet, csv or tsv, found {tuple(splits)} as {format!r}"
+            f"expected the splits {SPLITS} as {', '.join(FORMATS)}, found {tuple(splits)} as {format!r}"
         )
     types = {name: str(kind) for name, kind in splits["train"].schema.items()}
     odd = [f"{name!r} ({kind})" for name, kind in types.items() if kind not in _DTYPES]
@@ -144,9 +213,7 @@ def write_splits(
     with atomic_folder(folder, "prepared data", "columns.json") as aside:
         for split in SPLITS:
             write(splits[split], aside / f"{split}.{format}")
-        (aside / "columns.json").write_text(
-            json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8"
-        )
+        write_json(aside / "columns.json", content)
 
 
 def read_split(folder: str | Path, split: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -157,33 +224,35 @@ def read_split(folder: str | Path, split: str, columns: Sequence[str] | None = N
     content = _read_columns(folder)
     if split not in SPLITS:
         raise ValueError(f"there is no split {split!r}, only {SPLITS}")
-    types = {name: _DTYPES[kind] for name, kind in content["types"].items()}
-    unknown = [name for name in columns or [] if name not in types]
+    unknown = [name for name in columns or [] if name not in content["types"]]
     if unknown:
         raise ValueError(f"the prepared data in {folder} have no column {', '.join(unknown)}")
+    types = {name: _DTYPES[content["types"][name]] for name in columns or content["types"]}
     path = Path(folder) / f"{split}.{content['format']}"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; run 01_preprocess first")
     try:
-        frame = scan_file(path, content["format"], types)
-        return frame.select(columns or list(types)).collect(engine="streaming")
-    except POLARS_ERRORS:
+        if content["format"] == "parquet":
+            return _scan_parquet(path).select(list(types)).collect(engine="streaming")
+        texts = pl.concat(read_frames(path, lambda _: types, max_record=MAX_OWN_RECORD))
+        return texts.select(_as_written(name, kind) for name, kind in types.items())
+    except (*POLARS_ERRORS, ValueError):
         raise ValueError(f"{path} is damaged; run 01_preprocess again") from None
 
 
-def read_column_map(folder: str | Path) -> ColumnMap:
-    """The resolved column map that prepared splits were made with.
+def _as_written(name: str, kind: pl.DataType) -> pl.Expr:
+    if kind == pl.Datetime:  # with a T in CSV, a blank in JSON
+        return pl.col(name).str.replace(" ", "T").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us")
+    return pl.col(name).cast(kind)
 
-    Raises FileNotFoundError when nothing is prepared there.
-    """
+
+def read_column_map(folder: str | Path) -> ColumnMap:
+    """The resolved column map of prepared splits; FileNotFoundError when nothing is prepared there."""
     return ColumnMap(**_read_columns(folder)["column_map"])
 
 
 def prepared_format(folder: str | Path) -> str:
-    """The format of the input that prepared splits came from: "parquet", "csv" or "tsv".
-
-    Raises FileNotFoundError when nothing is prepared there.
-    """
+    """The format of prepared splits, their input's; FileNotFoundError when nothing is prepared there."""
     return _read_columns(folder)["format"]
 
 
@@ -201,125 +270,92 @@ def _read_columns(folder: str | Path) -> dict:
         raise ValueError(f"{path} is damaged; run 01_preprocess again") from None
 
 
-def format_of(path: Path, suffixes: Mapping[str, str] = SUFFIXES) -> str | None:
-    """The format that the file's name tells, or None."""
-    name = path.name.lower()
-    return next((kind for suffix, kind in suffixes.items() if name.endswith(suffix)), None)
+def _batches(
+    path: Path,
+    check: Callable[[Schema], None],
+    wanted: Wanted,
+    size: int,
+    max_record: int,
+    max_expansion: float,
+) -> Iterator[Batch]:
+    """Rows of one file as they stand there, one batch at least: text, or what Parquet has."""
+    kind = format_of(path)
+    if kind is None:
+        raise ValueError(f"{path}: the name must end in {', '.join(SUFFIXES)}")
+    if size < 1:
+        raise ValueError(f"a chunk has at least one row, asked for {size}")
+    if not path.is_file():  # a pipe would be waited for, for ever
+        raise FileNotFoundError(f"no file {path}")
+    checked: list[Schema] = []
+
+    def columns(names: Sequence[str]) -> list[str]:
+        schema = dict.fromkeys(names, pl.String())
+        if names and not checked:
+            check(schema)
+            checked.append(schema)
+        return list(wanted(schema))
+
+    with _reading(path):
+        if kind == "parquet":
+            yield from _parquet(path, check, wanted, size, max_expansion)
+            return
+        with _open(path, max_expansion) as file:
+            if kind == "jsonl":
+                yield from read_json_lines(file, columns, size, max_record)
+            else:
+                yield from read_separated(file, SEPARATORS[kind], columns, size, max_record)
 
 
-def find_files(items: Sequence[str | Path], suffixes: Mapping[str, str] = SUFFIXES) -> dict[Path, str | None]:
-    """File -> region, each file once, in the order given and by name within a folder; raises as `scan`."""
-    regions: dict[Path, str | None] = {}
-    seen: dict[Path, str | None] = {}
-    for item in items:
-        try:
-            region, place = _region(str(item))
-            paths = _expand(place, suffixes)
-        except FileNotFoundError:
-            raise
-        except (OSError, RuntimeError):  # of a name that no system takes, or the home of nobody
-            raise FileNotFoundError(f"no file, folder or pattern {item}") from None
-        for path in paths:
-            if seen.setdefault(path.resolve(), region) != region:
-                raise ValueError(f"{path} is given for two regions, {seen[path.resolve()]} too")
-            if path.resolve() not in {other.resolve() for other in regions}:
-                regions[path] = region
-    if not regions:
-        raise ValueError("no input: give a file, a folder or a pattern")
-    return regions
-
-
-def _region(item: str) -> tuple[str | None, str]:
-    match = re.fullmatch(r"(\w[\w-]*)=(.+)", item)
-    return (None, item) if match is None or Path(item).exists() else match.groups()
-
-
-def _expand(place: str, suffixes: Mapping[str, str]) -> list[Path]:
-    path = Path(place).expanduser()
-    if path.is_dir():
-        inside = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] not in "._")
-        found = [p for p in inside if format_of(p, suffixes)]
-        if not found:
-            raise FileNotFoundError(f"the folder {path} holds no file ending in {', '.join(suffixes)}")
-        return found
-    pattern = str(path.relative_to(path.anchor))
-    found = [path] if path.is_file() else sorted(Path(path.anchor).glob(pattern))
-    found = [p for p in found if p.is_file()]
-    if not found:
-        raise FileNotFoundError(f"no file, folder or pattern {path}")
-    unknown = [str(p) for p in found if not format_of(p, suffixes)]
-    if unknown:
-        raise ValueError(f"{', '.join(unknown)}: the name must end in {', '.join(suffixes)}")
-    return found
-
-
-def scan_file(path: Path, kind: str, types: Mapping | None = None) -> pl.LazyFrame:
-    """One file as a lazy table; a CSV or TSV as text throughout, unless `types` are given."""
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Within it, whatever a damaged file brings about becomes a ValueError naming the file."""
     try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{path} has a name that is not UTF-8: rename it") from None
-    if kind == "parquet":
-        return pl.scan_parquet(path, glob=False, hive_partitioning=False)
-    separator = SEPARATORS[kind]
-    return pl.scan_csv(path, separator=separator, schema=types, infer_schema=False, glob=False)
+        yield
+    except HeaderError as error:
+        raise ValueError(f"{path} {error}") from None
+    except (OSError, EOFError, zlib.error, *POLARS_ERRORS) as error:
+        reason = getattr(error, "strerror", None) or "damaged, cut short or another format"
+        raise ValueError(f"{path} cannot be read as {format_of(path)}: {reason}") from None
 
 
-def scan_rows(path: Path, kind: str, max_expansion: float = MAX_EXPANSION) -> pl.LazyFrame:
-    """One file as a lazy table, JSON lines as well, whose types fit all rows and not the first ones alone.
-
-    Raises ValueError naming a file that holds more than `max_expansion` times its size, and what polars and
-    the system raise for one that cannot be read.
-    """
-    if path.name.lower().endswith(".gz"):
-        check_gzip(path, max_expansion)
-    if kind == "jsonl":
-        return pl.scan_ndjson(path, infer_schema_length=None)
-    frame = scan_file(path, kind)
-    if kind == "parquet":
-        check_parquet(path, frame.collect_schema().names(), max_expansion)
-    return frame
+def _open(path: Path, max_expansion: float) -> BinaryIO:
+    return opened_gzip(path, max_expansion) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _open(path: Path, kind: str, max_expansion: float) -> pl.LazyFrame:
-    """The file as a lazy table; raises ValueError if it is empty or cannot be read."""
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty (0 bytes)")
+def _parquet(
+    path: Path, check: Callable[[Schema], None], wanted: Wanted, size: int, max_expansion: float
+) -> Iterator[Batch]:
+    table = _scan_parquet(path)
+    check(table.collect_schema())
+    names = wanted(table.collect_schema())
+    check_parquet(path, names, max_expansion)
+    n_rows = table.select(pl.len()).collect().item()
+    dense = _SLICE_BYTES * n_rows // path.stat().st_size  # rows in so many bytes
+    step = max(min(_SLICE_ROWS, dense) // size, 1) * size
+    for start in range(0, max(n_rows, 1), step):
+        part = table.select(names).slice(start, step).collect(engine="streaming")
+        if part.height != min(step, n_rows - start):
+            raise PolarsError("fewer rows than the footer tells")
+        for at in range(0, max(part.height, 1), size):
+            piece = part.slice(at, size)
+            yield Batch(piece, range(start + at + 1, start + at + 1 + piece.height))
+
+
+def _scan_parquet(path: Path) -> pl.LazyFrame:
+    if _in_utf8(path) != str(path):
+        raise ValueError(f"{path} has a name that is not UTF-8: rename it")
+    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+
+
+def _in_utf8(path: str | Path) -> str:
+    """A file's name as a table can hold it."""
+    return str(path).encode(errors="replace").decode()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every column of a Parquet file can be decoded."""
     try:
-        if path.name.lower().endswith(".gz"):
-            check_gzip(path, max_expansion)
-        frame = scan_file(path, kind)
-        names = frame.collect_schema().names()
-        # The rows of a CSV are counted where they are decoded: an open quote would hide them here.
-        _refuse_no_rows(path, 1 if kind in SEPARATORS else frame.select(pl.len()).collect().item())
-    except (*POLARS_ERRORS, OSError):
-        raise ValueError(_damage(path, kind)) from None
-    if odd := [name for name in names if is_pattern(name) or name.startswith(OWN)]:
-        raise ValueError(f"{path} has a column name that is a pattern or n3r's own: rename {odd[0]!r}")
-    twice = [name for name in names if re.search(r"_duplicated_\d+$", name)]
-    if kind in SEPARATORS and twice:
-        raise ValueError(f"{path} has {len(twice)} column names twice; rename them in its header")
-    return frame
-
-
-def _refuse_no_rows(path: Path, n_rows: int) -> None:
-    if n_rows == 0:
-        raise ValueError(f"{path} has no rows; leave it out or write it anew")
-
-
-def _damage(path: Path, kind: str) -> str:
-    if kind == "parquet":
-        return f"{path} cannot be read as Parquet: damaged, cut short or another format"
-    return (
-        f"{path} cannot be read as {kind.upper()}: an open quote, a row with more fields than the "
-        "header, text that is not UTF-8, or a damaged file"
-    )
-
-
-def _is_whole(path: Path, kind: str) -> bool:
-    """Whether every column of the file can be decoded."""
-    try:
-        frame = scan_file(path, kind)
+        frame = _scan_parquet(path)
         for name in frame.collect_schema().names():
             frame.select(pl.col(name)).collect(engine="streaming")
     except (*POLARS_ERRORS, OSError):
@@ -327,34 +363,69 @@ def _is_whole(path: Path, kind: str) -> bool:
     return True
 
 
-def _with_origin(frame: pl.LazyFrame, path: Path, region: str | None, column_map: ColumnMap) -> pl.LazyFrame:
-    if region is not None:
-        frame = frame.with_columns(pl.lit(region).alias(REGION))
-    if column_map.split_files:
-        frame = frame.with_columns(pl.lit(path.name).alias(FILE_COLUMN))
-    return frame
+def _rejects(path: str | Path, batch: Batch, cells: Iterable[Cell], id: str | None = None) -> list[Reject]:
+    """The lost rows of a batch and those of bad cells, a reject a row."""
+    file = _in_utf8(path)
+    rejects = [Reject(file, row, None, None, reason) for row, reason in batch.lost]
+    for at, bad in groupby(sorted(cells, key=lambda cell: cell[0]), key=lambda cell: cell[0]):
+        (_, column, reason), *others = bad
+        names = ", ".join(dict.fromkeys(repr(name) for _, name, _ in others if name != column))
+        reason += f"; other bad cells of the row: {names}" if names else ""
+        broken = id is None or id in (column, *(name for _, name, _ in others))
+        value = None if broken else batch.frame[id][at : at + 1].cast(pl.String)[0]
+        rejects.append(Reject(file, batch.rows[at], value, column, reason))
+    return sorted(rejects, key=lambda reject: reject.row)
 
 
-def _shared_columns(
-    frames: Mapping[Path, pl.LazyFrame], column_map: ColumnMap
-) -> tuple[list[str], tuple[str, ...]]:
-    """The columns all files have and those that only some have."""
-    schemas = {path: frame.collect_schema() for path, frame in frames.items()}
-    first = next(iter(schemas.values()))
-    problems = [
-        f"{path}: {problem}"
-        for path, schema in schemas.items()
-        for problem in column_map.missing_from(schema)
-    ]
-    if problems:
-        listed = "".join(f"\n- {problem}" for problem in problems)
-        raise ValueError(f"columns that the column map names are missing:{listed}")
-    shared = [name for name in first if all(name in schema for schema in schemas.values())]
-    shared = [name for name in shared if name not in column_map.ignore]
-    every = dict.fromkeys(name for schema in schemas.values() for name in schema)
-    dropped = [name for name in every if name not in shared and name not in column_map.ignore]
-    _check_kinds(schemas, shared)
-    return shared, tuple(dropped)
+class _Columns:
+    """Which columns of a raw file a map needs and which it may use."""
+
+    def __init__(self, path: Path, column_map: ColumnMap, origin: Collection[str]):
+        m = column_map
+        self.path, self.map, self.origin = path, m, origin  # `origin`: columns that the file need not have
+        self.numbers = [name for name in (*m.declared_numeric, m.oracle) if name is not None]
+        self.named = {*m.roles.values(), *m.all_text, *m.categorical, *m.groups, *self.numbers}
+
+    def check(self, schema: Schema) -> None:
+        """Raise ValueError naming the columns that are missing."""
+        if problems := self.map.missing_from([*schema, *self.origin]):
+            listed = "".join(f"\n- {self.path}: {problem}" for problem in problems)
+            raise ValueError(f"columns that the column map names are missing:{listed}")
+
+    def used(self, schema: Schema) -> list[str]:
+        """Those to read; ValueError for a name that none may have."""
+        if odd := [name for name in schema if is_pattern(name) or name.startswith(OWN)]:
+            raise ValueError(
+                f"{self.path} has a column name that is a pattern or n3r's own: rename {odd[0]!r}"
+            )
+        spread = EVERY_OTHER in self.map.numeric
+        return [name for name in schema if name in self.named or (spread and self.map.may_be_feature(name))]
+
+
+def _open_parquet(path: Path, columns: _Columns, max_expansion: float) -> pl.LazyFrame:
+    with _reading(path):
+        frame = _scan_parquet(path)
+        schema, n_rows = frame.collect_schema(), frame.select(pl.len()).collect().item()
+    columns.check(schema)
+    names = columns.used(schema)
+    _refuse_no_rows(path, n_rows)
+    check_parquet(path, names, max_expansion)
+    return frame.select(names)
+
+
+def _read_text(path: Path, columns: _Columns, max_expansion: float) -> pl.LazyFrame:
+    """A file of text, read; what the map declares numeric is Float64."""
+    found = read_frames(
+        path, columns.used, columns.numbers, columns.check, columns.named, max_expansion=max_expansion
+    )
+    frame = pl.concat(list(found), how="diagonal")  # a key may be missing from all lines of a batch
+    _refuse_no_rows(path, frame.height)
+    return frame.lazy()
+
+
+def _refuse_no_rows(path: Path, n_rows: int) -> None:
+    if n_rows == 0:
+        raise ValueError(f"{path} has no rows; leave it out or write it anew")
 
 
 def _check_kinds(schemas: Mapping[Path, pl.Schema], shared: Sequence[str]) -> None:
@@ -362,8 +433,8 @@ def _check_kinds(schemas: Mapping[Path, pl.Schema], shared: Sequence[str]) -> No
     for name in shared:
         kinds: dict[str, Path] = {}
         for path, schema in schemas.items():
-            number = schema[name].is_numeric() or schema[name] == pl.Boolean
-            kinds.setdefault("a number" if number else str(schema[name]), path)
+            is_number = schema[name].is_numeric() or schema[name] == pl.Boolean
+            kinds.setdefault("a number" if is_number else str(schema[name]), path)
         kinds.pop("Null", None)
         if len(kinds) > 1:
             found = ", ".join(f"{kind} in {path}" for kind, path in kinds.items())
@@ -373,55 +444,13 @@ def _check_kinds(schemas: Mapping[Path, pl.Schema], shared: Sequence[str]) -> No
             )
 
 
-def number(name: str) -> pl.Expr:
-    """Column of text as Float64, true and false as 1 and 0, anything else null."""
-    text = pl.col(name).str.strip_chars()
-    # Membership, not a replacement table: that took 2.7 times as long on 34 columns of numbers.
-    words = pl.when(text.is_in(TRUE)).then(1.0).when(text.is_in(FALSE)).then(0.0)
-    return pl.coalesce(text.cast(pl.Float64, strict=False), words).alias(name)
-
-
-def _number_columns(
-    frames: Mapping[Path, pl.LazyFrame], shared: Sequence[str], column_map: ColumnMap
-) -> list[str]:
-    """Which text columns hold numbers; raises where one declared numeric does not."""
-    declared = [name for name in shared if name in (*column_map.declared_numeric, column_map.oracle)]
-    spread = shared if EVERY_OTHER in column_map.numeric else []
-    candidates = [*declared, *(name for name in spread if column_map.may_be_feature(name))]
-    filled, bad = dict.fromkeys(candidates, 0), {name: [] for name in candidates}
-    for path, frame in frames.items():
-        for name, (n_filled, n_numbers) in _count_numbers(frame, shared, candidates, path).items():
-            filled[name] += n_filled
-            bad[name] += [path] * (n_filled - n_numbers > 0)
-    problems = [_first_text(frames[bad[name][0]], name, bad[name][0]) for name in declared if bad[name]]
-    if problems:
-        raise ValueError(
-            "columns declared numeric hold text (a missing number is an empty cell): " + "; ".join(problems)
-        )
-    return [name for name in candidates if name in declared or (filled[name] and not bad[name])]
-
-
-def _count_numbers(
-    frame: pl.LazyFrame, shared: Sequence[str], candidates: Sequence[str], path: Path
-) -> dict[str, tuple[int, int]]:
-    """Column -> cells that are filled, cells that are numbers."""
-    counts = [
-        pl.struct((pl.col(name).str.strip_chars() != "").sum(), number(name).count().alias("n")).alias(name)
-        for name in candidates
-    ]
-    # The other columns are only decoded, so that damage anywhere in the file shows here.
-    rest = [pl.col(name).null_count() for name in shared if name not in candidates]
-    try:
-        found = frame.select(pl.len().alias(ROW), *counts, *rest).collect(engine="streaming")
-    except POLARS_ERRORS:
-        raise ValueError(_damage(path, format_of(path))) from None
-    _refuse_no_rows(path, found[ROW].item())
-    return {name: tuple(found[name][0].values()) for name in candidates}
-
-
-def _first_text(frame: pl.LazyFrame, name: str, path: Path) -> str:
-    """How many cells of the column are no numbers and where the first is, but not what it holds."""
-    bad = (pl.col(name).str.strip_chars() != "") & number(name).is_null()
-    rows = frame.with_row_index(ROW).filter(bad).select(pl.len(), pl.col(ROW).min().alias("first"))
-    n_bad, first = rows.collect(engine="streaming").row(0)
-    return f"{name!r}: {n_bad} cells of {path}, the first in data row {first + 1}"
+def _with_numbers(frame: pl.DataFrame, column_map: ColumnMap) -> pl.DataFrame:
+    """The table with the columns that "*" may stand for as Float64, where all that is in them is numbers."""
+    if EVERY_OTHER not in column_map.numeric:
+        return frame
+    for name in filter(column_map.may_be_feature, frame.columns):
+        numbers = frame.select(number(name)).to_series()
+        n_filled = (frame[name].str.strip_chars() != "").sum()
+        if n_filled and n_filled == numbers.count():
+            frame = frame.with_columns(numbers)
+    return frame

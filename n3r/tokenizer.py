@@ -11,7 +11,6 @@ Decisions:
 import json
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -21,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tokenizers import Encoding, Tokenizer
 
 from n3r.clean import Cleaner, compose
-from n3r.files.atomic import atomic_file
+from n3r.files.atomic import write_together
 from n3r.files.json_io import MAX_JSON, read_json
 from n3r.files.pretrained import found
 from n3r.spelling import spelled, without_spelling, words_of
@@ -139,10 +138,7 @@ class _Saved:
             "vocab.json": _json(vocab),
             "tokenizer_metadata.json": _json(self.metadata),
         }
-        with ExitStack() as files:  # which end in the opposite order: no tokenizer is there until all are
-            for name, text in texts.items():
-                files.enter_context(atomic_file(Path(folder) / name)).write_text(text, encoding="utf-8")
-            (Path(folder) / "tokenizer.json").unlink(missing_ok=True)
+        write_together(folder, {name: text.encode() for name, text in texts.items()})
 
     @classmethod
     def load(cls, folder: Path) -> Self:

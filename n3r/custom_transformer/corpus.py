@@ -9,8 +9,9 @@ Decisions:
 - Documents may be people's names: no message repeats them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,16 +22,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from n3r.custom_transformer.layers import IGNORED
 from n3r.data import LengthBucketSampler
 from n3r.encode import pad
+from n3r.files.formats import SUFFIXES, format_of
 from n3r.files.json_io import MOST_TOLD
 from n3r.schema import SPLITS
 from n3r.synthetic.orders import generate_orders
-from n3r.tables import POLARS_ERRORS, SUFFIXES, format_of, scan_rows
+from n3r.tables import read_frames
 from n3r.tokenizer import gather, read_tokenizer
 
 END = "<|endoftext|>"
 SYNTHETIC, N_SYNTHETIC = "synthetic", 20_000
 GPT2, GPT2_REPOSITORY = "gpt2", "openai-community/gpt2"
-TABLES = {**SUFFIXES, ".jsonl": "jsonl", ".ndjson": "jsonl"}
 PROSE = (".txt", ".md", ".rst")
 MIN_DOCUMENTS = 10  # for a random split
 
@@ -111,7 +112,8 @@ def find_documents(
     """
     if data == SYNTHETIC:
         orders = generate_orders(limit or N_SYNTHETIC, seed)
-        return {"train": _cells(orders.lazy(), column, "the synthetic orders", limit)}
+        _check_column(orders.schema, column, "the synthetic orders")
+        return {"train": _cells([orders], column, limit)}
     given: Documents = {}
     for path in _files(data):
         split = _split_of(path)
@@ -220,17 +222,17 @@ def _files(data: str) -> list[Path]:
     except (OSError, RuntimeError):  # a name too long for any file, the home of nobody
         raise FileNotFoundError(f"no file or folder {data}") from None
     if not is_here:
-        looks_local = data.startswith((".", "/", "~")) or data.count("/") != 1 or format_of(place, TABLES)
+        looks_local = data.startswith((".", "/", "~")) or data.count("/") != 1 or format_of(place)
         if looks_local or place.suffix in PROSE:
             raise FileNotFoundError(f"no file or folder {data}")
-        place = from_hub(data, "dataset", [f"*{suffix}" for suffix in (*TABLES, *PROSE)])
+        place = from_hub(data, "dataset", [f"*{suffix}" for suffix in (*SUFFIXES, *PROSE)])
     if place.is_file():
         return [place]
     inside = sorted(path for path in place.rglob("*") if path.is_file() and path.name[0] not in "._")
-    found = [path for path in inside if format_of(path, TABLES) or path.suffix.lower() in PROSE]
+    found = [path for path in inside if format_of(path) or path.suffix.lower() in PROSE]
     found = [path for path in found if path.stem.lower() != "readme"] or found
     if not found:
-        raise FileNotFoundError(f"{data} holds no file ending in {', '.join((*TABLES, *PROSE))}")
+        raise FileNotFoundError(f"{data} holds no file ending in {', '.join((*SUFFIXES, *PROSE))}")
     return found
 
 
@@ -241,12 +243,9 @@ def _split_of(path: Path) -> str:
 
 
 def _read(path: Path, column: str, unit: str, limit: int | None) -> list[str]:
-    kind = format_of(path, TABLES)
-    if kind:
-        try:
-            return _cells(scan_rows(path, kind), column, str(path), limit)
-        except (*POLARS_ERRORS, OSError):
-            raise ValueError(f"{path} cannot be read as {kind}: damaged or another format") from None
+    if format_of(path):
+        check = partial(_check_column, column=column, where=str(path))
+        return _cells(read_frames(path, lambda _: [column], check=check), column, limit)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -255,12 +254,19 @@ def _read(path: Path, column: str, unit: str, limit: int | None) -> list[str]:
     return [piece.strip("\n") for piece in pieces if piece.strip()][:limit]
 
 
-def _cells(frame: pl.LazyFrame, column: str, where: str, limit: int | None) -> list[str]:
-    schema = frame.collect_schema()
+def _check_column(schema: Mapping[str, pl.DataType], column: str, where: str) -> None:
     if column not in schema:
         found = [*schema][:MOST_TOLD] + [f"{len(schema) - MOST_TOLD} more"] * (len(schema) > MOST_TOLD)
         raise ValueError(f"{where} has no column {column!r}; it has {', '.join(found)}")
     if schema[column] != pl.String:
         raise ValueError(f"the column {column!r} of {where} holds {schema[column].base_type()}, not text")
-    present = frame.select(column).filter(pl.col(column).str.strip_chars() != "")
-    return (present if limit is None else present.head(limit)).collect()[column].to_list()
+
+
+def _cells(frames: Iterable[pl.DataFrame], column: str, limit: int | None) -> list[str]:
+    """The first cells of a column that are not blank."""
+    found: list[str] = []
+    for frame in frames:
+        found += frame.filter(pl.col(column).str.strip_chars() != "")[column].to_list()
+        if limit is not None and len(found) >= limit:
+            return found[:limit]
+    return found

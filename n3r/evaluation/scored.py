@@ -8,16 +8,16 @@ Decisions:
 - Labels come with the scores, or from the raw orders through their column map, as in training.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
 
+from n3r.files.formats import SUFFIXES, format_of
 from n3r.files.json_io import near
 from n3r.files.limits import MAX_EXPANSION
+from n3r.inputs import number
 from n3r.preprocess import mark_rows, select_wide
-from n3r.rows import ROW_SUFFIXES
 from n3r.schema import (
     CALIBRATED,
     KEY,
@@ -33,9 +33,9 @@ from n3r.schema import (
     parse_time,
     plain,
 )
-from n3r.tables import POLARS_ERRORS, format_of, number, scan, scan_rows
+from n3r.tables import read_frames, scan
 
-OWN_NAMES = (KEY, SCORE, CALIBRATED, LABEL, SEGMENT, TIME, ORACLE)
+OPTIONAL = (LABEL, SEGMENT, TIME, ORACLE, CALIBRATED)
 NUMBERS = (SCORE, LABEL, CALIBRATED, ORACLE)
 
 
@@ -43,7 +43,7 @@ def named(predictions: pl.DataFrame) -> pl.DataFrame:
     """A table of plain names, such as predictions, under n3r's own; one that has such stays as it is."""
     if any(name.startswith(OWN) for name in predictions.columns):
         return predictions
-    return predictions.rename({plain(name): name for name in OWN_NAMES}, strict=False)
+    return predictions.rename({plain(name): name for name in (KEY, SCORE, *OPTIONAL)}, strict=False)
 
 
 def beside(rows: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
@@ -92,22 +92,23 @@ def read_scored(path: str | Path, score: str = "score", max_expansion: float = M
     size.
     """
     path = Path(path)
-    kind = format_of(path, ROW_SUFFIXES)
-    if kind is None:
-        raise ValueError(f"{path} is no score file: its name must end in {', '.join(ROW_SUFFIXES)}")
-    if not path.is_file():  # a pipe would be waited for, for ever
-        raise FileNotFoundError(f"no score file {path}")
-    try:
-        frame = scan_rows(path, kind, max_expansion).collect()
-    except (OSError, *POLARS_ERRORS):
-        raise ValueError(f"{path} cannot be read as {kind}: damaged, cut short or another format") from None
-    if wrong := [name for name in frame.columns if is_pattern(name) or re.search(r"_duplicated_\d+$", name)]:
-        raise ValueError(f"{path} has {len(wrong)} columns named twice or as a pattern: rename them")
-    if score not in frame.columns[1:]:
-        raise ValueError(f"{path} has no column {score!r} beside its id{near(score, frame.columns)}")
-    own = [name for name in (LABEL, SEGMENT, TIME, ORACLE, CALIBRATED) if plain(name) in frame.columns[1:]]
-    own = [pl.col(plain(name)).alias(name) for name in own]
-    frame = frame.select(pl.col(frame.columns[0]).alias(KEY), pl.col(score).alias(SCORE), *own)
+    if format_of(path) is None:
+        raise ValueError(f"{path} is no score file: its name must end in {', '.join(SUFFIXES)}")
+    found: list[str] = []
+
+    def find(schema: Mapping[str, pl.DataType]) -> None:
+        if any(map(is_pattern, schema)):
+            raise ValueError(f"{path} has columns named as a pattern: rename them")
+        key, *names = schema
+        if score not in names:
+            raise ValueError(f"{path} has no column {score!r} beside its id{near(score, schema)}")
+        found.extend((key, *(name for name in names if name in (score, *map(plain, OPTIONAL)))))
+
+    frame = pl.concat(read_frames(path, lambda _: found, check=find, max_expansion=max_expansion))
+    if not found:
+        raise ValueError(f"{path} has no rows")
+    own = [pl.col(plain(name)).alias(name) for name in OPTIONAL if plain(name) in found[1:]]
+    frame = frame.select(pl.col(found[0]).alias(KEY), pl.col(score).alias(SCORE), *own)
     return _typed(frame, path)
 
 

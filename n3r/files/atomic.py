@@ -8,27 +8,49 @@ Decisions:
 """
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
-def atomic_file(path: str | Path, *errors: type[Exception]) -> Iterator[Path]:
+def renamed(path: Path) -> Iterator[Path]:
     """A path to write to, which becomes `path` at the end, or is removed if anything fails.
 
-    Raises ValueError naming file and folder when the system, or an error of these kinds, is in the way.
+    Raises ValueError naming file and folder when the system is in the way; errors of the block pass.
     """
-    path = Path(path)
     aside = _beside(path, "partial")
     try:
-        with writing(path, *errors):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield aside
+            if path.is_dir():
+                raise IsADirectoryError(0, "a folder has this name")
+        yield aside
+        with writing(path):
             aside.replace(path)
     finally:
-        if aside.is_file():
-            aside.unlink()
+        with suppress(OSError):  # what could not be made, for want of a shorter name, is not there
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_file(path: str | Path, *errors: type[Exception]) -> Iterator[Path]:
+    """`renamed` for a block that only writes: its own errors, of these kinds too, become ValueErrors."""
+    path = Path(path)
+    with renamed(path) as aside, writing(path, *errors):
+        yield aside
+
+
+def write_together(folder: str | Path, contents: Mapping[str, bytes]) -> None:
+    """Write files that belong together, name -> content; raises as `atomic_file`.
+
+    The first of several is there when all are: an earlier one goes before any other is replaced.
+    """
+    with ExitStack() as files:  # which end in the opposite order
+        for name, content in contents.items():
+            files.enter_context(atomic_file(Path(folder) / name)).write_bytes(content)
+        if len(contents) > 1:
+            (Path(folder) / next(iter(contents))).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from n3r.files.atomic import atomic_file
+from n3r.files.atomic import write_together
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_JSON = 1 << 26  # bytes of a JSON file; the tokenizer of 50,000 tokens has 4 MB
@@ -60,8 +60,7 @@ def read_model(path: str | Path, kind: type[Model], over: Mapping[str, Any] | No
 def write_json(path: str | Path, content: Any) -> None:
     """Write finite numbers, texts, lists and dicts; ValueError names a file that cannot be written."""
     text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    with atomic_file(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    write_together(Path(path).parent, {Path(path).name: text.encode()})
 
 
 def plain(content: Any, sort_keys: bool = False) -> Any:

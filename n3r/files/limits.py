@@ -12,7 +12,6 @@ Decisions:
 
 import gzip
 import struct
-import zlib
 from collections.abc import Collection, Iterator, Set
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,8 +19,6 @@ from zipfile import ZipFile, is_zipfile
 
 MAX_EXPANSION = 200
 ALWAYS = 1 << 28  # bytes that any file may hold
-_DEFLATE = 1032  # the most that deflate can expand
-_BLOCK = 1 << 20
 _HEADER = 1 << 12  # bytes read of a page's header at first
 _VALUE = 8  # bytes of memory that a value takes at least
 _DEEPEST = 32
@@ -30,17 +27,6 @@ _DEEPEST = 32
 def allowed(path: Path, max_expansion: float = MAX_EXPANSION) -> int:
     """The bytes that a file may hold."""
     return max(ALWAYS, int(max_expansion * path.stat().st_size))
-
-
-def check_gzip(path: Path, max_expansion: float = MAX_EXPANSION) -> None:
-    """Raise ValueError naming a gzip file that holds more than is allowed, OSError for a damaged one."""
-    if _DEFLATE * path.stat().st_size > allowed(path, max_expansion):
-        try:
-            with opened_gzip(path, max_expansion) as file:
-                while file.read(_BLOCK):
-                    pass
-        except (EOFError, zlib.error) as error:
-            raise OSError(f"{path} is damaged") from error
 
 
 def opened_gzip(path: Path, max_expansion: float = MAX_EXPANSION) -> gzip.GzipFile:

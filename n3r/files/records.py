@@ -1,4 +1,4 @@
-"""CSV records and JSON lines in a stream of bytes, told apart without reading ahead of them.
+"""CSV records and JSON lines in a stream of bytes, read as columns of text without reading ahead of them.
 
 Decisions:
 - A cell is quoted if it begins with a quote; any other quote is itself. Where a quote is not closed, or
@@ -8,11 +8,13 @@ Decisions:
   message. So it is given good records only: those with as many cells as the header, in UTF-8, and with
   every cell that holds a quote quoted.
 - Blank lines are no records, not even of one column. An unquoted empty cell is null, a quoted one "".
+- JSON lines: each line is one object. Numbers and booleans keep the line's own writing; a key that a line
+  leaves out is null. Of a key given twice the last counts. A lone surrogate becomes U+FFFD.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import polars as pl
@@ -20,13 +22,18 @@ from polars.exceptions import PolarsError
 
 Record = tuple[int, bytes, str | None]  # row, content or else why it cannot be read
 Cell = tuple[int, str, str]  # row from 0, column, what is wrong with it
+Wanted = Callable[[list[str]], Sequence[str]]  # columns that are there -> those to read
+MAX_RECORD = 1 << 24  # bytes of one CSV record or JSON line
 NOT_UTF8 = "is not UTF-8 text"
 UNCLOSED = "a quote is opened and never closed"
 STRAY = "a quoted cell goes on after its closing quote"
-NOT_JSON, NOT_OBJECT = "is not JSON", "is not a JSON object"
+NOT_JSON, NOT_OBJECT, NO_KEYS = "is not JSON", "is not a JSON object", "is an object without keys"
+NESTED = "is a list or an object"
+SURROGATE = re.compile("[\ud800-\udfff]")
 _BLOCK = 1 << 20  # bytes read at a time
 _BATCH = 1 << 26  # bytes of records in a batch, so that long records make smaller ones
 _BOM = b"\xef\xbb\xbf"
+_STRINGS = frozenset((str, type(None)))
 # Numbers as the line writes them: "1e5" and "7.10" keep their looks where they are names.
 _decode = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str).decode
 
@@ -35,9 +42,46 @@ class Batch(NamedTuple):
     """Some rows of a file, as they stand there."""
 
     frame: pl.DataFrame
-    rows: Sequence[int]  # number of each row of the frame in the file
+    rows: Sequence[int]  # number of each row of the frame in the file, from 1
     cells: Sequence[Cell] = ()  # what is wrong in the frame
     lost: Sequence[tuple[int, str]] = ()  # number of each row that is not in the frame, and why
+
+
+class HeaderError(ValueError):
+    """What is wrong with a header; the message begins with a verb, for the file's name to stand before it."""
+
+
+def read_separated(
+    file: BinaryIO, separator: str, wanted: Wanted, size: int, max_bytes: int = MAX_RECORD
+) -> Iterator[Batch]:
+    """The records of a CSV or TSV, up to `size` at a time, one batch at least; raises HeaderError."""
+    found = records(file, separator.encode(), max_bytes)
+    table = Table(next(found, None), separator.encode())
+    names = wanted(table.names)
+    for batch in batches(found, size):
+        yield table.read(batch, names)
+
+
+def read_json_lines(
+    file: BinaryIO, wanted: Wanted, size: int, max_bytes: int = MAX_RECORD
+) -> Iterator[Batch]:
+    """The objects of JSON lines, up to `size` at a time, one batch at least; `wanted` is asked for each."""
+    for batch in batches(lines(file, max_bytes), size):
+        found, lost, cells, columns = {}, [], [], {}
+        for row, line, reason in batch:
+            value, reason = (None, reason) if reason else _object(line)
+            if reason:
+                lost.append((row, reason))
+            else:
+                found[row] = value
+        for name in wanted(list(dict.fromkeys(key for value in found.values() for key in value))):
+            values = [value.get(name) for value in found.values()]
+            if not _STRINGS.issuperset(map(type, values)):
+                nested = (at for at, value in enumerate(values) if isinstance(value, list | dict))
+                cells += [(at, name, NESTED) for at in nested]
+                values = [value if value is None or type(value) is str else _word(value) for value in values]
+            columns[name] = _series(values)
+        yield Batch(pl.DataFrame(columns), list(found), cells, lost)
 
 
 def lines(file: BinaryIO, max_bytes: int) -> Iterator[Record]:
@@ -55,7 +99,7 @@ def lines(file: BinaryIO, max_bytes: int) -> Iterator[Record]:
             yield row, line, None
 
 
-def records(file: BinaryIO, separator: bytes, max_bytes: int, block: int = 1 << 20) -> Iterator[Record]:
+def records(file: BinaryIO, separator: bytes, max_bytes: int, block: int = _BLOCK) -> Iterator[Record]:
     """Records with their line ends; the first one, the header, is number 0."""
     cell, row = _cell(separator), 0
     # Most lines have no quote: told apart first, they take a third of the time.
@@ -85,67 +129,58 @@ def records(file: BinaryIO, separator: bytes, max_bytes: int, block: int = 1 << 
 
 
 def batches(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
-    """Up to `size` records each, fewer where they are long."""
-    batch, n_bytes = [], 0
+    """Up to `size` records each, fewer where they are long; of no records one empty batch."""
+    batch, n_bytes, n_batches = [], 0, 0
     for record in records:
         batch.append(record)
         n_bytes += len(record[1])
         if len(batch) == size or n_bytes > _BATCH:
             yield batch
-            batch, n_bytes = [], 0
-    if batch:
+            batch, n_bytes, n_batches = [], 0, n_batches + 1
+    if batch or not n_batches:
         yield batch
-
-
-def objects(batch: Iterable[Record]) -> tuple[dict[int, dict[str, Any]], list[tuple[int, str]]]:
-    """Row -> JSON object, with numbers as text; rows that are none, and why."""
-    found, lost = {}, []
-    for row, line, reason in batch:
-        value, reason = (None, reason) if reason else _object(line)
-        if reason:
-            lost.append((row, reason))
-        else:
-            found[row] = value
-    return found, lost
 
 
 class Table:
     """The header of a CSV or TSV, and how the records below it are read.
 
-    Raises ValueError without a header or with one that cannot be read or names a column twice.
+    Raises HeaderError without a header or with one that cannot be read or names a column twice.
     """
 
     def __init__(self, header: Record | None, separator: bytes):
         self.separator = separator
         self.cells = re.compile(rb"(?:^|%b)(%b)" % (separator, _cell(separator)))
         if header is None:
-            raise ValueError("is empty: not even a header row")
+            raise HeaderError("is empty: not even a header row")
         _, content, reason = header
         if reason or not _is_utf8(content):
-            raise ValueError(f"has a header row that cannot be read: {reason or NOT_UTF8}")
-        plain, cells = self._plain(content)
-        self.names = [_unquoted(cell) for cell in cells or plain[:-1].split(separator)]
+            raise HeaderError(f"has a header row that cannot be read: {reason or NOT_UTF8}")
+        cells = self.cells.findall(content[:-1].removesuffix(b"\r"))
+        if any(b"\r" in cell and cell[:1] != b'"' for cell in cells):
+            raise HeaderError("ends its lines with CR alone; save it with LF or CR LF")
+        self.names = [_unquoted(cell) for cell in cells]
         n_twice = len(self.names) - len(set(self.names))
         if n_twice:
-            raise ValueError(f"has {n_twice} column names twice; rename them in its header")
+            raise HeaderError(f"has {n_twice} column names twice; rename them in its header")
 
     def read(self, batch: Iterable[Record], names: Sequence[str]) -> Batch:
         """Columns of text; records that do not fit the header are lost."""
         good, rows, cells, lost = [], [], [], []
         for row, record, reason in batch:
-            plain, found = (record, None) if reason else self._plain(record)
-            n_cells = plain.count(self.separator) + 1 if found is None else len(found)
+            plain, n_cells = (b"", 0) if reason else self._plain(record)
             if reason is None and n_cells != len(self.names):
                 reason = f"has {n_cells} cells, the header {len(self.names)}"
             if reason:
                 lost.append((row, reason))
-                continue
-            if not _is_utf8(plain):
-                cells += [(len(rows), name, NOT_UTF8) for name in self._not_utf8(plain)]
-                plain = plain.decode(errors="replace").encode()
-            good.append(plain)
-            rows.append(row)
-        return Batch(self._frame(b"".join(good), len(rows), names), rows, cells, lost)
+            else:
+                good.append(plain)
+                rows.append(row)
+        content = b"".join(good)
+        if not _is_utf8(content):
+            cells = [(at, name, NOT_UTF8) for at, plain in enumerate(good) for name in self._not_utf8(plain)]
+            content = content.decode(errors="replace").encode()
+        cells = [cell for cell in cells if cell[1] in names]
+        return Batch(self._frame(content, len(rows), names), rows, cells, lost)
 
     def _frame(self, content: bytes, n_rows: int, names: Sequence[str]) -> pl.DataFrame:
         # Numbered columns: polars does not undo the doubled quotes of names. A header at all, for
@@ -161,15 +196,17 @@ class Table:
             raise PolarsError("other records than those given")
         return frame.select(pl.col(str(i)).alias(name) for i, name in zip(at, names, strict=True))
 
-    def _plain(self, record: bytes) -> tuple[bytes, list[bytes] | None]:
-        """The record as polars reads it, and its cells if there are quotes in it."""
+    def _plain(self, record: bytes) -> tuple[bytes, int]:
+        """The record as polars reads it, and how many cells it has."""
         body = record[:-1].removesuffix(b"\r")
         if b'"' not in body and b"\r" not in body:
-            return body + b"\n", None
+            return body + b"\n", body.count(self.separator) + 1
         cells = [cell if cell[:1] == b'"' else _quoted(cell) for cell in self.cells.findall(body)]
-        return self.separator.join(cells) + b"\n", cells
+        return self.separator.join(cells) + b"\n", len(cells)
 
     def _not_utf8(self, record: bytes) -> list[str]:
+        if _is_utf8(record):
+            return []
         cells = self.cells.findall(record[:-1])
         return [name for name, cell in zip(self.names, cells, strict=True) if not _is_utf8(cell)]
 
@@ -208,7 +245,21 @@ def _object(line: bytes) -> tuple[Any, str | None]:
         return None, NOT_UTF8
     except (ValueError, RecursionError):  # the latter of thousands of brackets
         return None, NOT_JSON
-    return (value, None) if isinstance(value, dict) else (None, NOT_OBJECT)
+    if not isinstance(value, dict):
+        return None, NOT_OBJECT
+    return (value, None) if value else (None, NO_KEYS)
+
+
+def _word(value: object) -> str:
+    """A text that stands for a value that is none: a list is not to pass for a number or for nothing."""
+    return NESTED if isinstance(value, list | dict) else "true" if value else "false"
+
+
+def _series(values: Sequence[str | None]) -> pl.Series:
+    try:
+        return pl.Series(values, dtype=pl.String)
+    except UnicodeEncodeError:
+        return pl.Series([v and SURROGATE.sub("\ufffd", v) for v in values], dtype=pl.String)
 
 
 def _is_utf8(content: bytes) -> bool:

@@ -16,13 +16,13 @@ import pickle
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from polars.exceptions import PolarsError
 from pydantic import ValidationError
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.processors import TemplateProcessing
@@ -34,6 +34,7 @@ from n3r.files.atomic import atomic_folder, writing
 from n3r.files.json_io import explain, read_json, write_json
 from n3r.files.limits import check_zip
 from n3r.files.manifest import versions
+from n3r.inputs import Inputs, require
 from n3r.legacy.artefacts import (
     FRONT,
     NAMES_CLASSES,
@@ -50,7 +51,7 @@ from n3r.legacy.artefacts import (
 from n3r.legacy.trainer import to_n3r
 from n3r.model import RiskModel, configure
 from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap, plain
-from n3r.tables import SEPARATORS
+from n3r.tables import read_frames
 from n3r.tokenizer import SPECIAL_TOKENS, NameTokenizer, TextConfig, read_tokenizer
 from n3r.train import TrainConfig
 
@@ -119,21 +120,13 @@ def _inexpressible(bundle: Bundle) -> list[str]:
 
 def _results(path: Path, n_classes: int) -> dict[str, Tensor]:
     """y_true (N,) and y_pred, (N,) of class 1 or (N, C), of the labelled rows of a table of predictions."""
-    kind = path.suffix.removeprefix(".")
-    if kind != "parquet" and kind not in SEPARATORS:
-        raise ValueError(f"{path}: predictions are read from .parquet, .csv or .tsv")
-    label = plain(LABEL)
-    scores = ["score"] if n_classes == 2 else [f"score_{c}" for c in range(n_classes)]
-    try:
-        frame = pl.read_parquet(path) if kind == "parquet" else pl.read_csv(path, separator=SEPARATORS[kind])
-        if absent := [name for name in (label, *scores) if name not in frame.columns]:
-            raise ValueError(f"{path} lacks the columns {absent} of a table of predictions")
-        frame = frame.select(pl.col(label).cast(pl.Int64), pl.col(scores).cast(pl.Float64))
-    except PolarsError:  # its message may quote a cell
-        raise ValueError(f"{path} is no table of predictions, with numbers in {label} and scores") from None
+    label, scores = plain(LABEL), ["score"] if n_classes == 2 else [f"score_{c}" for c in range(n_classes)]
+    names = [label, *scores]
+    check = partial(require, inputs=Inputs(None, [], names, []), where=str(path))
+    frame = pl.concat(read_frames(path, lambda _: names, names, check)).cast(pl.Float64)
     frame = frame.filter(pl.col(label) >= 0)
     y_pred = frame["score"] if n_classes == 2 else frame.select(scores)
-    return {"y_true": frame[label].to_torch(), "y_pred": y_pred.to_torch()}
+    return {"y_true": frame[label].cast(pl.Int64).to_torch(), "y_pred": y_pred.to_torch()}
 
 
 def _write_tables(bundle: Bundle, folder: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from n3r.files.atomic import write_together
 from n3r.files.json_io import plain
 from n3r.report import style
 
@@ -75,7 +76,7 @@ def write_page(page: Page, content: dict[str, Any], folder: Path, stem: str) -> 
     }
     files = {name: text.encode("utf-8", "replace") for name, text in texts.items()}
     files |= {f"{stem}_{name}.png": style.to_png(axes.figure) for name, axes in page.pictures.items()}
-    _write(Path(folder), files)
+    write_together(folder, files)
     return Path(folder) / f"{stem}.html"
 
 
@@ -141,23 +142,3 @@ def _svg(axes: "Axes", caption: str, key: str) -> str:
     svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->| xmlns(:\w+)?="[^"]*"', "", svg, flags=re.DOTALL)
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{key}-", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
-
-
-def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write all files aside, then rename them."""
-    asides = {name: folder / f".{name}.partial" for name in contents}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any((folder / name).is_dir() for name in contents):
-            raise IsADirectoryError(0, f"a folder has the name of one of {', '.join(contents)}")
-        for name, aside in asides.items():
-            aside.write_bytes(contents[name])
-        for name, aside in asides.items():
-            aside.replace(folder / name)
-    except OSError as error:
-        reason = f"{error.strerror}; choose a folder that can be written"
-        raise ValueError(f"cannot write the report into {folder}: {reason}") from None
-    finally:
-        for aside in asides.values():
-            if aside.is_file():
-                aside.unlink()

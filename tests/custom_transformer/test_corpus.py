@@ -131,7 +131,7 @@ def test_what_cannot_be_read_is_named_and_not_repeated(tmp_path):
         "n.parquet": "the column 'n' of .* holds Int64, not text",
         "latin.txt": "not a text in UTF-8",
         "bad.parquet": "cannot be read as parquet",
-        "bad.jsonl": "cannot be read as jsonl",
+        "bad.jsonl": "row 1: is not JSON",
         "empty": "holds no file ending in",
         "missing.txt": "no file or folder",
     }

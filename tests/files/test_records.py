@@ -1,12 +1,12 @@
 import csv
 import io
 
-import polars as pl
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from n3r.files.records import (
+    NESTED,
     NOT_JSON,
     NOT_OBJECT,
     NOT_UTF8,
@@ -15,7 +15,7 @@ from n3r.files.records import (
     Table,
     batches,
     lines,
-    objects,
+    read_json_lines,
     records,
 )
 
@@ -119,6 +119,7 @@ def test_long_records_are_passed_by_in_little_memory(block):
         (b'x,"y\n1,2\n', "never closed"),
         (b"x,\xff\n", "UTF-8"),
         (b"x,y,x\n", "1 column names twice"),
+        (b"x,y\r1,2\r", "CR alone"),
     ],
 )
 def test_unusable_headers(content, phrase):
@@ -137,11 +138,17 @@ def test_batches_by_rows_and_by_bytes():
     assert [len(batch) for batch in batches([(r, b"x", None) for r in range(7)], 3)] == [3, 3, 1]
 
 
-def test_lines_and_objects():
+def objects(content: bytes, size: int = 99):
+    return list(read_json_lines(io.BytesIO(content), lambda names: names, size))
+
+
+def test_json_lines_are_columns_of_text():
     content = b'\xef\xbb\xbf{"a": 7.10, "b": true, "a": 1e5}\r\n \n[1]\n{"a": "\xff"}\n{"a"\n' + b"[" * 99_999
-    found, lost = objects(lines(io.BytesIO(content), LIMIT))
-    assert found == {1: {"a": "1e5", "b": True}}
-    assert lost == [(3, NOT_OBJECT), (4, NOT_UTF8), (5, NOT_JSON), (6, NOT_JSON)]
+    (batch,) = objects(content)
+    assert batch.frame.to_dicts() == [{"a": "1e5", "b": "true"}] and batch.rows == [1]
+    assert batch.lost == [(3, NOT_OBJECT), (4, NOT_UTF8), (5, NOT_JSON), (6, NOT_JSON)]
+    first, second = objects(b'{"a": null}\n{"b": {}}', size=1)
+    assert first.frame.to_dicts() == [{"a": None}] and second.cells == [(0, "b", NESTED)]
 
 
 def test_long_lines_are_passed_by():
@@ -157,10 +164,6 @@ def test_long_lines_are_passed_by():
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_objects_or_lost(content):
-    found, lost = objects(lines(io.BytesIO(content), LIMIT))
-    assert len(found) + len(lost) <= content.count(b"\n") + 1
-    assert (
-        pl.DataFrame({"row": [*found, *(row for row, _ in lost)]}, schema={"row": pl.Int64})["row"]
-        .is_unique()
-        .all()
-    )
+    (batch,) = objects(content)
+    rows = [*batch.rows, *(row for row, _ in batch.lost)]
+    assert len(rows) == len(set(rows)) <= content.count(b"\n") + 1

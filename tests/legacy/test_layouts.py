@@ -407,9 +407,9 @@ def test_predictions_of_another_kind_are_refused(layout, frame, tmp_path):
     _, _, source = layout
     texts = frame.select(label=LABEL, score="email")
     for name, table, says in (
-        ("p.csv", texts.drop("score"), r"p\.csv lacks the columns \['score'\]"),
-        ("p.csv", texts, r"p\.csv is no table of predictions.* scores$"),
-        ("p.json", texts, r"\.parquet, \.csv or \.tsv"),
+        ("p.csv", texts.drop("score"), r"p\.csv .*\n- 'score' is missing"),
+        ("p.csv", texts, r"p\.csv, row 1, column 'score': is not a number"),
+        ("p.json", texts, r"p\.json: the name must end in"),
     ):
         table.write_csv(tmp_path / name)
         with pytest.raises(ValueError, match=says):

@@ -20,10 +20,10 @@ from n3r.custom_transformer.language_model import LanguageModel, LanguageModelCo
 from n3r.custom_transformer.model import CustomTransformerConfig, CustomTransformerWrapper
 from n3r.export import export_onnx, export_torchscript
 from n3r.files.manifest import verify
+from n3r.files.writer import writer
 from n3r.legacy.layouts import write_sagemaker
 from n3r.model import configure
 from n3r.report.page import Page, write_page
-from n3r.rows import writer
 from n3r.score import Scorer, score_files
 from n3r.tokenizer import NameTokenizer
 from n3r.train import TrainConfig, fit
@@ -238,15 +238,15 @@ def test_a_kill_between_two_renames_loses_nothing(moment, small, tmp_path, tally
 
 
 def test_an_input_that_vanishes_is_named(small, tmp_path, tally):
-    orders = tmp_path / "orders.csv"
-    small.orders.write_csv(orders)
+    orders = tmp_path / "orders.parquet"
+    small.orders.write_parquet(orders)
     source = tables.scan(orders, small.bundle.column_map)
     orders.unlink()
-    with pytest.raises((ValueError, FileNotFoundError), match="orders.csv"), source.reading():
+    with pytest.raises((ValueError, FileNotFoundError), match="orders.parquet"), source.reading():
         source.frame.collect()
     command = [*N3R, "score", "--bundle", str(small.folder), str(orders), "-o", str(tmp_path / "out.csv")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=pipeline.ROOT)
-    assert done.returncode == 2 and "orders.csv" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "orders.parquet" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out.csv").exists()
     tally(PROMISE, "inputs that vanish: named", 2)
 

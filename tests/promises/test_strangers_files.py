@@ -342,18 +342,19 @@ def test_bombs_are_refused_by_a_limit_that_is_a_parameter(name, small, tmp_path,
     BOMBS[name](path)
     assert path.stat().st_size < 1 << 20
     told = rf"{re.escape(name)} holds more than 200 times its size: a bomb\? if you .* raise max_expansion"
-    if "jsonl" not in name:
-        with pytest.raises(ValueError, match=told):
-            scan(path, COLUMNS)
+    with pytest.raises(ValueError, match=told):
+        scan(path, COLUMNS)
     scorer = Scorer(small.folder)
     scorer.inputs = scorer.inputs._replace(id="id", text=["name"], numeric=["x"], categorical=[])
     with pytest.raises(ValueError, match=told):
         score_files(scorer, [path], tmp_path / "out.csv", skip=True, progress=False)
     assert not (tmp_path / "out.csv").exists()
-    with pytest.raises(ValueError, match=told):
-        read_scored(path, "x")
-    with pytest.raises(ValueError, match=told if "jsonl" not in name else "is not a text in UTF-8"):
-        find_documents(str(path), "name")
+    if "parquet" not in name:  # of which only the columns that are read count
+        with pytest.raises(ValueError, match=told):
+            read_scored(path, "x")
+    if name != "rows.parquet":
+        with pytest.raises(ValueError, match=told):
+            find_documents(str(path), "name")
     if name == "text.parquet":
         assert scan(path, COLUMNS, max_expansion=1e9).frame.select(pl.len()).collect().item() == 1
     tally(PROMISE, "gzip, Parquet and zip bombs: refused")
