@@ -17,7 +17,7 @@ Decisions:
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -48,7 +48,6 @@ DROP, ENTITY, ENTITY_TIME, RAW_LABEL, SPLIT, TIE = (
     OWN + name for name in ("drop", "entity", "entity_time", "raw_label", "split", "tie")
 )
 LONGEST_CODE = 3  # characters of a label that a message shows; a longer one may be a name
-Frame = TypeVar("Frame", pl.LazyFrame, pl.DataFrame)
 SIDE_BY_SIDE = 6  # wide columns that are read at a time
 _KEYS = [ROW, DROP, KEY, ENTITY, TIME, ENTITY_TIME, SEGMENT, LABEL]
 
@@ -141,59 +140,46 @@ def prepare(frame: pl.LazyFrame, column_map: ColumnMap, config: PrepareConfig | 
 
 
 def mark_rows(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
-    """Add the key columns, and the code of the step that drops a row by its own content."""
-    return (
-        frame.with_row_index(ROW)
-        .with_columns(pl.lit(None, dtype=pl.UInt8).alias(DROP))
-        .pipe(add_keys, column_map)
-        .pipe(mark_internal_domains, column_map)
-        .pipe(mark_labels, column_map)
-        .pipe(mark_times, column_map)
-        .pipe(_mark, pl.col(KEY).is_null(), NO_ID)
-    )
+    """Add the key columns, and the code of the first step that drops a row by its own content."""
+    drops = {
+        INTERNAL: _is_internal(column_map),
+        NO_LABEL: pl.col(RAW_LABEL).is_null(),
+        OTHER_LABEL: pl.col(LABEL).is_null(),
+        NO_TIME: pl.col(TIME).is_null() & (column_map.time is not None),
+        NO_ID: pl.col(KEY).is_null(),
+    }
+    code = pl.coalesce(pl.when(hit).then(pl.lit(code, dtype=pl.UInt8)) for code, hit in drops.items())
+    return frame.with_row_index(ROW).pipe(add_keys, column_map).with_columns(code.alias(DROP))
 
 
 def add_keys(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
-    """Add id, entity, raw label, segment and both times under their own names, times parsed."""
+    """Add id, entity, raw label, class, segment and both times under their own names, times parsed."""
     m, schema = column_map, frame.collect_schema()
+    label = _plain_label(m.label, schema)
     return frame.with_columns(
         _text(m.id).alias(KEY),
         _text(m.entity).alias(ENTITY),
-        _plain_label(m.label, schema).alias(RAW_LABEL),
+        label.alias(RAW_LABEL),
+        label.replace_strict(m.label_values, default=None, return_dtype=pl.Int8).alias(LABEL),
         (_text(m.segment).fill_null("unknown") if m.segment else pl.lit("all")).alias(SEGMENT),
         parse_time(m.time, m.time_format, schema).alias(TIME),
         parse_time(m.entity_time, m.entity_time_format, schema).alias(ENTITY_TIME),
     )
 
 
-def mark_internal_domains(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
-    """Mark rows whose e-mail domain has a label that is an internal name.
+def _is_internal(column_map: ColumnMap) -> pl.Expr:
+    """Whether a row's e-mail domain has a label that is an internal name.
 
     amazon.co.uk and mail.amazon.com have the label "amazon"; myamazonx.net has not.
+
+    NOTE[DIFF] the legacy drops what matches the regex `amazon.`: amazonia-travel.org too, but not a plain
+    "amazon"; and it drops orders without a domain (defect 38). Those are kept here.
     """
     if not column_map.internal_domains:
-        return frame
-    # NOTE[DIFF] the legacy drops what matches the regex `amazon.`: amazonia-travel.org too, but not
-    # a plain "amazon"; and it drops orders without a domain (defect 38). Those are kept here.
+        return pl.lit(False)
     names = [f".{name.strip('. ').lower()}." for name in column_map.internal_domains]
     domain = "." + _text(column_map.email_domain).str.strip_chars().str.to_lowercase() + "."
-    return frame.pipe(_mark, domain.str.contains_any(names), INTERNAL)
-
-
-def mark_labels(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
-    """Add the class of each row, and mark rows without a label or with one outside the map."""
-    values = column_map.label_values
-    label = pl.col(RAW_LABEL).replace_strict(values, default=None, return_dtype=pl.Int8)
-    return (
-        frame.with_columns(label.alias(LABEL))
-        .pipe(_mark, pl.col(RAW_LABEL).is_null(), NO_LABEL)
-        .pipe(_mark, pl.col(LABEL).is_null(), OTHER_LABEL)
-    )
-
-
-def mark_times(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
-    """Mark rows whose time is missing or does not parse."""
-    return frame.pipe(_mark, pl.col(TIME).is_null() & (column_map.time is not None), NO_TIME)
+    return domain.str.contains_any(names)
 
 
 def select_wide(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
@@ -301,11 +287,9 @@ def _gathered(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
     return frame.rechunk().lazy().select(pl.all().gather(places)).collect()
 
 
-def _mark(frame: Frame, condition: pl.Expr | pl.Series, code: int) -> Frame:
-    """Give rows that no earlier step marked, and for which the condition holds, this code."""
-    hit = pl.col(DROP).is_null() & condition
-    marked = pl.when(hit).then(pl.lit(code, dtype=pl.UInt8)).otherwise(pl.col(DROP))
-    return frame.with_columns(marked.alias(DROP))
+def _mark(keys: pl.DataFrame, hit: pl.Series, code: int) -> pl.DataFrame:
+    """Give rows that no earlier step marked, and that are hit, this code."""
+    return keys.with_columns(pl.coalesce(DROP, pl.when(hit).then(pl.lit(code, dtype=pl.UInt8))))
 
 
 def _only(frame: pl.LazyFrame, n_rows: int, rows: pl.DataFrame) -> pl.LazyFrame:
@@ -412,7 +396,7 @@ def _read_kept(
     wide = _only(frame, n_rows, kept).pipe(select_wide, column_map)
     place = kept[ROW].rank("ordinal") - 1  # `wide` is in the frame's order
     table = kept.select(pl.col(KEY).alias(column_map.id), TIME, SEGMENT, LABEL)
-    names = wide.collect_schema().names()
+    names = [name for name in wide.collect_schema().names() if name != column_map.id]
     not_finite = {}
     for start in range(0, len(names), SIDE_BY_SIDE):  # so that two whole tables never stand side by side
         part = wide.select(names[start : start + SIDE_BY_SIDE]).collect(engine="streaming")

@@ -120,7 +120,33 @@ class ChunkedText(NamedTuple):
         return ChunkedText(self.chunks.take(chunks), offsets)
 
 
-class NameTokenizer:
+class _Saved:
+    """What both kinds have: a size, a folder, and a tokenizer.json that is all it takes to score."""
+
+    tokenizer: Tokenizer
+    metadata: dict[str, Any]
+
+    @property
+    def vocab_size(self) -> int:
+        return self.tokenizer.get_vocab_size()
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json, vocab.json and tokenizer_metadata.json into an existing folder."""
+        vocab = dict(sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1]))
+        texts = {
+            "tokenizer.json": self.tokenizer.to_str(pretty=True),
+            "vocab.json": _json(vocab),
+            "tokenizer_metadata.json": _json(self.metadata),
+        }
+        write_together(folder, {name: text.encode() for name, text in texts.items()})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote; FileNotFoundError says which step makes it."""
+        return load_tokenizer(folder, cls)
+
+
+class NameTokenizer(_Saved):
     """Encodes rows of identity fields to token ids.
 
     Attributes: `vocab_size`, `pad_token` (the id that fills batches), `metadata` (how it was trained).
@@ -141,10 +167,6 @@ class NameTokenizer:
         self._plain = without_spelling(tokenizer)
         self._missing = tokenizer.token_to_id("[MISSING]")
         self._bar = tokenizer.token_to_id("|")
-
-    @property
-    def vocab_size(self) -> int:
-        return self.tokenizer.get_vocab_size()
 
     def read(self, fields: Fields, steps: Sequence[str], config: TextConfig) -> TokenizedText:
         """Clean each field by `steps`, then `encode`; None stays None."""
@@ -177,8 +199,7 @@ class NameTokenizer:
             most = max_tokens - n_fields + 1
             over = lengths.sum(axis=0) > most
             lengths[:, over] = np.minimum(lengths[:, over], max(1, most // n_fields))
-        offsets = np.zeros(n_rows + 1, np.int64)
-        np.cumsum(lengths.sum(axis=0) + n_fields - 1, out=offsets[1:])
+        offsets = _offsets(lengths.sum(axis=0) + n_fields - 1)
         ids = np.full(offsets[-1], self._bar, np.int32)
         start = offsets[:-1]
         for text, length in zip(which, lengths, strict=True):
@@ -197,17 +218,8 @@ class NameTokenizer:
         found = _encode(self._plain, words).take(numbers)
         return TokenizedText(found.ids, found.offsets[offsets])
 
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json, vocab.json and tokenizer_metadata.json into an existing folder."""
-        _save(self, folder)
 
-    @classmethod
-    def load(cls, folder: Path) -> "NameTokenizer":
-        """Read what `save` wrote; FileNotFoundError says which step makes it."""
-        return _load(folder, cls)
-
-
-class BertTokenizer:
+class BertTokenizer(_Saved):
     """Encodes rows of texts to chunks `[CLS] message [SEP] message [SEP] ..` of token ids.
 
     Attributes as of NameTokenizer; the metadata says which tokens are [CLS], [SEP] and [PAD].
@@ -231,10 +243,6 @@ class BertTokenizer:
             raise ValueError(f"the tokenizer has no {role}: it is not one of a BERT model")
         return found
 
-    @property
-    def vocab_size(self) -> int:
-        return self.tokenizer.get_vocab_size()
-
     def read(self, fields: Fields, steps: Sequence[str], config: TextConfig) -> ChunkedText:
         """Clean each field by `steps` to messages and pack a row's messages into chunks.
 
@@ -255,21 +263,12 @@ class BertTokenizer:
             found = pack([next(encoded) for _ in row], config.max_tokens - 1)
             chunks += [[self._cls, *self._between(chunk)] for chunk in found[: config.max_chunks] or [[[]]]]
             ends.append(len(chunks))
-        lengths = np.fromiter(map(len, chunks), np.int64, len(chunks))
-        ids = np.fromiter((i for chunk in chunks for i in chunk), np.int32, lengths.sum())
-        return ChunkedText(TokenizedText(ids, np.concatenate([[0], np.cumsum(lengths)])), np.array(ends))
+        offsets = _offsets(list(map(len, chunks)))
+        ids = np.fromiter(chain.from_iterable(chunks), np.int32, offsets[-1])
+        return ChunkedText(TokenizedText(ids, offsets), np.array(ends))
 
     def _between(self, messages: list[list[int]]) -> list[int]:
         return [token for message in messages for token in (*message, self._sep)]
-
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json, vocab.json and tokenizer_metadata.json into an existing folder."""
-        _save(self, folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> "BertTokenizer":
-        """Read what `save` wrote; FileNotFoundError says which step makes it."""
-        return _load(folder, cls)
 
     @classmethod
     def from_pretrained(cls, pretrained: str) -> "BertTokenizer":
@@ -292,16 +291,39 @@ def gather(ids: np.ndarray, start: np.ndarray, lengths: np.ndarray) -> Tokenized
     return TokenizedText(ids[places], offsets)
 
 
-def _run_on(start: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The places from each `start` on, `lengths` of them, end to end, and the offsets of each run."""
+def _offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Where each run of so many begins, and the last one ends, (N + 1,) int64."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def _run_on(start: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The places from each `start` on, `lengths` of them, end to end, and the offsets of each run."""
+    offsets = _offsets(lengths)
     return np.repeat(start - offsets[:-1], lengths) + np.arange(offsets[-1]), offsets
 
 
-def load_tokenizer(folder: Path) -> NameTokenizer | BertTokenizer:
-    """The tokenizer of either kind that a folder holds."""
-    return _load(folder)
+def load_tokenizer(
+    folder: Path, kind: type[NameTokenizer | BertTokenizer] | None = None
+) -> NameTokenizer | BertTokenizer:
+    """The tokenizer that a folder holds, of the kind given or of that which its metadata tell."""
+    path = Path(folder) / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run step 02_tokenizer first")
+    tokenizer = read_tokenizer(path)
+    numbers = tokenizer.get_vocab().values()
+    if set(numbers) != set(range(len(numbers))):
+        raise ValueError(f"{path} is not a tokenizer file: its tokens are not numbered one by one from 0")
+    place = Path(folder) / "tokenizer_metadata.json"
+    metadata = read_json(place) if place.is_file() else {}
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{place} must hold one JSON object, found {type(metadata).__name__}")
+    kind = kind or (BertTokenizer if metadata.get("model_type") == "BERT" else NameTokenizer)
+    try:
+        return kind(tokenizer, metadata)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _encode_batch(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
@@ -316,8 +338,7 @@ def _encode_batch(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> TokenizedText:
     """The library's ids of each text."""
     found = _encode_batch(tokenizer, texts)
-    offsets = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum([len(encoding) for encoding in found], out=offsets[1:])
+    offsets = _offsets(list(map(len, found)))
     ids = chain.from_iterable(encoding.ids for encoding in found)
     return TokenizedText(np.fromiter(ids, np.int32, offsets[-1]), offsets)
 
@@ -364,36 +385,6 @@ def read_tokenizer(path: Path) -> Tokenizer:
         # Its text may repeat a token, a piece of a name; the place at its end does not.
         place = re.search(r"( at line \d+ column \d+)?$", str(error))[0]
         raise ValueError(f"{path} is not a tokenizer file: the library cannot read it{place}") from None
-
-
-def _save(tokenizer: NameTokenizer | BertTokenizer, folder: Path) -> None:
-    vocab = sorted(tokenizer.tokenizer.get_vocab().items(), key=lambda item: item[1])
-    texts = {
-        "tokenizer.json": tokenizer.tokenizer.to_str(pretty=True),
-        "vocab.json": _json(dict(vocab)),
-        "tokenizer_metadata.json": _json(tokenizer.metadata),
-    }
-    write_together(folder, {name: text.encode() for name, text in texts.items()})
-
-
-def _load(folder: Path, kind: type | None = None) -> NameTokenizer | BertTokenizer:
-    """The tokenizer in a folder, of this kind or of that which its metadata tell."""
-    path = Path(folder) / "tokenizer.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: run step 02_tokenizer first")
-    tokenizer = read_tokenizer(path)
-    numbers = tokenizer.get_vocab().values()
-    if set(numbers) != set(range(len(numbers))):
-        raise ValueError(f"{path} is not a tokenizer file: its tokens are not numbered one by one from 0")
-    place = Path(folder) / "tokenizer_metadata.json"
-    metadata = read_json(place) if place.is_file() else {}
-    if not isinstance(metadata, dict):
-        raise ValueError(f"{place} must hold one JSON object, found {type(metadata).__name__}")
-    kind = kind or (BertTokenizer if metadata.get("model_type") == "BERT" else NameTokenizer)
-    try:
-        return kind(tokenizer, metadata)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def _json(content: dict) -> str:
