@@ -359,9 +359,10 @@ def _with_numbers(frame: pl.DataFrame, column_map: ColumnMap) -> pl.DataFrame:
     """The table with the columns that "*" may stand for as Float64, where all that is in them is numbers."""
     if EVERY_OTHER not in column_map.numeric:
         return frame
-    for name in filter(column_map.may_be_feature, frame.columns):
-        numbers = frame.select(number(name)).to_series()
-        n_filled = (frame[name].str.strip_chars() != "").sum()
+    found = []
+    for column in frame.select(filter(column_map.may_be_feature, frame.columns)):
+        numbers = column.to_frame().select(number(column.name)).to_series()
+        n_filled = (column.str.strip_chars() != "").sum()
         if n_filled and n_filled == numbers.count():
-            frame = frame.with_columns(numbers)
-    return frame
+            found.append(numbers)
+    return frame.with_columns(found)
