@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import typer
 
 from n3r.files import lock
+from n3r.files.atomic import atomic_file
 from n3r.files.json_io import key_values, plain, read_json, write_json
 from n3r.files.manifest import sha256, versions
 from n3r.files.sources import fingerprint
@@ -84,7 +85,9 @@ def finish_step(run: Path, step: str, metrics: dict[str, Any], answer: str = "")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB on Linux, bytes on macOS
     unit = 1024**2 if sys.platform == "darwin" else 1024
     write_json(folder / "resources.json", {"peak_memory_mb": round(peak / unit)})
-    write_json(folder / "metrics.json", plain(metrics | ({"answer": answer} if answer else {})))
+    with atomic_file(folder / "answer.txt") as aside:
+        aside.write_text(answer, encoding="utf-8")
+    write_json(folder / "metrics.json", plain(metrics))
 
 
 def read_metrics(run: Path, step: str) -> dict[str, Any]:
@@ -214,7 +217,7 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
 
     records = folder / "steps" / step.name
     executed = folder / "notebooks" / f"{step.name}.ipynb"
-    for leftover in (records / "done.json", records / "metrics.json", executed):
+    for leftover in (*(records / name for name in ("done.json", "metrics.json", "answer.txt")), executed):
         leftover.unlink(missing_ok=True)
     executed.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -283,17 +286,17 @@ def _tidy(executed: Path, records: Path) -> None:
         for output in cell.get("outputs", []):
             if output["output_type"] == "stream":
                 output["text"] = re.sub(r"[^\n]*\r", "", "".join(output["text"]))
-    if (records / "metrics.json").is_file():
-        put_answer(book, json.loads((records / "metrics.json").read_text()).get("answer"))
+    put_answer(book, records)
     write_json(executed, book)
 
 
-def put_answer(book: dict[str, Any], answer: str | None) -> None:
-    """Replace what stands behind "Answer." in a notebook's first cell, to the end of that paragraph."""
-    if answer:
-        cell = book["cells"][0]
-        text = "".join(cell["source"])
-        cell["source"] = re.sub(r"(?<=\*\*Answer\.\*\* )[^\n]+", lambda _: answer, text, count=1)
+def put_answer(book: dict[str, Any], records: Path) -> None:
+    """Put the answer that a step recorded behind "Answer." in its notebook's first cell."""
+    path = records / "answer.txt"
+    if path.is_file() and (answer := path.read_text(encoding="utf-8")):
+        text = "".join(book["cells"][0]["source"])
+        found = re.sub(r"(?<=\*\*Answer\.\*\* )[^\n]+", lambda _: answer, text, count=1)
+        book["cells"][0]["source"] = found
 
 
 def _finished(folder: Path, step: Step, key: str) -> dict[str, Any] | None:
@@ -331,7 +334,7 @@ def refresh_notebook(step: str) -> None:
     options = {"kernel_name": "python3", "kernel_manager_class": _kernels(), "record_timing": False}
     with chdir(path.parent):  # of the kernel, too
         NotebookClient(book, **options).execute()
-    put_answer(book, read_metrics(ROOT / "runs" / "dev", step).get("answer"))
+    put_answer(book, ROOT / "runs" / "dev" / "steps" / step)
     nbformat.write(book, path)
 
 

@@ -10,29 +10,25 @@ Decisions:
   however many arguments lead to it (defect 30).
 - Of several files the columns they share are kept, in the first file's order; `dropped_columns` names the
   rest. A column the map needs must be in every file, of JSON lines in one of the first lines.
-- Memory is bounded by the chunk where rows are scored. Of Parquet, slices of up to 131,072 rows or 32 MB
-  are decoded: a slice of a row group costs as much as all before it, so that one row group of 1M rows
-  takes 1.5 s that way and 6.8 s were each chunk of 16,384 rows a slice of its own.
-- A polars message may quote the cell it stumbled on, a person's name: none is ever passed on.
+- Memory is bounded by the chunk where rows are scored, by the file where they are trained on as text.
 """
 
 import hashlib
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from n3r.files.atomic import atomic_folder
-from n3r.files.formats import FORMATS, SEPARATORS, SUFFIXES, find_files, format_of
+from n3r.files.formats import FORMATS, find_files, format_of
 from n3r.files.json_io import read_json, write_json
-from n3r.files.limits import MAX_EXPANSION, check_parquet, opened_gzip
-from n3r.files.records import MAX_RECORD, Batch, Cell, HeaderError, read_json_lines, read_separated
+from n3r.files.limits import MAX_EXPANSION, check_parquet
+from n3r.files.reader import Schema, Wanted, in_utf8, read_batches, reading, scan_parquet
+from n3r.files.records import MAX_RECORD, Batch, Cell
 from n3r.files.writer import POLARS_ERRORS, write
 from n3r.inputs import Inputs, number, require, to_numbers, typed
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
@@ -40,13 +36,10 @@ from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_patt
 REGION = "region"
 CHUNK = 16384  # rows of a file at a time
 MAX_OWN_RECORD = 1 << 30  # bytes of a record that n3r wrote: it joins texts
-_SLICE_ROWS, _SLICE_BYTES = 1 << 17, 1 << 25
 _SHOWN = 5  # rows in a message
 _DTYPES = {
     str(kind): kind for kind in (pl.String, pl.Float32, pl.Float64, pl.Int8, pl.Int64, pl.Datetime("us"))
 }
-Schema = Mapping[str, pl.DataType]
-Wanted = Callable[[Schema], Collection[str]]  # columns that are there -> those to read
 
 
 class Reject(NamedTuple):
@@ -106,7 +99,7 @@ def scan(
     frames = {}
     for path, region in regions.items():
         origin = {} if region is None else {REGION: region}
-        origin |= {FILE_COLUMN: _in_utf8(path.name)} if column_map.split_files else {}
+        origin |= {FILE_COLUMN: in_utf8(path.name)} if column_map.split_files else {}
         frame = open_file(path, _Columns(path, column_map, origin), max_expansion)
         frames[path] = frame.with_columns(pl.lit(value).alias(name) for name, value in origin.items())
     schemas = {path: frame.collect_schema() for path, frame in frames.items()}
@@ -140,7 +133,7 @@ def read_chunks(
     def check(schema: Schema) -> None:
         require({**schema, **dict.fromkeys(own, pl.String())}, inputs, str(path))
 
-    for batch in _batches(Path(path), check, lambda _: names, size, max_record, max_expansion):
+    for batch in read_batches(Path(path), check, lambda _: names, size, max_record, max_expansion):
         frame, cells = typed(batch.frame.with_columns(**own), inputs)
         rejects = _rejects(path, batch, [*batch.cells, *cells], inputs.id)
         if bad := {row for row, _, _ in (*batch.cells, *cells)}:
@@ -164,7 +157,7 @@ def read_frames(
     columns, and ValueError naming the first rows that cannot be read; with `strict`, bad cells count in these
     columns alone.
     """
-    for batch in _batches(Path(path), check, wanted, CHUNK, max_record, max_expansion):
+    for batch in read_batches(Path(path), check, wanted, CHUNK, max_record, max_expansion):
         spelled = [name for name in numbers if batch.frame.schema.get(name) == pl.String]
         frame, cells = to_numbers(batch.frame, spelled)
         advice = "mend them; a missing number is an empty cell" if cells else "mend them"
@@ -233,7 +226,7 @@ def read_split(folder: str | Path, split: str, columns: Sequence[str] | None = N
         raise FileNotFoundError(f"{path} is missing; run 01_preprocess first")
     try:
         if content["format"] == "parquet":
-            return _scan_parquet(path).select(list(types)).collect(engine="streaming")
+            return scan_parquet(path).select(list(types)).collect(engine="streaming")
         texts = pl.concat(read_frames(path, lambda _: types, max_record=MAX_OWN_RECORD))
         return texts.select(_as_written(name, kind) for name, kind in types.items())
     except (*POLARS_ERRORS, ValueError):
@@ -270,92 +263,10 @@ def _read_columns(folder: str | Path) -> dict:
         raise ValueError(f"{path} is damaged; run 01_preprocess again") from None
 
 
-def _batches(
-    path: Path,
-    check: Callable[[Schema], None],
-    wanted: Wanted,
-    size: int,
-    max_record: int,
-    max_expansion: float,
-) -> Iterator[Batch]:
-    """Rows of one file as they stand there, one batch at least: text, or what Parquet has."""
-    kind = format_of(path)
-    if kind is None:
-        raise ValueError(f"{path}: the name must end in {', '.join(SUFFIXES)}")
-    if size < 1:
-        raise ValueError(f"a chunk has at least one row, asked for {size}")
-    if not path.is_file():  # a pipe would be waited for, for ever
-        raise FileNotFoundError(f"no file {path}")
-    checked: list[Schema] = []
-
-    def columns(names: Sequence[str]) -> list[str]:
-        schema = dict.fromkeys(names, pl.String())
-        if names and not checked:
-            check(schema)
-            checked.append(schema)
-        return list(wanted(schema))
-
-    with _reading(path):
-        if kind == "parquet":
-            yield from _parquet(path, check, wanted, size, max_expansion)
-            return
-        with _open(path, max_expansion) as file:
-            if kind == "jsonl":
-                yield from read_json_lines(file, columns, size, max_record)
-            else:
-                yield from read_separated(file, SEPARATORS[kind], columns, size, max_record)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Within it, whatever a damaged file brings about becomes a ValueError naming the file."""
-    try:
-        yield
-    except HeaderError as error:
-        raise ValueError(f"{path} {error}") from None
-    except (OSError, EOFError, zlib.error, *POLARS_ERRORS) as error:
-        reason = getattr(error, "strerror", None) or "damaged, cut short or another format"
-        raise ValueError(f"{path} cannot be read as {format_of(path)}: {reason}") from None
-
-
-def _open(path: Path, max_expansion: float) -> BinaryIO:
-    return opened_gzip(path, max_expansion) if path.name.lower().endswith(".gz") else path.open("rb")
-
-
-def _parquet(
-    path: Path, check: Callable[[Schema], None], wanted: Wanted, size: int, max_expansion: float
-) -> Iterator[Batch]:
-    table = _scan_parquet(path)
-    check(table.collect_schema())
-    names = wanted(table.collect_schema())
-    check_parquet(path, names, max_expansion)
-    n_rows = table.select(pl.len()).collect().item()
-    dense = _SLICE_BYTES * n_rows // path.stat().st_size  # rows in so many bytes
-    step = max(min(_SLICE_ROWS, dense) // size, 1) * size
-    for start in range(0, max(n_rows, 1), step):
-        part = table.select(names).slice(start, step).collect(engine="streaming")
-        if part.height != min(step, n_rows - start):
-            raise PolarsError("fewer rows than the footer tells")
-        for at in range(0, max(part.height, 1), size):
-            piece = part.slice(at, size)
-            yield Batch(piece, range(start + at + 1, start + at + 1 + piece.height))
-
-
-def _scan_parquet(path: Path) -> pl.LazyFrame:
-    if _in_utf8(path) != str(path):
-        raise ValueError(f"{path} has a name that is not UTF-8: rename it")
-    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
-
-
-def _in_utf8(path: str | Path) -> str:
-    """A file's name as a table can hold it."""
-    return str(path).encode(errors="replace").decode()
-
-
 def _is_whole(path: Path) -> bool:
     """Whether every column of a Parquet file can be decoded."""
     try:
-        frame = _scan_parquet(path)
+        frame = scan_parquet(path)
         for name in frame.collect_schema().names():
             frame.select(pl.col(name)).collect(engine="streaming")
     except (*POLARS_ERRORS, OSError):
@@ -365,7 +276,7 @@ def _is_whole(path: Path) -> bool:
 
 def _rejects(path: str | Path, batch: Batch, cells: Iterable[Cell], id: str | None = None) -> list[Reject]:
     """The lost rows of a batch and those of bad cells, a reject a row."""
-    file = _in_utf8(path)
+    file = in_utf8(path)
     rejects = [Reject(file, row, None, None, reason) for row, reason in batch.lost]
     for at, bad in groupby(sorted(cells, key=lambda cell: cell[0]), key=lambda cell: cell[0]):
         (_, column, reason), *others = bad
@@ -403,8 +314,8 @@ class _Columns:
 
 
 def _open_parquet(path: Path, columns: _Columns, max_expansion: float) -> pl.LazyFrame:
-    with _reading(path):
-        frame = _scan_parquet(path)
+    with reading(path):
+        frame = scan_parquet(path)
         schema, n_rows = frame.collect_schema(), frame.select(pl.len()).collect().item()
     columns.check(schema)
     names = columns.used(schema)

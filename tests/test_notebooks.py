@@ -29,6 +29,7 @@ def test_defines_nothing_and_stays_short(name):
     assert not [n for t in trees for n in ast.walk(t) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
     parameters = _tagged(name, "parameters")[0]["source"]
     assert all(c["source"].count("\n") < (45 if c["source"] == parameters else 30) for c in code)
+    assert sum(bool(line.strip()) for c in code for line in c["source"].splitlines()) <= 110
     imports = [
         i for i, t in enumerate(trees) if any(isinstance(n, ast.Import | ast.ImportFrom) for n in t.body)
     ]
@@ -72,3 +73,9 @@ def test_preview_shows_no_identity(name):
     assert {a for a in addresses if not a.endswith(("example.com", "example.org"))} <= {
         a for a in addresses if set(a) <= set("Aa9@.-_+")
     }
+
+
+@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name >= "03"])
+def test_the_first_cell_answers_with_a_number_and_its_interval(name):
+    (answer,) = re.findall(r"\*\*Answer\.\*\* [^\n]+", _cells(name, "markdown")[0]["source"])
+    assert re.search(r"\d\.\d{3,4}[^\[]* \[[+-]?\d\.\d+, [+-]?\d\.\d+\]", answer), "run `make notebooks`"

@@ -216,9 +216,11 @@ def test_orders_in_csv_give_a_report_and_predictions_in_csv(tmp_path):
         subprocess.run(["rm", "-rf", str(folder), str(reports)], check=True)
 
 
-def test_the_answer_stands_in_the_first_cell():
+def test_the_answer_stands_in_the_first_cell(tmp_path):
     book = {"cells": [{"source": ["# 3. Title\n", "\n", "**Answer.** As yet unknown.\n", "\n", "More."]}]}
-    pipeline.put_answer(book, None)
+    records = tmp_path / "steps" / "03_train"
+    pipeline.put_answer(book, records)
     assert "As yet unknown." in "".join(book["cells"][0]["source"])
-    pipeline.put_answer(book, r"AUROC 0.815 [0.779, 0.847] \1")
+    pipeline.finish_step(tmp_path, "03_train", {"n": 1}, r"AUROC 0.815 [0.779, 0.847] \1")
+    pipeline.put_answer(book, records)
     assert book["cells"][0]["source"] == "# 3. Title\n\n**Answer.** AUROC 0.815 [0.779, 0.847] \\1\n\nMore."

@@ -26,6 +26,7 @@ CORE = [
     ["checkpoints", "export", "score"],
     ["train"],
     ["bundle"],
+    ["steps"],
     ["pipeline"],
     ["cli"],
 ]

@@ -17,9 +17,12 @@ from n3r.files.formats import FORMATS
 from n3r.files.records import NESTED
 from n3r.files.writer import write
 from n3r.inputs import NOT_A_NUMBER, Inputs
+from n3r.preprocess import prepare
 from n3r.schema import FILE_COLUMN, ColumnMap, check
+from n3r.synthetic.orders import generate_orders
 from n3r.tables import fingerprint, read_chunks, read_column_map, read_split, scan, write_splits
 
+ROOT = Path(__file__).parents[1]
 MAP = ColumnMap(
     id="id", text=["name"], label="y", label_values={"0": 0, "1": 1}, split_by="random", numeric=["*"]
 )  # fmt: skip
@@ -185,6 +188,20 @@ def test_missing_columns_name_the_file(tmp_path, kind):
         )
         assert "is missing (did you mean 'Name'?)" in str(error.value) and "a." not in str(error.value)
     assert "'y' (label) is missing" in str(error.value)
+
+
+@pytest.mark.parametrize("kind", TEXT_FORMATS)
+def test_orders_prepare_alike_from_every_format(tmp_path, kind):
+    columns, orders, found = (
+        ColumnMap.from_file(ROOT / "configs" / "orders.json"),
+        generate_orders(1500, 1),
+        [],
+    )
+    for path in (tmp_path / "x.parquet", tmp_path / f"x.{kind}"):
+        write(orders, path)
+        found.append(prepare(scan(path, columns).frame, columns))
+    for split, frame in found[0].splits.items():
+        assert_frame_equal(found[1].splits[split], frame, check_exact=True)
 
 
 BAD = [

@@ -143,19 +143,17 @@ class _Thrift:
         return found
 
     def _value(self, kind: int) -> Any:
+        if kind == 3:
+            return self._byte()
         if kind in (4, 5, 6):
             return self._number()
+        if kind in (7, 8):  # a double, which nothing here asks for, or bytes
+            return self._bytes(8 if kind == 7 else self._unsigned())
         if kind in (9, 10):
             return self._list()
-        readers = {
-            1: self._byte,
-            2: self._byte,
-            3: self._byte,
-            7: self._double,
-            8: self._bytes,
-            12: self.struct,
-        }
-        return readers[kind]()
+        if kind != 12:
+            raise _Damaged
+        return self.struct()
 
     def _byte(self) -> int:
         self.at += 1
@@ -163,32 +161,25 @@ class _Thrift:
 
     def _unsigned(self) -> int:
         value = shift = 0
-        while True:
-            byte = self._byte()
+        while (byte := self._byte()) > 127:
             value |= (byte & 127) << shift
             shift += 7
-            if byte < 128:
-                return value
+        return value | byte << shift
 
     def _number(self) -> int:
         value = self._unsigned()
         return (value >> 1) ^ -(value & 1)
 
-    def _double(self) -> float:
-        self.at += 8
-        return struct.unpack("<d", self.content[self.at - 8 : self.at])[0]
-
-    def _bytes(self) -> bytes:
-        length = self._unsigned()
-        start = self.at
+    def _bytes(self, length: int) -> bytes:
         self.at += length
         if self.at > len(self.content):
             raise IndexError
-        return self.content[start : self.at]
+        return self.content[self.at - length : self.at]
 
     def _list(self) -> list[Any]:
         byte = self._byte()
         length = self._unsigned() if byte >> 4 == 15 else byte >> 4
+        kind = 3 if byte & 15 in (1, 2) else byte & 15  # of true and false, a byte each
         if length > len(self.content):
             raise _Damaged
-        return [self._value(byte & 15) for _ in range(length)]
+        return [self._value(kind) for _ in range(length)]

@@ -1,0 +1,194 @@
+"""What the notebooks that train share: configs from parameters, the record of a model, one order followed.
+
+Decisions:
+- Parameters are fields of the configs by name: a config takes those that it has from `vars()`.
+- What a notebook shows of one order is masked: shapes of letters and digits, of the row and of its tokens.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from pydantic import BaseModel
+
+from n3r import metrics, tables
+from n3r.bundle import Bundle, Recipe, train_bundle
+from n3r.data import make_loader
+from n3r.estimate import Estimate
+from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
+from n3r.model import TEXTS, configure, registered
+from n3r.schema import LABEL, ColumnMap, mask
+from n3r.score import Scorer
+from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig
+from n3r.train import Fitted, TrainConfig, collate_for
+
+Splits = Mapping[str, pl.DataFrame]
+
+
+def fields(config: type[BaseModel], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that a config class has as fields."""
+    return {name: parameters[name] for name in config.model_fields if name in parameters}
+
+
+def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:
+    """Features fitted on training rows; what `use_precomputed_..` names is read from its file instead."""
+    given = {
+        name: read_precomputed(path)
+        for name in ("imputation", "risk_tables")
+        if (path := parameters[f"use_precomputed_{name}"])
+    }
+    features = TabularFeatures(FeatureConfig(**fields(FeatureConfig, parameters)))
+    return features.fit(train, columns.numeric, columns.categorical, columns.n_classes, **given)
+
+
+def follow(bundle: Bundle, row: pl.DataFrame) -> pl.DataFrame:
+    """One prepared row on its way to a score: columns `step`, `shape`, `content`; text is masked."""
+    (batch,) = make_loader(
+        bundle.dataset(row), collate_for(bundle.model.config, bundle.tokenizer.pad_token), 1
+    )
+    with torch.no_grad():
+        logits = bundle.model.eval()(batch)
+    texts = [mask(cell or "") for cell in row.select(bundle.column_map.all_text).row(0)]
+    spelled = bundle.tokenizer.tokenizer.id_to_token
+    tokens = [mask(spelled(int(i))) for i in batch["text"][0].flatten()]
+    steps = [("row", f"{len(texts)} text fields", " | ".join(texts))]
+    steps += [("tokens", f"{len(tokens)} ids", " ".join(tokens))]
+    steps += [(f"batch[{key!r}]", str(tuple(value.shape)), str(value.dtype)) for key, value in batch.items()]
+    steps += [("logits", str(tuple(logits.shape)), ", ".join(f"{value:.4f}" for value in logits[0]))]
+    steps += [("score", "a number", f"{logits.softmax(dim=1)[0, -1]:.6f}")]
+    return pl.DataFrame(steps, ["step", "shape", "content"], orient="row")
+
+
+def calibration_losses(scorer: Scorer, label: pl.Series, served: pl.DataFrame) -> pl.DataFrame:
+    """Log loss of each calibration out of fold on validation rows, and of what is served on test rows."""
+    losses = {f"{way}, out of fold": loss for way, loss in (scorer.calibration.log_loss or {}).items()}
+    for column in ("score", "p_calibrated"):
+        if column in served.columns:
+            losses[f"{column}, test rows"] = metrics.evaluate(label, served[column])["log_loss"]
+    return pl.DataFrame({"log loss of": losses.keys(), "nats": losses.values()})
+
+
+def record(name: str, bundle: Bundle, fitted: Fitted, segments: pl.DataFrame) -> dict[str, Any]:
+    """What a training step records of its model: size, figures of each split, epochs, and its speed apart."""
+    model = {
+        "name": name,
+        "system": "n3r",
+        "n_parameters": n_parameters(bundle),
+        "dimensions": bundle.model.config.model_dump(exclude_none=True),
+        "epochs": len(fitted.history),
+        "precision": fitted.precision,
+        **bundle.metrics,
+        "segments": segments.to_dicts(),
+        "history": fitted.history,
+    }
+    return {"model": model, "timing": {"orders_per_second": fitted.orders_per_second}}
+
+
+def answer(name: str, measured: Mapping[str, Any]) -> str:
+    """The answer of a training step in one sentence; `measured` is `metrics.evaluate` of the test rows."""
+    auroc = Estimate(measured["auroc"], measured["auroc_low"], measured["auroc_high"], measured["n"])
+    return (
+        f"On {measured['n']:,} test orders with {measured['n_positive']:,} frauds {name} reaches an AUROC of "
+        f"{auroc} (95 % interval). At 1 % of legitimate orders flagged it catches "
+        f"{100 * measured['recall_at_fpr_1']:.1f} % of the frauds."
+    )
+
+
+def n_parameters(bundle: Bundle) -> int:
+    """How many numbers a model learns."""
+    return sum(parameter.numel() for parameter in bundle.model.parameters())
+
+
+class Reader(NamedTuple):
+    """How a kind of tokenizer reads texts."""
+
+    tokenizer: NameTokenizer | BertTokenizer
+    texts: TextConfig
+
+
+def train_class(
+    model_class: str,
+    readers: Mapping[str, Reader],
+    features: TabularFeatures,
+    columns: ColumnMap,
+    splits: Splits,
+    folder: Path,
+    parameters: Mapping[str, Any],
+) -> tuple[Bundle, Fitted]:
+    """Train one class of the registry with its kind of tokenizer; `parameters` holds sizes by encoder.
+
+    A pretrained model takes `pretrained_epochs` and `pretrained_lr` for `epochs` and `lr`.
+    """
+    row = registered(model_class)
+    kind = TEXTS[row.encoder].tokenizer
+    config = configure(
+        model_class,
+        vocab_size=readers[kind].tokenizer.vocab_size,
+        n_tab_features=len(features) if row.tabular else 0,
+        n_classes=columns.n_classes,
+        pretrained=parameters["pretrained"] if kind == "bert" else None,
+        **parameters[row.encoder.removesuffix("_ends")],
+    )
+    settings = fields(TrainConfig, parameters)
+    if config.pretrained:
+        settings |= {"epochs": parameters["pretrained_epochs"], "lr": parameters["pretrained_lr"]}
+    train_config = TrainConfig.for_model(config, **settings)
+    recipe = Recipe(readers[kind].tokenizer, features, columns, train_config, readers[kind].texts)
+    return train_bundle(config, splits, recipe, folder)
+
+
+class Served(NamedTuple):
+    """A saved model on test rows."""
+
+    auroc: Estimate
+    n_positive: int  # of the rarest class where there are more than two
+    seconds: float  # of scoring the rows
+    difference: float  # the largest, between the model and the scorer that reads its bundle
+
+
+def save_and_serve(bundle: Bundle, test: pl.DataFrame, run: Path) -> Served:
+    """Save a trained class under the run with its test metrics and predictions; score from what was saved."""
+    model_class = bundle.model.config.model_class
+    table = bundle.predictions(test)
+    tables.write(table, run / "predictions" / f"{model_class}_test.parquet")
+    p = table.select(pl.col("^score.*$")).to_numpy()
+    auroc = metrics.class_auc(test[LABEL], p if p.shape[1] > 1 else np.hstack([1 - p, p]))
+    counts = np.bincount(test[LABEL].to_numpy())
+    n_positive = int(counts[1] if counts.size == 2 else counts.min())
+    measured = {"n": auroc.n, "n_positive": n_positive, **auroc.columns("auroc")}
+    replace(bundle, metrics={"test": measured}).save(run / model_class)
+    scorer = Scorer(run / model_class)
+    started = time.perf_counter()
+    served = scorer.score(test)[scorer.outputs[0]]
+    seconds = time.perf_counter() - started
+    return Served(auroc, n_positive, seconds, float((served - table[scorer.outputs[0]]).abs().max()))
+
+
+def class_records(
+    trained: Mapping[str, tuple[Bundle, Fitted]], served: Mapping[str, Served], splits: Splits
+) -> list[dict[str, Any]]:
+    """A row a class: quality, size and speed."""
+    return [
+        {
+            "model_class": name,
+            "auroc_text": str(served[name].auroc),
+            **served[name].auroc.columns("auroc"),
+            "parameters": n_parameters(bundle),
+            "epochs": len(fitted.history),
+            "seconds_an_epoch": len(splits["train"]) / fitted.orders_per_second,
+            "ms_a_row": 1000 * served[name].seconds / len(splits["test"]),
+        }
+        for name, (bundle, fitted) in trained.items()
+    ]
+
+
+def best_class(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The answer of the step that trains classes side by side."""
+    best = max(rows, key=lambda row: row["auroc"])
+    ranks = f"ranks best: test AUROC {best['auroc_text']} (95 % interval)"
+    return f"Of {len(rows)} classes {best['model_class']} {ranks}."

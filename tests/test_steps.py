@@ -1,0 +1,49 @@
+"""What the notebooks that train share."""
+
+import json
+
+import polars as pl
+import pytest
+
+from n3r import steps
+from n3r.features import FeatureConfig
+from n3r.schema import mask
+from n3r.score import Scorer
+from n3r.train import TrainConfig
+
+
+def test_a_config_takes_its_fields_from_a_notebooks_names():
+    names = {"epochs": 3, "lr": 0.01, "name": "dev", "plt": object()}
+    assert TrainConfig(**steps.fields(TrainConfig, names)) == TrainConfig(epochs=3, lr=0.01)
+
+
+def test_features_are_fitted_or_read_from_precomputed_files(small, tmp_path):
+    train, columns = small.prepared.splits["train"], small.prepared.column_map
+    parameters = {"seed": 1, "imputation": "mean"}
+    parameters |= {"use_precomputed_imputation": None, "use_precomputed_risk_tables": None}
+    fitted = steps.fit_features(train, columns, parameters)
+    assert fitted.config == FeatureConfig(seed=1, imputation="mean")
+    path = tmp_path / "imputation.json"
+    path.write_text(json.dumps(dict.fromkeys(columns.numeric, 7.0)))
+    read = steps.fit_features(train, columns, parameters | {"use_precomputed_imputation": str(path)})
+    assert set(read.imputation_.values()) == {7.0} != set(fitted.imputation_.values())
+
+
+def test_one_order_is_followed_to_the_score_that_is_served_and_shows_no_letter(small):
+    row = small.prepared.splits["test"].head(1)
+    found = steps.follow(small.bundle, row)
+    served = Scorer(small.folder).score(row)["score"].item()
+    content = dict(zip(found["step"], found["content"], strict=True))
+    assert float(content["score"]) == pytest.approx(served, abs=1e-5)
+    columns = small.bundle.column_map.all_text
+    for cell in row.select(columns).row(0):
+        assert mask(cell) in content["row"] and cell not in content["row"]
+    assert mask(content["tokens"]) == content["tokens"]
+    blank = row.with_columns(pl.lit(None, pl.String).alias(name) for name in columns)
+    assert len(steps.follow(small.bundle, blank)) == len(found)
+
+
+def test_the_answer_gives_the_figure_and_its_interval():
+    measured = {"auroc": 0.8154, "auroc_low": 0.779, "auroc_high": 0.847, "n": 3324, "n_positive": 178}
+    said = steps.answer("LSTM2Risk", measured | {"recall_at_fpr_1": 0.185})
+    assert "0.815 [0.779, 0.847]" in said and "18.5 % of the frauds" in said and "3,324 test orders" in said
