@@ -1,16 +1,16 @@
 """From raw rows to the train, val and test splits, with a report of every row that was dropped.
 
 Decisions:
-- A step never removes rows: it marks those it drops with its own code, and only rows that no
-  earlier step marked. The whole report is then a count of the codes.
-- Marks, duplicates, first orders and the split are decided on the key columns alone (ids, times,
-  label, segment). The wide columns are read once, after that, and only for the rows that are kept.
-- Every choice is made on rows in (time, id) order, and rows that agree in both are told apart by
-  their content, so that the order of the input rows changes nothing.
-- Times are parsed, never compared as text (defect 29). Rows whose time cannot be read are dropped
-  and reported; more than `max_bad_dates` of them mean a wrong format, an error.
-- Features are Float32, as the legacy's are; NaN, infinity and numbers beyond Float32 become null
-  and are counted. Filling nulls is for the features fitted on train, not for this module.
+- A step never removes rows: it marks those it drops with its own code, and only rows that no earlier step
+  marked. The whole report is then a count of the codes.
+- Marks, duplicates, first orders and the split are decided on the key columns alone (ids, times, label,
+  segment). The wide columns are read once, after that, and only for the rows that are kept.
+- Every choice is made on rows in (time, id) order, and rows that agree in both are told apart by their
+  content, so that the order of the input rows changes nothing.
+- Times are parsed, never compared as text (defect 29). Rows with an unreadable time are dropped and
+  reported; more than `max_bad_dates` of them mean a wrong format, an error.
+- Features are Float32, as the legacy's are; NaN, infinity and numbers beyond Float32 become null and are
+  counted. Filling nulls is for the features fitted on train, not for this module.
 - The frame is read twice and must give the same rows in the same order both times, as files do.
 """
 
@@ -37,11 +37,13 @@ from n3r.schema import (
     TEXT,
     TIME,
     ColumnMap,
+    as_text,
     check,
     joined_text,
     mask,
     parse_time,
     plain,
+    plain_label,
 )
 
 DROP, ENTITY, ENTITY_TIME, RAW_LABEL, SPLIT, TIE = (
@@ -49,7 +51,6 @@ DROP, ENTITY, ENTITY_TIME, RAW_LABEL, SPLIT, TIE = (
 )
 LONGEST_CODE = 3  # characters of a label that a message shows; a longer one may be a name
 SIDE_BY_SIDE = 6  # wide columns that are read at a time
-_KEYS = [ROW, DROP, KEY, ENTITY, TIME, ENTITY_TIME, SEGMENT, LABEL]
 
 # Drop code - 1 -> (step, reason), in the order the steps are taken.
 REASONS = (
@@ -96,8 +97,7 @@ class Report:
 
     def to_dict(self) -> dict:
         """Plain JSON values."""
-        fields = vars(self).items()
-        return {k: v.to_dicts() if isinstance(v, pl.DataFrame) else v for k, v in fields}
+        return {k: v.to_dicts() if isinstance(v, pl.DataFrame) else v for k, v in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -112,30 +112,30 @@ class Prepared:
 def prepare(frame: pl.LazyFrame, column_map: ColumnMap, config: PrepareConfig | None = None) -> Prepared:
     """Split raw rows into train, val and test.
 
-    Raises ValueError where the columns do not fit the map, labels or times do not fit their
-    formats, a step leaves no row, or a split is empty or of one class.
+    Raises ValueError where the columns do not fit the map, labels or times do not fit their formats, a step
+    leaves no row, or a split is empty or of one class.
     """
     config = config or PrepareConfig()
     check(frame, column_map)
     column_map = column_map.resolve_numeric(frame.collect_schema())
     marked = mark_rows(frame, column_map)
     files = [FILE_COLUMN] if column_map.split_files else []
-    keys = marked.select(*_KEYS, *files).collect(engine="streaming")
+    keys = marked.select(ROW, DROP, KEY, ENTITY, TIME, ENTITY_TIME, SEGMENT, LABEL, *files)
+    keys = keys.collect(engine="streaming")
     _check_labels(marked, keys, column_map)
     _check_times(frame, keys, column_map, config)
     keys = mark_duplicates(in_order(keys, frame, column_map))
     if column_map.entity and config.first_order_only:
         keys = mark_later_orders(keys)
     steps, n_rows = _count_steps(keys, column_map, config), keys.height
-    counts = steps, _count_kept(keys, steps)
+    kept = _count_kept(keys, steps)
     keys = keys.filter(pl.col(DROP).is_null())
     no_entity = keys[ENTITY].null_count() if column_map.entity else 0
     keys = keys.drop(DROP, ENTITY, ENTITY_TIME).with_columns(split_rows(keys, column_map, config))
     keys = keys.sort(SPLIT, maintain_order=True)
     table, not_finite = _read_kept(frame, n_rows, keys, column_map)
-    report = Report(
-        *counts, _count_splits(keys), not_finite, no_entity, _warnings(table, no_entity, column_map)
-    )
+    warnings = _warnings(table, no_entity, column_map)
+    report = Report(steps, kept, _count_splits(keys), not_finite, no_entity, warnings)
     return Prepared(_cut(table, keys[SPLIT], column_map, config), report, column_map)
 
 
@@ -155,13 +155,13 @@ def mark_rows(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
 def add_keys(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
     """Add id, entity, raw label, class, segment and both times under their own names, times parsed."""
     m, schema = column_map, frame.collect_schema()
-    label = _plain_label(m.label, schema)
+    label = plain_label(m.label, schema)
     return frame.with_columns(
-        _text(m.id).alias(KEY),
-        _text(m.entity).alias(ENTITY),
+        as_text(m.id).alias(KEY),
+        as_text(m.entity).alias(ENTITY),
         label.alias(RAW_LABEL),
         label.replace_strict(m.label_values, default=None, return_dtype=pl.Int8).alias(LABEL),
-        (_text(m.segment).fill_null("unknown") if m.segment else pl.lit("all")).alias(SEGMENT),
+        (as_text(m.segment).fill_null("unknown") if m.segment else pl.lit("all")).alias(SEGMENT),
         parse_time(m.time, m.time_format, schema).alias(TIME),
         parse_time(m.entity_time, m.entity_time_format, schema).alias(ENTITY_TIME),
     )
@@ -178,7 +178,7 @@ def _is_internal(column_map: ColumnMap) -> pl.Expr:
     if not column_map.internal_domains:
         return pl.lit(False)
     names = [f".{name.strip('. ').lower()}." for name in column_map.internal_domains]
-    domain = "." + _text(column_map.email_domain).str.strip_chars().str.to_lowercase() + "."
+    domain = "." + as_text(column_map.email_domain).str.strip_chars().str.to_lowercase() + "."
     return domain.str.contains_any(names)
 
 
@@ -191,7 +191,7 @@ def select_wide(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
         numbers.append(pl.col(column_map.oracle).cast(pl.Float64).alias(ORACLE))
     groups = [name for name in column_map.groups if name in schema]
     texts = dict.fromkeys([*column_map.all_text, *column_map.categorical, *groups])
-    return frame.select(*map(_text, texts), *numbers)
+    return frame.select(*map(as_text, texts), *numbers)
 
 
 def in_order(keys: pl.DataFrame, frame: pl.LazyFrame, column_map: ColumnMap) -> pl.DataFrame:
@@ -232,8 +232,7 @@ def mark_later_orders(keys: pl.DataFrame) -> pl.DataFrame:
 def split_rows(kept: pl.DataFrame, column_map: ColumnMap, config: PrepareConfig) -> pl.Series:
     """Position in (train, val, test) of each row; rows in order, cut by position.
 
-    Files that bring a split keep it. Their train rows are then cut into train and val, unless a
-    file is val.
+    Files that bring a split keep it. Their train rows are then cut into train and val, unless a file is val.
     """
     codes, train, val = np.zeros(kept.height, dtype=np.int8), config.train, config.val
     if column_map.split_files:
@@ -254,24 +253,10 @@ def _file_splits(files: pl.Series, patterns: Mapping[str, str]) -> np.ndarray:
     """Position in (train, val, test) of each row by its file's name."""
     found = {}
     for name in files.unique().sort():
-        split = next((s for pattern, s in patterns.items() if fnmatchcase(name, pattern)), None)
-        if split is None:
+        found[name] = next((SPLITS.index(s) for p, s in patterns.items() if fnmatchcase(name, p)), None)
+        if found[name] is None:
             raise ValueError(f"the file {name} matches no pattern of split_files: {list(patterns)}")
-        found[name] = SPLITS.index(split)
     return files.replace_strict(found, return_dtype=pl.Int8).to_numpy().copy()
-
-
-def _text(name: str | None) -> pl.Expr:
-    return pl.lit(None, dtype=pl.String) if name is None else pl.col(name).cast(pl.String)
-
-
-def _plain_label(name: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The raw label as text; a whole float, which nulls make of an integer, without its ".0"."""
-    if not schema[name].is_float():
-        return _text(name)
-    value = pl.col(name).fill_nan(None)
-    whole = value.cast(pl.Int64, strict=False)
-    return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
 
 
 def _first(texts: pl.Series) -> pl.Series:
@@ -303,7 +288,7 @@ def _only(frame: pl.LazyFrame, n_rows: int, rows: pl.DataFrame) -> pl.LazyFrame:
 
 def _check_labels(marked: pl.LazyFrame, keys: pl.DataFrame, column_map: ColumnMap) -> None:
     """Raise if a row's label is outside the map and the map does not say to drop such rows."""
-    n_rows = (keys[DROP] == OTHER_LABEL).sum()
+    n_rows, known = (keys[DROP] == OTHER_LABEL).sum(), [*column_map.label_values]
     if not n_rows or column_map.other_labels == "drop":
         return
     other = marked.filter(pl.col(DROP) == OTHER_LABEL).group_by(RAW_LABEL).len()
@@ -311,12 +296,10 @@ def _check_labels(marked: pl.LazyFrame, keys: pl.DataFrame, column_map: ColumnMa
     # A column of many or of long values may be no label but, say, a name: they are not to be shown.
     listed = ", ".join(f"{_code(value)!r} ({n} rows)" for value, n in values.head(MOST_TOLD).iter_rows())
     found = listed if values.height <= MOST_TOLD else f"{values.height} different values, not shown"
-    known = [*column_map.label_values]
-    known = f"{known[:MOST_TOLD]}{' and more' * (len(known) > MOST_TOLD)}"
+    more = " and more" * (len(known) > MOST_TOLD)
     raise ValueError(
         f"column {column_map.label!r} (label): {n_rows} rows have a label outside label_values "
-        f"{known}: {found}; add them to the column map or set "
-        'other_labels to "drop"'
+        f'{known[:MOST_TOLD]}{more}: {found}; add them to the column map or set other_labels to "drop"'
     )
 
 
@@ -325,14 +308,12 @@ def _code(label: str) -> str:
     return label if len(label) <= LONGEST_CODE else mask(label[:LONGEST_SHAPE])
 
 
-def _check_times(
-    frame: pl.LazyFrame, keys: pl.DataFrame, column_map: ColumnMap, config: PrepareConfig
-) -> None:
+def _check_times(frame: pl.LazyFrame, keys: pl.DataFrame, m: ColumnMap, config: PrepareConfig) -> None:
     """Raise if more of the labelled rows' times are null than config allows."""
     reached = keys.filter(pl.col(DROP).is_null() | (pl.col(DROP) >= NO_TIME))
     roles = ["time", *(["entity_time"] if config.first_order_only else [])]
     for role, key in zip(roles, (TIME, ENTITY_TIME), strict=False):
-        column, time_format = getattr(column_map, role), getattr(column_map, f"{role}_format")
+        column, time_format = getattr(m, role), getattr(m, f"{role}_format")
         bad = reached.filter(pl.col(key).is_null())
         tolerable = bad.height <= config.max_bad_dates * reached.height and bad.height < reached.height
         if column is None or bad.is_empty() or tolerable:
@@ -342,10 +323,9 @@ def _check_times(
         first = _only(frame, keys.height, bad.head(1)).select(cell.cast(pl.String)).collect().item()
         shape = mask((first or "")[:LONGEST_SHAPE])
         raise ValueError(
-            f"column {column!r} ({role}): {bad.height} of {reached.height} rows have no time in "
-            f"the format {time_format or 'ISO 8601'!r} (tolerated: {config.max_bad_dates:.2%}); "
-            f"the first of them looks like {shape!r}; set {role}_format in the column "
-            "map, or max_bad_dates"
+            f"column {column!r} ({role}): {bad.height} of {reached.height} rows have no time in the format "
+            f"{time_format or 'ISO 8601'!r} (tolerated: {config.max_bad_dates:.2%}); the first of them looks "
+            f"like {shape!r}; set {role}_format in the column map, or max_bad_dates"
         )
 
 
@@ -363,10 +343,8 @@ def _count_steps(keys: pl.DataFrame, column_map: ColumnMap, config: PrepareConfi
         rows.append((step, reason, n_in, n_out, n_in - n_out))
         n_in = n_out
         if n_out == 0:
-            raise ValueError(
-                f"no rows left after the step {step!r} ({reason}), which {reached[step]} rows "
-                "reached; look at the column map or the input"
-            )
+            told = f"no rows left after the step {step!r} ({reason}), which {reached[step]} rows reached"
+            raise ValueError(f"{told}; look at the column map or the input")
     return pl.DataFrame(rows, ["step", "reason", "rows_in", "rows_kept", "rows_dropped"], orient="row")
 
 
@@ -399,16 +377,14 @@ def _read_kept(
     names = [name for name in wide.collect_schema().names() if name != column_map.id]
     not_finite = {}
     for start in range(0, len(names), SIDE_BY_SIDE):  # so that two whole tables never stand side by side
-        part = wide.select(names[start : start + SIDE_BY_SIDE]).collect(engine="streaming")
-        part = _gathered(part, place)
+        part = _gathered(wide.select(names[start : start + SIDE_BY_SIDE]).collect(engine="streaming"), place)
         numbers = [name for name in part.columns if name in column_map.numeric]
         bad = part.select((~pl.col(numbers).is_finite()).sum())
         # NOTE[DIFF] the legacy fills null only, and NaN reaches the network (defect 38).
         not_finite |= {name: n for name, n in bad.row(0, named=True).items() if n} if numbers else {}
         finite = [pl.when(pl.col(name).is_finite()).then(name) for name in not_finite if name in numbers]
         table = table.hstack(part.with_columns(finite))
-    joined = table.lazy().select(joined_text(column_map.text)).collect(engine="streaming")
-    table = table.hstack(joined)
+    table = table.hstack(table.lazy().select(joined_text(column_map.text)).collect(engine="streaming"))
     return table.select(column_map.id, TIME, SEGMENT, LABEL, TEXT, *names), not_finite
 
 
@@ -429,10 +405,8 @@ def _cut(
         if share and not n_rows:
             raise ValueError(f"the split {split!r} of {table.height} rows is empty; give more rows")
         if n_rows and len(classes) == 1:
-            raise ValueError(
-                f"all {n_rows} rows of the split {split!r} have the class {classes[0]}; give more "
-                'rows, other shares, or split_by "random"'
-            )
+            told = f"all {n_rows} rows of the split {split!r} have the class {classes[0]}"
+            raise ValueError(f'{told}; give more rows, other shares, or split_by "random"')
     return splits
 
 

@@ -329,6 +329,20 @@ def _parsed(name: str | None, time_format: str | None, schema: Mapping[str, pl.D
     return pl.coalesce(time.dt.replace_time_zone(None) for time in parsed)
 
 
+def as_text(name: str | None) -> pl.Expr:
+    """The column as text; null where there is none."""
+    return pl.lit(None, dtype=pl.String) if name is None else pl.col(name).cast(pl.String)
+
+
+def plain_label(name: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
+    """The raw label as text; a whole float, which nulls make of an integer, without its ".0"."""
+    if not schema[name].is_float():
+        return as_text(name)
+    value = pl.col(name).fill_nan(None)
+    whole = value.cast(pl.Int64, strict=False)
+    return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
+
+
 def joined_text(fields: Sequence[str]) -> pl.Expr:
     """The text fields of a row as one text: what the legacy reads, and people."""
     present = [pl.col(name).fill_null(MISSING) for name in fields]

@@ -276,14 +276,6 @@ def test_eight_bit_weights_are_measured_and_close(made):
         Scorer(without, int8=True)
 
 
-def test_a_bundle_says_what_it_is(made):
-    _, folder = made("lstm2risk")
-    card = (folder / "MODEL_CARD.md").read_text()
-    assert "lstm2risk" in card and "300" in card and "n3r score" in card
-    splits = json.loads((folder / "config.json").read_text())["data"]["splits"]
-    assert splits["train"]["rows"] == 300 and sum(splits["train"]["classes"].values()) == 300
-
-
 # --- explanations
 
 
@@ -374,19 +366,6 @@ def test_outputs_that_would_be_lost_are_refused(made, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["rows.csv", "rows.parquet"]
 
 
-def test_an_earlier_output_stays_when_scoring_fails(made, tmp_path):
-    _, folder = made("lstm2risk")
-    path, out = tmp_path / "rows.jsonl", tmp_path / "out.csv"
-    out.write_text("the last good one")
-    path.write_text(json.dumps(ORDER) + "\n" + "{\n")
-    with pytest.raises(ValueError, match=r"rows.jsonl, row 2: is not JSON"):
-        score_files(Scorer(folder), [path], out, progress=False)
-    assert out.read_text() == "the last good one" and sorted(p.name for p in tmp_path.iterdir()) == [
-        "out.csv",
-        "rows.jsonl",
-    ]
-
-
 # --- bad input
 
 
@@ -398,8 +377,6 @@ GOOD = "o1,ana@box.example,Ana,3.5,40,toys"
 REJECTED = {
     "a number that is text": ("csv", csv_of(GOOD, "o2,b@box.example,Bo,much,40,toys"), 2, "amount"),
     "cut mid-row": ("csv", csv_of(GOOD, "o2,b@box.example,Bo").rstrip("\n"), 2, None),
-    "a row too long": ("csv", csv_of(GOOD, f"{GOOD},more"), 2, None),
-    "an open quote": ("csv", csv_of(GOOD, 'o2,b@box.example,"Bo,3,4,toys'), 2, None),
     "no UTF-8": ("csv", csv_of(GOOD, "o2,b@box.example,B\udce9,3,4,toys"), 2, "name"),
     "a malformed line": (
         "jsonl",
@@ -407,14 +384,12 @@ REJECTED = {
         2,
         None,
     ),
-    "a line that is no object": ("jsonl", json.dumps(ORDER) + "\n[1, 2]\n", 2, None),
     "a list in a field": (
         "jsonl",
         json.dumps(ORDER) + "\n" + json.dumps({**ORDER, "name": ["Bo"]}),
         2,
         "name",
     ),
-    "text in a number": ("jsonl", json.dumps(ORDER) + "\n" + json.dumps({**ORDER, "age": "old"}), 2, "age"),
 }
 
 
