@@ -102,7 +102,7 @@ def messages() -> Messages:
 def three() -> Messages:
     """String labels of three classes: the honest cases are the doubtful and the clear ones."""
     frame = generate_messages(300, seed=1)
-    clear = pl.col(ORACLE) < pl.col(ORACLE).median()
+    clear = pl.col("oracle_p") < pl.col("oracle_p").median()
     kind = pl.when(pl.col("outcome") == "abuse").then(pl.lit("abuse")).when(clear).then(pl.lit("clear"))
     frame = frame.with_columns(outcome=kind.otherwise(pl.lit("doubtful")))
     return prepared(frame, label_values={"clear": 0, "doubtful": 1, "abuse": 2})
