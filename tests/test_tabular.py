@@ -127,6 +127,7 @@ def test_a_bundle_of_format_2_says_what_to_do(small, tmp_path, load):
         load(folder)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated:DeprecationWarning")
 def test_onnx_torchscript_and_8_bit_graphs_map_as_torch_does(small, tmp_path):
     model = Bundle.load(small.folder).model
     batch = rows_between_and_beyond(small.bundle.features.knots, example_batch(model, n_rows=400))
