@@ -57,9 +57,10 @@ bench: $(READY)  ## n3r beside the legacy at the published sizes, as ratios, int
 bench-smoke: $(READY)  ## every benchmark at tiny sizes, to see that it runs
 	$(call timed,$(BIN)/python -m benchmarks --smoke)
 
-example: run  ## renew reports/example from the quick run; its picture where chromium is installed
+example: run  ## renew reports/example from the quick run, its notebooks as HTML; its picture where chromium is installed
 	mkdir -p reports/example
-	cp reports/quick/report.* reports/quick/lstm2risk.* reports/example/
+	cp reports/quick/report.html reports/quick/report.md reports/quick/report.json reports/quick/lstm2risk.* reports/example/
+	$(BIN)/jupyter nbconvert --log-level WARN --to html --output-dir reports/example/notebooks runs/quick/notebooks/*.ipynb
 	! command -v chromium >/dev/null || chromium --headless --no-sandbox --disable-gpu --hide-scrollbars \
 		--window-size=1200,1000 --screenshot=reports/example/report.png reports/example/report.html 2>/dev/null
 
