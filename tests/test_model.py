@@ -16,8 +16,8 @@ from n3r.legacy.trainer import (
     LegacyLSTMConfig,
     LegacyTransformer2Risk,
     LegacyTransformerConfig,
-    to_n3r,
 )
+from n3r.legacy.weights import to_n3r
 from n3r.model import (
     ALIASES,
     MODEL_CLASSES,

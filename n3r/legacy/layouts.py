@@ -48,7 +48,7 @@ from n3r.legacy.artefacts import (
     to_published,
     with_published_inputs,
 )
-from n3r.legacy.trainer import to_n3r
+from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel, configure
 from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap, plain
 from n3r.tables import read_frames

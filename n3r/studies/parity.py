@@ -25,8 +25,8 @@ from n3r.legacy.trainer import (
     LegacyTokenizer,
     legacy_lstm_collate,
     legacy_transformer_collate,
-    to_n3r,
 )
+from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel
 from n3r.schema import LABEL, ORACLE, SEPARATOR
 from n3r.studies import ablation

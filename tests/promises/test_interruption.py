@@ -102,6 +102,29 @@ def test_a_run_that_is_disturbed_says_so_and_goes_on(folder, tally):
     tally("interruption", "runs stopped by Ctrl-C: gone on with what is not finished")
 
 
+DROPPED = """
+import signal, time, typer
+from n3r.terminal import resumable
+
+class Goes:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+try:
+    with resumable():
+        Goes()
+        time.sleep(30)
+except typer.Exit as end:
+    print("ended with", end.exit_code)
+"""
+
+
+def test_ctrl_c_is_not_lost_in_a_finalizer(run_fresh, tally):
+    """Python drops an error that comes while an object goes, a Ctrl-C as well."""
+    assert run_fresh(DROPPED) == "ended with 130\n"
+    tally("interruption", "Ctrl-C where Python drops errors: heard all the same")
+
+
 @pytest.mark.slow
 def test_ctrl_c_stops_a_training_at_once(folder, tally):
     command = ["03", "--size", "dev", "-p", "n_orders=900", "-p", "03.epochs=400", "-p", "patience=400"]
