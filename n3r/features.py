@@ -32,7 +32,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
-from n3r.files.json_io import MOST_TOLD, explain, read_json
+from n3r.files.json_io import MAX_TOLD, explain, read_json
 from n3r.schema import LABEL
 
 NO_LABEL = -1
@@ -113,7 +113,7 @@ class State(BaseModel):
             "indicators of the unknown features": [name for name in indicators if name not in numeric],
             "indicators twice for": sorted({name for name in indicators if indicators.count(name) > 1}),
         }
-        if wrong := [f"{what} {names[:MOST_TOLD]}" for what, names in found.items() if names]:
+        if wrong := [f"{what} {names[:MAX_TOLD]}" for what, names in found.items() if names]:
             raise ValueError("; ".join(wrong))
         return self
 

@@ -47,8 +47,8 @@ def test_times_and_segments_are_read_as_a_run_writes_them(tmp_path, kind):
     [
         ("a,0.1\na,0.2\n", "1 rows have an id that an earlier row has"),
         ("a,0.1\n,0.2\n", "1 rows have no id"),
-        ("a,0.1\nb,nan\nc,\nd,high\n", "3 of 4 values of 'score' are no finite numbers"),
-        ("a,inf\n", "1 of 1 values of 'score' are no finite numbers"),
+        ("a,0.1\nb,nan\nc,\nd,high\n", "3 of 4 values of 'score' are not finite numbers"),
+        ("a,inf\n", "1 of 1 values of 'score' are not finite numbers"),
     ],
 )
 def test_bad_rows_are_counted_and_not_shown(tmp_path, rows, says):

@@ -668,7 +668,7 @@ def test_wrong_weights_are_named(legacy, tmp_path):
     for content, says in (
         ({"state_dict": whole}, r"model_1\.pt is no state_dict"),
         (lacking, r"model_1\.pt: not a legacy .*net\.12\.bias"),
-        (bent, r"model_1\.pt is no legacy .*head\.net\.12"),
+        (bent, r"model_1\.pt is not a legacy .*head\.net\.12"),
     ):
         torch.save(content, path)
         with pytest.raises(ValueError, match=says):
