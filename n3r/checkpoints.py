@@ -125,7 +125,7 @@ class _Patience(EarlyStopping):
 
 
 class Speed(Callback):
-    """One progress bar for the whole training, and the training steps' rows a second."""
+    """One progress bar for the whole training, and the training steps' rows per second."""
 
     def __init__(self) -> None:
         self.n_rows, self.seconds = 0, 0.0

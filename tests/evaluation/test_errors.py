@@ -1,4 +1,4 @@
-"""Traits by hand and against synth's signals, ratios against published ones, shapes that leak nothing."""
+"""Traits by hand and against synthetic orders' signals, ratios against published ones, shapes without leaks."""
 
 from collections import Counter
 from itertools import groupby
