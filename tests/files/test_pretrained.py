@@ -35,7 +35,7 @@ def test_what_is_no_model_is_named_with_what_to_give(tiny, tmp_path):
         (tmp_path / name / lost).unlink()
     (tmp_path / "odd" / "config.json").write_text("{")
     reasons = dict.fromkeys(["empty", "file", "headless"], "no config.json")
-    reasons |= {"odd": "is not a BERT model", "gone": "no such folder", "bare": "is no BERT model"}
+    reasons |= {"odd": "is not a BERT model", "gone": "no such folder", "bare": "is not a BERT model"}
     branch = TextBertBase(architecture(str(tiny)), 4)
     for name, reason in reasons.items():
         path = str(tmp_path / name)
