@@ -178,7 +178,7 @@ def _typed(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         lost += (~table[name].is_finite()).sum() if name in NUMBERS else 0
         if lost:
             kind = "finite numbers" if name in NUMBERS else "dates or ISO times"
-            problems.append(f"{lost} of {table.height} values of {plain(name)!r} are no {kind}")
+            problems.append(f"{lost} of {table.height} values of {plain(name)!r} are not {kind}")
     if nameless := table[KEY].null_count():
         problems.append(f"{nameless} rows have no id")
     if twice := table.height - table[KEY].n_unique():

@@ -1,4 +1,4 @@
-"""Traits by hand and against the signals of synthetic orders, ratios as published, shapes that leak nothing."""
+"""Traits by hand and against synthetic orders' signals, ratios as published, shapes that leak nothing."""
 
 from collections import Counter
 from itertools import groupby
