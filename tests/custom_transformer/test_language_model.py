@@ -177,7 +177,7 @@ def test_configs_from_files(tmp_path):
 
 
 def test_what_is_no_language_model(trained, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no language model, it has no training\.json"):
+    with pytest.raises(FileNotFoundError, match=r"not a language model, it has no training\.json"):
         LanguageModel.load(tmp_path)
     model, _ = trained
     model.save(tmp_path / "a")

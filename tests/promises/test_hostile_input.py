@@ -547,7 +547,7 @@ refused("files", "no file to score", {
     "path: nothing that a pattern fits": ("*.csv", NO_FILE),
 }, at)
 refused("files", "a pipe", {
-    "path: for a column map": (("m.json", ColumnMap.from_file), f"m.json {NO_JSON}", "no file"),
+    "path: for a column map": (("m.json", ColumnMap.from_file), f"m.json {NO_JSON}", "not a file"),
     "path: for scores": (("s.csv", read_scored), "no file", "s.csv"),
     "path: for precomputed values": (("p.json", read_precomputed), "p.json", "no such file"),
     "path: for a language model's config": (("c.json", LanguageModelConfig.from_file), "no config", "c.json"),
@@ -702,7 +702,7 @@ handled("values", "raw orders", {
 }, prepared)
 refused("values", "scores", {
     "range: infinity": ({"score": [np.inf]}, "scores.parquet: 1 of 1 values of 'score'"),
-    "type: times that are none": (f"id,score,time\n1,0.5,{NAME}\n", "values of 'time' are no dates"),
+    "type: times that are none": (f"id,score,time\n1,0.5,{NAME}\n", "values of 'time' are not dates"),
     "damaged: an open quote": (f'id,score\n"{NAME},0.5\n2,0.5\n', "scores.csv"),
     "empty: a file": ("", "scores.csv is empty"),
     "damaged: JSON lines": (f'{{"id": "1", "score": 0.5}}\n{NAME}', "scores.jsonl, row 2: is not JSON"),
@@ -739,7 +739,7 @@ refused("configs", "a column map", {
 }, in_map, "map.json")
 refused("configs", "a column map", {
     "path: a folder": (".", "cannot be read as JSON: it is not a file"),
-    "path: a device": ("/dev/zero", f"/dev/zero {NO_JSON}", "no file"),
+    "path: a device": ("/dev/zero", f"/dev/zero {NO_JSON}", "not a file"),
     "path: a name too long": ("m" * 300, "mmm", NO_JSON),
 }, lambda path: call(ColumnMap.from_file, path))
 PATTERN = "is a name that polars takes for a pattern"
