@@ -156,7 +156,7 @@ def compare(
     b: Annotated[Path, Argument(help="another; where both are runs, models of one name are compared")],
     output: Annotated[Path, Option("-o", "--output", help="folder for the report")] = Path("comparison"),
     margin: Annotated[float, Option(help="AUC difference that counts as none")] = 0.01,
-    fpr: Annotated[float, Option(help="share of good orders that each may stop")] = 0.01,
+    fpr: Annotated[float, Option(help="share of legitimate orders that each may flag")] = 0.01,
     column: Column = "score",
     orders: Orders = None,
     map: MapFile = None,

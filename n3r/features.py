@@ -14,14 +14,13 @@ Decisions:
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import polars as pl
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -30,16 +29,23 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
-from n3r.files.json_io import MOST_TOLD, explain, read_json
+from n3r.files.json_io import MAX_TOLD, explain, read_json
+from n3r.risk_tables import (
+    LearnedTable,
+    RiskTable,
+    class_hits,
+    fold_risks,
+    look_up,
+    risk_columns,
+    risk_table,
+    without_default,
+)
 from n3r.schema import LABEL
 
-NO_LABEL = -1
 CHUNK = 16_384  # rows that are encoded at a time
 LARGEST = 1e38  # of a knot, so that the gap between two of them is a float32
 FLOAT32 = float(np.finfo(np.float32).max)
-Risk = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[float, Field(ge=-FLOAT32, le=FLOAT32, allow_inf_nan=False)]
 
 
@@ -59,23 +65,6 @@ class FeatureConfig(BaseModel):
     count_threshold: int = Field(20, ge=0)  # categories of fewer rows get the prior
     n_folds: int = Field(5, ge=2, le=1000)  # for the risks of the training rows themselves
     seed: int = Field(0, ge=0)  # of the folds
-
-
-def _risks_alone(bins: dict[str, Any]) -> dict[str, Any]:
-    """Checked as a whole: pydantic would name the category at fault, which may be an identity."""
-    if not all(type(risk) in (int, float) and 0 <= risk <= 1 for risk in bins.values()):
-        raise ValueError("expected risks in [0, 1]")
-    return bins
-
-
-class RiskTable(TypedDict):
-    """The published layout: the risk of each category, and that of missing and unseen ones."""
-
-    bins: Annotated[dict[str, Any], AfterValidator(_risks_alone)]
-    default_bin: Risk
-
-
-LearnedTable = TypedDict("LearnedTable", {**RiskTable.__annotations__, "column": str, "class": int})
 
 
 class Knots(BaseModel):
@@ -113,7 +102,7 @@ class State(BaseModel):
             "indicators of the unknown features": [name for name in indicators if name not in numeric],
             "indicators twice for": sorted({name for name in indicators if indicators.count(name) > 1}),
         }
-        if wrong := [f"{what} {names[:MOST_TOLD]}" for what, names in found.items() if names]:
+        if wrong := [f"{what} {names[:MAX_TOLD]}" for what, names in found.items() if names]:
             raise ValueError("; ".join(wrong))
         return self
 
@@ -175,7 +164,7 @@ class TabularFeatures:
         are not counted. Raises ValueError naming all that is wrong with the columns, the labels and the
         precomputed values.
         """
-        learned = _risk_columns(categorical, n_classes)
+        learned = risk_columns(categorical, n_classes)
         with_label = [LABEL] if categorical and risk_tables is None else []
         named = Counter([*numeric, *learned])
         problems = [
@@ -196,7 +185,7 @@ class TabularFeatures:
         }
         self.precomputed_risk_ = risk_tables is not None
         self.risk_tables_ = {
-            name: (self._table(frame, column, c) if risk_tables is None else risk_tables[column])
+            name: (self._learn(frame, column, c) if risk_tables is None else risk_tables[column])
             | {"column": column, "class": c}
             for name, (column, c) in learned.items()
         }
@@ -215,15 +204,8 @@ class TabularFeatures:
             return float(distinct[counts.argmax()])  # the smallest of several
         return float(np.median(values) if self.config.imputation == "median" else np.mean(values))
 
-    def _table(self, frame: pl.DataFrame, column: str, c: int) -> dict:
-        """The risk table of class `c`, less the categories whose risk is the default's.
-
-        NOTE[DIFF] the legacy stores every value it saw, though rare ones read like unseen ones; of a
-        column such as the postal address these would be the customers' own.
-        """
-        table = self._risk_table(frame[column], _hits(frame, c))
-        default = table["default_bin"]
-        return table | {"bins": {key: risk for key, risk in table["bins"].items() if risk != default}}
+    def _learn(self, frame: pl.DataFrame, column: str, c: int) -> RiskTable:
+        return without_default(self._risk_table(frame[column], class_hits(frame, c)))
 
     def _risk_table(self, values: pl.Series, hits: np.ndarray, prior: float | None = None) -> RiskTable:
         return risk_table(values, hits, self.config.smooth_factor, self.config.count_threshold, prior)
@@ -303,24 +285,11 @@ class TabularFeatures:
         for name, table in self.risk_tables_.items():
             values = frame[table["column"]].cast(pl.String)
             if out_of_fold and not self.precomputed_risk_:
-                yield name, self._fold_risks(values, _hits(frame, table["class"]), table["default_bin"])
+                learn = partial(self._risk_table, prior=table["default_bin"])
+                hits = class_hits(frame, table["class"])
+                yield name, fold_risks(values, hits, learn, self.config.n_folds, self.config.seed)
             else:
-                yield name, _look_up(values, table)
-
-    def _fold_risks(self, values: pl.Series, hits: np.ndarray, prior: float) -> np.ndarray:
-        """(N,) risks, each by a table of the other folds.
-
-        NOTE[DIFF] the legacy encodes the training rows by the table they made themselves (defect 37).
-        All folds share the whole split's prior: one of the other folds is high where a fold's own rate is
-        low, and would tell it.
-        """
-        risks = np.empty(len(values))
-        order = np.random.default_rng(self.config.seed).permutation(len(values))
-        for fold in np.array_split(order, self.config.n_folds):
-            others = hits.copy()
-            others[fold] = NO_LABEL
-            risks[fold] = _look_up(values[fold], self._risk_table(values, others, prior))
-        return risks
+                yield name, look_up(values, table)
 
     def to_dict(self) -> dict:
         """The fitted state as JSON types."""
@@ -338,30 +307,6 @@ class TabularFeatures:
         for key in STATE:
             setattr(features, f"{key}_", state[key])
         return features
-
-
-def risk_table(
-    values: pl.Series,
-    label: np.ndarray,
-    smooth_factor: float,
-    count_threshold: int,
-    prior: float | None = None,
-) -> RiskTable:
-    """The published risk table of one column; its default is the prior.
-
-    Of N rows with a category and a `label` of 0 or 1, a category's n rows with k ones have the risk
-    (k + m * prior) / (n + m), m = int(N * smooth_factor), or the prior where n < `count_threshold`.
-    Unless given, the prior is the mean label, or 0.5 if there are no such rows.
-    """
-    rows = pl.DataFrame({"category": values.cast(pl.String), "hit": np.asarray(label, np.float64)})
-    rows = rows.filter(pl.col("category").is_not_null(), pl.col("hit").is_in([0.0, 1.0]))
-    if prior is None:
-        prior = rows["hit"].mean() if len(rows) else 0.5
-    m = int(len(rows) * smooth_factor)
-    n, k = pl.len(), pl.col("hit").sum()
-    risk = pl.when(n >= count_threshold).then((k + m * prior) / (n + m)).otherwise(prior)
-    bins = rows.group_by("category").agg(risk.alias("risk")).sort("category")
-    return {"bins": dict(bins.iter_rows()), "default_bin": prior}
 
 
 def read_precomputed(path: str | Path) -> dict:
@@ -412,26 +357,6 @@ def _normal_scores(present: np.ndarray, n_quantiles: int) -> dict[str, list[floa
         keep = np.unique(np.searchsorted(rank, wanted).clip(0, len(values) - 1))
         values, rank = values[keep], rank[keep]
     return {"value": values.tolist(), "score": ndtri(rank).tolist()}
-
-
-def _hits(frame: pl.DataFrame, c: int) -> np.ndarray:
-    """(N,) 1 where the label is class `c`, 0 where it is another, NO_LABEL where there is none."""
-    label = frame[LABEL].fill_null(NO_LABEL).to_numpy()
-    return np.where(label < 0, NO_LABEL, label == c)
-
-
-def _look_up(values: pl.Series, table: dict) -> np.ndarray:
-    """(N,) risks; missing and unseen categories get the default."""
-    risks = pl.Series(table["bins"].values(), dtype=pl.Float64)
-    known = list(table["bins"])
-    return values.replace_strict(known, risks, default=table["default_bin"]).cast(pl.Float64).to_numpy()
-
-
-def _risk_columns(categorical: Sequence[str], n_classes: int) -> dict[str, tuple[str, int]]:
-    """Output column -> (categorical column, class), for the classes from 1."""
-    suffix = "" if n_classes == 2 else " of class {}"
-    classes = range(1, n_classes)
-    return {f"{name} risk{suffix.format(c)}": (name, c) for name in categorical for c in classes}
 
 
 def _absent(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:

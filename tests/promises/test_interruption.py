@@ -24,7 +24,7 @@ N3R = [sys.executable, "-m", "n3r.cli", "run"]
 SMALL = [
     "--size=dev",
     *("-pn_orders=1200", "-p03.epochs=4", "-p04.epochs=2", "-psizes=[250]"),
-    *('-pdepartures=["bins"]', "-pn_attacked=20", "-pn_slices=2"),
+    *('-pdeviations=["bins"]', "-pn_attacked=20", "-pn_slices=2"),
 ]
 MODELS = ("lstm2risk", "transformer2risk")
 
