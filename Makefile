@@ -38,14 +38,14 @@ pytest: $(READY)  ## all tests but the slow ones
 nbval: $(READY)  ## the notebooks as tests
 	$(call timed,TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks)
 
-torture: $(READY) audit  ## every promise of reports/reliability.md, tried hard, into that report (an hour)
+torture: $(READY) audit  ## test every promise in full and write reports/reliability.md (an hour)
 	$(BIN)/python -m pytest tests/promises --hypothesis-profile torture --tally reports/reliability.md
 	$(BIN)/python -m pytest tests --ignore tests/promises --hypothesis-profile torture -m "slow or hypothesis"
 
 lint: $(READY)  ## ruff on code and notebooks
 	$(call timed,$(BIN)/ruff check .; $(BIN)/ruff format --check .)
 
-notebooks: $(READY)  ## run the notebooks at dev size and keep their outputs in them
+notebooks: $(READY)  ## run the notebooks at dev size and save their outputs
 	$(BIN)/n3r refresh
 
 lab: $(READY)  ## JupyterLab on notebooks/
@@ -64,7 +64,7 @@ example: run  ## renew reports/example from the quick run, its notebooks as HTML
 	! command -v chromium >/dev/null || chromium --headless --no-sandbox --disable-gpu --hide-scrollbars \
 		--window-size=1200,1000 --screenshot=reports/example/report.png reports/example/report.html 2>/dev/null
 
-audit:  ## what looks for known holes in the exact versions, and for licences, beside .venv
+audit:  ## install the checkers of known vulnerabilities and of licences, beside .venv
 	test -x $(AUDIT)/pip-audit || { $(PYTHON) -m venv .audit && $(AUDIT)/pip install --quiet \
 		--disable-pip-version-check pip-audit==2.10.1 pip-licenses==5.5.5; }
 
@@ -72,6 +72,6 @@ licences: $(READY) audit  ## renew reports/licences.md
 	{ printf '# Licences of what n3r is installed with\n\nn3r itself is under the MIT licence. `make licences` writes this.\n\n'; \
 		$(AUDIT)/pip-licenses --python $(BIN)/python --with-system --ignore-packages n3r --format markdown | tr -s ' -'; } > reports/licences.md
 
-clean:  ## remove what runs and tools left; keeps .venv
+clean:  ## remove the outputs of runs and tools; keeps .venv
 	find reports -mindepth 1 -maxdepth 1 -type d ! -name example -exec rm -rf {} +
 	rm -rf runs .pytest_cache .ruff_cache .hypothesis

@@ -5,8 +5,8 @@
     python -m benchmarks --smoke            each program and case once, tiny, in this process; no report
     python -m benchmarks --only train       those whose command has this word
 
-A figure is a ratio to the legacy in the same run, the median of at least three pairs; the programs say what
-they measure.
+A figure is a ratio to the legacy in the same run, the median of at least three pairs; each program says what
+it measures.
 """
 
 import argparse
@@ -151,7 +151,7 @@ def profiles() -> list[str]:
     """The operations that a training step of each system spends its time on, in Markdown."""
     text = ["", "## Where a training step's time goes", ""]
     for model in ("lstm2risk", "transformer2risk"):
-        text += [f"`profile {model} names`, share of the time and milliseconds a step:", ""]
+        text += [f"`profile {model} names`, share of the time and milliseconds per step:", ""]
         text += ["| legacy | share | ms | n3r | share | ms |", "|---|---|---|---|---|---|"]
         command = f"profile {model} names --top 8 --system"
         for pair in zip(*(run(f"{command} {system}") for system in ("legacy", "n3r")), strict=True):

@@ -5,7 +5,7 @@
 
 Both are made with the same weights, and their first losses are compared. A step is forward, backward and
 Adam's update (autograd's is torch's fused one) of 8 rows of 256 random tokens; d_model 256, 4 blocks, 4
-heads, d_ffn 1024, float32. One JSON line a pair of timings, interleaved in one process; then the medians.
+heads, d_ffn 1024, float32. One JSON line per pair of timings, interleaved in one process; then the medians.
 Memory is the peak of a process that trains, less that of one that only imports.
 """
 
@@ -132,7 +132,7 @@ def own_peak_mb() -> float:
 
 
 def compare(config: CustomTransformerConfig, ids: Tensor, n_pairs: int, n_steps: int) -> None:
-    """Print one JSON line a pair of timings, and the medians with the memory."""
+    """Print one JSON line per pair of timings, and the medians with the memory."""
     steps = {name: make(config, ids) for name, make in SYSTEMS.items()}
     losses = {name: step() for name, step in steps.items()}  # and a warm-up
     pairs = []

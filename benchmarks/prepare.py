@@ -2,10 +2,10 @@
 
     python -m benchmarks.prepare tokenizer     training on 200,000 texts
     python -m benchmarks.prepare epoch         tokenising and collating 200,000 texts
-    python -m benchmarks.prepare preprocess    orders a second from Parquet to splits, no legacy
+    python -m benchmarks.prepare preprocess    orders per second from Parquet to splits, no legacy
     python -m benchmarks.prepare memory        peak memory of a training, by the number of orders
 
-One JSON line a pair or size, and one with the medians. Texts and orders are synthetic, four fields of names
+One JSON line per pair or size, and one with the medians. Texts and orders are synthetic, four fields of names
 joined. `epoch` times the first epoch, in which n3r tokenises, and later ones, in which it only collates; the
 legacy tokenises in each, and is timed on a twentieth of the texts. Memory is the peak of a process of its
 own, on Linux; `memory` trains the smallest LSTM2Risk for an epoch, so that what grows is data.
@@ -163,7 +163,7 @@ def _write_orders(folder: Path, n_rows: int) -> Path:
 
 
 def _process(code: str, source: Path, target: Path, n_rows: int) -> dict[str, float]:
-    """What a process of its own takes: seconds, orders a second and peak memory."""
+    """What a process of its own takes: seconds, orders per second and peak memory."""
     command = [sys.executable, "-c", code, str(COLUMNS), str(source), str(target)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     run = {"rows": n_rows, **json.loads(done.splitlines()[-1])}
@@ -185,7 +185,7 @@ def _rounded(figures: dict[str, float]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print one JSON line a pair and the medians."""
+    """Print one JSON line per pair and the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--rows", type=int)

@@ -4,8 +4,8 @@
     python -m benchmarks.profile transformer2risk bots --top 12
     python -m benchmarks.profile lstm2risk names --system legacy
 
-One JSON line an operation: its share of the time that operations take by themselves, milliseconds a step,
-calls a step. The legacy's step is what n3r's was before any of its speed paths.
+One JSON line per operation: its share of the time that operations take by themselves, milliseconds per step,
+calls per step. The legacy's step is what n3r's was before any of its speed paths.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from n3r.kernels import keep_memory
 
 
 def main() -> None:
-    """Print one JSON line an operation."""
+    """Print one JSON line per operation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model_class", choices=["lstm2risk", "transformer2risk"])
     parser.add_argument("case", choices=["names", "bots"])

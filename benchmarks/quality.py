@@ -1,10 +1,10 @@
-"""Test AUC of n3r beside the legacy after the same epochs on synthetic orders, a training of each a seed.
+"""Test AUC of n3r beside the legacy after the same epochs on synthetic orders, one training of each per seed.
 
     python -m benchmarks.quality
     python -m benchmarks.quality --size dev --seeds 0     (a smoke run)
 
 Runs the pipeline up to step 05, which trains both systems for each seed, n3r as it trains by default (length
-buckets, bfloat16 where there is any) and the legacy in float32. Prints one JSON line a seed and model class,
+buckets, bfloat16 if available) and the legacy in float32. Prints one JSON line per seed and model class,
 and one with the mean AUC of both, their mean difference and its 95 % interval over rows and seeds.
 """
 

@@ -5,8 +5,8 @@
 
 Each run is `n3r evaluate` in its own process: scores and raw orders read from Parquet and matched by id,
 every part of the report computed, HTML, Markdown and JSON written. Orders are synthetic, with 44 columns; the
-score is the known risk with noise; a tenth as many rows more are what stability is told against.
-Prints one JSON line a run and one with the medians.
+score is the known risk with noise; stability is compared with a tenth as many more rows.
+Prints one JSON line per run and one with the medians.
 """
 
 import argparse

@@ -1,12 +1,12 @@
 """Scoring from a bundle beside the legacy's eager model, at the published sizes, interleaved in one process.
 
     python -m benchmarks.score lstm2risk latency     one order, dict to calibrated score, 1 thread
-    python -m benchmarks.score lstm2risk batch       rows a second, 2 threads, with tokenising and features
+    python -m benchmarks.score lstm2risk batch       rows per second, 2 threads, with tokenising and features
     python -m benchmarks.score lstm2risk cold        import to first score, in new processes
     python -m benchmarks.score lstm2risk memory      peak memory of scoring files of more and more rows
 
 Several cases share a bundle; `--small` takes a small model, `--rows` and `--pairs` less of all.
-Prints one JSON line a pair and one with the medians. Orders are synthetic, 100 feature columns, texts of 26
+Prints one JSON line per pair and one with the medians. Orders are synthetic, 100 feature columns, texts of 26
 tokens in the mean; the weights are random, which costs the same. The legacy tokenises, fills and scores as
 published, with n3r's tokenizer, whose texts are as long. `n3r int8` has 8-bit weights.
 """
@@ -113,7 +113,7 @@ def legacy(made: Bundle) -> tuple[torch.nn.Module, Callable[[pl.DataFrame], Lega
 
 
 def latency(made: Bundle, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
-    """Milliseconds an order, one at a time, of each system; medians and 95th percentiles."""
+    """Milliseconds per order, one at a time, of each system; medians and 95th percentiles."""
     torch.set_num_threads(1)
     scorers = {"n3r": Scorer(folder, threads=1), "n3r int8": Scorer(folder, threads=1, int8=True)}
     model, read = legacy(made)

@@ -3,7 +3,7 @@
     python -m benchmarks.train lstm2risk names
     python -m benchmarks.train lstm2risk names --batch 16 --pairs 1     (a smoke run)
 
-One JSON line a pair: orders a second of each over the same number of batches of 512 rows, data loading,
+One JSON line per pair: orders per second of each over the same number of batches of 512 rows, data loading,
 forward, backward and optimiser included, and their ratio; then the median ratio. Texts are random token ids
 with the lengths of the case: `names` 26 +- 6 tokens; `bots` log-normal, mean 44, the longest 163, as the
 twitter_bots texts are. The legacy trains in float32 on packed sequences, as published; n3r as `fit` does by
@@ -128,7 +128,7 @@ def serve(place: tuple[str, str, str, int], n_warm: int, wanted: Connection) -> 
 
 
 def main() -> None:
-    """Print one JSON line a pair and the median ratio."""
+    """Print one JSON line per pair and the median ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model_class", choices=["lstm2risk", "transformer2risk"])
     parser.add_argument("case", choices=["names", "bots"])

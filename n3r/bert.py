@@ -1,7 +1,7 @@
 """Chunked BERT: an encoder of the transformers library, its pooler, and the published branch of the two.
 
 Decisions:
-- BERT itself is transformers'; only its pooler is ours, so that any encoder of that library will do.
+- BERT itself comes from transformers and only the pooler is ours, so any encoder of that library works.
 - A model is rebuilt from its architecture, which its config holds: loading a bundle needs neither the folder
   nor the network that the first weights came from.
 - Weights are read from safetensors only, never from a pickle.
@@ -122,7 +122,7 @@ class TextBertBase(TextBranch):
         """Take the weights of a model folder or hub name, but for its last layers and its pooler.
 
         NOTE[DIFF] the two can be asked for one without the other; the published `reinit_layers` does nothing
-        unless `reinit_pooler` is set (defect 19). Raises ValueError where `pretrained` is no such model.
+        unless `reinit_pooler` is set (defect 19). Raises ValueError if `pretrained` is not such a model.
         """
         from transformers import AutoModel
 

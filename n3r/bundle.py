@@ -1,9 +1,10 @@
-"""A recipe, what is needed to train, and a bundle, one folder with the model and all it needs to score.
+"""A recipe (what is needed to train) and a bundle (one folder with the model and all it needs to score).
 
 Decisions:
-- JSON, safetensors and ONNX only; nothing is ever unpickled. Which files, and that they are whole, is
-  manifest.py's. Scoring from one without torch is score.py's.
-- A bundle is written aside, its manifest last, and then gets its name: a folder of that name is complete.
+- JSON, safetensors and ONNX only; nothing is ever unpickled. manifest.py knows the files and checks that
+  they are complete; score.py scores from a bundle without torch.
+- A bundle is written under another name, its manifest last, and then renamed: a folder with the final name
+  is complete.
 - Calibration is fitted on the validation rows when a model is trained, not when it is scored.
 """
 
@@ -27,7 +28,7 @@ from n3r.export import export_onnx, onnx_scores, quantize_onnx
 from n3r.features import TabularFeatures
 from n3r.files.atomic import atomic_folder
 from n3r.files.json_io import read_json, write_json
-from n3r.files.manifest import MANIFEST, MOST_BYTES, verify, versions, write_manifest, written_by
+from n3r.files.manifest import MANIFEST, MAX_BYTES, verify, versions, write_manifest, written_by
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
 from n3r.schema import LABEL, TIME, ColumnMap, prediction_columns
@@ -143,13 +144,13 @@ class Bundle(Recipe):
         return {**moved, **aucs, **paired.difference.columns("difference")}
 
     @classmethod
-    def load(cls, folder: Path, most_bytes: int = MOST_BYTES) -> "Bundle":
+    def load(cls, folder: Path, max_bytes: int = MAX_BYTES) -> "Bundle":
         """Read a bundle after `manifest.verify`; the model is in eval mode on the CPU.
 
         Raises FileNotFoundError or ValueError naming the files at fault.
         """
         folder = Path(folder)
-        writers = verify(folder, most_bytes)
+        writers = verify(folder, max_bytes)
         config, column_map, features, calibration, texts = read_parts(folder)
         try:
             model_config, train_config = ModelConfig(**config["model"]), TrainConfig(**config["train"])

@@ -1,19 +1,21 @@
-"""Scores made probabilities, and the published percentile; applying them needs no scikit-learn.
+"""Turning scores into probabilities and the published percentile; applying them needs no scikit-learn.
 
 Decisions:
 - Isotonic and Platt are compared with the model's own probabilities by log loss on folds they were not
   fitted on, the only losses that are reported (defect 47); the best of the three is kept.
-- Isotonic is centred (Oron & Flournoy 2017): one knot a block, at its mean score, straight lines between. A
-  step would let the last digit of a float32 score move a probability by the height of the step.
+- Isotonic regression is centred (Oron & Flournoy 2017): one knot per block, at its mean score, with straight
+  lines between. A step would let the last digit of a float32 score move a probability by the height of the
+  step.
 - Each block counts one row of the base rate more than it has, and at least half an event and half a
-  non-event: at 0 or 1 one event beyond would cost an infinite log loss. On beta-distributed posteriors with
-  base rates of 0.5 to 50 %, 300 to 20,000 rows, this had the lowest excess log loss of eight ways or shared
-  it within 2 %; clipping at half an event of all rows had 1.2 to 2.8 times as much. Platt's line is cut off
-  at half an event of all rows: where scores part the classes it would go on to 1e-13.
-- Scores nearer than `RESOLUTION` are not told apart, nor is one nearer than that to 0 or 1 told from it: the
-  ONNX graph is held to the model within as much.
-- A percentile's threshold stands midway between two scores of the calibration rows, so that none of them
-  changes its percentile by jitter.
+  non-event: a probability of 0 or 1 costs an infinite log loss at the first event that contradicts it. On
+  beta-distributed posteriors with base rates of 0.5 to 50 %, 300 to 20,000 rows, this had the lowest excess
+  log loss of eight ways or shared it within 2 %; clipping at half an event of all rows had 1.2 to 2.8 times
+  as much. Platt's line is cut off at half an event of all rows: where scores separate the classes it would
+  reach 1e-13.
+- Scores that differ by less than `RESOLUTION` count as equal, and one nearer than that to 0 or 1 counts as
+  that far from it: the ONNX graph may differ from the model by as much.
+- A percentile's threshold lies midway between two scores of the calibration rows, so that jitter changes the
+  percentile of none of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -73,8 +75,8 @@ Fit = Callable[[np.ndarray, np.ndarray], Isotonic | Platt]
 class Calibration:
     """How the scores of one model become probabilities and percentiles.
 
-    maps: of class 1 where there are two classes, else one a class; none with method "none", whose `reason`
-    says why. log_loss: "raw", "platt" and "isotonic" in nats, out of fold; empty when nothing was fitted.
+    maps: of class 1 if there are two classes, otherwise one per class; none with method "none" (`reason` says
+    why). log_loss: "raw", "platt" and "isotonic" in nats, out of fold; empty when nothing was fitted.
     n_rows: rows that the percentiles rest on, `n_labelled` those that the maps do.
     thresholds: (999,), the lowest score of each of `PERCENTILES`; None for other than two classes or no rows.
     """

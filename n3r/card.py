@@ -1,12 +1,12 @@
-"""MODEL_CARD.md of a bundle: what the model is, what was measured of it, what must not be concluded.
+"""MODEL_CARD.md of a bundle: what the model is, what was measured, and what must not be concluded.
 
 Decisions:
-- Made from the plain data of the bundle's JSON files alone, so that the same bundle gives the same card.
-- What the card says stands in card.md.j2; huggingface_hub fills it in and puts its metadata before it. None
-  of that metadata is a user's word, and nothing is sent anywhere.
-- What was not recorded is said to be missing. None in a metric reads "not enough data", as elsewhere.
-- Names come from users: they are escaped for Markdown and HTML, cut at `MAX_NAME` characters, and of long
-  lists the first `MAX_NAMES` are shown. Folders are left out of paths, since they name people.
+- Made only from the bundle's JSON files, so the same bundle gives the same card.
+- The card's text is in card.md.j2; huggingface_hub fills it in and puts its metadata before it. The metadata
+  holds no word of a user's, and nothing is sent anywhere.
+- What was not recorded is reported as missing. None in a metric reads "not enough data", as elsewhere.
+- Names come from users: they are escaped for Markdown and HTML and cut at `MAX_NAME` characters, and a long
+  list shows its first `MAX_NAMES`. Paths are shown without their folders, which name people.
 """
 
 import re

@@ -1,12 +1,12 @@
 """How a training is kept, resumed and shared by processes: Lightning's callbacks and corrections of them.
 
 Decisions:
-- Lightning's checkpoints serve to resume and to keep the best epoch, and are read with `weights_only`.
-  They are written aside and renamed: Lightning's own way, over a file in the temporary folder, copies where
-  that is another disk, and a kill then leaves half a checkpoint.
-- A checkpoint holds a fingerprint of what it was trained by (`plan`); one of another plan is not resumed.
-- Which of several processes this is comes from the environment that a launcher such as torchrun sets. Nothing
-  is written by a process but the first.
+- Lightning's checkpoints serve to resume and to keep the best epoch, and are read with `weights_only`. They
+  are written atomically: Lightning's own way, through a file in the temporary folder, copies if that is on
+  another disk, and a kill then leaves half a checkpoint.
+- A checkpoint holds a fingerprint of the training (`plan`); one with another plan is not resumed.
+- The rank of a process comes from the environment that a launcher such as torchrun sets. Only the first
+  process writes.
 """
 
 import json
@@ -60,7 +60,7 @@ def resumable(folder: Path, plan: str) -> Path | None:
             return path
     except FileNotFoundError:  # or the first process has just removed it
         pass
-    except Exception:  # torch raises many kinds of a file that is no checkpoint
+    except Exception:  # torch raises many kinds of a file that is not a checkpoint
         warnings.warn(f"{path} is damaged: training begins anew", stacklevel=2)
     if is_first_process():
         for leftover in ("checkpoints", "tensorboard"):
@@ -125,7 +125,7 @@ class _Patience(EarlyStopping):
 
 
 class Speed(Callback):
-    """One progress bar for the whole training, and the training steps' rows a second."""
+    """One progress bar for the whole training, and the training steps' rows per second."""
 
     def __init__(self) -> None:
         self.n_rows, self.seconds = 0, 0.0

@@ -6,10 +6,7 @@ starts without torch.
 
 import os
 import re
-import shlex
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +18,7 @@ from n3r.files.json_io import write_json
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.lock import held
 from n3r.files.manifest import sha256, verify, versions
+from n3r.terminal import print_table, resumable, say_results
 
 if TYPE_CHECKING:
     from n3r.schema import ColumnMap
@@ -77,14 +75,13 @@ def run(
     if data:
         inputs += scan(given[f"{first}.data"], column_map, parameters[first]["max_expansion"]).files
     folder = pipeline.ROOT / "runs" / name
-    with _resumable():
+    with resumable():
         done = pipeline.run_steps(folder, parameters, inputs, chosen)
     made_by = {"versions": versions(), "processors": os.cpu_count()}
     hashes = {str(path): sha256(path) for path in inputs}
     provenance = {"name": name, "size": size, **made_by, "inputs": hashes, "steps": done}
     write_json(folder / "provenance.json", provenance)
-    for step in [step for step in SUMMARIES if step in done]:
-        SUMMARIES[step](folder)
+    say_results(folder, done)
 
 
 @app.command()
@@ -159,7 +156,7 @@ def compare(
     b: Annotated[Path, Argument(help="another; where both are runs, models of one name are compared")],
     output: Annotated[Path, Option("-o", "--output", help="folder for the report")] = Path("comparison"),
     margin: Annotated[float, Option(help="AUC difference that counts as none")] = 0.01,
-    fpr: Annotated[float, Option(help="share of good orders that each may stop")] = 0.01,
+    fpr: Annotated[float, Option(help="share of legitimate orders that each may flag")] = 0.01,
     column: Column = "score",
     orders: Orders = None,
     map: MapFile = None,
@@ -236,7 +233,7 @@ def lm_train(
     documents = settings.documents()
     sizes = ", ".join(f"{len(texts):,} {split}" for split, texts in documents.items())
     echo(f"documents: {sizes}", err=True)
-    with _resumable(), held(folder):
+    with resumable(), held(folder):
         model = train_language_model(settings, folder, documents, replace, report=_say_evaluation)
     info = model.wrapper.get_model_info()
     echo(f"{info['n_parameters']:,} parameters, {info['n_steps']} steps to the best evaluation")
@@ -280,7 +277,7 @@ def params(notebook: Annotated[str, Argument(help="a step's name or number, such
     """List a notebook's parameters with their defaults."""
     found = pipeline.notebook_parameters(pipeline.notebook_path(notebook).stem)
     rows = ((name, repr(spec["default"]), spec["help"]) for name, spec in found.items())
-    _print_table(("parameter", "default", "meaning"), rows)
+    print_table(("parameter", "default", "meaning"), rows)
 
 
 @app.command()
@@ -311,43 +308,6 @@ def _absolute(item: str) -> str:
     return f"{region}{equals}{Path(path).resolve()}"
 
 
-def _print_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """A table as wide as the terminal, or of 120 characters where there is none."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*head)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def _say_comparison(folder: Path) -> None:
-    """Print the table of test metrics, the parity verdicts and where the report is."""
-    metrics = pipeline.read_metrics(folder, "05_parity")
-    head = ("model", "test AUROC [95 %]", "AP", "recall at 1 % FPR", "at 5 % FPR", "orders/s in training")
-    _print_table(head, (map(str, row.values()) for row in metrics["models"]))
-    for sentence in metrics["verdicts"]:
-        echo(sentence)
-    echo(f"report: {metrics['report']}")
-    bundle = os.path.relpath(folder / "lstm2risk")
-    echo(f"to score orders: n3r score --bundle {bundle} ORDERS -o SCORES")
-
-
-def _say_classes(folder: Path) -> None:
-    """Print the table of model classes."""
-    rows = pipeline.read_metrics(folder, "06_multimodal")["classes"]
-    specs = {
-        "model_class": "",
-        "auroc_text": "",
-        "parameters": ",",
-        "seconds_an_epoch": ".1f",
-        "ms_a_row": ".2f",
-    }
-    head = ("model class", "test AUROC [95 %]", "parameters", "seconds an epoch", "ms a row")
-    _print_table(head, ([format(row[key], spec) for key, spec in specs.items()] for row in rows))
-
-
 def _say_evaluation(row: dict[str, float]) -> None:
     """Print an evaluation during the training of a language model, above its progress bar."""
     from tqdm import tqdm
@@ -365,39 +325,6 @@ def _say_figures(name: str, found: dict[str, float]) -> None:
         f"{name}: perplexity {found['perplexity']:.3f} a token, {found['bits_per_character']:.4f} bits a "
         f"character ({found['n_tokens']:,} tokens, {found['n_characters']:,} characters)"
     )
-
-
-def _say_headlines(folder: Path) -> None:
-    """Print what each model's evaluation says in one sentence, and where it is."""
-    for found in pipeline.read_metrics(folder, "08_evaluate").values():
-        echo(f"{found['headline']}\nreport: {found['report']}")
-
-
-def _say_surprisal(folder: Path) -> None:
-    """Print what a language model's surprisal is worth, alone and beside LSTM2Risk."""
-    found = pipeline.read_metrics(folder, "07_custom_transformer")
-    for what, auc in found["alone"].items():
-        echo(f"surprisal in {what}, alone: AUROC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]")
-    echo(found["sentence"])
-
-
-SUMMARIES = {
-    "05_parity": _say_comparison,
-    "06_multimodal": _say_classes,
-    "07_custom_transformer": _say_surprisal,
-    "08_evaluate": _say_headlines,
-}
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """Within it, Ctrl-C ends the command with status 130 and a word on how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        again = shlex.join(["n3r", *sys.argv[1:]])
-        echo(f"\nn3r: stopped; the same command goes on from what is finished: {again}", err=True)
-        raise typer.Exit(130) from None
 
 
 def _column_map(path: Path | None) -> "ColumnMap":

@@ -6,9 +6,9 @@ Decisions:
 - The sampler puts rows of near-equal length into one batch, because padding is computed like text. The
   order is drawn anew each epoch from the seed, with noise on the lengths, so batch-mates change.
 - Batches are of near-equal size: a last batch of one row breaks batch norm (defect 23).
-- A batch carries `row_id`; whatever order a collate makes, predictions are put back by it.
-- Of several processes each takes its rows out of every batch, so that all see texts of like length and a
-  batch is the same rows however many share it.
+- A batch carries `row_id`, which puts predictions back in input order whatever order a collate makes.
+- With several processes, each takes its rows out of every batch: all see texts of similar length, and a
+  batch is the same rows however many processes share it.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,6 +1,6 @@
-"""Rows to what a model reads: token ids and a feature array, by the same way in training and in scoring.
+"""Rows to what a model reads: token ids and a feature array, made the same way in training and scoring.
 
-No torch is imported here: a scorer needs none.
+No torch is imported here, because scoring runs without it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,10 +1,10 @@
-"""Figures with their intervals, the tables of them, and the one door for labels and scores.
+"""Figures with their intervals, tables of them, and the one check of labels and scores.
 
 Decisions:
 - A figure with its interval is an `Estimate`; in a table a metric m has the columns m, m_low and m_high.
-- What the rows cannot give is None, which reads "not enough data"; 0.0 is always a measured zero.
-- Public statistics check their input once, with `checked`; what they call trusts the arrays. Messages give
-  counts, never a row's content.
+- A figure that the rows cannot give is None and reads "not enough data"; 0.0 is always a measured zero.
+- Public statistics check their input once, with `checked`; the functions they call trust the arrays.
+  Messages give counts, never a row's content.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -108,7 +108,7 @@ def classes(y: np.ndarray) -> tuple[int, int]:
 
 
 def group_names(group: ArrayLike, n_rows: int) -> pl.Series:
-    """The group of each row as text; ValueError where there are not as many as rows."""
+    """The group of each row as text; ValueError if there are not as many as rows."""
     names = pl.Series("group", group).cast(pl.String).fill_null(NO_GROUP)
     if len(names) != n_rows:
         raise ValueError(f"group has {len(names)} values, labels have {n_rows}")

@@ -4,10 +4,10 @@ Decisions:
 - The graph is the trained function: eval mode, then softmax; output `probs` (B, C). Its inputs are what the
   model reads of a batch, under the batch's own names: what feeds the model feeds the graph (defect 2).
 - Any number of rows, tokens and chunks. Before a file gets its name, its probabilities have been compared
-  with the model's at two shapes, and onnx's checker has passed a graph: the exporter can freeze a length and
-  say nothing, as it did with `torch.lstm` (that graph read texts of the example's length and no others).
-- torch's exporter turns an LSTM of unknown length into a loop over tokens. `_OnnxBiLSTM` takes its place: one
-  ONNX LSTM a layer for both directions, which is told each row's length (defect 11).
+  with the model's at two shapes, and onnx's checker has passed a graph: the exporter can silently freeze a
+  length, as it did with `torch.lstm` (that graph read only texts of the example's length).
+- torch's exporter turns an LSTM of unknown length into a loop over tokens. `_OnnxBiLSTM` takes its place:
+  one ONNX LSTM per layer for both directions, which gets each row's length (defect 11).
 - For torch itself there is TorchScript, by tracing: torch.export refuses an LSTM of unknown length.
 - A copy of the model is exported, on the CPU and in float32; the caller's keeps its device and mode.
 """

@@ -30,7 +30,7 @@ from pydantic import (
     model_validator,
 )
 
-from n3r.files.json_io import MOST_TOLD, explain, read_json
+from n3r.files.json_io import MAX_TOLD, explain, read_json
 from n3r.risk_tables import (
     LearnedTable,
     RiskTable,
@@ -102,7 +102,7 @@ class State(BaseModel):
             "indicators of the unknown features": [name for name in indicators if name not in numeric],
             "indicators twice for": sorted({name for name in indicators if indicators.count(name) > 1}),
         }
-        if wrong := [f"{what} {names[:MOST_TOLD]}" for what, names in found.items() if names]:
+        if wrong := [f"{what} {names[:MAX_TOLD]}" for what, names in found.items() if names]:
             raise ValueError("; ".join(wrong))
         return self
 

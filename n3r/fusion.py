@@ -1,8 +1,8 @@
 """How the modalities of a row, its texts and its features, become one: `list[Modality] -> (B, D)`.
 
-Every fusion takes two modalities or more, of any widths. Of one alone there is nothing to fuse: `Concat`
-hands its vector on, so that there are no parameters for what is not done (defects 18, 22). `defaults` are the
-fields of a model's config that a fusion reads, with their published values.
+Every fusion takes two or more modalities of any widths. With one alone there is nothing to fuse: `Concat`
+hands its vector on, so that no parameters go unused (defects 18, 22). `defaults` are the fields of a model's
+config that a fusion reads, with their published values.
 """
 
 from collections.abc import Sequence

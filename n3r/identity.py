@@ -1,7 +1,7 @@
 """Features of identity strings and of their relations: what an analyst would count in them.
 
 Decisions:
-- An e-mail address is known by its own shape, not by its column; only its user name is read.
+- An e-mail address is recognised by its own shape, not by its column; only its user name is read.
 - On 30,000 synthetic orders boosting reaches an AUC of 0.841 from the numbers alone, 0.883 with the figures
   of each field, and 0.896 with those of each two fields. The entropy of characters added nothing to the share
   of distinct ones.

@@ -38,7 +38,7 @@ class Inputs(NamedTuple):
 
 
 def typed(frame: pl.DataFrame, inputs: Inputs) -> tuple[pl.DataFrame, list[Cell]]:
-    """The columns of `inputs`, and by row the cells that are no numbers, which are null in the frame.
+    """The columns of `inputs`, and by row the cells that are not numbers, which are null in the frame.
 
     The id stays as it is. Raises ValueError naming every column that is missing or of a type that cannot be
     read.
@@ -52,7 +52,7 @@ def typed(frame: pl.DataFrame, inputs: Inputs) -> tuple[pl.DataFrame, list[Cell]
 
 
 def to_numbers(frame: pl.DataFrame, names: Iterable[str]) -> tuple[pl.DataFrame, list[Cell]]:
-    """The table with these columns of text as Float64, and by row the cells that are no numbers."""
+    """The table with these columns of text as Float64, and by row the cells that are not numbers."""
     cells, found = [], {}
     for name in names:
         texts = frame[name].cast(pl.String)

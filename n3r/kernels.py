@@ -5,11 +5,10 @@ Shapes are those of text.py, N is B * n_heads.
 Decisions:
 - The bidirectional LSTM runs each direction through torch's fused kernel on padded batches. Packed
   sequences compute the same but fall back to a loop on a CPU: benchmarks/train.py has the ratio.
-- Dropout masks are cut from random 64-bit integers, eight a draw: drawing one Bernoulli number an element,
-  on one thread, took 11 % of LSTM2Risk's training step. They are kept as bytes, where autograd would
-  keep numbers.
-- In training on a CPU attention has a gradient of its own, which goes through the rows by parts that stay in
-  the cache.
+- Dropout masks are cut from random 64-bit integers, eight per draw: drawing one Bernoulli number per
+  element, on one thread, took 11 % of LSTM2Risk's training step. They are kept as bytes, where autograd
+  would keep numbers.
+- In training on a CPU attention has its own gradient, which processes the rows in parts that fit the cache.
 """
 
 import ctypes
@@ -86,7 +85,7 @@ class BiLSTM(nn.LSTM):
         self.drop = drop
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """(T, B, D) and (B,) -> (T, B, 2H); what stands at padded positions is undefined."""
+        """(T, B, D) and (B,) -> (T, B, 2H); values at padded positions are undefined."""
         if x.is_cuda:  # cuDNN's packed kernel is the fast one there
             packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), enforce_sorted=False)
             return pad_packed_sequence(super().forward(packed)[0], total_length=x.shape[0])[0]
@@ -207,7 +206,7 @@ def _parts(n: int, n_tokens: int) -> Iterator[slice]:
 
 @contextmanager
 def keep_memory() -> Iterator[None]:
-    """While it lasts, freed memory stays with the process; at the end it goes back to the system.
+    """Inside it, freed memory stays with the process; at the end it returns to the system.
 
     glibc returns each large tensor to the system when it is freed, and the next one is then filled with
     zeros page by page: a third of a training step. Other C libraries are left as they are.

@@ -87,7 +87,7 @@ def auc_ci(y: ArrayLike, p: ArrayLike, level: float = LEVEL) -> Estimate:
 
 
 def class_auc(label: ArrayLike, p: ArrayLike, level: float = LEVEL) -> Estimate:
-    """AUC of class probabilities (N, C): of class 1 where C is 2, else the mean of one against the rest.
+    """AUC of class probabilities (N, C): of class 1 if C is 2, else the mean of each class against the rest.
 
     The interval of the mean is DeLong's too: a row's part in it is the mean of its parts in each AUC.
     Without a value: fewer than two rows of a class. Raises ValueError as `auc_ci`.

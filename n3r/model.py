@@ -1,10 +1,10 @@
 """The risk model: text branches, tabular encoder, fusion and head, and the registry of its classes.
 
 Decisions:
-- A model class is a row of `MODEL_CLASSES`: which parts, how many texts, and what it changes of the parts'
-  published dimensions. Encoder and fusion can be chosen anew for any class.
+- A model class is a row of `MODEL_CLASSES`: its parts, how many texts it reads, and which published
+  dimensions of the parts it changes. Encoder and fusion can be replaced in any class.
 - A dimension that none of the class's parts reads is an error, never ignored (defect 4).
-- Models return logits, one a class; probability is taken once, in `predict` and in export.
+- Models return logits, one per class; probability is taken once, in `predict` and in export.
 - `nn.Module` code knows nothing of training.
 """
 

@@ -3,9 +3,9 @@
 Decisions:
 - A step is a notebook; papermill runs it. Papermill only warns of an unknown parameter and turns a tuple into
   a string, so names and types are checked here against the parameters cell before anything runs.
-- A step's key is the hash of its code, the package files that this imports, its parameters, its input
-  files and the metrics of the steps it needs. A finished step with the same key is skipped; so an interrupted
-  run goes on. The package's `report/` counts only for steps with pages: an edit of a figure trains no model
+- A step's key is the hash of its code, the package files that it imports, its parameters, its input files
+  and the metrics of the steps it needs. A finished step with the same key is skipped, so an interrupted run
+  continues. The package's `report/` counts only for steps with pages: an edit of a figure trains no model
   again.
 - A step is finished when its `metrics.json`, its notebook's last act, and its `done.json`, written by the
   runner after that, exist.
@@ -35,7 +35,7 @@ from n3r.files.sources import fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("dev", "quick", "full")
-LONGEST_SHOWN = 80  # characters of a value in a message
+MAX_SHOWN = 80  # characters of a value in a message
 OPTIONS = {"name": "name", "data": "data", "column_map": "map"}  # parameters with an option of their own
 
 
@@ -172,7 +172,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if default is not None and type(value) is not type(default):
-        shown = repr(value)[:LONGEST_SHOWN]
+        shown = repr(value)[:MAX_SHOWN]
         raise ValueError(f"{name} is {shown}; expected {type(default).__name__}, such as {default!r}")
     return value
 

@@ -5,7 +5,7 @@ Decisions:
   marked. The whole report is then a count of the codes.
 - Marks, duplicates, first orders and the split are decided on the key columns alone (ids, times, label,
   segment). The wide columns are read once, after that, and only for the rows that are kept.
-- Every choice is made on rows in (time, id) order, and rows that agree in both are told apart by their
+- Every choice is made on rows in (time, id) order, and rows that are equal in both are ordered by their
   content, so that the order of the input rows changes nothing.
 - Times are parsed, never compared as text (defect 29). Rows with an unreadable time are dropped and
   reported; more than `max_bad_dates` of them mean a wrong format, an error.
@@ -23,12 +23,12 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from n3r.files.json_io import MOST_TOLD
+from n3r.files.json_io import MAX_TOLD
 from n3r.schema import (
     FILE_COLUMN,
     KEY,
     LABEL,
-    LONGEST_SHAPE,
+    MAX_SHAPE,
     ORACLE,
     OWN,
     ROW,
@@ -49,7 +49,7 @@ from n3r.schema import (
 DROP, ENTITY, ENTITY_TIME, RAW_LABEL, SPLIT, TIE = (
     OWN + name for name in ("drop", "entity", "entity_time", "raw_label", "split", "tie")
 )
-LONGEST_CODE = 3  # characters of a label that a message shows; a longer one may be a name
+MAX_CODE = 3  # characters of a label that a message shows; a longer one may be a name
 SIDE_BY_SIDE = 6  # wide columns that are read at a time
 
 # Drop code - 1 -> (step, reason), in the order the steps are taken.
@@ -219,7 +219,7 @@ def mark_duplicates(keys: pl.DataFrame) -> pl.DataFrame:
 def mark_later_orders(keys: pl.DataFrame) -> pl.DataFrame:
     """Mark all orders of an entity but its first by entity time, of equals the first in order.
 
-    Rows without an entity are nobody's second order and stay. Null entity times give way to `time`.
+    Rows without an entity stay. If the entity time is null, `time` takes its place.
     """
     own = keys.select(ENTITY, pl.coalesce(ENTITY_TIME, TIME).alias(ENTITY_TIME)).with_row_index(ROW)
     own = own.filter(keys[DROP].is_null() & keys[ENTITY].is_not_null())
@@ -294,18 +294,18 @@ def _check_labels(marked: pl.LazyFrame, keys: pl.DataFrame, column_map: ColumnMa
     other = marked.filter(pl.col(DROP) == OTHER_LABEL).group_by(RAW_LABEL).len()
     values = other.sort("len", RAW_LABEL, descending=[True, False]).collect()
     # A column of many or of long values may be no label but, say, a name: they are not to be shown.
-    listed = ", ".join(f"{_code(value)!r} ({n} rows)" for value, n in values.head(MOST_TOLD).iter_rows())
-    found = listed if values.height <= MOST_TOLD else f"{values.height} different values, not shown"
-    more = " and more" * (len(known) > MOST_TOLD)
+    listed = ", ".join(f"{_code(value)!r} ({n} rows)" for value, n in values.head(MAX_TOLD).iter_rows())
+    found = listed if values.height <= MAX_TOLD else f"{values.height} different values, not shown"
+    more = " and more" * (len(known) > MAX_TOLD)
     raise ValueError(
         f"column {column_map.label!r} (label): {n_rows} rows have a label outside label_values "
-        f'{known[:MOST_TOLD]}{more}: {found}; add them to the column map or set other_labels to "drop"'
+        f'{known[:MAX_TOLD]}{more}: {found}; add them to the column map or set other_labels to "drop"'
     )
 
 
 def _code(label: str) -> str:
     """A short label, or the shape of a longer one."""
-    return label if len(label) <= LONGEST_CODE else mask(label[:LONGEST_SHAPE])
+    return label if len(label) <= MAX_CODE else mask(label[:MAX_SHAPE])
 
 
 def _check_times(frame: pl.LazyFrame, keys: pl.DataFrame, m: ColumnMap, config: PrepareConfig) -> None:
@@ -321,7 +321,7 @@ def _check_times(frame: pl.LazyFrame, keys: pl.DataFrame, m: ColumnMap, config: 
         kind = frame.collect_schema()[column]  # polars breaks at the text of a date that no calendar has
         cell = pl.col(column).to_physical() if kind.is_temporal() else pl.col(column)
         first = _only(frame, keys.height, bad.head(1)).select(cell.cast(pl.String)).collect().item()
-        shape = mask((first or "")[:LONGEST_SHAPE])
+        shape = mask((first or "")[:MAX_SHAPE])
         raise ValueError(
             f"column {column!r} ({role}): {bad.height} of {reached.height} rows have no time in the format "
             f"{time_format or 'ISO 8601'!r} (tolerated: {config.max_bad_dates:.2%}); the first of them looks "

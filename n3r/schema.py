@@ -6,8 +6,8 @@ Decisions:
 - A feature is numeric because the map lists it, or because "*" stands for every other numeric or
   boolean column. Roles, text, categorical, `ignore` and `oracle` columns never hide behind "*".
 - Features are an ordered list, never a set: set order changes from process to process (defect 39).
-- `check` names every misfit at once, and no column of the table that is not like a wanted one: the
-  header of a file without a header row is a person's name and e-mail.
+- `check` names every misfit at once. It shows a column of the table only if it resembles a wanted one:
+  without a header row the first row, a person's name and e-mail, is read as the header.
 - `mask` maps each character to one stand-in for its class, so that its output says nothing about
   which letter or digit stood there.
 """
@@ -23,7 +23,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from n3r.files.json_io import MOST_TOLD, explain, near, read_json
+from n3r.files.json_io import MAX_TOLD, explain, near, read_json
 
 MISSING = "[MISSING]"  # stands for a null text field
 SEPARATOR = "|"  # stands between two text fields
@@ -39,7 +39,7 @@ _CLOCK = "%Y-%m-%dT%H:%M"
 ISO_FORMATS = (f"{_CLOCK}:%S%.f", f"{_CLOCK}:%S%.f%#z", _CLOCK, "%Y-%m-%d")
 EVERY_OTHER = "*"  # in `numeric`: every other numeric or boolean column
 MAX_CLASSES = 128  # a class is kept in 8 bits
-LONGEST_SHAPE = 40  # characters of a cell whose shape a message shows
+MAX_SHAPE = 40  # characters of a cell whose shape a message shows
 # Python knows no other years: what polars reads beyond them breaks at the first look.
 YEARS = (datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999))
 
@@ -86,7 +86,7 @@ class ColumnMap(BaseModel):
     def _label_problems(self) -> list[str]:
         classes = sorted(set(self.label_values.values()))
         if len(classes) < 2 or classes != list(range(len(classes))):
-            found = ", ".join(f"{c:.6g}" for c in classes[:MOST_TOLD]) + ", .." * (len(classes) > MOST_TOLD)
+            found = ", ".join(f"{c:.6g}" for c in classes[:MAX_TOLD]) + ", .." * (len(classes) > MAX_TOLD)
             return [f"label_values must use the classes 0, 1, ... (two or more), found [{found}]"]
         if len(classes) > MAX_CLASSES:
             return [f"label_values names {len(classes)} classes, at most {MAX_CLASSES} are possible"]
@@ -126,7 +126,7 @@ class ColumnMap(BaseModel):
     def _format_problems(self) -> list[str]:
         keys = ("time_format", "entity_time_format")
         wrong = [key for key in keys if not _is_time_format(getattr(self, key))]
-        return [f"{key} is no strptime format of a time: see configs/" for key in wrong]
+        return [f"{key} is not a strptime format of a time: see configs/" for key in wrong]
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:

@@ -1,12 +1,12 @@
 """Scores from a bundle, without torch: onnxruntime runs its graph, tokenizers and polars feed it.
 
 Decisions:
-- What the graph reads is made by what made it in training, the `RowEncoder`. A row scores the same alone,
+- The `RowEncoder` that made the model's inputs in training makes the graph's. A row scores the same alone,
   beside others, and from any kind of file.
 - Rows run in batches of near-equal length and come back in their order.
-- One order given as a dict goes the same way without a table: a table of one row costs more than the graph.
+- One order given as a dict is scored without a table: a table of one row costs more than the graph.
 - Files are read, scored and written a chunk of rows at a time, so that memory does not grow with them. The
-  output gets its name when the last row is in it.
+  output gets its name when its last row is written.
 """
 
 import os
@@ -26,7 +26,7 @@ from n3r.features import TabularFeatures
 from n3r.files.formats import FORMATS, SUFFIXES, find_files
 from n3r.files.json_io import explain, read_json
 from n3r.files.limits import MAX_EXPANSION
-from n3r.files.manifest import MOST_BYTES, verify, written_by
+from n3r.files.manifest import MAX_BYTES, verify, written_by
 from n3r.files.writer import writer
 from n3r.inputs import Inputs, typed, typed_row
 from n3r.schema import ColumnMap, id_name, is_pattern
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 BATCH_ROWS, BATCH_TOKENS = 32, 8192  # at most, with padding; 64 rows are as fast, 8 or 256 a tenth slower
-MOST_THREADS = 1024
+MAX_THREADS = 1024
 REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}
 
 
@@ -93,17 +93,17 @@ class Scorer:
         bundle: str | Path,
         threads: int | None = None,
         int8: bool = False,
-        most_bytes: int = MOST_BYTES,
+        max_bytes: int = MAX_BYTES,
     ):
         """Verify and read a bundle; `threads` for the graph (None: all processors), `int8` for 8-bit weights.
 
-        A bundle of more than `most_bytes` is refused. Raises FileNotFoundError or ValueError naming the files
+        A bundle of more than `max_bytes` is refused. Raises FileNotFoundError or ValueError naming the files
         at fault.
         """
-        if threads is not None and not (type(threads) is int and 1 <= threads <= MOST_THREADS):
-            raise ValueError(f"threads: expected None or a whole number from 1 to {MOST_THREADS}")
+        if threads is not None and not (type(threads) is int and 1 <= threads <= MAX_THREADS):
+            raise ValueError(f"threads: expected None or a whole number from 1 to {MAX_THREADS}")
         folder = Path(bundle)
-        writers = verify(folder, most_bytes)
+        writers = verify(folder, max_bytes)
         config, self.column_map, self.features, self.calibration, texts = read_parts(folder)
         with written_by(folder / "tokenizer.json", "tokenizers", writers):
             self.tokenizer = load_tokenizer(folder)
@@ -138,7 +138,8 @@ class Scorer:
             f"its features read {twice} as numbers, which are text": twice,
             "its features read names that are patterns": any(map(is_pattern, inputs.names)),
             "config.json and calibration.json are of other classes": n_classes != self._n_classes,
-            "config.json has a block_size that is no length": longest is not None and not _is_size(longest),
+            "config.json has a block_size that is not a length": longest is not None
+            and not _is_size(longest),
             "tokenizer.json has more tokens than config.json says": more,
         }
         if wrong := [fault for fault, found in faults.items() if found]:

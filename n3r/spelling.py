@@ -1,6 +1,6 @@
-"""One normal form for all spellings of an identity, and faster ways to its words.
+"""One normal form for all spellings of an identity, and fast paths to its words.
 
-The library's own steps are the rule, kept in tokenizer.json. The faster ways give the same words: texts in
+The library's steps, kept in tokenizer.json, define the form. The fast paths give the same words: texts in
 ASCII skip all steps but two, texts without a confusable skip the folds, and frequent words are encoded once.
 """
 

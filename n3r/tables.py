@@ -1,16 +1,16 @@
 """One reader of files of rows, whole or chunk by chunk, and the prepared splits.
 
 Decisions:
-- Every file is read by the same rule, by one of two policies: rows that cannot be read are listed
+- Every file is read by the same rules, with one of two policies: rows that cannot be read are listed
   (`read_chunks`), or the first of them is a ValueError naming file, row and column (`scan`, `read_frames`).
-- CSV, TSV and JSON lines are read as text throughout, so that customers called "NA", "None" or "007" stay
-  who they are (defect 33). Only columns the map declares numeric, or "*" finds to be numbers to the last row,
+- CSV, TSV and JSON lines are read as text throughout, so that customers called "NA", "None" or "007" keep
+  their names (defect 33). Only columns the map declares numeric, or "*" finds to be numbers to the last row,
   are then made Float64. They are read once; Parquet stays a lazy table, read as often as it is used.
 - Columns keep the names in the file, never a position (defect 28), and each file is read once,
   however many arguments lead to it (defect 30).
-- Of several files the columns they share are kept, in the first file's order; `dropped_columns` names the
-  rest. A column the map needs must be in every file, of JSON lines in one of the first lines.
-- Memory is bounded by the chunk where rows are scored, by the file where they are trained on as text.
+- Of several files the shared columns are kept, in the first file's order; `dropped_columns` names the rest.
+  A column the map needs must be in every file, of JSON lines in one of the first lines.
+- Memory is bounded by the chunk in scoring, and by the file when files of text are read for training.
 """
 
 import hashlib
@@ -55,9 +55,9 @@ class Reject(NamedTuple):
 class Chunk(NamedTuple):
     """Some rows of a file, in its order."""
 
-    frame: pl.DataFrame  # good rows, as `typed` gives them
+    frame: pl.DataFrame  # readable rows, as `typed` gives them
     rejects: list[Reject]  # by row, one each
-    n_rows: int  # good and rejected
+    n_rows: int  # readable and rejected
 
 
 @dataclass(frozen=True)
@@ -356,7 +356,7 @@ def _check_kinds(schemas: Mapping[Path, pl.Schema], shared: Sequence[str]) -> No
 
 
 def _with_numbers(frame: pl.DataFrame, column_map: ColumnMap) -> pl.DataFrame:
-    """The table with the columns that "*" may stand for as Float64, where all that is in them is numbers."""
+    """The table with the columns that "*" may stand for as Float64, if they hold only numbers."""
     if EVERY_OTHER not in column_map.numeric:
         return frame
     found = []

@@ -1,4 +1,4 @@
-"""Encoders of the tabular features: (B, F) -> (B, D), what scales these, and features as tokens."""
+"""Encoders of the tabular features: (B, F) -> (B, D), their scaling, and features as tokens."""
 
 import numpy as np
 import torch

@@ -7,8 +7,9 @@ of bert.py are chunked, (B, K, T).
 Decisions:
 - What a row's tokens become does not depend on padding or batch-mates: the backward LSTM starts at the
   row's last token, attention and pooling see no padding, an empty row pools to zero (defects 10, 11, 14).
-- Attention heads are one matrix product, not a list of eight (defect 51). What is fast is kernels.py's.
-- Parts take their dropout as a layer. It has no state, so that one layer serves a whole model.
+- Attention heads are one matrix product, not a list of eight (defect 51). The fast kernels are in
+  kernels.py.
+- Parts take their dropout as a layer. It has no state, so one layer serves a whole model.
 """
 
 from typing import NamedTuple

@@ -1,11 +1,12 @@
 """Texts to token ids: byte-pair encoding of identity strings, and the WordPiece of BERT models.
 
 Decisions:
-- Special tokens are vocabulary entries that no text can spell: fields are encoded one by one and joined
-  as ids, and a typed `|` becomes `¦` (defect 15). In BERT's too: a typed "[SEP]" is five tokens of text.
+- Special tokens are vocabulary entries that no text can spell: fields are encoded one by one and joined as
+  ids, and a typed `|` becomes `¦` (defect 15). The same holds for BERT: a typed "[SEP]" is five tokens of
+  text.
 - A text for BERT is one chunk, or several when its cleaning steps end in the chunker. Chunks are packed from
   ids; nothing is decoded and encoded again.
-- Both kinds are tokenizer.json alone: scoring needs no transformers.
+- Both kinds are stored as tokenizer.json alone, so scoring needs no transformers.
 """
 
 import json
@@ -75,9 +76,9 @@ class TokenizedText(NamedTuple):
         rows = np.asarray(rows, np.int64)
         return gather(self.ids, self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows])
 
-    def cut(self, longest: int) -> "TokenizedText":
-        """The first `longest` tokens of each row."""
-        return gather(self.ids, self.offsets[:-1], np.minimum(self.lengths, longest))
+    def cut(self, max_tokens: int) -> "TokenizedText":
+        """The first `max_tokens` tokens of each row."""
+        return gather(self.ids, self.offsets[:-1], np.minimum(self.lengths, max_tokens))
 
 
 class ChunkedText(NamedTuple):

@@ -1,8 +1,8 @@
 """Training and prediction: the Lightning shell around a model, `fit` and `predict`.
 
 Decisions:
-- An epoch's batches and dropout masks depend on the seed and the epoch's number alone, so a training that
-  was interrupted and resumed ends with the same weights as one that was not.
+- An epoch's batches and dropout masks depend only on the seed and the epoch's number, so a training that was
+  interrupted and resumed ends with the same weights as one that was not.
 - Weight decay goes to the matrices of linear and recurrent layers, found by module type: by name, norms
   such as `norm1` slip through (defect 16).
 - Training runs in bfloat16 where the processor multiplies it; prediction always in float32, so that a score
@@ -70,7 +70,7 @@ class TrainConfig(BaseModel):
 
 
 class Fitted(NamedTuple):
-    """A trained model, one dict of figures an epoch, and the speed of the training steps."""
+    """A trained model, one dict of figures per epoch, and the speed of the training steps."""
 
     model: RiskModel
     history: list[dict[str, float]]
@@ -80,7 +80,7 @@ class Fitted(NamedTuple):
 
 
 class RiskModule(L.LightningModule):
-    """What Lightning needs to train a `RiskModel`: steps, figures an epoch, optimiser and schedule."""
+    """What Lightning needs to train a `RiskModel`: steps, figures per epoch, optimiser and schedule."""
 
     def __init__(self, model: RiskModel, config: TrainConfig, plan: str):
         super().__init__()
@@ -158,7 +158,7 @@ def fit(
 
     `folder` keeps checkpoints and TensorBoard's files; when it holds those of a training of the same configs,
     code and data, this one goes on from its last epoch, else it replaces them. Raises ValueError before
-    training for rows that the model cannot read, rows without labels, fewer than two rows a process, and
+    training for rows that the model cannot read, rows without labels, fewer than two rows per process, and
     class weights of another number than the classes.
 
     NOTE[DIFF] the legacy has no validation rows and keeps its last epoch; here that is so without `val`.

@@ -5,8 +5,8 @@ Decisions:
   25, and the vocabulary whose held-out compression is nearest to 2.5 characters a token.
 - BPE merges are nested: the tokenizer of size v is the first v entries of a larger one. So one training, and
   one encoding that is counted for all sizes, replace the legacy's up to fifteen trainings (defect 50).
-- What makes the spellings of one identity alike (`spelling`) lives inside tokenizer.json, so whoever loads
-  that file alone sees the same tokens (defect 13).
+- The normal form of spellings (`spelling`) is stored inside tokenizer.json, so whoever loads that file alone
+  sees the same tokens (defect 13).
 
 NOTE[DIFF] the legacy learns from and encodes a row's joined text, in which a typed bar or special token is
 one (defect 15); here each field is a text of its own.
@@ -70,7 +70,7 @@ def train_tokenizer(
         "vocab_size": size,
         "compression": round(float(compression[n_merges]), 4),
         "special_tokens": SPECIAL_TOKENS,
-        "normalizer": "invisible characters removed, NFKC, lookalikes folded to Latin, lower case",
+        "normalizer": "invisible characters removed, NFKC, confusables folded to Latin, lower case",
         "pre_tokenizer": "Whitespace",
         "pad_token": SPECIAL_TOKENS.index("[PAD]"),
         "cls_token": SPECIAL_TOKENS.index("[CLS]"),

@@ -61,7 +61,7 @@ def isotonic_only(y, score):
 
 @pytest.mark.parametrize("power", [0.5, 2.0, 3.0])
 def test_a_known_distortion_is_undone(power):
-    """Out of sample, 3,000 rows to fit: raw loses 0.06 to 0.25 nats a row, calibrated less than 0.004."""
+    """Out of sample, 3,000 rows to fit: raw loses 0.06 to 0.25 nats per row, calibrated less than 0.004."""
     y, score, _ = power_of_truth(3000, power)
     calibration = fit_calibration(y, binary(score))
     y_new, new, truth = power_of_truth(100_000, power, seed=1)

@@ -176,7 +176,7 @@ def test_several_classes_and_bert():
     bert = {"hidden_size": 128, "vocab_size": 30522, "model_type": "bert"}
     model = {**CONFIG["model"], "n_classes": 3, "bert": bert, "pretrained": "/models/of/someone/minilm"}
     text = card(config={**CONFIG, "model": model})
-    assert "one probability a class" in text
+    assert "one probability per class" in text
     assert "first weights minilm" in text and "bert hidden\\_size 128" in text
     assert "first weights random" in card(config={**CONFIG, "model": {**model, "pretrained": None}})
     assert "first weights org/model" in card(config={**CONFIG, "model": {**model, "pretrained": "org/model"}})

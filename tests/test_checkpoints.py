@@ -59,7 +59,7 @@ def interrupted(data: OrderDataset, n_batches: int) -> PowerCut:
 
 @pytest.mark.parametrize(("n_batches", "flipped"), [(3, False), (24, False), (17, True)])
 def test_a_resumed_training_ends_as_an_uninterrupted_one(n_batches, flipped, planted, tmp_path):
-    """5 batches an epoch: the power goes in the first, in the last, and while patience runs."""
+    """5 batches per epoch: the power goes in the first, in the last, and while patience runs."""
     train, val = planted(150, 1), planted(100, 2, flipped=flipped)
     config = settings(epochs=5, patience=3)
     whole = fit(MODEL, train, val, config, tmp_path / "whole", PAD)

@@ -221,7 +221,7 @@ def test_a_model_of_a_run_and_a_score_file_are_evaluated(scores, tmp_path):
     "arguments, says",
     [
         (("evaluate", "new.csv"), "no label on every row of"),
-        (("evaluate", "nothing.csv"), "is no score file, and no run or model of a run"),
+        (("evaluate", "nothing.csv"), "is neither a score file nor a run, or a model of one"),
         (("evaluate", "run/lstm2risk", "-p", "cost_mised=1"), "did you mean 'cost_missed'"),
         (("compare", "new.csv", "new.csv"), "nothing to compare"),
         (("compare", "new.csv", "run"), "do not hold the same rows"),
@@ -263,7 +263,7 @@ def test_a_mistake_with_language_models_is_one_message(tmp_path):
         (("train", "--config", config, "-p", "d_model=30"), "d_model 30 is not divisible by n_heads 4"),
         (("train", "--config", config, "-p", "data=no.txt"), "no file or folder no.txt"),
         (("train", "--config", tmp_path / "no.json"), "no config"),
-        (("eval", "--checkpoint", tmp_path), "is no language model"),
+        (("eval", "--checkpoint", tmp_path), "is not a language model"),
     ):
         done = n3r("lm", *arguments)
         assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from n3r.export import export_onnx, export_torchscript, largest_difference, onnx_scores, quantize_onnx
 from n3r.model import MODEL_CLASSES, Batch, RiskModel, model_select
 
-VOCAB, F, LONGEST = 30, 3, 12
+VOCAB, F, MAX_TOKENS = 30, 3, 12
 TINY = {
     "lstm": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 2},
     "lstm_ends": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 1},
@@ -22,14 +22,14 @@ TINY = {
         "hidden_size": 6,
         "n_blocks": 1,
         "n_heads": 2,
-        "block_size": LONGEST,
+        "block_size": MAX_TOKENS,
     },
     "cnn": {"embedding_size": 4, "kernel_sizes": [3, 5], "n_channels": [4, 6], "hidden_common_dim": 8},
     "bert": {
         "embedding_size": 8,
         "n_blocks": 1,
         "n_heads": 2,
-        "block_size": LONGEST,
+        "block_size": MAX_TOKENS,
         "hidden_common_dim": 8,
     },
 }
@@ -63,7 +63,7 @@ def example(model: RiskModel, lengths: list[int], n_chunks: int = 1, seed: int =
     batch = {"label": torch.zeros(len(lengths)), "text_length": torch.tensor(lengths)}
     batch["tabular"] = torch.randn(len(lengths), F, generator=draw)
     for ids, mask, n_more in (("text", "attn_mask", 0), ("secondary", "secondary_mask", 2)):
-        n = torch.tensor([length + n_more if length else 0 for length in lengths]).clamp(max=LONGEST)
+        n = torch.tensor([length + n_more if length else 0 for length in lengths]).clamp(max=MAX_TOKENS)
         if model.config.encoder == "bert":
             filled = torch.arange(n_chunks) < torch.where(torch.arange(len(n)) % 3 == 0, n_chunks, 1)[:, None]
             n = n.clamp(min=1)[:, None] * filled  # (B, K)
@@ -74,8 +74,8 @@ def example(model: RiskModel, lengths: list[int], n_chunks: int = 1, seed: int =
 
 def lengths_of(n_rows: int) -> list[int]:
     """0, 1 and the longest first, then any."""
-    drawn = np.random.default_rng(n_rows).integers(0, LONGEST + 1, n_rows)
-    return [0, 1, LONGEST, *drawn.tolist()][:n_rows]
+    drawn = np.random.default_rng(n_rows).integers(0, MAX_TOKENS + 1, n_rows)
+    return [0, 1, MAX_TOKENS, *drawn.tolist()][:n_rows]
 
 
 # An export takes seconds: each encoder has its part here but BERT, which test_score exports. Others are slow.
@@ -94,7 +94,7 @@ def exported(request, tmp_path_factory) -> tuple[RiskModel, Path]:
 def test_graph_gives_the_models_probabilities(exported):
     model, path = exported
     batches = [example(model, lengths_of(n), n_chunks=k) for n, k in ((2, 3), (257, 2))]
-    batches += [example(model, [length]) for length in (0, 1, LONGEST)]
+    batches += [example(model, [length]) for length in (0, 1, MAX_TOKENS)]
     with torch.inference_mode():
         for batch in batches:
             want = model(batch).softmax(dim=1).numpy()
@@ -113,7 +113,7 @@ def test_largest_difference_sees_other_weights(exported):
 
 def test_a_row_scores_alone_as_beside_longer_ones(exported):
     model, path = exported
-    batch = example(model, [3, LONGEST, 1, 0, 7], n_chunks=2)
+    batch = example(model, [3, MAX_TOKENS, 1, 0, 7], n_chunks=2)
     together = onnx_scores(path, batch)
     for i in range(5):
         alone = {key: value[i : i + 1] for key, value in batch.items()}

@@ -16,8 +16,8 @@ from n3r.legacy.trainer import (
     LegacyLSTMConfig,
     LegacyTransformer2Risk,
     LegacyTransformerConfig,
-    to_n3r,
 )
+from n3r.legacy.weights import to_n3r
 from n3r.model import (
     ALIASES,
     MODEL_CLASSES,
@@ -33,7 +33,7 @@ from n3r.model import (
 )
 from n3r.tabular import PiecewiseLinear, TabAE, TabularEncoder
 
-VOCAB, F, LONGEST = 30, 3, 9
+VOCAB, F, MAX_TOKENS = 30, 3, 9
 TINY = {
     "lstm": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 2},
     "lstm_ends": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 1},
@@ -108,7 +108,7 @@ def batch_of(model: RiskModel, lengths: list[int], extra: int = 0, seed: int = 0
         if model.config.encoder == "bert":
             n_chunks = 1 + n % 3
             chunk = torch.arange(int(n_chunks.max()) + (extra > 0))  # (K,)
-            n = (1 + (n[:, None] + 2 * chunk) % LONGEST) * (chunk < n_chunks[:, None])  # (B, K)
+            n = (1 + (n[:, None] + 2 * chunk) % MAX_TOKENS) * (chunk < n_chunks[:, None])  # (B, K)
         batch[mask] = torch.arange(max(1, int(n.max()) + extra)) < n[..., None]
         batch[ids] = torch.randint(0, VOCAB, batch[mask].shape, generator=draw)
     return batch
@@ -277,7 +277,7 @@ def test_the_legacys_transformer_probabilities_from_its_weights_where_nothing_is
 
 
 @each_part
-@given(st.lists(st.integers(0, LONGEST), min_size=1, max_size=6), st.integers(0, 3), st.integers(0, 99))
+@given(st.lists(st.integers(0, MAX_TOKENS), min_size=1, max_size=6), st.integers(0, 3), st.integers(0, 99))
 def test_defect_10_11_14_19_a_score_does_not_depend_on_batch_mates_or_padding(
     model_class, lengths, extra, seed
 ):
@@ -579,8 +579,8 @@ NEEDS_TABULAR = ["bimodal_moe", "bimodal_gate_fusion", "bimodal_cross_attn"]
         ),
         ("transformer2risk", dimensions("transformer2risk", n_heads=3), ["n_heads 3"]),
         ("bert", dimensions("bert", n_heads=3), ["16"]),
-        ("bimodal_bert", {**GIVEN, "pretrained": "./nothing"}, ["./nothing is no BERT model"]),
-        ("trimodal_bert", {**GIVEN, "pretrained": "./nothing"}, ["./nothing is no BERT model"]),
+        ("bimodal_bert", {**GIVEN, "pretrained": "./nothing"}, ["./nothing is not a BERT model"]),
+        ("trimodal_bert", {**GIVEN, "pretrained": "./nothing"}, ["./nothing is not a BERT model"]),
         *(
             (
                 name,

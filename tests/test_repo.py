@@ -28,6 +28,7 @@ CORE = [
     ["bundle"],
     ["steps"],
     ["pipeline"],
+    ["terminal"],
     ["cli"],
 ]
 # Room -> what its modules import from beside their own room. Only the cli, inside functions, reaches any.

@@ -1,12 +1,12 @@
-"""Text to learn a language from: documents, their tokens, and windows of tokens as long as a model reads.
+"""Text for a language model: documents, their tokens, and windows of tokens as long as the model reads.
 
 Decisions:
 - A document is a line, a paragraph or a file of text, or a cell of a table's column. Files named test or
-  validation keep that role; else documents are split at random.
-- Tokenizers are byte pairs over bytes, as GPT-2's: any text becomes tokens and back without loss, so that
-  bits per character mean the same for each of them. END stands between documents; nobody can type it.
-- Every token is predicted once: windows overlap by the one token that is only read.
-- Documents may be people's names: no message repeats them.
+  validation keep that role; otherwise documents are split at random.
+- Tokenizers are byte pairs over bytes, as in GPT-2: any text becomes tokens and back without loss, so bits
+  per character can be compared between them. END stands between documents; nobody can type it.
+- Every token is predicted once: neighbouring windows overlap by one token, which is only read.
+- Documents may be people's names, so no message repeats them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from n3r.custom_transformer.layers import IGNORED
 from n3r.data import LengthBucketSampler
 from n3r.encode import pad
 from n3r.files.formats import SUFFIXES, format_of
-from n3r.files.json_io import MOST_TOLD
+from n3r.files.json_io import MAX_TOLD
 from n3r.schema import SPLITS
 from n3r.synthetic.orders import generate_orders
 from n3r.tables import read_frames
@@ -256,7 +256,7 @@ def _read(path: Path, column: str, unit: str, limit: int | None) -> list[str]:
 
 def _check_column(schema: Mapping[str, pl.DataType], column: str, where: str) -> None:
     if column not in schema:
-        found = [*schema][:MOST_TOLD] + [f"{len(schema) - MOST_TOLD} more"] * (len(schema) > MOST_TOLD)
+        found = [*schema][:MAX_TOLD] + [f"{len(schema) - MAX_TOLD} more"] * (len(schema) > MAX_TOLD)
         raise ValueError(f"{where} has no column {column!r}; it has {', '.join(found)}")
     if schema[column] != pl.String:
         raise ValueError(f"the column {column!r} of {where} holds {schema[column].base_type()}, not text")

@@ -1,10 +1,10 @@
 """A language model of names or prose: training a `CustomTransformerWrapper`, its perplexity, its surprisal.
 
 Decisions:
-- Figures are of whole splits: perplexity per token, and bits per character, which tokenizers can be compared
-  by; the end of a document counts as a token and as a character.
-- Each evaluation saves the training. A step's batch depends on the seed and its number alone, so a training
-  that was interrupted goes on to the same weights; the best evaluation is the result.
+- Figures are of whole splits: perplexity per token, and bits per character, which can be compared between
+  tokenizers; the end of a document counts as a token and as a character.
+- Each evaluation saves the training. A step's batch depends only on the seed and the step's number, so an
+  interrupted training continues to the same weights; the best evaluation is the result.
 """
 
 import json
@@ -104,7 +104,7 @@ class _State(BaseModel):
         """The state that a folder holds; raises FileNotFoundError or ValueError."""
         if not (Path(folder) / TRAINING).is_file():
             raise FileNotFoundError(
-                f"{folder} is no language model, it has no {TRAINING}: n3r lm train makes one"
+                f"{folder} is not a language model, it has no {TRAINING}: n3r lm train makes one"
             )
         return read_model(Path(folder) / TRAINING, cls)
 

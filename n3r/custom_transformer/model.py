@@ -6,7 +6,7 @@ Decisions:
 - Layer norms stand before attention and feed-forward and once at the end, so that gradients of the first
   step reach every block; positions are learned vectors; the output head is a matrix of its own.
 - Labels are the input ids: the wrapper compares the prediction at position t with the label at t + 1. A row
-  that is padded at its end needs no mask, since nothing looks ahead; its labels there are IGNORED.
+  that is padded at its end needs no mask, since no position reads a later one; its labels there are IGNORED.
 - Parameters of lower precision than float32 have a float32 copy that is updated: bfloat16 rounds away a
   change of less than one part in 256.
 - A checkpoint is a folder: config.json, model.safetensors, optimizer.safetensors.
@@ -365,7 +365,7 @@ class _Saved(CustomTransformerConfig):
 def _read_config(folder: Path) -> _Saved:
     path = Path(folder) / CONFIG
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no checkpoint, it has no {CONFIG}")
+        raise FileNotFoundError(f"{folder} is not a checkpoint, it has no {CONFIG}")
     return read_model(path, _Saved)
 
 

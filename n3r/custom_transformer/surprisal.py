@@ -1,9 +1,9 @@
 """Surprisal at user names: how unlikely a language model finds them, as a feature of orders.
 
 Decisions:
-- A user name is the part of the e-mail address before the @; without an address, it is the first text.
-- A model is less surprised by names it was trained on. As a feature of its training rows, surprisal therefore
-  comes from a model of other rows (`cross_fitted_surprisal`).
+- A user name is the part of the e-mail address before the @; without an address it is the first text.
+- Names that a model was trained on have a lower surprisal. The surprisal of a training row therefore comes
+  from a model of other rows (`cross_fitted_surprisal`).
 """
 
 from collections.abc import Mapping

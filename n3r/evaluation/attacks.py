@@ -1,12 +1,13 @@
-"""What a fraudster would do to his strings: seeded attacks with a strength, and what they cost a score.
+"""Attacks on identity strings, seeded and with a strength, and how much quality a score loses to them.
 
 Decisions:
-- The domain of an address stays as it is: mail must still reach him. Only a dropped field takes it along.
-- Which fields hold addresses is read from their values, for a column map knows no such role.
-- Every place draws whether it is changed and to what, before the strength is looked at. So the changes at a
-  lower strength are among those at a higher one, and a row's do not depend on other rows.
-- The confusables are more than the tokenizer folds (other scripts' and phonetic letters), so that the curves
-  show what is still open.
+- The domain of an address stays, because mail must still reach the fraudster. It goes only with a dropped
+  field.
+- Which fields hold addresses is read from their values, because a column map has no such role.
+- Each position draws whether it is changed and to what before the strength is applied. So the changes at a
+  lower strength are among those at a higher one, and a row's changes do not depend on other rows.
+- The confusables are more than the tokenizer folds (more scripts, phonetic letters), so that the curves show
+  what is still open.
 """
 
 import re
@@ -22,7 +23,7 @@ from n3r.files.json_io import near
 from n3r.metrics import auc_ci, paired_auc
 from n3r.schema import TEXT, address_fields, joined_text
 
-FPR = 0.01  # share of the good rows that may score above the threshold of "caught"
+FPR = 0.01  # share of the legitimate rows that may score above the threshold of "caught"
 STRENGTHS = (0.1, 0.3, 1.0)
 # Latin letter -> letters of its shape that NFKC keeps: Cyrillic, Greek, Armenian, Cherokee, phonetic.
 CONFUSABLES: dict[str, str] = {
@@ -163,11 +164,11 @@ def applicable(frame: pl.DataFrame, fields: Sequence[str]) -> list[str]:
 def perturb(
     frame: pl.DataFrame, fields: Sequence[str], attack: str, strength: float, seed: int
 ) -> pl.DataFrame:
-    """The frame with its text fields as the attack leaves them; where it does not apply, unchanged.
+    """The frame with its text fields attacked; a field to which the attack does not apply is unchanged.
 
-    `strength` is the share of the places that are changed: characters, gaps between them, words, user names,
+    `strength` is the share of positions that are changed: characters, gaps between them, words, user names,
     fields, or rows for "field order". A row's changes depend on `seed` and its position alone. Null stays
-    null. The joined text, where there is one, is made anew; `fields` are then all of its fields in
+    null. The joined text, if there is one, is joined again; `fields` are then all of its fields in
     their order. Raises ValueError on an unknown attack, a strength outside [0, 1] and missing fields.
     """
     _check([attack], [strength])
@@ -207,7 +208,7 @@ def attack_curve(
     """What each attack costs a score at each strength; attacks that do not apply are left out.
 
     `score` maps a frame to the risk (N,) of its rows. With `attacked` "fraud" only rows of label 1 are
-    changed, for a fraudster changes his own orders. Columns: attack, strength, n, n_positive; auroc and
+    changed, because a fraudster changes his own orders. Columns: attack, strength, n, n_positive; auroc and
     difference (attacked less clean AUC), both with 95 % limits in _low and _high; still_caught (of the frauds
     above the clean rows' threshold at 1 % false positives, the share that still is); note. What the rows
     cannot show is null. Raises ValueError as `perturb` and `metrics.auc_ci` do.

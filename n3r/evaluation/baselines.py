@@ -1,22 +1,22 @@
-"""Honest baselines on the same rows: what a reader would try first, to see what the nets add.
+"""Baselines on the same rows: what a reader would try first, to see what the networks add.
 
-scikit-learn learns; what is here turns prepared rows into its inputs. Decisions:
+scikit-learn does the learning; this module turns prepared rows into its inputs. Decisions:
 
-- Text: n-grams of 1 to 4 characters with their case, across field borders, and C = 3. Orders want shorter
-  ones (0.752 with 1 to 3, 0.742, 0.732 with 1 to 5; 0.70 without single characters), profiles and reviews
-  longer ones (0.821, 0.826, 0.828; 0.947, 0.950, 0.953).
+- Text: n-grams of 1 to 4 characters with their case, across field borders, and C = 3. Shorter ones suit
+  orders (0.752 with 1 to 3, 0.742, 0.732 with 1 to 5; 0.70 without single characters), longer ones suit
+  profiles and reviews (0.821, 0.826, 0.828; 0.947, 0.950, 0.953).
 - Boosting reads the numbers and categories, and `string_statistics` of the identity fields. On orders the
   numbers alone reach 0.841, with figures of each field 0.883, with those of each two fields 0.896, and with
   the number of training rows that share a value 0.901; on twitter_bots 0.925 from the numbers to the last.
-- A training row does not count itself among the rows that share its value: all values would be seen, and
-  of later rows' values most would not.
-- An e-mail address is known by its own shape, not by its column: it counts by its user name, and its domain
-  by the number of rows that share it. The domain as a category too lost 0.003 on orders, where most domains
-  are rare, and gained 0.001 on twitter_bots; the entropy of characters added nothing to the share of
+- A training row does not count itself among the rows that share its value: otherwise every training value
+  would look seen, while most values of later rows are new.
+- An e-mail address is recognised by its own shape, not by its column: it counts by its user name, and its
+  domain by the number of rows that share it. The domain as a category too lost 0.003 on orders, where most
+  domains are rare, and gained 0.001 on twitter_bots; the entropy of characters added nothing to the share of
   distinct ones; the mean logit of both baselines was 0.012 and 0.008 worse than boosting.
-- One thread: more of them changed the last digits of the regression, and beside other programs made two
-  threads take 7 s for the boosting that one does in 0.7 s.
-- Nothing stops early, so no row is held out; nothing that was learned is saved or shown.
+- One thread: more threads changed the last digits of the regression, and beside other programs two threads
+  took 7 s for the boosting that one does in 0.7 s.
+- There is no early stopping, so no row is held out; nothing that was learned is saved or shown.
 
 The figures are AUC on validation rows or in five folds of training and validation rows, of 30,000 synthetic
 orders, twitter_bots and womens_reviews.

@@ -2,10 +2,10 @@
 
 Decisions:
 - Quality is the paired difference of AUC, with a verdict by two one-sided tests (metrics.py).
-- Two systems need not score on the same scale, so each decides at its own threshold: the lowest that stops
+- Two systems need not score on the same scale, so each decides at its own threshold: the lowest that flags
   no more than a given share of the legitimate orders.
-- McNemar's test is exact: with a handful of rows that tell the two apart, the published chi-square with
-  continuity correction is off.
+- McNemar's test is exact: when the two systems differ on few rows, the published chi-square with continuity
+  correction is off.
 """
 
 from collections.abc import Mapping, Sequence

@@ -4,18 +4,18 @@ An order is flagged when its score is at or above a threshold, so tied scores ar
 at all. `flagged` is a share of orders everywhere, counts start with n_.
 
 Decisions:
-- Intervals speak of the population threshold that lets through the stated rate. It is not known: above it
-  lie Binomial(n_negative, rate) negatives of the sample. Each draw takes such a threshold, then recall from
+- Intervals are for the population threshold that lets through the stated rate. It is unknown: above it lie
+  Binomial(n_negative, rate) negatives of the sample. Each draw takes such a threshold, then recall from
   Beta(hits + 1/2, misses + 1/2) (Jeffreys), and the base rate likewise. That is a Bayesian bootstrap (Rubin
-  1981) of ranked rows that touches none of them: 4,000 draws at six rates take 6 ms; a million rows are
+  1981) of ranked rows that resamples none of them: 4,000 draws at six rates take 6 ms; a million rows are
   sorted in 120 ms, and one resample of those would take 6 to 28 ms.
 - Classes are not stratified: the next month's base rate varies too, and precision, lift and the share
   flagged with it. Recall does not depend on it.
-- The half a row of Jeffreys is what a bootstrap of rows lacks where hits are few. Normal scores 1 or 2.5
-  deviations apart, 2 % or 5 % positive, 500 to 10,000 rows, rates and shares of 0.5 to 10 %, 300 samples of
-  each: the 95 % intervals covered recall in 94 to 100 % and precision, capture and lift in 94 to 100 %, with
-  scores rounded to half a deviation in 89 to 100 % of 120. Percentiles of a bootstrap of rows covered recall
-  in 72 to 98 %.
+- With few hits a bootstrap of rows is too narrow; Jeffreys's half row corrects that. Normal scores 1 or 2.5
+  standard deviations apart, 2 % or 5 % positive, 500 to 10,000 rows, rates and shares of 0.5 to 10 %, 300
+  samples of each: the 95 % intervals covered recall in 94 to 100 % and precision, capture and lift in 94 to
+  100 %, with scores rounded to half a standard deviation in 89 to 100 % of 120. Percentiles of a bootstrap
+  of rows covered recall in 72 to 98 %.
 - A rate that allows no false alarm in the sample has a recall but no interval: there 82 to 94 % were covered.
 """
 

@@ -1,4 +1,4 @@
-"""Population stability: how far scores and columns of later rows have moved from those trained on.
+"""Population stability: how far scores and columns of later rows have moved from the training rows.
 
 The population stability index (PSI) compares the shares of rows in bins. Decisions:
 - Bins are quantiles of the training rows, all of them (a partition of 1,000,000 values takes 0.03 s, so
@@ -6,12 +6,12 @@ The population stability index (PSI) compares the shares of rows in bins. Decisi
   values is compared value by value, and values below, between or above them are seen when they first come.
 - Missing and NaN are one more bin. Categories too rare to compare are pooled; one that only the later rows
   have counts like any other. Bins that neither side fills are left out.
-- Every bin gets half a row on each side, so that an empty one gives a finite value. With 5 rows a bin or
+- Every bin gets half a row on each side, so that an empty one gives a finite value. With 5 rows per bin or
   more, two samples of one population then pass the null level in 3 to 5 % of 4,000 draws; with next to
   nothing added it is 11 % for 1,000 rows against 50 and 28 % for 50 against 50.
-- The conventional limits 0.1 and 0.25 know neither rows nor bins: 50 rows against 50 pass 0.25 by chance in
-  63 % of draws, 200 against 200 pass 0.1 in 34 %. So a value comes with its null level, and one below
-  that level is called stable.
+- The conventional limits 0.1 and 0.25 ignore the numbers of rows and bins: 50 rows against 50 pass 0.25 by
+  chance in 63 % of draws, 200 against 200 pass 0.1 in 34 %. So a value comes with its null level, and one
+  below that level is called stable.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from n3r.estimate import NOT_ENOUGH, table
 
 SOME_SHIFT, SHIFTED = 0.1, 0.25  # the conventional limits
-MIN_PER_BIN = 5  # rows a bin, on both sides; below it the null level is no longer to be trusted
+MIN_PER_BIN = 5  # rows per bin, on both sides; below it the null level is no longer to be trusted
 RARE = 0.01  # mean share of a category below which it is pooled with the others like it
 SMOOTHING = 0.5  # rows added to each bin
 COLUMNS = ("column", "kind", "psi", "null_level", "verdict", "missing_train", "missing_test", "note")

@@ -1,16 +1,16 @@
-r"""Where a model fails: traits and shapes of the identity strings that it ranks wrongly.
+r"""Error analysis: traits and shapes of the identity strings that a model ranks wrongly.
 
-A missed fraud is a fraud whose score lies below the threshold, a false alarm another row at or above it.
+A missed fraud is a fraud with a score below the threshold, a false alarm any other row at or above it.
 Decisions:
 - No text leaves this module. A trait is a sentence that is true of a row or not; a shape is the text in the
-  stand-ins of `schema.mask` with runs made one ("Ana Smith 71" -> "Aa Aa 9").
-- A shape is listed only if at least 5 rows of the data have it: one that nobody shares points at a person.
-- The code knows no field names: a field reads as e-mail where most of its values hold one "@".
+  stand-ins of `schema.mask` with each run shortened to one ("Ana Smith 71" -> "Aa Aa 9").
+- A shape is listed only if at least 5 rows of the data have it: a unique one points at a person.
+- The code knows no field names: a field counts as e-mail if most of its values hold one "@".
 - A trait is judged against the rows of the same class that lack it, by a ratio of rates with its interval and
   by Fisher's exact test, Holm-corrected: of 60 traits that mean nothing, three pass 5 % by chance.
-- Accents are taken off before names are looked for in an e-mail, for they cannot be written there.
-- Regular expressions and arrays only, no Python a row: 1,000,000 orders of four fields take 7 s
-  on two cores and 0.5 GB.
+- Accents are removed before names are looked for in an e-mail, which cannot contain them.
+- Regular expressions and arrays only, no loop over rows: 1,000,000 orders of four fields take 7 s on two
+  cores and 0.5 GB.
 """
 
 from collections.abc import Iterator, Sequence
@@ -134,7 +134,7 @@ def shapes(
 
 
 def collapsed(values: pl.Series) -> pl.Series:
-    """The shape of each text: its first 64 characters in the stand-ins of `schema.mask`, each run made one.
+    """The shape of each text: its first 64 characters in the stand-ins of `schema.mask`, each run as one.
 
     "ana.smith77@mail.example" -> "a.a9@a.a"; a missing text stays null.
     """
@@ -209,7 +209,7 @@ def _ratio(k: int, n: int, k_other: int, n_other: int) -> Estimate:
     from scipy.optimize import brentq
 
     def z(log_ratio: float) -> float:
-        """How many standard errors the rates are above this ratio of theirs, were it the true one."""
+        """How many standard errors the rates lie above this ratio of theirs, if it is the true one."""
         ratio = np.exp(log_ratio)
         a, b = (n + n_other) * ratio, n * ratio + k + n_other + k_other * ratio
         rate = 2 * (k + k_other) / (b + np.sqrt(b * b - 4 * a * (k + k_other)))  # likeliest of the others

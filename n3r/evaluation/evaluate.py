@@ -1,10 +1,10 @@
 """The evaluation of one model's scores: all that a fraud team asks before it acts on them, as JSON.
 
 Decisions:
-- A part that the rows have no columns for is left out: scores and labels alone give ranking, decisions and
+- A part is left out if the rows lack its columns: scores and labels alone give ranking, decisions and
   calibration.
-- The operating threshold and the cheapest one are chosen on validation rows where there are any, and judged
-  on the test rows. Chosen on the rows that they are judged on they flatter themselves; the report says so.
+- The operating threshold and the cheapest one are chosen on validation rows, if there are any, and judged on
+  the test rows. A threshold that is judged on the rows it was chosen on looks too good; the report says so.
 - Comparators (baselines, the legacy) score the same rows, and stand beside the model with the paired
   difference.
 """
@@ -77,7 +77,7 @@ def evaluate_model(
     test: labelled and scored rows (`scored.beside`, or plain predictions), with p_calibrated, segment, time,
     oracle_p and the columns of the map where known. val: the same of the validation rows. train: training
     rows, their score where stability of scores is to be shown. comparators: other models' scores of the test
-    rows, in their order. Raises ValueError on labels other than 0/1, scores that are no probabilities, and
+    rows, in their order. Raises ValueError on labels other than 0/1, scores that are not probabilities, and
     comparators of another length.
     """
     config = config or EvaluationConfig()
@@ -185,13 +185,13 @@ def _groups(
 ) -> dict[str, Any] | None:
     """The score's quality and decisions in each segment and slice of time."""
     found = {}
-    stop = np.inf if threshold is None else threshold
+    cut = np.inf if threshold is None else threshold
     if SEGMENT in test.columns and test[SEGMENT].n_unique() > 1:
         known = train[SEGMENT].unique().to_list() if train is not None and SEGMENT in train.columns else None
-        found["segment"] = groups.by_group(test[SEGMENT], test[LABEL], test[SCORE], stop, known=known)
+        found["segment"] = groups.by_group(test[SEGMENT], test[LABEL], test[SCORE], cut, known=known)
     if TIME in test.columns and test[TIME].n_unique() > 1:
         slices = groups.time_slices(test[TIME], config.n_slices)
-        found["time"] = groups.by_group(slices, test[LABEL], test[SCORE], stop).sort("group")
+        found["time"] = groups.by_group(slices, test[LABEL], test[SCORE], cut).sort("group")
     return {name: table.to_dicts() for name, table in found.items()} or None
 
 

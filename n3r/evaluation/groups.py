@@ -3,13 +3,14 @@
 Decisions:
 - A rate is shown only where at least `min_per_class` rows of the class under its bar exist; otherwise it is
   null. NOTE[DIFF] the legacy turns what it cannot measure into 0.0 (defect 42).
-- Intervals of rates are Wilson's: they keep inside [0, 1] and have a width at 0 and at 1.
-- Observed over expected frauds is the fraud rate by the mean score, and so is its interval. Frauds of unequal
-  risk vary less than Wilson allows for, so that interval is wide rather than narrow.
-- The smallest and the largest of many groups lie apart by chance alone, so each ratio comes with the one that
-  groups without a difference would show: group labels shuffled within each class, which keeps base rates.
-- The interval of a ratio of two rates joins theirs (MOVER-R): unlike that of the log ratio it exists where a
-  rate is 0, and has a width where both are 1. It is of those two groups, as if they had been named before.
+- Intervals of rates are Wilson's: they stay inside [0, 1] and have a width at 0 and at 1.
+- Observed over expected frauds is the fraud rate divided by the mean score, and so is its interval. Frauds
+  of unequal risk vary less than Wilson allows for, so that interval is wide rather than narrow.
+- The smallest and the largest of many groups differ by chance alone, so each ratio comes with its null
+  level: the ratio when group labels are shuffled within each class, which keeps base rates.
+- The interval of a ratio combines those of its two rates (MOVER-R): unlike that of the log ratio it exists
+  where a rate is 0, and has a width where both are 1. It treats the two groups as if they had been named
+  before.
 """
 
 from collections.abc import Iterable, Mapping
@@ -128,8 +129,8 @@ def conclusion(found: pl.DataFrame, by: str) -> str:
 def time_slices(time: pl.Series, n: int = 6) -> pl.Series:
     """Labels such as "2025-04-30 to 2025-05-04" of at most `n` slices with equal numbers of rows.
 
-    Rows of one time share a slice, so that slices may be unequal or fewer. The hour is told where days do not
-    tell slices apart. A null time has no label. Raises ValueError where the values are no dates or times.
+    Rows of one time share a slice, so that slices may be unequal or fewer. Labels have the hour if days do
+    not distinguish the slices. A null time has no label. Raises ValueError if values are no dates or times.
     """
     if not time.dtype.is_temporal() or time.dtype in (pl.Duration, pl.Time):
         raise ValueError(f"times: expected dates or times, found {time.dtype}")

@@ -1,21 +1,21 @@
-"""The script of a name and the group of locales whose names it looks like, to ask whom a score errs on.
+"""The script of a name and the group of locales that it resembles, to see for whom a score errs.
 
 Decisions:
-- A name is not its bearer's origin, and both are guesses from spelling: for sums over many orders, never for
-  a decision on one.
+- A name is not its bearer's origin, and both are guesses from spelling: use them for sums over many orders,
+  never for a decision on one.
 - Letters decide, after NFKC, which turns full-width and styled letters into the ones they stand for. Two
   scripts make a name "mixed"; Han beside kana is Japanese and is not.
 - Locale groups are those that can be told apart: Spanish with Portuguese, Polish with Russian and Ukrainian.
   The lists know nothing of, say, Dutch, Vietnamese or Yoruba names, which come out as the nearest group.
-- Another script than Latin decides the group by itself. For Latin a logistic regression on n-grams of
-  characters is trained on the lists of names that synth.py draws from, each list, then each group, of equal
-  weight. On names it has not seen it is right in 81 % and on average 86 % sure; naive Bayes is as often right
-  and 97 % sure, so that a floor would not sort its guesses.
+- A script other than Latin decides the group by itself. For Latin a logistic regression on n-grams of
+  characters is trained on the lists of names that people.py draws from, with equal weight for each list
+  within a group and for each group. On names it has not seen it is right in 81 % and on average 86 % sure;
+  naive Bayes is right as often but 97 % sure, so that a floor would not sort its guesses.
 - Words are scored and a name is the sum of its words: a million names have few distinct words.
-- Trained on three quarters of the words, it takes a guess at 81 % of full names out of the other quarter and
-  is right in 90 % of these (82 % of the English, 95 % of the Slavic ones). The names of synthetic orders are
-  the lists', all seen: of 20,000 it guesses 95 %, and 98 % of these rightly.
-- Names are romanised as synth.py does. For Arabic those are bare consonants, so that the group is never wrong
+- Trained on three quarters of the words, it makes a guess for 81 % of full names out of the other quarter
+  and is right in 90 % of these (82 % of the English, 95 % of the Slavic ones). The names of synthetic orders
+  are all from the lists: of 20,000 it guesses 95 %, and 98 % of these rightly.
+- Names are romanised as in people.py. For Arabic those are bare consonants, so that the group is never wrong
   on the lists and of no use for names as people write them: "Fatima Hassan" comes out as German.
 """
 
@@ -154,7 +154,7 @@ def _latin_groups(names: pl.Series, model: LocaleModel) -> pl.Series:
 
 
 def name_lists() -> pl.DataFrame:
-    """Faker's given and family names of one word, as synth.py reads them.
+    """Faker's given and family names of one word, as people.py reads them.
 
     Columns: locale, part ("given" or "family"), native (as listed), latin (lower case, a to z), group, and
     weight, which is 1 in all for the names of each list.

@@ -3,7 +3,7 @@
 Decisions:
 - A table has an id (text), a score and, where known, label, segment, time, oracle_p and p_calibrated, under
   n3r's own names (`schema.OWN`), so that users' columns can stand beside them. Files have plain names.
-- Whatever reads such tables checks here: ids are unique, scores are numbers, two tables hold the same ids.
+- All readers of such tables check here: ids are unique, scores are numbers, two tables hold the same ids.
   Messages give counts, never an id.
 - Labels come with the scores, or from the raw orders through their column map, as in training.
 """
@@ -70,7 +70,9 @@ def scored_models(place: str | Path, score: str = "score") -> dict[str, pl.DataF
         files = sorted((place.parent / "predictions").glob(f"{place.name}_test.*"))
     found = {path.stem.removesuffix("_test"): read_scored(path) for path in files}
     if not found:
-        raise FileNotFoundError(f"{place} is no score file, and no run or model of a run with predictions")
+        raise FileNotFoundError(
+            f"{place} is neither a score file nor a run, or a model of one, with predictions"
+        )
     return found
 
 
@@ -88,12 +90,12 @@ def read_scored(path: str | Path, score: str = "score", max_expansion: float = M
     """A score file, its first column the id: Parquet, CSV, TSV or JSON lines, as `n3r score` writes them.
 
     Raises ValueError naming the file where it cannot be read, lacks the column `score`, or holds ids twice,
-    rows without an id, scores and labels that are no finite numbers, or more than `max_expansion` times its
+    rows without an id, scores and labels that are not finite numbers, or more than `max_expansion` times its
     size.
     """
     path = Path(path)
     if format_of(path) is None:
-        raise ValueError(f"{path} is no score file: its name must end in {', '.join(SUFFIXES)}")
+        raise ValueError(f"{path} is not a score file: its name must end in {', '.join(SUFFIXES)}")
     found: list[str] = []
 
     def find(schema: Mapping[str, pl.DataType]) -> None:
@@ -176,7 +178,7 @@ def _typed(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         lost += (~table[name].is_finite()).sum() if name in NUMBERS else 0
         if lost:
             kind = "finite numbers" if name in NUMBERS else "dates or ISO times"
-            problems.append(f"{lost} of {table.height} values of {plain(name)!r} are no {kind}")
+            problems.append(f"{lost} of {table.height} values of {plain(name)!r} are not {kind}")
     if nameless := table[KEY].null_count():
         problems.append(f"{nameless} rows have no id")
     if twice := table.height - table[KEY].n_unique():

@@ -1,10 +1,10 @@
-"""Files and folders that have their name only when they are whole.
+"""Atomic writes: a file or folder gets its name only when it is complete.
 
 Decisions:
-- What is written goes aside, beside the final name, and is renamed at the end: a full disk, an error or a
-  kill leaves an earlier one as it was, and never half of a new one.
-- No system renames a folder over another one, so an earlier folder steps aside in the moment between two
-  renames. `put_back` undoes the first of them where a kill came between.
+- Content is written beside the final name and renamed at the end: a full disk, an error or a kill leaves an
+  earlier file or folder as it was, and never half of a new one.
+- No system renames a folder over another one, so an earlier folder is first renamed out of the way.
+  `put_back` undoes that if a kill came between the two renames.
 """
 
 import shutil

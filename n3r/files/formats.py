@@ -1,4 +1,4 @@
-"""Files of rows: their formats, told by the endings of their names, and the files that a user means."""
+"""Files of rows: their formats, known by the endings of their names, and which files a user means."""
 
 import re
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""JSON as n3r reads and writes it, and the words that name what is wrong in it.
+"""JSON as n3r reads and writes it, and messages that name what is wrong in it.
 
 Decisions:
-- Numbers are finite and files are UTF-8. A file is written aside and renamed, so none is ever half written.
-- A message names keys and limits, never a value: it may be a person's name.
+- Numbers are finite, files are UTF-8, and writes are atomic.
+- A message names keys and limits, never a value, which may be a person's name.
 """
 
 import json
@@ -17,11 +17,11 @@ from n3r.files.atomic import write_together
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_JSON = 1 << 26  # bytes of a JSON file; the tokenizer of 50,000 tokens has 4 MB
-MOST_TOLD = 10  # problems of one kind, or values, in a message
+MAX_TOLD = 10  # problems of one kind, or values, in a message
 
 
-def read_json(path: str | Path, most: int = MAX_JSON) -> Any:
-    """The content of a JSON file of at most `most` bytes, in UTF-8.
+def read_json(path: str | Path, max_bytes: int = MAX_JSON) -> Any:
+    """The content of a JSON file of at most `max_bytes` bytes, in UTF-8.
 
     Raises FileNotFoundError, or ValueError naming the file when it cannot be read; nothing of it is shown.
     """
@@ -29,10 +29,10 @@ def read_json(path: str | Path, most: int = MAX_JSON) -> Any:
     try:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
-        if not path.is_file():  # a pipe would be waited for, for ever
-            raise ValueError("it is no file")
-        if path.stat().st_size > most:
-            raise ValueError(f"it has more than {most:,} bytes")
+        if not path.is_file():  # reading a pipe would wait for ever
+            raise ValueError("it is not a file")
+        if path.stat().st_size > max_bytes:
+            raise ValueError(f"it has more than {max_bytes:,} bytes")
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError:
         raise ValueError(f"{path} cannot be read as JSON: too many brackets within brackets") from None
@@ -74,8 +74,8 @@ def explain(error: ValidationError, known: Iterable[str]) -> str:
     parts = []
     known = list(known)
     for item in error.errors(include_url=False, include_input=False):
-        if len(parts) == MOST_TOLD:
-            return "; ".join([*parts, f"and {error.error_count() - MOST_TOLD} more"])
+        if len(parts) == MAX_TOLD:
+            return "; ".join([*parts, f"and {error.error_count() - MAX_TOLD} more"])
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             parts.append(f"unknown key {key!r}{near(key, known)}")
@@ -86,7 +86,7 @@ def explain(error: ValidationError, known: Iterable[str]) -> str:
 
 
 def key_values(texts: Iterable[str]) -> dict[str, str]:
-    """The values of texts such as "fpr=0.02" by their keys; one ValueError names all that are no such."""
+    """The values of texts such as "fpr=0.02" by their keys; one ValueError names all that are not."""
     pairs = {text: text.partition("=") for text in texts}
     if wrong := [text for text, (_, equals, _) in pairs.items() if not equals]:
         raise ValueError(f"expected KEY=VALUE, found {', '.join(wrong)}")

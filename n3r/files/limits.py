@@ -1,13 +1,13 @@
-"""How much more than its size a file may hold: what keeps a small file from a stranger from filling memory.
+"""How far a file may expand, so that a small file from a stranger cannot fill memory.
 
 Decisions:
-- A file may hold as much as `max_expansion` times its size, or 256 MiB if that is more. Orders hold 3 to 10
-  times their size in Parquet, 3 to 20 times in gzip.
-- gzip is counted as it is decompressed, as its own word on its size is worth nothing.
-- Parquet is measured by the headers of its pages, which are what a reader allocates by, and by its rows, for
-  a page of one repeated value may stand for a billion. The footer's own sums are not asked.
-- Of thrift's compact protocol, which Parquet's headers are written in, `_Thrift` reads what they use; the
-  libraries that read all of Parquet weigh more than n3r.
+- A file may expand to `max_expansion` times its size, or to 256 MiB if that is more. Orders expand 3 to 10
+  times in Parquet, 3 to 20 times in gzip.
+- gzip is counted as it is decompressed, because the size that it states proves nothing.
+- Parquet is measured by the headers of its pages, by which a reader allocates, and by its rows, because a
+  page of one repeated value may stand for a billion. The footer's own sums are ignored.
+- `_Thrift` reads the part of thrift's compact protocol that Parquet's headers use; the libraries that read
+  all of Parquet weigh more than n3r.
 """
 
 import gzip
@@ -63,15 +63,15 @@ def check_zip(path: Path) -> None:
 def check_parquet(path: Path, names: Collection[str], max_expansion: float = MAX_EXPANSION) -> None:
     """Raise ValueError naming a Parquet file that holds more than is allowed in the columns `names`.
 
-    So it does where that cannot be told: what is odd enough for this reader might be so for that reason.
+    It also raises if that cannot be determined: a file too odd for this reader may be odd on purpose.
     """
-    most = allowed(path, max_expansion)
+    max_bytes = allowed(path, max_expansion)
     try:
         with path.open("rb") as file:
-            n_bytes = _parquet_bytes(file, set(names), most)
+            n_bytes = _parquet_bytes(file, set(names), max_bytes)
     except (OSError, _Damaged, IndexError, KeyError, TypeError, AttributeError, struct.error):
         raise ValueError(f"{path} cannot be read as parquet: damaged, cut short or another format") from None
-    if n_bytes > most:
+    if n_bytes > max_bytes:
         raise ValueError(_too_much(path, max_expansion))
 
 
@@ -80,8 +80,8 @@ def _too_much(path: Path, max_expansion: float) -> str:
     return f"{path} holds more than {factor}: a bomb? if you trust it, raise max_expansion"
 
 
-def _parquet_bytes(file: BinaryIO, names: Set[str], most: int) -> int:
-    """Bytes that the columns take, as far as is needed to see that they are more than `most`."""
+def _parquet_bytes(file: BinaryIO, names: Set[str], max_bytes: int) -> int:
+    """Bytes that the columns take, as far as is needed to see that they are more than `max_bytes`."""
     file.seek(-8, 2)
     length, magic = struct.unpack("<I4s", file.read(8))
     if magic != b"PAR1" or length > file.tell() - 8:
@@ -96,7 +96,7 @@ def _parquet_bytes(file: BinaryIO, names: Set[str], most: int) -> int:
             if column[3][0].decode(errors="replace") in names:
                 for header in _pages(file, column):
                     pages += header[2]
-                    if pages > most:
+                    if pages > max_bytes:
                         return pages
     return max(pages, n_rows * _VALUE * len(names))
 

@@ -1,4 +1,4 @@
-"""One process at a time in a folder, told by the system itself, so that a killed process locks nobody out."""
+"""One process at a time in a folder. The system holds the lock, so a killed process leaves none behind."""
 
 import fcntl
 import os

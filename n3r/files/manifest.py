@@ -1,11 +1,11 @@
 """The files of a bundle: which there are, their checksums, and the versions that wrote them.
 
 Decisions:
-- MANIFEST.json is written last: a folder without it is no bundle.
+- MANIFEST.json is written last: a folder without it is not a bundle.
 - `verify` names every file that is missing, truncated, altered or foreign before any of them is opened. Only
-  names known here are ever opened, so none can lead out of the folder; a link is foreign.
-- `FORMAT` is raised when a reader would misread an older writer's files; a bundle of another is refused. A
-  library that cannot read what another version of it wrote is named, with the version that can.
+  names known here are ever opened, so none can lead out of the folder; a link counts as foreign.
+- `FORMAT` is raised when a reader would misread an older writer's files; a bundle of another format is
+  refused. If a library cannot read what another version of it wrote, the message names it and that version.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ FILES = (
     "tokenizer_metadata.json",
     "vocab.json",
 )
-MOST_BYTES = 1 << 33  # of a bundle
+MAX_BYTES = 1 << 33  # of a bundle
 OPTIONAL = ("model.int8.onnx", "model.onnx.data")
 LIBRARIES = ("n3r", "torch", "lightning", "transformers", "tokenizers", "onnx", "onnxruntime", "polars")
 LIBRARIES += ("scikit-learn", "numpy", "papermill")
@@ -52,10 +52,10 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
-def verify(folder: Path, most_bytes: int = MOST_BYTES) -> dict[str, str]:
+def verify(folder: Path, max_bytes: int = MAX_BYTES) -> dict[str, str]:
     """The versions that wrote a bundle; FileNotFoundError or ValueError naming every file at fault.
 
-    A bundle of more than `most_bytes` is refused before any file of it is read.
+    A bundle of more than `max_bytes` is refused before any file of it is read.
     """
     folder = Path(folder)
     try:
@@ -63,14 +63,14 @@ def verify(folder: Path, most_bytes: int = MOST_BYTES) -> dict[str, str]:
     except OSError:  # of a name that no system takes
         is_whole = False
     if not is_whole:
-        raise FileNotFoundError(f"{folder} is no complete bundle, it has no {MANIFEST}: train it first")
+        raise FileNotFoundError(f"{folder} is not a complete bundle, it has no {MANIFEST}: train it first")
     files, writers = _read_manifest(folder)
     present = {path.name: path for path in folder.iterdir() if path.name != MANIFEST}
     own = {name: path for name, path in present.items() if name in files and not path.is_symlink()}
     n_bytes = sum(path.stat().st_size for path in own.values())
-    if n_bytes > most_bytes:
+    if n_bytes > max_bytes:
         raise ValueError(
-            f"the bundle {folder} has {n_bytes:,} bytes, over {most_bytes:,}: if trusted, raise most_bytes"
+            f"the bundle {folder} has {n_bytes:,} bytes, over {max_bytes:,}: if trusted, raise max_bytes"
         )
     problems = [f"{name} is missing" for name in sorted({*FILES, *files} - present.keys())]
     problems += [f"{name} is foreign" for name in sorted(present.keys() - own.keys())]
@@ -106,7 +106,7 @@ def _read_manifest(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, s
 
 def _damage(path: Path, entry: dict[str, Any]) -> str | None:
     if not path.is_file():
-        return f"{path.name} is no file"
+        return f"{path.name} is not a file"
     n_bytes, expected = path.stat().st_size, entry.get("bytes")
     if isinstance(expected, int) and n_bytes < expected:
         return f"{path.name} is truncated ({n_bytes} of {expected} bytes)"
@@ -115,7 +115,7 @@ def _damage(path: Path, entry: dict[str, Any]) -> str | None:
 
 @contextmanager
 def written_by(path: Path, library: str, writers: dict[str, str]) -> Iterator[None]:
-    """Within it, what goes wrong with a verified file becomes a ValueError that says which versions met."""
+    """Inside it, an error with a verified file becomes a ValueError that names both versions."""
     try:
         yield
     except Exception as error:  # each library has its own

@@ -20,7 +20,7 @@ def architecture(pretrained: str) -> dict[str, Any]:
 
 @contextmanager
 def found(pretrained: str) -> Iterator[str]:
-    """The folder or hub name of a pretrained model; what goes wrong with it becomes one plain ValueError.
+    """The folder or hub name of a pretrained model; any problem with it becomes one plain ValueError.
 
     The name "minilm" stands for the one that `make bert` installs.
     """
@@ -40,7 +40,7 @@ def found(pretrained: str) -> Iterator[str]:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ValueError(
-            f"{pretrained} is no BERT model: {reason}. Give a folder that transformers' "
+            f"{pretrained} is not a BERT model: {reason}. Give a folder that transformers' "
             "save_pretrained wrote, or a hub name where there is a network"
         ) from None
     finally:

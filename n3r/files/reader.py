@@ -1,10 +1,10 @@
-"""Rows of one file, some at a time, as they stand there: text, or what Parquet has.
+"""Rows of one file, some at a time, as the file has them: text, or Parquet's own types.
 
 Decisions:
-- Of Parquet, slices of up to 131,072 rows or 32 MB are decoded: a slice of a row group costs as much as all
-  before it, so that one row group of 1M rows takes 1.5 s that way and 6.8 s were each batch of 16,384 rows a
-  slice of its own.
-- A polars message may quote the cell it stumbled on, a person's name: none is ever passed on.
+- Parquet is decoded in slices of up to 131,072 rows or 32 MB: a slice of a row group costs as much as all
+  before it. One row group of 1M rows takes 1.5 s that way, and 6.8 s with a slice for each batch of 16,384
+  rows.
+- A polars message may quote a cell, which may be a person's name, so none is passed on.
 """
 
 import zlib
@@ -34,13 +34,13 @@ def read_batches(
     max_record: int,
     max_expansion: float,
 ) -> Iterator[Batch]:
-    """Rows of one file as they stand there, one batch at least: text, or what Parquet has."""
+    """Rows of one file as the file has them, at least one batch: text, or Parquet's own types."""
     kind = format_of(path)
     if kind is None:
         raise ValueError(f"{path}: the name must end in {', '.join(SUFFIXES)}")
     if size < 1:
         raise ValueError(f"a chunk has at least one row, asked for {size}")
-    if not path.is_file():  # a pipe would be waited for, for ever
+    if not path.is_file():  # reading a pipe would wait for ever
         raise FileNotFoundError(f"no file {path}")
     checked: list[Schema] = []
 

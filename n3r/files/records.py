@@ -1,15 +1,15 @@
 """CSV records and JSON lines in a stream of bytes, read as columns of text without reading ahead of them.
 
 Decisions:
-- A cell is quoted if it begins with a quote; any other quote is itself. Where a quote is not closed, or
-  text follows the closing one, the record ends with its line, as it does where it grows too long:
-  one stray quote costs one row, not the rest of the file.
-- polars fills a short record with nulls, gives a file up at a stray quote and shows the cell in its
-  message. So it is given good records only: those with as many cells as the header, in UTF-8, and with
-  every cell that holds a quote quoted.
-- Blank lines are no records, not even of one column. An unquoted empty cell is null, a quoted one "".
-- JSON lines: each line is one object. Numbers and booleans keep the line's own writing; a key that a line
-  leaves out is null. Of a key given twice the last counts. A lone surrogate becomes U+FFFD.
+- A cell is quoted if it begins with a quote; any other quote is an ordinary character. If a quote is not
+  closed, text follows the closing one, or the record grows too long, then the record ends with its line: one
+  stray quote costs one row, not the rest of the file.
+- polars fills a short record with nulls, gives up on a file at a stray quote, and shows the cell in its
+  message. So it gets good records only: in UTF-8, with as many cells as the header, and with every cell that
+  holds a quote quoted.
+- Blank lines are no records, even in a file of one column. An unquoted empty cell is null, a quoted one "".
+- JSON lines: each line is one object. Numbers and booleans keep the line's own spelling; a key that a line
+  leaves out is null. If a key is given twice the last counts. A lone surrogate becomes U+FFFD.
 """
 
 import json
@@ -39,7 +39,7 @@ _decode = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str).d
 
 
 class Batch(NamedTuple):
-    """Some rows of a file, as they stand there."""
+    """Some rows of a file, as the file has them."""
 
     frame: pl.DataFrame
     rows: Sequence[int]  # number of each row of the frame in the file, from 1
@@ -251,7 +251,7 @@ def _object(line: bytes) -> tuple[Any, str | None]:
 
 
 def _word(value: object) -> str:
-    """A text that stands for a value that is none: a list is not to pass for a number or for nothing."""
+    """A text in the place of a value that is not a cell: a list must not pass for a number or for nothing."""
     return NESTED if isinstance(value, list | dict) else "true" if value else "false"
 
 

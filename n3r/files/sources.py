@@ -1,8 +1,8 @@
-"""The files that Python code rests on, so that a result can be known by what made it.
+"""The files that Python code depends on, so that the fingerprint of a result covers the code that made it.
 
 Decisions:
-- Imports are read, not run, those inside functions too: what they do not reach changes no result.
-- A folder's files that are no modules (word lists, templates) belong to each of its modules.
+- Imports are read, not run, including those inside functions: files that they do not reach change no result.
+- A folder's other files (word lists, templates) belong to each of its modules.
 """
 
 import ast

@@ -1,8 +1,8 @@
 """Tables into files: whole, or rows as they come.
 
 Decisions:
-- A file is written aside and renamed. Pieces of Parquet go to a part each, then into one file.
-- A polars message may quote the cell it stumbled on, a person's name: none is ever passed on.
+- Writes are atomic. Pieces of Parquet go to a part each, then into one file.
+- A polars message may quote a cell, which may be a person's name, so none is passed on.
 """
 
 import re

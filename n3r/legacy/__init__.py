@@ -1,4 +1,4 @@
-"""The legacy trainer, its artefact names and its layouts."""
+"""The legacy trainer, its weights, its artefact names and its layouts."""
 
 from n3r.legacy.trainer import (
     LegacyLSTM2Risk,
@@ -11,6 +11,6 @@ from n3r.legacy.trainer import (
     legacy_tabular,
     legacy_transformer_collate,
     predict_legacy,
-    to_n3r,
     train_legacy,
 )
+from n3r.legacy.weights import to_n3r

@@ -1,11 +1,11 @@
-"""What the published code calls things: its hyperparameters, its weights, the inputs of its graphs.
+"""Names in the published code: of its hyperparameters, its weights and the inputs of its graphs.
 
 Decisions:
 - A published graph is the bundle's own with nodes put before it: the same network, no second export.
 - These nodes fill in what is missing and say so, as `TabularFeatures.transform` does. Raw numbers and risks
   go in; what scales them is part of the network.
-- The names classes read `text_tokens`, `text_lengths` or `attn_mask`, and `tabular`; the others ids and mask
-  of each text and every column by its own name. That is what the published server feeds (defect 2).
+- The classes for names read `text_tokens`, `text_lengths` or `attn_mask`, and `tabular`; the others read ids
+  and mask of each text and every column by its own name. That is what the published server feeds (defect 2).
 """
 
 import re
@@ -54,7 +54,7 @@ WEIGHTS = [  # from n3r's names, tried in this order on every key
 def has_published_weights(config: ModelConfig, features: TabularFeatures) -> bool:
     """Whether a published class with this model's weights scores as it does, padding apart (defect 10).
 
-    It reads columns as they are: with weights from behind quantile scaling it would be wrong and not say so.
+    It reads raw columns: with weights trained on scaled ones its scores would be wrong without a message.
     """
     as_published = NAMES_CLASSES.get(config.model_class) == config.encoder and config.fusion == "concat"
     plain = not config.n_tab_bins and features.config.scaling == "none"

@@ -1,12 +1,12 @@
 """The published artefact layout written from a bundle, and legacy weights read into one.
 
 Decisions:
-- The files of the layout are true together (defects 2, 12, 13). Who joins a row's texts, encodes them with
-  tokenizer.json, looks categories up in risk_table_map and feeds the columns of feature_columns.txt to
-  model.onnx gets n3r's score.
+- The files of the layout agree with each other (defects 2, 12, 13). A server that joins a row's texts,
+  encodes them with tokenizer.json, looks categories up in risk_table_map and feeds the columns of
+  feature_columns.txt to model.onnx gets n3r's score.
 - NaN is a missing number and scores as in n3r. The published server imputes first, by impute_dict; such a
-  number scores as one that was there: that it was missing is no longer known.
-- Weights get the published names only where the published class then scores as the model does.
+  number scores like one that was present, because the model no longer sees that it was missing.
+- Weights get the published names only if the published class then scores as the model does.
 - The published code reads pickles, so they are written, of plain lists and dicts. None is read: legacy
   weights pass torch's `weights_only`, which takes tensors and runs no code (defect 54).
 """
@@ -48,7 +48,7 @@ from n3r.legacy.artefacts import (
     to_published,
     with_published_inputs,
 )
-from n3r.legacy.trainer import to_n3r
+from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel, configure
 from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap, plain
 from n3r.tables import read_frames
@@ -95,7 +95,7 @@ def _save(content: Any, path: Path) -> None:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Raise ValueError where something stands that this module did not write."""
+    """Raise ValueError if the folder has something that this module did not write."""
     if not folder.exists():
         return
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
@@ -252,7 +252,9 @@ def import_legacy(
         model = RiskModel(configure(model_class, **dimensions))
         model.load_state_dict(weights)
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{state_dict} is no legacy {model_class}: {' '.join(str(error).split())}") from None
+        raise ValueError(
+            f"{state_dict} is not a legacy {model_class}: {' '.join(str(error).split())}"
+        ) from None
     columns = _with_numeric(column_map, names, features)
     texts = TextConfig(max_tokens=NO_CUT) if model_class == "transformer2risk" else TextConfig()
     recipe = (names_tokenizer, _plain_features(names), columns, TrainConfig(), texts)
@@ -266,10 +268,10 @@ def _legacy_weights(path: Path, model_class: str) -> tuple[dict[str, Tensor], di
         found = torch.load(path, weights_only=True, map_location="cpu")
     except Exception:  # torch raises many kinds; their texts advise to load it all the same
         raise ValueError(
-            f"{path} cannot be read as tensors alone; it was not loaded, lest it run code"
+            f"{path} cannot be read as tensors alone; it was not loaded, because it could run code"
         ) from None
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ValueError(f"{path} is no state_dict, names and their tensors: save `model.state_dict()`")
+        raise ValueError(f"{path} is not a state_dict, names and their tensors: save `model.state_dict()`")
     if model_class in NAMES_CLASSES and not any(f".{_MARK[model_class]}" in key for key in found):
         others = [name for name, mark in _MARK.items() if any(f".{mark}" in key for key in found)]
         raise ValueError(f"{path} holds no {model_class} but {others or 'something else'}")
@@ -309,7 +311,7 @@ def _feature_names(path: Path) -> list[str]:
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as a list of columns: {error}") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path} is no list of column names")
+        raise ValueError(f"{path} is not a list of column names")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{path} names {twice} twice")
     return names

@@ -1,7 +1,6 @@
 """The legacy trainer, models, tokenizer and collate functions, written anew with behaviour kept.
 
-Only the studies and benchmarks import this file, to have something to compare n3r with, and layouts.py, which
-reads the legacy's weights.
+Only weights.py imports this file, and the studies and benchmarks, to have something to compare n3r with.
 
 Decisions
 - Slowness and faults stay where a score or a timing depends on them; such a line says `Kept:`
@@ -13,10 +12,9 @@ Decisions
   the files written per epoch. The last epoch's weights stay in the model: nothing is selected.
 """
 
-import re
 import time
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,33 +168,34 @@ def _padded(rows: list[Batch], pad_token: int) -> Batch:
     return batch | {"text": pad_sequence(text, batch_first=True, padding_value=pad_token)}
 
 
-@dataclass
-class LegacyLSTMConfig:
+@dataclass(kw_only=True)
+class LegacyConfig:
+    """Sizes that both models have."""
+
+    hidden_size: int
+    dropout_rate: float = 0.2
+    n_tab_features: int = 100
+    n_embed: int = 4000
+
+
+@dataclass(kw_only=True)
+class LegacyLSTMConfig(LegacyConfig):
     """Sizes of LegacyLSTM2Risk, with the published defaults."""
 
     embedding_size: int = 16
-    dropout_rate: float = 0.2
     hidden_size: int = 128
-    n_tab_features: int = 100
-    n_embed: int = 4000
     n_lstm_layers: int = 4
 
 
-@dataclass
-class LegacyTransformerConfig:
+@dataclass(kw_only=True)
+class LegacyTransformerConfig(LegacyConfig):
     """Sizes of LegacyTransformer2Risk, with the published defaults."""
 
     embedding_size: int = 128
-    dropout_rate: float = 0.2
     hidden_size: int = 256
-    n_tab_features: int = 100
-    n_embed: int = 4000
     n_blocks: int = 8
     n_heads: int = 8
     block_size: int = 100
-
-
-LegacyConfig = LegacyLSTMConfig | LegacyTransformerConfig
 
 
 def _relu(dropout: float) -> list[nn.Module]:
@@ -417,66 +416,3 @@ def _loader(
     # A generator even without shuffling: a loader that has none draws from the global state.
     order = torch.Generator().manual_seed(seed or 0)
     return DataLoader(data, batch_size, seed is not None, collate_fn=collate, generator=order)
-
-
-RENAMES = [  # tried in this order on every key
-    (r"^text_projection\.token_embedding_table", "texts.0.encoder.embedding"),
-    (r"^text_projection\.position_embedding_table", "texts.0.encoder.position"),
-    (r"^text_projection\.(lstm_pooling|attention_pooling)", "texts.0.pool"),
-    (r"^text_projection\.(lstm_)?(norm|proj)", r"texts.0.pool.\2"),
-    (r"^text_projection", "texts.0.encoder"),
-    (r"^tab_projection", "tabular.net"),
-    (r"^net(\.\d+)\.net", r"head.net\1.ffn"),
-    (r"^net", "head.net"),
-    (r"\.ln(\d)", r".norm\1"),
-    (r"\.sa\.proj", ".proj"),
-    (r"\.ffwd\.net", ".ffn"),
-    (r"\.ffwd\.0", ".norm"),
-    (r"\.ffwd\.1", ".ffn.0"),
-    (r"\.ffwd\.3", ".ffn.2"),
-]
-
-
-def to_n3r(state_dict: Mapping[str, Tensor], model_class: str) -> dict[str, Tensor]:
-    """A legacy state_dict ("lstm2risk" or "transformer2risk") under n3r's names.
-
-    The heads of a block become one `qkv` (all queries, all keys, all values), `tab_layer` goes, and
-    the sigmoid's logit z becomes two, (0, z), with softmax(0, z)[1] = sigmoid(z). ValueError names
-    keys that are missing or unknown.
-    """
-    like = _same_depth(state_dict, model_class)
-    keys = like.state_dict().keys()
-    missing = [key for key in keys if key not in state_dict]
-    unknown = [key for key in state_dict if key not in keys]
-    if missing or unknown:
-        raise ValueError(f"not a legacy {model_class}: keys missing {missing}, unknown {unknown}")
-    mapped = {}
-    for key, value in state_dict.items():
-        if ".heads." not in key and ".tab_layer." not in key:
-            for pattern, name in RENAMES:
-                key = re.sub(pattern, name, key)
-            mapped[key] = value
-    for b in range(getattr(like.config, "n_blocks", 0)):
-        heads = f"text_projection.blocks.{b}.sa.heads"
-        qkv = [state_dict[f"{heads}.{h}.qkv.weight"].chunk(3) for h in range(like.config.n_heads)]
-        rows = [head[part] for part in range(3) for head in qkv]
-        mapped[f"texts.0.encoder.blocks.{b}.qkv.weight"] = torch.cat(rows)  # (3 * D, D)
-    for key in ("head.net.12.weight", "head.net.12.bias"):
-        mapped[key] = torch.cat([torch.zeros_like(mapped[key]), mapped[key]])
-    return mapped
-
-
-def _same_depth(state_dict: Mapping[str, Tensor], model_class: str) -> LegacyModel:
-    """A model without memory that has as many layers, blocks and heads as `state_dict` names."""
-
-    def count(numbered: str) -> int:
-        found = [int(number) for key in state_dict for number in re.findall(numbered, key)]
-        return 1 + max(found, default=0)
-
-    with torch.device("meta"):
-        if model_class == "lstm2risk":
-            return LegacyLSTM2Risk(LegacyLSTMConfig(n_lstm_layers=count(r"weight_ih_l(\d+)")))
-        if model_class == "transformer2risk":
-            depth = {"n_blocks": count(r"\.blocks\.(\d+)"), "n_heads": count(r"\.heads\.(\d+)")}
-            return LegacyTransformer2Risk(LegacyTransformerConfig(**depth))
-    raise ValueError(f"model_class {model_class!r}: expected lstm2risk or transformer2risk")

@@ -1,4 +1,4 @@
-"""What a report says of two systems that score the same rows: which ranks better, do they decide alike."""
+"""What a report says about two systems on the same rows: which ranks better, do they decide alike."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +16,12 @@ MODEL = {"model": ("model", "")}
 LEAD = (
     "Both systems score the same rows, and the paired difference decides. Equivalent: its 90 % interval lies "
     "inside the margin. Not shown: too few rows to tell, which proves no difference either. The interval of "
-    "one training of each speaks of other rows; over several seeds it speaks of other trainings too. The "
+    "one training of each is for other rows; over several seeds it is for other trainings too. The "
     "p-values by segment are corrected for their number (Holm)."
 )
 ALIKE = (
     "Each system flags orders at its own threshold, the lowest that flags no more than the given share of "
-    "legitimate orders. A flip is an order that one alone flags. Equal AUCs can hide many."
+    "legitimate orders. A flip is an order that only one of them flags. Equal AUCs can hide many."
 )
 PHRASES = {
     "equivalent": "{a} is equivalent to {b} within {margin:g}",

@@ -141,7 +141,7 @@ def attack_losses(tables: Tables, ax: "Axes | None" = None) -> "Axes":
 
 
 def attack_curves(tables: Tables, ax: "Axes | None" = None) -> "Axes":
-    """AUC over the strength of each attack, a panel an attack and a line with its 95 % band a system.
+    """AUC over the strength of each attack, one panel per attack, one line with its 95 % band per system.
 
     Takes the tables of `attacks.attack_curve` by system. At strength 0 stands the clean AUC.
     """

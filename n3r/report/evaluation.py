@@ -1,4 +1,4 @@
-"""The evaluation of one model as a page: charts first, the tables they rest on under them.
+"""The evaluation of one model as a page: charts first, then the tables behind them.
 
 `evaluation.evaluate_model` makes the content; nothing is computed here. A part that is not in it is left out.
 """

@@ -71,7 +71,7 @@ def group_calibration(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
 def slice_trend(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
     """AUC with its 95 % interval (left) and alert rate (right) over the time slices of `groups.by_group`.
 
-    Slices stand in the order of their labels and are named by their beginning; rows without a time are left
+    Slices are in the order of their labels and are named by their beginning; rows without a time are left
     out.
     """
     columns = (*bounded("auroc"), "alert_rate")

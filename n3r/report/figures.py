@@ -262,7 +262,7 @@ def attention_map(weights: ArrayLike, tokens: Sequence[str], title: str, ax: "Ax
 
 
 def class_density(y: ArrayLike, values: ArrayLike, what: str, ax: "Axes | None" = None) -> "Axes":
-    """Each class's share of rows by a value that is no probability, in 30 bins from the least to the largest.
+    """Each class's share of rows by a value that need not be a probability, in 30 bins of equal width.
 
     y: 0 and 1; values: finite numbers. Raises ValueError on others.
     """
@@ -270,6 +270,6 @@ def class_density(y: ArrayLike, values: ArrayLike, what: str, ax: "Axes | None" 
     low, high = (values.min(), values.max() + 1e-9) if len(values) else (0, 1)
     labels = {"xlabel": what, "ylabel": "share of the class"}
     with canvas(ax, "By class", style.class_counts([y]), HEIGHT * 0.9, **labels) as ax:
-        style.draw_shares(ax, np.linspace(low, high, 31), {"good": values[~y], "fraud": values[y]})
+        style.draw_shares(ax, np.linspace(low, high, 31), {"legitimate": values[~y], "fraud": values[y]})
         style.legend_below(ax)
     return ax

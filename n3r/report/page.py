@@ -1,4 +1,4 @@
-"""A report as one HTML page to pass on, the same in Markdown, and its figures as JSON.
+"""A report as one HTML page to pass on, the same as Markdown, and its figures as JSON.
 
 Decisions:
 - The page stands alone: inline CSS and SVG, no script, no link out; its own policy forbids the rest.

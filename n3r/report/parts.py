@@ -1,4 +1,4 @@
-"""What several pages say alike: columns of tables, tables for figures, and the curves of a ranking."""
+"""What several pages share: columns of tables, tables for figures, and the curves of a ranking."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any

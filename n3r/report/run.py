@@ -2,7 +2,7 @@
 
 Decisions:
 - A part without content is left out.
-- The best n3r model by test AUROC is the one that the headline and the large figures speak of.
+- The headline and the large figures are about the n3r model with the best test AUROC.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,7 +45,7 @@ SCORED = (
 CHOSEN = "The rows on which the best epoch was chosen; a model should do about as well on test."
 FUNCTION = (
     "The weights that the legacy learned give the legacy's probabilities in n3r's model when all deviations "
-    "are off. With one on, what is larger than rounding is its doing, on the rows it concerns."
+    "are off. With one on, a difference larger than rounding comes from it, on the rows it concerns."
 )
 ALONE = (
     "n3r trained with all deviations off, as the legacy trains; then with each on alone, and with all. An "

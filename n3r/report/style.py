@@ -203,9 +203,11 @@ def rows_height(n: int) -> float:
     return 1.15 + 0.27 * max(2, min(n, MAX_ROWS))
 
 
-def name_rows(ax: "Axes", names: Sequence[str], longest: int = 20) -> None:
+def name_rows(ax: "Axes", names: Sequence[str], max_length: int = 20) -> None:
     """A line for each name, the first on top."""
-    ax.set_yticks(range(len(names)), [n if len(n) <= longest else f"{n[: longest - 1]}…" for n in names])
+    ax.set_yticks(
+        range(len(names)), [n if len(n) <= max_length else f"{n[: max_length - 1]}…" for n in names]
+    )
     ax.set_ylim(max(len(names), 1) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
 
@@ -215,7 +217,7 @@ def draw_bars(ax: "Axes", names: Sequence[str], values: ArrayLike, base: float =
     lengths = np.asarray(values, float) - base
     ax.barh(range(len(names)), lengths, left=base, height=0.6, **{"color": BLUE, **options})
     ax.axvline(base, color=GREY, lw=0.8)
-    name_rows(ax, names, longest=24)
+    name_rows(ax, names, max_length=24)
 
 
 def forest(

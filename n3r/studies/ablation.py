@@ -1,10 +1,10 @@
 """Each deviation from the legacy alone: what it does to the AUC and to the speed of training.
 
 Decisions:
-- Off is the legacy's way and on is the bundle's. The base has every deviation off, so that a row reads as
-  what one deviation adds to the legacy. Some add only together: bins are made for scaled features.
-- What is a fault of the legacy, or only slower, is no option of the product. Its parts stand here, and a
-  model is built of them instead of n3r's (`parts_without`).
+- Off is the legacy's way and on is the bundle's. The base has every deviation off, so a row shows what one
+  deviation adds to the legacy. Some work only together: bins are made for scaled features.
+- Faults and slow parts of the legacy are no options of the product. They are kept here, and a model is built
+  of them instead of n3r's (`parts_without`).
 - A seed sets weights, order and dropout. Rows, tokenizers and features are the same for all seeds.
 """
 
@@ -173,7 +173,7 @@ class PackedLSTM(BiLSTM):
 
 
 class LoopedBlock(TransformerBlock):
-    """The legacy's attention: one head after the other, each step of it a call of its own."""
+    """The legacy's attention: one head after the other, with a separate call for each step."""
 
     def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
         mixed = []

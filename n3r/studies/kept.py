@@ -1,8 +1,8 @@
-"""What studies trained, kept in folders: while its plan is the same a training is read back, not run again.
+"""Trainings of studies, kept in folders: while its plan is the same, a training is read back, not run again.
 
 Decisions:
-- A plan is all that decides a result: settings, rows, code and the versions of libraries. What shows results
-  is no part of it, so that an edit of a figure trains nothing.
+- A plan is all that decides a result: settings, rows, code and the versions of libraries. Code that shows
+  results is no part of it, so that an edit of a figure trains nothing.
 - A folder is replaced as a whole. Numbers and the plan are in a safetensors file, the rest in JSON files, so
   that a tokenizer is a tokenizer.json: the one file that may hold words of customers.
 """
@@ -35,7 +35,7 @@ class Result(NamedTuple):
 
 
 def kept(folder: Path, plan: str, train: Callable[[], Result]) -> Result:
-    """The result in `folder` where its plan is this one, else that of `train`, which is then kept there."""
+    """The result in `folder` if its plan is this one, else that of `train`, which is then kept there."""
     try:
         if _plan_of(folder) == plan:
             return read(folder)

@@ -1,12 +1,13 @@
-"""What more would win: a model trained anew on ever more of the training rows, or with more columns.
+"""What more data would gain: a model retrained on growing parts of the training rows, or with more columns.
 
 Decisions:
 - Each training on fewer rows is what a user with so few rows would have: tokenizer, features and network all
-  learn from those rows alone. Smaller samples are parts of larger ones, so that a curve's steps are the
-  rows' doing.
-- An epoch has four steps at least, with smaller batches where rows are few: one or two teach nothing, which
-  would say nothing of the rows.
-- What columns add is compared with trainings without them from the same seeds: two trainings differ anyway.
+  learn from those rows alone. Smaller samples are parts of larger ones, so that a curve's steps come from
+  the added rows.
+- An epoch has at least four steps, with smaller batches for few rows: one or two steps teach nothing, which
+  would say nothing about the rows.
+- What columns add is compared with trainings without them from the same seeds, because two trainings differ
+  anyway.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from n3r.studies import kept
 from n3r.studies.beside import Splits
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
-MIN_STEPS = 4  # an epoch
+MIN_STEPS = 4  # per epoch
 
 
 def learning_curve(

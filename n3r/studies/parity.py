@@ -1,8 +1,8 @@
-"""n3r held against the legacy: the same function from given weights, and what the report tells of both.
+"""n3r compared with the legacy: the same function from given weights, and what the report says of both.
 
 Decisions:
-- Where the weights are the same, so are the probabilities, but for the deviations (`function_parity`).
-- A deviation is described where it is made, by a tag in the code; `deviations` collects them.
+- The same weights give the same probabilities, apart from the deviations (`function_parity`).
+- A deviation is described by a tag in the code where it is made; `deviations` collects them.
 """
 
 import ast
@@ -25,8 +25,8 @@ from n3r.legacy.trainer import (
     LegacyTokenizer,
     legacy_lstm_collate,
     legacy_transformer_collate,
-    to_n3r,
 )
+from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel
 from n3r.schema import LABEL, ORACLE, SEPARATOR
 from n3r.studies import ablation

@@ -7,14 +7,13 @@ AUC of `oracle_p` is the best any model can reach. Decisions:
 - The posterior reads the row's own columns and nothing else: intents are looked for in the finished
   text (`intents`), sentence by sentence. The hidden story of a case only makes sentences, reasons
   and numbers appear together; it never enters the posterior.
-- messages.txt is all the language there is. A sentence belongs to one intent and no intent's sentence
-  is part of another's; markup, links, emoji and cases change nothing inside a sentence, and a
-  mistyped sentence is one more known sentence, so every intent can be read back.
+- All sentences come from messages.txt. A sentence belongs to one intent and no intent's sentence is part of
+  another's; markup, links, emoji and cases change nothing inside a sentence, and a mistyped sentence is one
+  more known sentence, so every intent can be read back.
 - Order numbers and product names stand in sentences without an intent.
 - A missing number adds nothing to the logit. Cells are missing at random, but for `hoursToAnswer`,
   which is null where nobody answered.
-- One table row a sentence, joined to messages and then to dialogues: numpy and polars, no loop over
-  cases.
+- One table row per sentence, joined to messages and then to dialogues: numpy and polars, no loop over cases.
 """
 
 from datetime import UTC, datetime
@@ -103,7 +102,7 @@ PHRASES = Path(__file__).with_name("messages.txt")
 
 
 def generate_messages(n: int, seed: int = 0) -> pl.DataFrame:
-    """Buyer-seller cases in the layout of configs/messages.json, one row a case, in no order of time.
+    """Buyer-seller cases in the layout of configs/messages.json, one row per case, in no order of time.
 
     `oracle_p` is the posterior (see `posterior`) from which each row's `outcome`, "abuse" or
     "honest", was drawn; about a fifth are abuse. `sellerMessages` is null where nobody answered.

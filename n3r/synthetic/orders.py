@@ -164,7 +164,7 @@ def posterior(orders: pl.DataFrame, base_rate: float = 0.05) -> np.ndarray:
     The intercept is the one that gives these rows the mean `base_rate` (bisection), so pass the
     whole frame of `generate_orders`, in any row order; `risk_terms` serves any part of it.
     """
-    # numpy, for the last bits of polars' sum_horizontal depend on its threads: one, two and four
+    # numpy, because the last bits of polars' sum_horizontal depend on its threads: one, two and four
     # gave different sums of the same terms, two gave two sums in turn (200 calls, 500 rows)
     logit = risk_terms(orders).to_numpy().sum(axis=1)
     low, high = -60.0, 60.0

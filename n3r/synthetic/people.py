@@ -2,7 +2,7 @@
 
 Decisions:
 - Names come from Faker's locale lists, read once; Faker itself is never called.
-- A romanisation need not be the official one (Arabic is a consonant skeleton), it only has to be one
+- A romanisation need not be the official one (Arabic is a consonant skeleton); it only has to be a fixed
   function. readings.txt has the reading of each letter; one that ends in "_" is a token of its own.
 """
 

@@ -67,7 +67,7 @@ def test_surprisal_is_a_texts_own_and_adds_up(trained, documents):
     assert model.surprisal(pl.Series([], dtype=pl.String)).height == 0
 
 
-def test_random_letters_surprise_more_than_names(trained, documents):
+def test_random_letters_have_a_higher_surprisal_than_names(trained, documents):
     model, _ = trained
     rng = np.random.default_rng(0)
     noise = ["".join(rng.choice(list("bcdfgqxz79"), 10)) for _ in range(50)]
@@ -177,7 +177,7 @@ def test_configs_from_files(tmp_path):
 
 
 def test_what_is_no_language_model(trained, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no language model, it has no training\.json"):
+    with pytest.raises(FileNotFoundError, match=r"not a language model, it has no training\.json"):
         LanguageModel.load(tmp_path)
     model, _ = trained
     model.save(tmp_path / "a")

@@ -273,7 +273,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(message):
 
 def test_checkpoints_that_cannot_be_loaded(tmp_path):
     wrapper = CustomTransformerWrapper(CONFIG)
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint, it has no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"not a checkpoint, it has no config\.json"):
         wrapper.load_checkpoint(tmp_path)
     wrapper.save_checkpoint(tmp_path / "a")
     other = CustomTransformerWrapper(CONFIG.model_copy(update={"d_ffn": 13, "dtype": "float64"}))

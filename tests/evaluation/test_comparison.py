@@ -30,12 +30,12 @@ def table(y, p, **more):
 def test_agreement_counted_row_by_row(fpr):
     y, a, b = draw()
     found = comparison.agreement(y, a, b, fpr)
-    stop_a, stop_b = (
+    flags_a, flags_b = (
         [p >= found[key] for p in scores] for key, scores in (("threshold_a", a), ("threshold_b", b))
     )
-    rows = list(zip(y, stop_a, stop_b, strict=True))
-    for stopped in (stop_a, stop_b):
-        assert sum(s and not label for s, label in zip(stopped, y, strict=True)) <= fpr * (~y).sum()
+    rows = list(zip(y, flags_a, flags_b, strict=True))
+    for flagged in (flags_a, flags_b):
+        assert sum(s and not label for s, label in zip(flagged, y, strict=True)) <= fpr * (~y).sum()
     assert (
         found["n_flips"]
         == sum(p != q for _, p, q in rows)

@@ -35,7 +35,7 @@ def draw(n: int, seed: int, rate: float = 0.05, shift: float = 1.5) -> tuple[np.
 
 
 def brute_force(y: np.ndarray, p: np.ndarray) -> list[tuple[float | None, int, int, int, int]]:
-    """(threshold, true and false positives, misses, good orders let through) of every threshold."""
+    """(threshold, true and false positives, misses, legitimate orders let through) of every threshold."""
     rows = []
     for threshold in [None, *sorted(set(p.tolist()), reverse=True)]:
         flagged = np.zeros(len(p), bool) if threshold is None else p >= threshold
@@ -217,15 +217,15 @@ def test_cheapest_is_the_least_of_all_thresholds(data, missed, alarm):
 
 
 def test_of_equal_costs_the_one_that_stops_fewest():
-    # A fraud and a good order by turns: each pair costs as much flagged as not.
+    # A fraud and a legitimate order by turns: each pair costs as much flagged as not.
     best = decisions.cheapest([0, 1] * 5, np.arange(10, 0, -1), Costs(1, 1))
     assert (best["threshold"], best["cost_per_1000"]) == (None, 500)
 
 
 def test_thresholds_by_hand():
     table = decisions.threshold_table(Y, P, COSTS, shares=[0, 0.4, 0.6])
-    # Stopping 60 % would part the tie at 0.4, so 50 % are flagged; letting one of five frauds through costs
-    # 100 and five false alarms cost 35, so the cheapest stops all.
+    # Flagging 60 % would part the tie at 0.4, so 50 % are flagged; letting one of five frauds through costs
+    # 100 and five false alarms cost 35, so the cheapest flags all.
     columns = ("threshold", "n_flagged", "n_caught", "n_missed", "n_false_alarms", "is_cheapest")
     assert table.select(columns).rows() == [
         (None, 0, 0, 5, 0, False),
@@ -240,7 +240,7 @@ def test_thresholds_by_hand():
 
 
 def test_a_threshold_chosen_on_other_rows():
-    # 0.45 stops what 0.5 stops, 2 nothing, -1 everything.
+    # 0.45 flags what 0.5 flags, 2 nothing, -1 everything.
     rows = [decisions.at_threshold(Y, P, t, COSTS) for t in (0.45, 0.5, 2, None, -1)]
     assert [row["n_flagged"] for row in rows] == [5, 5, 0, 0, 10]
     assert [row["threshold"] for row in rows] == [0.45, 0.5, 2, None, -1]
@@ -270,7 +270,7 @@ def test_average_precision_is_sklearns(data):
 
 
 def test_average_precision_interval_by_hand():
-    # Five frauds among six tied scores, above four good orders: an average precision of 5 / 6.
+    # Five frauds among six tied scores, above four legitimate orders: an average precision of 5 / 6.
     y, p = [1, 1, 1, 1, 0, 0, 0, 0, 0, 1], np.array([9, 9, 9, 9, 9, 1, 1, 1, 1, 9])
     found = decisions.average_precision(y, p)
     half = 1.959964 / math.sqrt(5 * (5 / 6) * (1 / 6))

@@ -1,4 +1,4 @@
-"""Traits by hand and against synth's signals, ratios against published ones, shapes that leak nothing."""
+"""Traits by hand and against synthetic orders' signals, ratios as published, shapes that leak nothing."""
 
 from collections import Counter
 from itertools import groupby
@@ -371,7 +371,7 @@ def test_a_shape_needs_five_rows_of_the_data():
     y, p = [1] * 5 + [1] * 4 + [1] + [0] * 4, [0] * 14
     table = shapes(pl.DataFrame({"name": names}), ["name"], y, p, 0.5)
     assert table["shape"].to_list() == ["Aa Aa", "a"]
-    assert table["n"].to_list() == [5, 1]  # one missed fraud, whose shape four good rows share
+    assert table["n"].to_list() == [5, 1]  # one missed fraud, whose shape four legitimate rows share
     assert table["share"].to_list() == [0.5, 0.1]
 
 

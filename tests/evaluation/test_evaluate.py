@@ -34,9 +34,14 @@ def rows():
 @pytest.fixture(scope="module")
 def content(rows):
     columns, splits = rows
-    rival = np.random.default_rng(9).random(len(splits["test"]))
+    comparator = np.random.default_rng(9).random(len(splits["test"]))
     return evaluate_model(
-        splits["test"], EvaluationConfig(fpr=0.02), columns, splits["val"], splits["train"], {"coin": rival}
+        splits["test"],
+        EvaluationConfig(fpr=0.02),
+        columns,
+        splits["val"],
+        splits["train"],
+        {"coin": comparator},
     )
 
 
@@ -128,7 +133,7 @@ def test_poor_rows_are_evaluated(rows, change):
         assert content["models"][0]["auroc"] == 0.5
 
 
-def test_a_rival_of_another_length_is_named(rows):
+def test_a_comparator_of_another_length_is_named(rows):
     _, splits = rows
     with pytest.raises(ValueError, match="values, labels have"):
         evaluate_model(splits["test"], comparators={"short": np.ones(3)})

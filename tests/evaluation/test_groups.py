@@ -38,7 +38,7 @@ rows = st.lists(
 
 
 def test_worked_example():
-    #        alerts:  fraud 2 of 3, good 1 of 3          fraud 0 of 1, good 0 of 1
+    #        alerts:  fraud 2 of 3, legitimate 1 of 3    fraud 0 of 1, legitimate 0 of 1
     y, p = [1, 1, 1, 0, 0, 0, 1, 0], [0.9, 0.8, 0.2, 0.7, 0.1, 0.3, 0.2, 0.2]
     table = groups.by_group([*"aaaaaa", None, None], y, p, threshold=0.5, min_per_class=1)
     a, none = table.to_dicts()
@@ -47,7 +47,10 @@ def test_worked_example():
     assert (a["mean_score"], a["fraud_rate"]) == (pytest.approx(0.5), 0.5)
     assert a["ratio"] == pytest.approx(1.0)  # 3 frauds, and scores that add up to 3
     assert (none["group"], none["n"], none["auroc"]) == ("(none)", 2, 0.5)
-    assert (none["recall"], none["fpr"]) == (0.0, 0.0)  # measured: no alert on one fraud and one good order
+    assert (none["recall"], none["fpr"]) == (
+        0.0,
+        0.0,
+    )  # measured: no alert on one fraud and one legitimate order
     assert none["ratio"] == pytest.approx(1 / 0.4)
 
 

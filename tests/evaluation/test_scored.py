@@ -47,8 +47,8 @@ def test_times_and_segments_are_read_as_a_run_writes_them(tmp_path, kind):
     [
         ("a,0.1\na,0.2\n", "1 rows have an id that an earlier row has"),
         ("a,0.1\n,0.2\n", "1 rows have no id"),
-        ("a,0.1\nb,nan\nc,\nd,high\n", "3 of 4 values of 'score' are no finite numbers"),
-        ("a,inf\n", "1 of 1 values of 'score' are no finite numbers"),
+        ("a,0.1\nb,nan\nc,\nd,high\n", "3 of 4 values of 'score' are not finite numbers"),
+        ("a,inf\n", "1 of 1 values of 'score' are not finite numbers"),
     ],
 )
 def test_bad_rows_are_counted_and_not_shown(tmp_path, rows, says):
@@ -68,7 +68,7 @@ def test_what_is_no_score_file_is_named(tmp_path):
         scored.read_scored(broken)
     with pytest.raises(ValueError, match="no column 'score' beside its id .did you mean 'scores'"):
         scored.read_scored(written(TABLE.rename({"score": "scores"}), tmp_path / "other.csv"))
-    with pytest.raises(FileNotFoundError, match="no score file, and no run"):
+    with pytest.raises(FileNotFoundError, match="neither a score file nor a run"):
         scored.scored_models(tmp_path / "nothing")
 
 

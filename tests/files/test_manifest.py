@@ -64,7 +64,7 @@ def test_links_folders_and_unlisted_files_are_foreign(folder, tmp_path):
         verify(folder)
     (folder / "vocab.json").unlink()
     (folder / "vocab.json").mkdir()
-    with pytest.raises(ValueError, match="vocab.json is no file"):
+    with pytest.raises(ValueError, match="vocab.json is not a file"):
         verify(folder)
     shutil.rmtree(folder / "vocab.json")
     (folder / "vocab.json").write_text(content)

@@ -35,7 +35,7 @@ def test_what_is_no_model_is_named_with_what_to_give(tiny, tmp_path):
         (tmp_path / name / lost).unlink()
     (tmp_path / "odd" / "config.json").write_text("{")
     reasons = dict.fromkeys(["empty", "file", "headless"], "no config.json")
-    reasons |= {"odd": "is no BERT model", "gone": "no such folder", "bare": "is no BERT model"}
+    reasons |= {"odd": "is not a BERT model", "gone": "no such folder", "bare": "is not a BERT model"}
     branch = TextBertBase(architecture(str(tiny)), 4)
     for name, reason in reasons.items():
         path = str(tmp_path / name)
@@ -43,7 +43,7 @@ def test_what_is_no_model_is_named_with_what_to_give(tiny, tmp_path):
             with pytest.raises(ValueError, match=reason) as error:
                 load(path)
             text = str(error.value)
-            assert text.startswith(f"{path} is no BERT model: ") and "save_pretrained" in text
+            assert text.startswith(f"{path} is not a BERT model: ") and "save_pretrained" in text
             assert "\n" not in text
 
 
@@ -61,7 +61,7 @@ def test_damaged_weights_are_one_plain_message(tiny, tmp_path):
     branch = TextBertBase(architecture(str(tmp_path)), 4)
     branch.load_pretrained(str(tmp_path), reinit_layers=1)
     (tmp_path / "model.safetensors").write_bytes(b"\x07" * 100)
-    with pytest.raises(ValueError, match="is no BERT model") as error:
+    with pytest.raises(ValueError, match="is not a BERT model") as error:
         branch.load_pretrained(str(tmp_path), reinit_layers=1)
     assert str(error.value).count("\n") == 0
 

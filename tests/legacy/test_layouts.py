@@ -666,9 +666,9 @@ def test_wrong_weights_are_named(legacy, tmp_path):
     bent = {**whole, "net.12.weight": torch.zeros(1, 3)}
     lacking = {name: value for name, value in whole.items() if name != "net.12.bias"}
     for content, says in (
-        ({"state_dict": whole}, r"model_1\.pt is no state_dict"),
+        ({"state_dict": whole}, r"model_1\.pt is not a state_dict"),
         (lacking, r"model_1\.pt: not a legacy .*net\.12\.bias"),
-        (bent, r"model_1\.pt is no legacy .*head\.net\.12"),
+        (bent, r"model_1\.pt is not a legacy .*head\.net\.12"),
     ):
         torch.save(content, path)
         with pytest.raises(ValueError, match=says):

@@ -26,9 +26,9 @@ from n3r.legacy.trainer import (
     legacy_tabular,
     legacy_transformer_collate,
     predict_legacy,
-    to_n3r,
     train_legacy,
 )
+from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel, configure
 
 PAD = 1

@@ -49,7 +49,7 @@ from n3r.vocabulary import TokenizerConfig
 PROMISE = "hostile input"
 KINDS = {"files", "columns", "values", "configs", "parameters", "bundles", "tokenizers"}
 NAME = "Zebedee Quux"  # a person's, in the bad data
-LONGEST_MESSAGE = 2000
+MAX_MESSAGE = 2000
 SECONDS = 30  # for a case; a hang is a failure
 NAN = float("nan")
 DEEP = "[" * 100_000
@@ -547,7 +547,7 @@ refused("files", "no file to score", {
     "path: nothing that a pattern fits": ("*.csv", NO_FILE),
 }, at)
 refused("files", "a pipe", {
-    "path: for a column map": (("m.json", ColumnMap.from_file), f"m.json {NO_JSON}", "no file"),
+    "path: for a column map": (("m.json", ColumnMap.from_file), f"m.json {NO_JSON}", "not a file"),
     "path: for scores": (("s.csv", read_scored), "no file", "s.csv"),
     "path: for precomputed values": (("p.json", read_precomputed), "p.json", "no such file"),
     "path: for a language model's config": (("c.json", LanguageModelConfig.from_file), "no config", "c.json"),
@@ -702,7 +702,7 @@ handled("values", "raw orders", {
 }, prepared)
 refused("values", "scores", {
     "range: infinity": ({"score": [np.inf]}, "scores.parquet: 1 of 1 values of 'score'"),
-    "type: times that are none": (f"id,score,time\n1,0.5,{NAME}\n", "values of 'time' are no dates"),
+    "type: times that are none": (f"id,score,time\n1,0.5,{NAME}\n", "values of 'time' are not dates"),
     "damaged: an open quote": (f'id,score\n"{NAME},0.5\n2,0.5\n', "scores.csv"),
     "empty: a file": ("", "scores.csv is empty"),
     "damaged: JSON lines": (f'{{"id": "1", "score": 0.5}}\n{NAME}', "scores.jsonl, row 2: is not JSON"),
@@ -738,8 +738,8 @@ refused("configs", "a column map", {
     "unknown: 10,000 keys": ({**MAP, **MANY_KEYS}, "unknown key 'k0'", "and 9990 more"),
 }, in_map, "map.json")
 refused("configs", "a column map", {
-    "path: a folder": (".", "cannot be read as JSON: it is no file"),
-    "path: a device": ("/dev/zero", f"/dev/zero {NO_JSON}", "no file"),
+    "path: a folder": (".", "cannot be read as JSON: it is not a file"),
+    "path: a device": ("/dev/zero", f"/dev/zero {NO_JSON}", "not a file"),
     "path: a name too long": ("m" * 300, "mmm", NO_JSON),
 }, lambda path: call(ColumnMap.from_file, path))
 PATTERN = "is a name that polars takes for a pattern"
@@ -754,7 +754,7 @@ refused("configs", "what a column map says", {
     "twice: a number": ({"numeric": ["name"]}, "'name' is listed as numeric and also has another role"),
     "missing: an entity of its time": ({"entity_time": "when"}, "entity_time needs `entity`"),
     "unknown: a split": ({"split_by": "both"}, "key 'split_by'"),
-    "unknown: half a time": ({"time_format": "%H"}, "time_format is no strptime format"),
+    "unknown: half a time": ({"time_format": "%H"}, "time_format is not a strptime format"),
     "unknown: a pattern for an id": ({"id": "^.*$"}, f"'^.*$' {PATTERN}"),
 }, lambda changes: in_map({**MAP, **changes}), "map.json")
 refused("configs", "settings", {
@@ -826,7 +826,7 @@ refused("parameters", "a command", {
     "unknown: way with bad rows": ((*SCORE, "b", "--on-error", "ignore"), "n3r: --on-error takes stop or"),
     "path: a run's that leads out": (("run", "--name", "../x"), "n3r: the run name '../x' may hold letters"),
     "missing: a data file": (("run", "--data", there), "n3r: ", "holds no file"),
-    "missing: a bundle": ((*SCORE, there), "n3r: ", "is no complete bundle, it has no MANIFEST.json"),
+    "missing: a bundle": ((*SCORE, there), "n3r: ", "is not a complete bundle, it has no MANIFEST.json"),
     "missing: labels": (("evaluate", SCORES, "-o", "e"), "n3r: no label on every row of", "s.csv"),
     "missing: a config": (("lm", "train", "--config", there), "n3r: no config"),
     "damaged: a map": (("run", "--map", putting("m.json", DEEP)), "n3r: ", f"m.json {BRACKETS}"),
@@ -852,7 +852,7 @@ refused("bundles", "a manifest", {
     put(shutil.copytree(small.folder, place / "b") / MANIFEST, content).parent), MANIFEST)
 refused("bundles", "a bundle", {"path: a name too long": (call(Scorer, "b" * 300), "bbb")})
 OTHER_CLASSES = "config.json and calibration.json are of other classes"
-NO_LENGTH = "block_size that is no length"
+NO_LENGTH = "block_size that is not a length"
 MORE_TOKENS = "tokenizer.json has more tokens"
 refused("bundles", "what config.json says", {
     "type: texts that are a list": (setting("texts", to=[]), "objects model, texts, train, data"),
@@ -984,7 +984,7 @@ TOKENS = {"model": {"type": "BPE", "vocab": {"a": NAME}, "merges": []}}
 refused("tokenizers", "with legacy weights", {
     "damaged: weights": (("m.pt", ""), "m.pt"),
     "damaged: features of 100,000 brackets": (("f.json", DEEP), "f.json"),
-    "type: features that are numbers": (("f.json", "[1, 2]"), "f.json is no list of column names"),
+    "type: features that are numbers": (("f.json", "[1, 2]"), "f.json is not a list of column names"),
     "type: a token that is a name": (("t.json", TOKENS), "t.json is not a tokenizer file"),
 }, imported)
 
@@ -1028,8 +1028,8 @@ def test_bad_input_is_handled_as_the_table_says(case, small, tmp_path, tally, ca
             with pytest.raises((ValueError, FileNotFoundError)) as caught:
                 case.act(tmp_path, small)
             message = str(caught.value)
-            assert all(words in message for words in case.says), message[:LONGEST_MESSAGE]
-            assert len(message) <= LONGEST_MESSAGE, f"{len(message)} characters: {message[:200]}"
+            assert all(words in message for words in case.says), message[:MAX_MESSAGE]
+            assert len(message) <= MAX_MESSAGE, f"{len(message)} characters: {message[:200]}"
             assert NAME not in message and NAME.lower() not in message
         else:
             expected = case.gives(small) if callable(case.gives) else case.gives
@@ -1158,7 +1158,7 @@ def test_junk_anywhere_in_a_bundle_is_refused_or_does_no_harm(small, tmp_path, t
         assert are_probabilities(scored) and scored.height == 3
         assert scorer.explain_one(an_order(small))["contribution"].is_finite().all()
     except ValueError as error:
-        assert len(str(error)) <= LONGEST_MESSAGE
+        assert len(str(error)) <= MAX_MESSAGE
     tally(PROMISE, "values anywhere in a bundle's JSON refused or without harm")
 
 

@@ -24,7 +24,7 @@ N3R = [sys.executable, "-m", "n3r.cli", "run"]
 SMALL = [
     "--size=dev",
     *("-pn_orders=1200", "-p03.epochs=4", "-p04.epochs=2", "-psizes=[250]"),
-    *('-pdepartures=["bins"]', "-pn_attacked=20", "-pn_slices=2"),
+    *('-pdeviations=["bins"]', "-pn_attacked=20", "-pn_slices=2"),
 ]
 MODELS = ("lstm2risk", "transformer2risk")
 
@@ -100,6 +100,29 @@ def test_a_run_that_is_disturbed_says_so_and_goes_on(folder, tally):
     assert f"{SAID} {folder.name} 02" in out and not kernels_of(folder)
     assert "01_preprocess unchanged, skipped" in finish(start(folder, *command))
     tally("interruption", "runs stopped by Ctrl-C: gone on with what is not finished")
+
+
+DROPPED = """
+import signal, time, typer
+from n3r.terminal import resumable
+
+class Goes:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+try:
+    with resumable():
+        Goes()
+        time.sleep(30)
+except typer.Exit as end:
+    print("ended with", end.exit_code)
+"""
+
+
+def test_ctrl_c_is_not_lost_in_a_finalizer(run_fresh, tally):
+    """Python drops an error that comes while an object goes, a Ctrl-C as well."""
+    assert run_fresh(DROPPED) == "ended with 130\n"
+    tally("interruption", "Ctrl-C where Python drops errors: heard all the same")
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_nobody_is_found_in_what_a_run_leaves(tmp_path, tally):
     run = ("--name", name, "--size", "dev", "--data", raw)
     commands = {
         "run": ("run", *run),
-        "surprise": ("run", "07", *run),
+        "surprisal": ("run", "07", *run),
         "score": ("score", "--bundle", bundle, raw, "-o", scores),
         "evaluate": ("evaluate", scores, "--orders", raw, "-o", out / "e"),
         "compare": ("compare", *(folder / model for model in MODELS), "-o", out / "c"),

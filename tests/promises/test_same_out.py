@@ -27,7 +27,7 @@ def run(data: Path, name: str, hash_seed: int, results: Callable) -> dict[str, o
     """The results of a whole run in its own process."""
     folder = pipeline.ROOT / "runs" / name
     command = [*N3R, "--name", name, "--size", "dev", "--data", str(data), "-p", "sizes=[250]"]
-    command += ["-p", 'departures=["bins"]', "-p", "n_attacked=20", "-p", "int8=true"]
+    command += ["-p", 'deviations=["bins"]', "-p", "n_attacked=20", "-p", "int8=true"]
     environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
     try:
         subprocess.run(command, cwd=pipeline.ROOT, env=environment, check=True, capture_output=True)

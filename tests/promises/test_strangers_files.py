@@ -292,11 +292,9 @@ def test_a_huge_file_is_refused_before_it_is_read(name, bundle, tally):
 def test_a_bundle_of_more_bytes_than_a_limit_is_refused(bundle, tally):
     n_bytes = sum(path.stat().st_size for path in bundle.iterdir()) - (bundle / MANIFEST).stat().st_size
     for load in (Scorer, Bundle.load):
-        load(bundle, most_bytes=n_bytes)
-        with pytest.raises(
-            ValueError, match=f"has {n_bytes:,} bytes, over {n_bytes - 1:,}.*raise most_bytes"
-        ):
-            load(bundle, most_bytes=n_bytes - 1)
+        load(bundle, max_bytes=n_bytes)
+        with pytest.raises(ValueError, match=f"has {n_bytes:,} bytes, over {n_bytes - 1:,}.*raise max_bytes"):
+            load(bundle, max_bytes=n_bytes - 1)
     tally(PROMISE, "huge files: refused before they are read")
 
 

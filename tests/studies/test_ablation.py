@@ -274,7 +274,7 @@ def test_ablate_gives_a_row_a_set_and_keeps_what_it_trained(splits, tmp_path, a_
 
 
 def test_the_table_by_hand():
-    """Two frauds and two good orders: the base ranks one pair of four wrong, the other set none."""
+    """Two frauds and two legitimate orders: the base ranks one pair of four wrong, the other set none."""
     y = np.array([1, 1, 0, 0])
     base = [ablation.Trained(np.array([0.9, 0.4, 0.5, 0.1]), 100.0)] * 2
     better = [ablation.Trained(np.array([0.9, 0.6, 0.5, 0.1]), speed) for speed in (150.0, 250.0)]

@@ -1,0 +1,106 @@
+"""What the `n3r` command says in a terminal of a run's results, and how Ctrl-C ends it."""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from typer import echo
+
+from n3r.pipeline import read_metrics
+
+
+def print_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """A table as wide as the terminal, or of 120 characters where there is none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def say_results(folder: Path, steps: Collection[str]) -> None:
+    """Print what the steps of a run have found."""
+    for step, say in SAY.items():
+        if step in steps:
+            say(folder)
+
+
+def _say_comparison(folder: Path) -> None:
+    """Print the table of test metrics, the parity verdicts and where the report is."""
+    metrics = read_metrics(folder, "05_parity")
+    head = ("model", "test AUROC [95 %]", "AP", "recall at 1 % FPR", "at 5 % FPR", "orders/s in training")
+    print_table(head, (map(str, row.values()) for row in metrics["models"]))
+    for sentence in metrics["verdicts"]:
+        echo(sentence)
+    echo(f"report: {metrics['report']}")
+    bundle = os.path.relpath(folder / "lstm2risk")
+    echo(f"to score orders: n3r score --bundle {bundle} ORDERS -o SCORES")
+
+
+def _say_classes(folder: Path) -> None:
+    """Print the table of model classes."""
+    columns = {
+        "model class": ("model_class", ""),
+        "test AUROC [95 %]": ("auroc_text", ""),
+        "parameters": ("parameters", ","),
+        "seconds an epoch": ("seconds_an_epoch", ".1f"),
+        "ms a row": ("ms_a_row", ".2f"),
+    }
+    rows = read_metrics(folder, "06_multimodal")["classes"]
+    print_table(columns, ([format(row[key], spec) for key, spec in columns.values()] for row in rows))
+
+
+def _say_surprisal(folder: Path) -> None:
+    """Print what a language model's surprisal is worth, alone and beside LSTM2Risk."""
+    found = read_metrics(folder, "07_custom_transformer")
+    for what, auc in found["alone"].items():
+        echo(f"surprisal in {what}, alone: AUROC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]")
+    echo(found["sentence"])
+
+
+def _say_headlines(folder: Path) -> None:
+    """Print what each model's evaluation says in one sentence, and where it is."""
+    for found in read_metrics(folder, "08_evaluate").values():
+        echo(f"{found['headline']}\nreport: {found['report']}")
+
+
+SAY = {
+    "05_parity": _say_comparison,
+    "06_multimodal": _say_classes,
+    "07_custom_transformer": _say_surprisal,
+    "08_evaluate": _say_headlines,
+}
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Within it, Ctrl-C ends the command with status 130 and a word on how to go on."""
+    hook, sys.unraisablehook = sys.unraisablehook, _interrupt_again
+    try:
+        yield
+    except KeyboardInterrupt:
+        again = shlex.join(["n3r", *sys.argv[1:]])
+        echo(f"\nn3r: stopped; the same command goes on from what is finished: {again}", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        sys.unraisablehook = hook
+
+
+def _interrupt_again(dropped: "sys.UnraisableHookArgs") -> None:
+    """Raise a Ctrl-C anew that Python drops, as any error of a finalizer or of a weak reference's callback.
+
+    These run whenever objects go: among them are asyncio's tasks and the sockets of a kernel.
+    """
+    if dropped.exc_type is not KeyboardInterrupt:
+        return sys.__unraisablehook__(dropped)
+    again = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    again.daemon = True
+    again.start()
