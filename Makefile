@@ -61,6 +61,7 @@ example: run  ## renew reports/example from the quick run, its notebooks as HTML
 	mkdir -p reports/example
 	cp reports/quick/report.html reports/quick/report.md reports/quick/report.json reports/quick/lstm2risk.* reports/example/
 	$(BIN)/jupyter nbconvert --log-level WARN --to html --output-dir reports/example/notebooks runs/quick/notebooks/*.ipynb
+	sed -i 's|$(CURDIR)/||g' reports/example/notebooks/*.html
 	! command -v chromium >/dev/null || chromium --headless --no-sandbox --disable-gpu --hide-scrollbars \
 		--window-size=1200,1000 --screenshot=reports/example/report.png reports/example/report.html 2>/dev/null
 

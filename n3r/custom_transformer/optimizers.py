@@ -1,5 +1,6 @@
 """Update rules of parameters, written out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from n3r.custom_transformer.layers import Gradients
 
 
-class Optimizer:
+class Optimizer(ABC):
     """Moves parameters in place; `state` holds its own tensors by name, `n_steps` counts its steps."""
 
     remembered: tuple[str, ...] = ()
@@ -32,9 +33,9 @@ class Optimizer:
             if exact is not parameter:
                 parameter.copy_(exact)
 
+    @abstractmethod
     def move(self, name: str, w: Tensor, d_w: Tensor, learning_rate: float) -> None:
         """Move the parameter `w` of this name, in place, by its gradient `d_w`."""
-        raise NotImplementedError
 
 
 class SGD(Optimizer):
