@@ -17,7 +17,18 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
     ["schema", "estimate"],
-    ["clean", "spelling", "identity", "metrics", "calibrate", "card", "kernels", "inputs", "risk_tables"],
+    [
+        "clean",
+        "spelling",
+        "identity",
+        "metrics",
+        "calibrate",
+        "card",
+        "kernels",
+        "inputs",
+        "kept",
+        "risk_tables",
+    ],
     ["tables", "preprocess", "tokenizer", "vocabulary", "features"],
     ["encode", "text"],
     ["data"],
