@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CORE = [
     ["schema", "estimate"],
     ["clean", "spelling", "identity", "metrics", "calibrate", "card"],
-    ["kernels", "inputs", "risk_tables", "graphs"],
+    ["kernels", "inputs", "kept", "risk_tables", "graphs"],
     ["trees"],
     ["ngrams"],
     ["tables", "preprocess", "tokenizer", "vocabulary", "features"],
