@@ -1,6 +1,7 @@
 """The blend: fitted on rows, judged by rows it has not seen, one graph in one bundle, and what may go wrong."""
 
 import shutil
+import time
 
 import numpy as np
 import polars as pl
@@ -79,31 +80,26 @@ def test_the_bundle_scores_as_its_members_do_on_any_row(fitted, saved, small):
     assert np.isfinite(together).all()
 
 
-def test_a_graph_gives_what_its_library_gave(small, tmp_path):
-    fitted = {}
-    kinds = {name: blends.MEMBERS[name] for name in QUICK.members}
+def test_a_graph_gives_what_its_library_gave(fitted, small, folder, monkeypatch):
+    made = {}
 
-    def remembered(kind):
+    def remembered(name):
         def fit(rows, context):
-            fitted[kind] = kinds[kind](rows, context)
-            return fitted[kind]
+            made[name] = MEMBERS[name](rows, context)
+            return made[name]
 
         return fit
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blends, "MEMBERS", {name: remembered(name) for name in kinds})
-        everyone = fit_blend(small.prepared.splits, recipe_of(small), QUICK, tmp_path)
-        patch.setattr(blends, "choose_weights", lambda label, p: dict.fromkeys(p, 1 / len(p)))
-        everyone = fit_blend(small.prepared.splits, recipe_of(small), QUICK, tmp_path)
-    frame = small.prepared.splits["test"]
-    encoder = blends.RowEncoder(
-        everyone.recipe.tokenizer, everyone.recipe.column_map, everyone.recipe.features, joined=True
-    )
-    encoded = encoder.frame(frame)
-    for name, found in everyone.measure(frame).items():
-        if name in fitted:
-            np.testing.assert_allclose(found.p, fitted[name].predict(encoded), atol=1e-5)
-    assert set(everyone.measure(frame)) == set(QUICK.members)
+    monkeypatch.setattr(blends, "MEMBERS", {name: remembered(name) for name in QUICK.members})
+    monkeypatch.setattr(blends, "choose_weights", lambda label, p: dict.fromkeys(p, 1 / len(p)))
+    shutil.rmtree(folder / "training" / "boosting" / "all", ignore_errors=True)
+    everyone = fit_blend(small.prepared.splits, recipe_of(small), QUICK, folder / "training")
+    rows, recipe = small.prepared.splits["test"], everyone.recipe
+    encoder = blends.RowEncoder(recipe.tokenizer, recipe.column_map, recipe.features, joined=True)
+    encoded, alone = encoder.frame(rows), everyone.measure(rows)
+    assert set(alone) == set(QUICK.members) and "boosting" in made
+    for name, member in made.items():
+        np.testing.assert_allclose(alone[name].p, member.predict(encoded), atol=1e-5)
 
 
 def test_the_bundle_is_verified_explained_and_calibrated_like_any_other(saved, small):
@@ -171,14 +167,19 @@ def test_a_member_that_fails_or_gives_no_number_is_named_and_left_out(small, tmp
         fit_blend(small.prepared.splits, recipe_of(small), BlendConfig(members=["fails"]), tmp_path)
 
 
-def test_a_budget_leaves_out_what_would_take_longer(fitted, small, tmp_path):
-    seconds = {member.name: member.seconds for member in fitted.tried}
-    config = QUICK.model_copy(update={"members": ["boosting", "lstm2risk"], "budget": 3 * seconds["boosting"]})
+def test_a_budget_leaves_out_what_would_take_longer(small, tmp_path, monkeypatch):
+    def slow(rows, context):
+        time.sleep(2)
+        return MEMBERS["extra trees"](rows, context)
+
+    own = {"character n-grams": MEMBERS["character n-grams"], "slow": slow}
+    monkeypatch.setattr(blends, "MEMBERS", own)
+    config = BlendConfig(members=list(own), budget=4)
     found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path)
-    if seconds["lstm2risk"] > 4 * seconds["boosting"]:
-        assert list(found.weights) == ["boosting"]
-    with pytest.raises(ValueError, match="boosting: would take .* 0 s of the budget are left"):
-        config = BlendConfig(members=["boosting"], budget=1e-6)
+    assert list(found.weights) == ["character n-grams"]
+    assert "of the budget are left" in found.tried[1].left_out
+    with pytest.raises(ValueError, match="character n-grams: would take .* 0 s of the budget are left"):
+        config = BlendConfig(members=["character n-grams"], budget=1e-6)
         fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path / "less")
 
 
@@ -215,7 +216,7 @@ def test_three_classes_ten_rows_of_one(small, tmp_path):
 
     splits = {"train": three(small.prepared.splits["train"], 10), "val": three(small.prepared.splits["val"], 3)}
     columns = {"split_by": "random", "label_values": {"0": 0, "1": 1, "2": 2}}
-    config = QUICK.model_copy(update={"n_folds": 3})
+    config = BlendConfig(members=["boosting", "character n-grams"], n_folds=2)
     found = fit_blend(splits, recipe_of(small, **columns), config, tmp_path / "training")
     assert found.held_probs.shape[1] == 3
     found.save(tmp_path / "best", {})
