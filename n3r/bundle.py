@@ -62,6 +62,13 @@ class Bundle(Recipe):
     metrics: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
 
+    @property
+    def settings(self) -> list[Any]:
+        """All that decides, with the rows, what a training like this one gives."""
+        configs = (self.model.config, self.train_config, self.texts, self.column_map)
+        fitted = (self.features.to_dict(), self.tokenizer.metadata, self.tokenizer.tokenizer.to_str())
+        return [*(config.model_dump() for config in configs), *fitted]
+
     def dataset(self, frame: pl.DataFrame) -> OrderDataset:
         """Prepared rows as this model reads them."""
         return self.read(frame, self.model.config.n_texts)

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from n3r import kept
 from n3r.bundle import Bundle
 from n3r.data import OrderDataset
 from n3r.estimate import Estimate, bounded
@@ -30,7 +31,6 @@ from n3r.legacy.trainer import LegacyTokenizer
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, Parts
 from n3r.schema import LABEL, TEXT
-from n3r.studies import kept
 from n3r.studies.beside import Splits, legacy_tokenizer
 from n3r.text import AttentionPool, TransformerBlock
 from n3r.tokenizer import TokenizedText
@@ -313,7 +313,7 @@ def ablate(
     for on in sets:
         _check_names(on, made)
     tokenizer = cache(lambda: legacy_tokenizer(splits["train"], bundle.train_config.seed))
-    plan = kept.plan(__name__, bundle, splits)
+    plan = kept.plan(__name__, splits, bundle.settings)
 
     def trained(on: tuple[str, ...], seed: int) -> Trained:
         place = Path(folder) / label(on, made) / str(seed)

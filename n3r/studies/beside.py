@@ -17,6 +17,7 @@ import polars as pl
 import torch
 from tokenizers import Tokenizer
 
+from n3r import kept
 from n3r.bundle import Bundle, train_bundle
 from n3r.legacy.trainer import (
     LegacyLSTM2Risk,
@@ -31,7 +32,6 @@ from n3r.legacy.trainer import (
 )
 from n3r.model import ModelConfig
 from n3r.schema import LABEL, TEXT, ColumnMap, prediction_columns
-from n3r.studies import kept
 
 Splits = Mapping[str, pl.DataFrame]  # prepared rows by split
 LEGACY = {
@@ -76,7 +76,7 @@ def train_beside(
     Prepared frames come in, as the bundle was trained on them. `seed` is by default the bundle's.
     """
     seed = bundle.train_config.seed if seed is None else seed
-    plan = kept.plan(__name__, bundle, splits, seed)
+    plan = kept.plan(__name__, splits, bundle.settings, seed)
     return _run(kept.kept(Path(folder), plan, lambda: _train_beside(bundle, splits, seed, progress)))
 
 
@@ -155,7 +155,7 @@ def score_again(bundle: Bundle, splits: Splits, seed: int, folder: Path) -> np.n
         again, _ = train_bundle(bundle.model.config, rows, recipe, folder)
         return kept.Result({"scores": again.predict(splits["test"])[:, 1]})
 
-    plan = kept.plan(__name__, bundle, splits, "n3r", seed)
+    plan = kept.plan(__name__, splits, bundle.settings, "n3r", seed)
     return kept.kept(Path(folder) / "kept", plan, train).arrays["scores"]
 
 

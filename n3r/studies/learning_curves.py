@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from n3r import kept
 from n3r.bundle import Bundle, train_bundle
 from n3r.estimate import bounded, table
 from n3r.features import TabularFeatures
 from n3r.metrics import PairedAUC, auc_ci, paired_auc
 from n3r.schema import LABEL
-from n3r.studies import kept
 from n3r.studies.beside import Splits
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
@@ -85,7 +85,7 @@ def _kept_scores(
     bundle: Bundle, splits: Splits, folder: Path, train: Callable[[Bundle, Splits, Path], Bundle]
 ) -> np.ndarray:
     """(N,) scores of the test rows by what `train` makes of the bundle; `folder` keeps them."""
-    plan = kept.plan(__name__, bundle, splits)
+    plan = kept.plan(__name__, splits, bundle.settings)
 
     def scored() -> kept.Result:
         return kept.Result({"scores": train(bundle, splits, folder).predict(splits["test"])[:, 1]})

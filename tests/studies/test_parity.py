@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from n3r import kept
 from n3r.bundle import Bundle
 from n3r.schema import LABEL, ORACLE, joined_text
-from n3r.studies import beside, kept, parity
+from n3r.studies import beside, parity
 
 
 @pytest.mark.parametrize("n_rows", [13, 100, 513, 1025])

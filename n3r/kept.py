@@ -1,4 +1,4 @@
-"""Trainings of studies, kept in folders: while its plan is the same, a training is read back, not run again.
+"""Trainings kept in folders: while its plan is the same, a training is read back, not run again.
 
 Decisions:
 - A plan is all that decides a result: settings, rows, code and the versions of libraries. Code that shows
@@ -18,7 +18,6 @@ import polars as pl
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from n3r.bundle import Bundle
 from n3r.files.atomic import atomic_folder
 from n3r.files.json_io import plain, read_json, write_json
 from n3r.files.manifest import versions
@@ -56,14 +55,11 @@ def read(folder: Path) -> Result:
     return Result(load_file(Path(folder) / FILE), texts)
 
 
-def plan(module: str, bundle: Bundle, splits: Mapping[str, pl.DataFrame], *settings: Any) -> str:
-    """A fingerprint of a training by a study's module: a bundle's parts, prepared splits, more settings."""
-    configs = (bundle.model.config, bundle.train_config, bundle.texts, bundle.column_map)
-    parts = [config.model_dump() for config in configs]
-    parts += [bundle.features.to_dict(), bundle.tokenizer.metadata, bundle.tokenizer.tokenizer.to_str()]
-    found = [module, versions(), fingerprint(f"import {module}"), parts, settings]
+def plan(module: str, frames: Mapping[str, pl.DataFrame], *settings: Any) -> str:
+    """A fingerprint of what a module makes of prepared rows by settings, which are what JSON has."""
+    found = [module, versions(), fingerprint(f"import {module}"), settings]
     total = sha256(json.dumps(found, sort_keys=True).encode())
-    for name, frame in splits.items():
+    for name, frame in frames.items():
         total.update(json.dumps([name, frame.columns]).encode())
         total.update(frame.hash_rows().to_numpy())
     return total.hexdigest()
