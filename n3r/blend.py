@@ -87,7 +87,7 @@ class Alone(NamedTuple):
 
 @dataclass(frozen=True)
 class Blend:
-    """A fitted blend: its members' graphs, the recipe of what they read, and their scores of rows held out."""
+    """A fitted blend: its members' graphs, what these read, and their scores of rows held out."""
 
     config: BlendConfig
     recipe: Recipe

@@ -204,9 +204,9 @@ def own_names(names: Iterable[str]) -> list[str]:
 def prediction_table(frame: pl.DataFrame, id: str, p: np.ndarray) -> pl.DataFrame:
     """Scores of rows as a table: the id and, where known, segment, time, label, oracle_p; then the scores.
 
-    `p`, (N,) of class 1 or (N, C), is one column `score` for two classes and a column a class for more. The id
-    keeps its name, or is "id" where a column of predictions has that name. Raises ValueError for rows without
-    an id.
+    `p`, (N,) of class 1 or (N, C), is one column `score` for two classes and a column a class for more. The
+    id keeps its name, or is "id" where a column of predictions has that name. Raises ValueError for rows
+    without an id.
     """
     if id not in frame.columns:
         raise ValueError(f"the rows lack the id column {id!r} that the column map names")

@@ -4,8 +4,8 @@ Decisions:
 - Greedy selection with replacement (Caruana et al., "Ensemble Selection from Libraries of Models", 2004), by
   AUC, shrunk towards equal weights of the members that are not shown to be worse than the best one. The
   rarest class decides by how much: a greedy choice among few frauds is a choice of their noise.
-- Where a blend would rank these rows worse than its best member, the greedy choice counts more; a blend of one
-  is allowed.
+- Where a blend would rank these rows worse than its best member, the greedy choice counts more; a blend of
+  one is allowed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def blended(p: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.nda
 
 
 def choose_weights(label: np.ndarray, p: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The weights, summing to 1, of the members that help; `p` are their probabilities (N, C) of held-out rows."""
+    """The weights, summing to 1, of the members that help; `p` are probabilities (N, C) of held-out rows."""
     alone = {name: _auc(label, scores) for name, scores in p.items()}
     best = max(alone, key=alone.get)
     greedy = _greedy(label, p, best)

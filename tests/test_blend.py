@@ -1,4 +1,4 @@
-"""The blend: fitted on rows, judged by rows it has not seen, one graph in one bundle, and what may go wrong."""
+"""The blend: judged by rows it has not seen, one graph in one bundle, and what may go wrong."""
 
 import shutil
 import time
@@ -199,7 +199,8 @@ def test_a_random_split_is_held_out_in_folds(small, tmp_path):
 @pytest.mark.parametrize("split_by", ["time", "random"])
 def test_a_label_that_nothing_tells_is_not_learned(small, tmp_path, split_by):
     splits = {
-        name: frame.with_columns(pl.col(LABEL).shuffle(seed=1)) for name, frame in small.prepared.splits.items()
+        name: frame.with_columns(pl.col(LABEL).shuffle(seed=1))
+        for name, frame in small.prepared.splits.items()
     }
     config = BlendConfig(members=["boosting", "character n-grams"], n_folds=3)
     found = fit_blend(splits, recipe_of(small, split_by=split_by), config, tmp_path)
@@ -214,7 +215,10 @@ def test_three_classes_ten_rows_of_one(small, tmp_path):
         label[np.flatnonzero(label == 1)[:n]] = 2
         return frame.with_columns(pl.Series(LABEL, label))
 
-    splits = {"train": three(small.prepared.splits["train"], 10), "val": three(small.prepared.splits["val"], 3)}
+    splits = {
+        "train": three(small.prepared.splits["train"], 10),
+        "val": three(small.prepared.splits["val"], 3),
+    }
     columns = {"split_by": "random", "label_values": {"0": 0, "1": 1, "2": 2}}
     config = BlendConfig(members=["boosting", "character n-grams"], n_folds=2)
     found = fit_blend(splits, recipe_of(small, **columns), config, tmp_path / "training")
