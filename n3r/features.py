@@ -10,6 +10,8 @@ Decisions:
   Its knots are learned here; the network maps by them (`tabular.QuantileMap`), and so do its exports.
 - Numbers are float32 from the start, as networks read them: a training value lies exactly on its knot.
 - A column that is constant in training carries nothing and is left out.
+- Identity features, where given, are further numeric columns; a missing one gets no indicator, as one
+  feature a field says that the field is missing.
 """
 
 from collections import Counter
@@ -31,6 +33,7 @@ from pydantic import (
 )
 
 from n3r.files.json_io import MAX_TOLD, explain, read_json
+from n3r.identity import IdentityFeatures, IdentityState
 from n3r.risk_tables import (
     LearnedTable,
     RiskTable,
@@ -91,13 +94,17 @@ class State(BaseModel):
     precomputed_risk: bool
     knots: dict[str, Knots]
     indicators: list[str]
+    identity: IdentityState | None = None  # bundles of before there were identity features have none
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         numeric, indicators = self.imputation, self.indicators
         raw = {**numeric, **self.risk_tables}
+        computed = IdentityFeatures.of(self.identity).names if self.identity else []
+        last = list(numeric)[len(numeric) - len(computed) :]
         found = {
             "two features named": [name for name in numeric if name in self.risk_tables],
+            "no place for the features": [] if last == computed else computed,
             "knots of the unknown features": [name for name in self.knots if name not in raw],
             "indicators of the unknown features": [name for name in indicators if name not in numeric],
             "indicators twice for": sorted({name for name in indicators if indicators.count(name) > 1}),
@@ -107,7 +114,8 @@ class State(BaseModel):
         return self
 
 
-STATE = [name for name in State.model_fields if name != "config"]  # attributes, with "_" behind
+# Attributes, with "_" behind.
+STATE = [name for name in State.model_fields if name not in ("config", "identity")]
 PRECOMPUTED = {
     "imputation values": (TypeAdapter(dict[str, Number]), "a finite number"),
     "risk tables": (TypeAdapter(dict[str, RiskTable]), "bins and default_bin with risks in [0, 1]"),
@@ -129,6 +137,7 @@ class TabularFeatures:
         self.precomputed_risk_ = False  # whether the tables were learned elsewhere
         self.knots_: dict[str, dict[str, list[float]]] = {}  # output column -> {"value": .., "score": ..}
         self.indicators_: list[str] = []  # numeric columns that get a missing indicator
+        self.identity: IdentityFeatures | None = None
 
     @property
     def names(self) -> list[str]:
@@ -157,16 +166,19 @@ class TabularFeatures:
         n_classes: int = 2,
         imputation: Mapping[str, float] | None = None,
         risk_tables: Mapping[str, RiskTable] | None = None,
+        identity: IdentityFeatures | None = None,
     ) -> Self:
         """Learn from the training split, or take over what `read_precomputed` gives (tables: two classes).
 
+        `identity` is fitted on the same rows; its features become further numeric columns.
         The `label` column is read only where risk tables are learned; rows whose label is null or negative
         are not counted. Raises ValueError naming all that is wrong with the columns, the labels and the
         precomputed values.
         """
         learned = risk_columns(categorical, n_classes)
         with_label = [LABEL] if categorical and risk_tables is None else []
-        named = Counter([*numeric, *learned])
+        computed = identity.names if identity else []
+        named = Counter([*numeric, *computed, *learned])
         problems = [
             *_absent(frame, [*numeric, *categorical, *with_label]),
             *(f"two features are named {name!r}: rename a column" for name, n in named.items() if n > 1),
@@ -179,9 +191,14 @@ class TabularFeatures:
             problems.append(f"n_classes={n_classes}, but column {LABEL!r} holds class {frame[LABEL].max()}")
         if problems:
             raise ValueError("; ".join(problems))
+        self.identity = identity
+        columns = {name: _present(frame[name]) for name in numeric}
+        if identity:
+            columns |= zip(computed, map(_finite, identity.transform_training(frame).T), strict=True)
+        given = imputation or {}
         self.imputation_ = {
-            name: self._fill(frame[name]) if imputation is None else float(imputation[name])
-            for name in numeric
+            name: float(given[name]) if name in given else self._fill(values)
+            for name, values in columns.items()
         }
         self.precomputed_risk_ = risk_tables is not None
         self.risk_tables_ = {
@@ -189,14 +206,13 @@ class TabularFeatures:
             | {"column": column, "class": c}
             for name, (column, c) in learned.items()
         }
-        self._fit_scaling(frame)
+        self._fit_scaling(frame, columns)
         return self
 
-    def _fill(self, column: pl.Series) -> float:
-        """What a missing value of `column` becomes; 0 where all are missing."""
+    def _fill(self, values: np.ndarray) -> float:
+        """What a missing value of a column with these present ones becomes; 0 where there are none."""
         if self.config.imputation == "minus_one":
             return -1.0
-        values = _present(column)
         if not len(values):
             return 0.0
         if self.config.imputation == "mode":
@@ -210,16 +226,14 @@ class TabularFeatures:
     def _risk_table(self, values: pl.Series, hits: np.ndarray, prior: float | None = None) -> RiskTable:
         return risk_table(values, hits, self.config.smooth_factor, self.config.count_threshold, prior)
 
-    def _fit_scaling(self, frame: pl.DataFrame) -> None:
+    def _fit_scaling(self, frame: pl.DataFrame, columns: Mapping[str, np.ndarray]) -> None:
         """Learn knots and indicators; a constant column gets no knots."""
         self.knots_, self.indicators_ = {}, []
         self.__dict__.pop("_learned", None)  # of an earlier fit
         if self.config.scaling == "none":
             return
-        for name in self.imputation_:
-            present = _present(frame[name])
-            if 0 < len(present) < len(frame):
-                self.indicators_.append(name)
+        self.indicators_ = [name for name in self.numeric if 0 < len(columns[name]) < len(frame)]
+        for name, present in columns.items():
             self.knots_[name] = _normal_scores(present, self.config.n_quantiles)
         whole = dict(self._risks(frame, out_of_fold=False))
         for name, risks in self._risks(frame, out_of_fold=True):
@@ -236,16 +250,20 @@ class TabularFeatures:
         Raises ValueError naming every fitted column that the frame lacks.
         """
         read = self.columns
-        if out_of_fold and self.risk_tables_ and not self.precomputed_risk_:
+        if out_of_fold and (self.identity or (self.risk_tables_ and not self.precomputed_risk_)):
             read.append(LABEL)
         if absent := _absent(frame, read):
             raise ValueError(*absent)
         risks = _side_by_side([risks for _, risks in self._risks(frame, out_of_fold)], len(frame))
+        identity = self.identity.transform_training(frame) if self.identity and out_of_fold else None
         out = np.empty((len(frame), len(self)), np.float32)
         for start in range(0, len(frame), CHUNK):
             rows = slice(start, start + CHUNK)
             part = frame[rows]
-            numbers = _side_by_side([_numbers(part[name]) for name in self.imputation_], len(part))
+            numbers = _side_by_side([_numbers(part[name]) for name in self.numeric], len(part))
+            if self.identity:
+                found = self.identity.transform(part) if identity is None else identity[rows]
+                numbers = np.hstack([numbers, found])
             out[rows] = self._encode(numbers, risks[rows])
         return out
 
@@ -254,7 +272,9 @@ class TabularFeatures:
 
         A frame of one row with a hundred columns takes milliseconds to make and to take apart again.
         """
-        numbers = np.array([[values[name] for name in self.imputation_]], np.float32)  # None becomes NaN
+        numbers = np.array([[values[name] for name in self.numeric]], np.float32)  # None becomes NaN
+        if self.identity:
+            numbers = np.hstack([numbers, self.identity.transform_row(values)])
         tables = self.risk_tables_.values()
         risks = [table["bins"].get(values[table["column"]], table["default_bin"]) for table in tables]
         return self._encode(numbers, np.array([risks], np.float32))
@@ -262,8 +282,19 @@ class TabularFeatures:
     @property
     def columns(self) -> list[str]:
         """The columns of a frame that are read."""
-        categorical = [table["column"] for table in self.risk_tables_.values()]
-        return list(dict.fromkeys([*self.imputation_, *categorical]))
+        text = self.identity.columns if self.identity else []
+        return list(dict.fromkeys([*self.numeric, *self.categorical, *text]))
+
+    @property
+    def numeric(self) -> list[str]:
+        """The numeric columns of a frame that are features."""
+        n_computed = len(self.identity.names) if self.identity else 0
+        return list(self.imputation_)[: len(self.imputation_) - n_computed]
+
+    @property
+    def categorical(self) -> list[str]:
+        """The columns of a frame whose risk is a feature."""
+        return list(dict.fromkeys(table["column"] for table in self.risk_tables_.values()))
 
     def _encode(self, numbers: np.ndarray, risks: np.ndarray) -> np.ndarray:
         """Numbers (N, n), not finite where missing, and risks (N, r) -> (N, F) float32."""
@@ -293,7 +324,9 @@ class TabularFeatures:
 
     def to_dict(self) -> dict:
         """The fitted state as JSON types."""
-        return {"config": self.config.model_dump()} | {key: getattr(self, f"{key}_") for key in STATE}
+        state = {key: getattr(self, f"{key}_") for key in STATE}
+        identity = self.identity.to_dict() if self.identity else None
+        return {"config": self.config.model_dump(), **state, "identity": identity}
 
     @classmethod
     def from_dict(cls, state: dict) -> Self:
@@ -306,6 +339,7 @@ class TabularFeatures:
         features = cls(known.config)
         for key in STATE:
             setattr(features, f"{key}_", state[key])
+        features.identity = IdentityFeatures.of(known.identity) if known.identity else None
         return features
 
 
@@ -341,8 +375,11 @@ def _numbers(column: pl.Series) -> np.ndarray:
 
 def _present(column: pl.Series) -> np.ndarray:
     """The finite values of `column`, float64 of float32's digits."""
-    values = _numbers(column).astype(np.float64)
-    return values[np.isfinite(values)]
+    return _finite(_numbers(column))
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)].astype(np.float64)
 
 
 def _normal_scores(present: np.ndarray, n_quantiles: int) -> dict[str, list[float]]:

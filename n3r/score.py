@@ -150,8 +150,13 @@ class Scorer:
         texts = columns.all_text
         if "tabular" not in self._reads:
             return Inputs(columns.id, texts, [], [])
-        categorical = [name for name in self.features.columns if name not in self.features.imputation_]
-        return Inputs(columns.id, texts, list(self.features.imputation_), categorical)
+        identity = self.features.identity
+        read = ([], []) if identity is None else (identity.text_, identity.numbers)
+        texts, numeric = (
+            list(dict.fromkeys([*own, *also]))
+            for own, also in zip((texts, self.features.numeric), read, strict=True)
+        )
+        return Inputs(columns.id, texts, numeric, self.features.categorical)
 
     def score(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The id of each row (`schema.id_name`) and, in their order, `score`, `p_calibrated`, `percentile`.

@@ -17,10 +17,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
     ["schema", "estimate"],
-    ["clean", "spelling", "identity", "metrics", "calibrate", "card"],
-    ["kernels", "inputs", "kept", "risk_tables", "graphs"],
-    ["trees"],
-    ["ngrams"],
+    ["clean", "spelling", "metrics", "calibrate", "card"],
+    ["kernels", "inputs", "kept", "risk_tables", "graphs", "characters", "repeats", "mail"],
+    ["relations", "trees"],
+    ["identity", "ngrams"],
     ["tables", "preprocess", "tokenizer", "vocabulary", "features"],
     ["encode", "text"],
     ["data"],

@@ -112,6 +112,8 @@ def _inexpressible(bundle: Bundle) -> list[str]:
     problems = [f"the column name {n!r} is more than one line" for n in columns if len(n.splitlines()) > 1]
     if tables and config.n_classes > 2:
         problems.append(f"it has one risk a category, of two classes; there are more for {list(tables)}")
+    if config.n_tab_features and features.identity:
+        problems.append("it reads identity features, which that layout does not know")
     if not is_names_model(config):
         taken = [name for name in columns if name in RESERVED or name.startswith((OURS, FRONT))]
         problems += [f"its graph has a value of its own called {name!r}: rename the column" for name in taken]

@@ -84,9 +84,9 @@ def test_shuffled_labels_are_not_learned(name, names):
 
 
 def test_a_training_row_does_not_count_itself():
-    # Values that two rows share are risky. A later row whose value one training row had is the second.
+    # Values that three rows share are risky. A later row whose value two training rows had is the third.
     codes = [f"{i:04d}" for i in range(1000, 1600)]
-    frame = pl.DataFrame({"code": codes[:400] + codes[400:500] * 2, LABEL: [0] * 400 + [1] * 200})
+    frame = pl.DataFrame({"code": codes[:400] * 2 + codes[400:500] * 3, LABEL: [0] * 800 + [1] * 300})
     fitted = fit_baseline(BOOSTING, frame, a_map(text=["code"]))
     again, new = (fitted.predict(pl.DataFrame({"code": part})) for part in (codes[:400], codes[500:]))
     assert again.mean() > 0.9 and new.mean() < 0.1
