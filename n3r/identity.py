@@ -47,6 +47,7 @@ from n3r.schema import LABEL, TIME, ColumnMap
 CHUNK = 300_000  # characters of all fields that are counted at a time, or one row
 MAX_PAIRS = 28  # of fields that are compared: those of the first eight fields
 MAX_RATIOS = 50  # pairs of numbers
+MAX_NUMBERS = 64  # whose pairs are tried, those that rank the classes best
 RATIO_ROWS = 5000  # training rows that pairs of numbers are chosen by
 N_FOLDS, SEED = 5, 0  # of the risks of training rows where rows are split at random
 USER_NAME, EQUAL, NEAR, DOMAIN, RISK, RATIO = (
@@ -346,8 +347,9 @@ def _choose_ratios(train: pl.DataFrame, numeric: Sequence[str]) -> list[tuple[st
         if len(known) and 0 <= known.min() < known.max():
             logs[name] = np.log1p(np.where(np.isfinite(values), values, np.nan))
     alone = {name: _ranking(values, hits) for name, values in logs.items()}
+    tried = sorted(sorted(alone, key=alone.get, reverse=True)[:MAX_NUMBERS], key=list(alone).index)
     gains = {
-        (a, b): _ranking(logs[a] - logs[b], hits) - max(alone[a], alone[b]) for a, b in combinations(logs, 2)
+        (a, b): _ranking(logs[a] - logs[b], hits) - max(alone[a], alone[b]) for a, b in combinations(tried, 2)
     }
     return sorted(gains, key=gains.get, reverse=True)[:MAX_RATIOS]
 
