@@ -28,7 +28,8 @@ import numpy as np
 import polars as pl
 
 from n3r.identity import IdentityFeatures
-from n3r.schema import LABEL, MISSING, SEPARATOR, SPLITS, ColumnMap
+from n3r.ngrams import joined_texts
+from n3r.schema import LABEL, SPLITS, ColumnMap
 
 MIN_ROWS = 20  # of a category; rarer and unseen ones share a code
 MAX_CATEGORIES = 254  # with a code of their own: the boosting takes 255 in all
@@ -115,10 +116,8 @@ class _Table:
         return matrix
 
 
-def _joined(frame: pl.DataFrame, column_map: ColumnMap) -> pl.Series:
-    """The text fields of each row as one; each is closed, so that no row is without an n-gram."""
-    fields = [pl.col(name).cast(pl.String).fill_null(MISSING) + SEPARATOR for name in column_map.all_text]
-    return frame.select(pl.concat_str(fields)).to_series()
+def _joined(frame: pl.DataFrame, column_map: ColumnMap) -> list[str]:
+    return joined_texts([frame[name].cast(pl.String).to_list() for name in column_map.all_text])
 
 
 def _text_baseline(train: pl.DataFrame, label: np.ndarray, column_map: ColumnMap, seed: int) -> Baseline:
