@@ -70,6 +70,13 @@ PROGRAMS = (
     Program("one order, LSTM2Risk", "score lstm2risk latency", None, LATENCY),
     Program("one order, Transformer2Risk", "score transformer2risk latency", TINY_SCORE, LATENCY),
     Program("score files, by rows", "score lstm2risk memory --small", TINY_SCORE, {"peak MB": "peak_mb"}),
+    Program(
+        "identity features",
+        "identity",
+        "--rows 2000",
+        {"s": "seconds", "peak MB": "peak_mb", "ms an order": "p50_ms"},
+        "60 s, 2,000 MB",
+    ),
     Program("evaluation report", "report", "--rows 2000 --runs 1", {"s": "seconds", "peak MB": "peak_mb"}),
     Program(
         "hand-written step, ms",

@@ -44,9 +44,11 @@ from n3r.repeats import (
 from n3r.risk_tables import class_hits
 from n3r.schema import LABEL, TIME, ColumnMap
 
+EMAIL = r"^\s*[^@\s]+@[^@\s]+\s*$"
 CHUNK = 300_000  # characters of all fields that are counted at a time, or one row
 MAX_PAIRS = 28  # of fields that are compared: those of the first eight fields
 MAX_RATIOS = 50  # pairs of numbers
+MAX_NUMBERS = 64  # whose pairs are tried, those that rank the classes best
 RATIO_ROWS = 5000  # training rows that pairs of numbers are chosen by
 N_FOLDS, SEED = 5, 0  # of the risks of training rows where rows are split at random
 USER_NAME, EQUAL, NEAR, DOMAIN, RISK, RATIO = (
@@ -62,7 +64,7 @@ ADDRESS = ("free", "disposable")
 SAID = {
     "missing": ("{0} is there", "{0} is missing"),
     USER_NAME: ("{1} does not occur in {0}", "{1} occurs in {0}"),
-    "equal": ("{0} and {1} differ", "{0} and {1} are equal"),
+    "trigrams": ("{0} and {1} share no three characters", "{0} and {1} are {value:.0%} alike"),
     "inside": ("neither of {0} and {1} holds the other", "one of {0} and {1} holds the other"),
     "disposable": ("{0} is not of a provider of disposable addresses", "{0} is a disposable address"),
     "free": ("{0} is not of a large free provider", "{0} is of a large free provider"),
@@ -73,10 +75,6 @@ SAID = {
         "no number with a zero in front ends {0}",
         "a number with a zero in front ends {0}",
     ),
-}
-SAID_OF_PAIRS = {
-    "words": ("{0} and {1} share no word", "{0} and {1} share {value:.0%} of the words"),
-    "trigrams": ("{0} and {1} share no three characters", "{0} and {1} are {value:.0%} alike"),
 }
 
 
@@ -134,13 +132,9 @@ class IdentityFeatures:
         self.text_, self.n_classes_ = column_map.all_text[:MAX_FIELDS], column_map.n_classes
         self.by_time_ = column_map.split_by == "time" and not column_map.split_files
         _require(train, [*self.text_, *column_map.numeric, LABEL, *([TIME] if self.by_time_ else [])])
-        fields = self._fields(train)
-        self.emails_ = [
-            name
-            for i, name in enumerate(self.text_)
-            if 2 * sum(map(bool, fields.of(fields.domains, i))) > sum(map(bool, fields.of(fields.whole, i)))
-        ]
-        keys = self._keys(fields)
+        values = train.select(pl.col(name).cast(pl.String) for name in self.text_)
+        self.emails_ = [one.name for one in values if (one.str.contains(EMAIL).mean() or 0) > 0.5]
+        keys = self._keys_of(train)
         self.counts_ = count_table(keys.ravel())
         domains = keys[len(keys) - len(self.emails_) :]
         hits = [np.tile(class_hits(train, c), len(domains)) for c in range(1, self.n_classes_)]
@@ -195,7 +189,7 @@ class IdentityFeatures:
     def transform_training(self, train: pl.DataFrame) -> np.ndarray:
         """(N, K) float32 of the very rows, with their labels, that were given to `fit`."""
         out = self.transform(train)
-        keys = self._keys(self._fields(train))
+        keys = self._keys_of(train)
         time = train[TIME].to_physical().to_numpy() if self.by_time_ else None
         at = len(self.names) - len(self.ratios_) - len(self.emails_) * len(self.risks_) - len(keys)
         for i, one in enumerate(keys):
@@ -217,7 +211,7 @@ class IdentityFeatures:
         figure, columns = self.features[self.names.index(name)]
         if np.isnan(value):
             return f"{name} is not known"
-        said = (SAID_OF_PAIRS if len(columns) == 2 else {}).get(figure) or SAID.get(figure)
+        said = SAID.get(figure)
         return said[int(value != 0)].format(*columns, value=value) if said else f"{name} is {value:.3g}"
 
     def to_dict(self) -> dict:
@@ -303,6 +297,12 @@ class IdentityFeatures:
                 domains = fields.of(fields.domains, at[email])
                 yield np.array([is_kind(one) if one else np.nan for one in domains], np.float64)
 
+    def _keys_of(self, frame: pl.DataFrame) -> np.ndarray:
+        """(C, N) keys of all rows, read by chunks."""
+        parts = [self._keys(self._fields(frame[rows])) for rows in _chunks(frame, self.text_)]
+        n_kinds = 2 * len(self.text_) + len(self.emails_)
+        return np.concatenate([np.empty((n_kinds, 0), np.uint64), *parts], axis=1)
+
     def _keys(self, fields: Fields) -> np.ndarray:
         """(C, N) uint64 keys of what rows may share: fields, fields without digits, domains of addresses."""
         plain = "\n".join(fields.folded.plain).encode().translate(None, DIGITS.encode()).decode().split("\n")
@@ -346,8 +346,9 @@ def _choose_ratios(train: pl.DataFrame, numeric: Sequence[str]) -> list[tuple[st
         if len(known) and 0 <= known.min() < known.max():
             logs[name] = np.log1p(np.where(np.isfinite(values), values, np.nan))
     alone = {name: _ranking(values, hits) for name, values in logs.items()}
+    tried = sorted(sorted(alone, key=alone.get, reverse=True)[:MAX_NUMBERS], key=list(alone).index)
     gains = {
-        (a, b): _ranking(logs[a] - logs[b], hits) - max(alone[a], alone[b]) for a, b in combinations(logs, 2)
+        (a, b): _ranking(logs[a] - logs[b], hits) - max(alone[a], alone[b]) for a, b in combinations(tried, 2)
     }
     return sorted(gains, key=gains.get, reverse=True)[:MAX_RATIOS]
 

@@ -7,7 +7,7 @@ import torch
 from onnx import TensorProto, helper
 from onnxruntime import InferenceSession
 
-from n3r.export import export_onnx
+from n3r.export import export_onnx, quantize_onnx
 from n3r.graphs import constant_probs, join_graphs, mean_probs, member_graph, tabular_input
 from n3r.model import model_select
 from n3r.ngrams import code_points, fit_ngrams
@@ -103,6 +103,15 @@ def test_a_graph_can_be_joined_from_joined_ones_and_from_one(members):
     two = join_graphs({"a": one, "b": members["lstm2risk"]}, {"a": 1, "b": 1})
     want = mean_probs([run(members["boosting"], rows), run(members["lstm2risk"], rows)], [1, 1])
     np.testing.assert_allclose(run(two, rows), want, rtol=0, atol=1e-5)
+
+
+def test_a_network_with_8_bit_weights_can_be_joined(members, tmp_path):
+    onnx.save(members["lstm2risk"], tmp_path / "model.onnx")
+    quantize_onnx(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    small, rows = onnx.load(tmp_path / "int8.onnx"), batch()
+    joined = join_graphs({"a": small, "b": members["boosting"]}, {"a": 1, "b": 1})
+    want = mean_probs([run(small, rows), run(members["boosting"], rows)], [1, 1])
+    np.testing.assert_allclose(run(joined, rows), want, rtol=0, atol=1e-5)
 
 
 def constant(*row: float) -> onnx.ModelProto:

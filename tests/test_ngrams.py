@@ -181,7 +181,7 @@ def test_boosting_on_n_grams_alone():
 def test_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match="no n-grams 'words'"):
         fit_ngrams("words", ["a"], np.array([0]), 2)
-    with pytest.raises(ValueError, match="no n-gram of 2 to 6 is in 3 of 4 rows"):
+    with pytest.raises(ValueError, match="no n-gram of 2 to 5 is in 3 of 4 rows"):
         fit_ngrams("long character n-grams", ["ab", "cd", "ef", "gh"], np.array([0, 1, 0, 1]), 2)
     with pytest.raises(ValueError, match="from 0 to 1"):
         fit_ngrams("character n-grams", ["a", "b"], np.array([0, 2]), 2)
