@@ -64,7 +64,7 @@ ADDRESS = ("free", "disposable")
 SAID = {
     "missing": ("{0} is there", "{0} is missing"),
     USER_NAME: ("{1} does not occur in {0}", "{1} occurs in {0}"),
-    "equal": ("{0} and {1} differ", "{0} and {1} are equal"),
+    "trigrams": ("{0} and {1} share no three characters", "{0} and {1} are {value:.0%} alike"),
     "inside": ("neither of {0} and {1} holds the other", "one of {0} and {1} holds the other"),
     "disposable": ("{0} is not of a provider of disposable addresses", "{0} is a disposable address"),
     "free": ("{0} is not of a large free provider", "{0} is of a large free provider"),
@@ -75,10 +75,6 @@ SAID = {
         "no number with a zero in front ends {0}",
         "a number with a zero in front ends {0}",
     ),
-}
-SAID_OF_PAIRS = {
-    "words": ("{0} and {1} share no word", "{0} and {1} share {value:.0%} of the words"),
-    "trigrams": ("{0} and {1} share no three characters", "{0} and {1} are {value:.0%} alike"),
 }
 
 
@@ -215,7 +211,7 @@ class IdentityFeatures:
         figure, columns = self.features[self.names.index(name)]
         if np.isnan(value):
             return f"{name} is not known"
-        said = (SAID_OF_PAIRS if len(columns) == 2 else {}).get(figure) or SAID.get(figure)
+        said = SAID.get(figure)
         return said[int(value != 0)].format(*columns, value=value) if said else f"{name} is {value:.3g}"
 
     def to_dict(self) -> dict:

@@ -4,8 +4,7 @@ Decisions:
 - A model class is a row of `MODEL_CLASSES`: its parts, how many texts it reads, and which published
   dimensions of the parts it changes. Encoder and fusion can be replaced in any class.
 - A dimension that none of the class's parts reads is an error, never ignored (defect 4).
-- Models return logits, one per class; probability is taken once, in `predict` and in export.
-- `nn.Module` code knows nothing of training.
+- Models know nothing of training. They return logits, one per class; `predict` and export take probabilities.
 """
 
 from collections.abc import Callable
@@ -54,6 +53,7 @@ class ModelConfig(BaseModel):
     n_classes: int = Field(2, ge=2, le=10_000)
     dropout_rate: float = Field(0.2, ge=0, lt=1)
     n_tab_bins: int = Field(0, ge=0)  # bins that each tabular feature is also seen through; 0 as published
+    tab_gain_power: float = Field(0, ge=0, le=10)  # see `fit`: of a feature's gain; 0 as published
     encoder: Literal["lstm", "lstm_ends", "transformer", "cnn", "bert"]
     fusion: Literal["concat", "gate", "mixture", "cross_attention"]
     embedding_size: int | None = Field(None, ge=1)
@@ -217,7 +217,7 @@ class RiskModel(nn.Module):
                 raise ValueError(f"knots of {knots.shape[1]} features for {config.n_tab_features}")
             self.scaling = None if knots is None else QuantileMap(knots)
             d, n = self.texts[0].d_out, config.n_tab_features
-            self.tabular = row.tabular(n, d, drop, config.n_tab_bins)
+            self.tabular = row.tabular(n, d, drop, config.n_tab_bins, config.tab_gain_power > 0)
             if FUSIONS[config.fusion].needs_tokens:
                 self.feature_tokens = FeatureTokens(n, d)
             widths.append(Widths(d, d))

@@ -3,6 +3,8 @@
 Decisions:
 - Fields are compared as they are spelled in ASCII, without case, accents and punctuation.
 - An e-mail address is recognised by its own shape, not by its column; its user name is read as the value.
+- Shared words and equality of two fields are left out: beside trigrams they added nothing (0.0000 AUC on
+  synthetic orders, -0.0002 on twitter_bots), nor did how common a value's trigrams are (+0.0004, -0.0002).
 - Arrays hold one field, or one pair of fields, behind the other, so that steps do not multiply with them.
 """
 
@@ -25,7 +27,7 @@ from n3r.characters import (
 )
 
 FIGURES = ("missing", "length", *TYPED_FIGURES, *FOLDED_FIGURES)
-PAIR_FIGURES = ("words", "trigrams", "containment", "prefix", "Jaro-Winkler", "inside", "equal")
+PAIR_FIGURES = ("trigrams", "containment", "prefix", "Jaro-Winkler", "inside")
 MAX_FIELDS = 62  # a bit each in a signed integer
 DIGITS = "0123456789"
 
@@ -82,24 +84,19 @@ def pair_figures(fields: Fields, pairs: Sequence[tuple[int, int]]) -> np.ndarray
     from rapidfuzz.distance import JaroWinkler, Prefix
     from rapidfuzz.process import cpdist
 
-    plain, words = fields.folded.plain, list(map(frozenset, fields.folded.words))
+    plain = fields.folded.plain
     a, b = ([one for pair in pairs for one in fields.of(plain, pair[side])] for side in (0, 1))
-    x, y = ([one for pair in pairs for one in fields.of(words, pair[side])] for side in (0, 1))
     at = (np.array(pairs).T[:, :, None] * fields.n_rows + np.arange(fields.n_rows)).reshape(2, -1)
     n_trigrams, shared = _shared_trigrams(fields, pairs)
     (most, fewest), lengths = _sorted(n_trigrams[at]), fields.folded.lengths[at]
     shortest = np.minimum(*lengths)
     figures = np.empty((len(PAIR_FIGURES), len(a)))
     with np.errstate(invalid="ignore", divide="ignore"):
-        figures[0] = [
-            len(one & other) / (min(len(one), len(other)) or 1) for one, other in zip(x, y, strict=True)
-        ]
-        figures[1] = shared / (most + fewest - shared)
-        figures[2] = shared / fewest
-        figures[3] = cpdist(a, b, scorer=Prefix.similarity, dtype=np.float32) / shortest
-    figures[4] = cpdist(a, b, scorer=JaroWinkler.similarity, dtype=np.float32)
-    figures[5] = [one in other or other in one for one, other in zip(a, b, strict=True)]
-    figures[6] = list(map(str.__eq__, a, b))
+        figures[0] = shared / (most + fewest - shared)
+        figures[1] = shared / fewest
+        figures[2] = cpdist(a, b, scorer=Prefix.similarity, dtype=np.float32) / shortest
+    figures[3] = cpdist(a, b, scorer=JaroWinkler.similarity, dtype=np.float32)
+    figures[4] = [one in other or other in one for one, other in zip(a, b, strict=True)]
     figures[:, shortest == 0] = np.nan
     return figures
 

@@ -8,6 +8,11 @@ Decisions:
 - Training runs in bfloat16 where the processor multiplies it; prediction always in float32, so that a score
   is the same on every machine to float32's precision.
 - What is handed on is a bundle; checkpoints.py keeps and resumes trainings.
+- With `tab_gain_power` each feature enters the network with its `column_gains`, to that power, as weight. Of
+  200 columns most are noise, through bins most of all. On validation rows they took a network of LSTM2Risk's
+  tabular branch alone from 0.914 to 0.896 AUC on twitter_bots, with weights to 0.920, and on orders from
+  0.826 to 0.882, with weights to 0.898. Fewer bins, dropout of features, embeddings of each, members that
+  share weights (TabM), and the best 10 to 80 columns alone reached less on one of the two sets or on both.
 - Several processes (`processes`, or a launcher such as torchrun) share each batch, so the schedule and the
   number of steps stay as they are. The weights are not those of one process: batch norm sees a process's
   share. Predictions are gathered by row number, so none is lost and none counts twice (defect 44).
@@ -38,6 +43,7 @@ from n3r.data import (
 from n3r.kernels import BFLOAT16, keep_memory
 from n3r.model import OWN_PARTS, TEXTS, ModelConfig, Parts, RiskModel, registered
 from n3r.tokenizer import ChunkedText
+from n3r.trees import column_gains
 
 
 class TrainConfig(BaseModel):
@@ -157,7 +163,8 @@ def fit(
     """Train a new model of `model_config`, with the features' `knots`, and return it as of its best epoch.
 
     `folder` keeps checkpoints and TensorBoard's files; when it holds those of a training of the same configs,
-    code and data, this one goes on from its last epoch, else it replaces them. Raises ValueError before
+    code and data, this one goes on from its last epoch, else it replaces them. With `tab_gain_power` features
+    enter with the weight that boosting on the training rows gives them. Raises ValueError before
     training for rows that the model cannot read, rows without labels, fewer than two rows per process, and
     class weights of another number than the classes.
 
@@ -198,7 +205,11 @@ def _train(
     plan = checkpoints.plan(settings, arrays if knots is None else [knots, *arrays])
     with torch.random.fork_rng(), checkpoints.quiet(), keep_memory():
         torch.manual_seed(config.seed)
-        module = RiskModule(RiskModel(model_config, parts, knots).load_pretrained(), config, plan)
+        model = RiskModel(model_config, parts, knots).load_pretrained()
+        if model.tabular and model_config.tab_gain_power:
+            gains = column_gains(train.tabular, train.label, model_config.n_classes, config.seed)
+            model.tabular.weigh(gains**model_config.tab_gain_power)
+        module = RiskModule(model, config, plan)
         resumed = checkpoints.resumable(folder, plan)
         trainer = checkpoints.trainer(
             folder,

@@ -131,8 +131,9 @@ def train_small(folder: Path) -> Small:
     columns, train = prepared.column_map, prepared.splits["train"]
     tokenizer, _ = train_tokenizer(train.select(columns.all_text), TokenizerConfig(min_frequency=5))
     features = TabularFeatures().fit(train, columns.numeric, columns.categorical, columns.n_classes)
-    sizes = {"embedding_size": 8, "hidden_size": 8, "n_lstm_layers": 1, "n_tab_bins": 4}
-    config = configure("lstm2risk", vocab_size=tokenizer.vocab_size, n_tab_features=len(features), **sizes)
+    sizes = {"vocab_size": tokenizer.vocab_size, "n_tab_features": len(features), "hidden_size": 8}
+    sizes |= {"embedding_size": 8, "n_lstm_layers": 1, "n_tab_bins": 4, "tab_gain_power": 1.0}
+    config = configure("lstm2risk", **sizes)
     training = TrainConfig(epochs=1, batch_size=128, precision="float32")
     recipe = Recipe(tokenizer, features, columns, training)
     bundle, _ = train_bundle(config, prepared.splits, recipe, folder / "training")

@@ -3,6 +3,7 @@
 import json
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -31,7 +32,7 @@ from n3r.model import (
     configure,
     model_select,
 )
-from n3r.tabular import PiecewiseLinear, TabAE, TabularEncoder
+from n3r.tabular import PiecewiseLinear, TabAE, TabularEncoder, WeighedNorm
 
 VOCAB, F, MAX_TOKENS = 30, 3, 9
 TINY = {
@@ -644,6 +645,33 @@ def test_a_tabular_encoder_with_bins_tells_a_bump_from_its_sides():
 @pytest.mark.parametrize("n_bins", [0, 4])
 def test_tabular_encoder_shape(part, n_bins):
     assert part(F, 5, Dropout(0.1), n_bins).eval()(torch.randn(2, F, generator=generator())).shape == (2, 5)
+
+
+@pytest.mark.parametrize("part", [TabularEncoder, TabAE])
+@pytest.mark.parametrize("n_bins", [0, 4])
+def test_weights_of_columns(part, n_bins):
+    """A weight of 0 hides a column with its bins, 1 changes nothing, and a half acts as half the weights."""
+    x = torch.randn(9, F, generator=generator())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = part(F, 5, Dropout(0.0), n_bins).eval()
+        torch.manual_seed(0)
+        net = part(F, 5, Dropout(0.0), n_bins, weighed=True).eval()
+    assert net(x).equal(plain(x))
+    net.weigh(np.full(F, 0.5))
+    with torch.no_grad():
+        plain.net[1].weight *= 0.5
+    torch.testing.assert_close(net(x), plain(x))
+    net.weigh(np.arange(F) > 0)
+    moved = x + torch.tensor([1.0] + [0.0] * (F - 1))
+    assert net(moved).equal(net(x)) and not net(x + 1).equal(net(x))
+
+
+def test_weights_of_columns_are_kept_and_not_learned():
+    norm = WeighedNorm(2, 1)
+    norm.weigh(np.array([1.0, 0.25]))
+    assert norm.state_dict()["column_weight"].tolist() == [1, 0.25, 1, 0.25]
+    assert "column_weight" not in dict(norm.named_parameters())
 
 
 def test_a_single_column_is_no_constant():

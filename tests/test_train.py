@@ -106,6 +106,24 @@ def test_defect_06_three_classes_are_learnt(planted, tmp_path):
     assert roc_auc_score(three(3).label, p, multi_class="ovr") > 0.8
 
 
+def test_columns_of_noise_weigh_little_and_do_not_hurt(planted, tmp_path):
+    """Beside 60 columns of noise through bins, which 600 rows are too few to tell from the signal."""
+
+    def noisy(seed: int) -> OrderDataset:
+        data = planted(600, seed)
+        noise = np.random.default_rng(seed).normal(size=(600, 60)).astype(np.float32)
+        return OrderDataset(data.text, np.hstack([data.tabular, noise]), data.label)
+
+    found = {}
+    for power in (0.0, 1.0):
+        config = model_config(n_tab_features=63, n_tab_bins=8, tab_gain_power=power)
+        fitted = fit(config, noisy(1), noisy(2), settings(), tmp_path / str(power), PAD)
+        found[power] = auc(fitted, noisy(3))
+    weights = fitted.model.tabular.net[0].column_weight[:63]
+    assert weights[0] == 1 and weights[3:].max() < 0.3
+    assert found[1.0] > found[0.0] + 0.02
+
+
 def test_class_weights_move_the_scores_to_their_class(planted, tmp_path):
     data = planted(200, 1)
     means = [

@@ -9,7 +9,7 @@ from onnxruntime import InferenceSession
 from sklearn.metrics import roc_auc_score
 
 from n3r import trees
-from n3r.trees import TREES, Trees, fit_trees
+from n3r.trees import TREES, Trees, column_gains, fit_trees
 
 F = 5
 
@@ -148,6 +148,32 @@ def test_a_planted_signal_is_learnt_the_same_on_any_threads(few, kind):
         null = fit_trees(kind, X, shuffled, 2, seed).predict(other)[:, 1]
         aucs.append(roc_auc_score(labels(other, seed=5), null))
     assert abs(np.mean(aucs) - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_gains_of_columns(few, n_classes):
+    X = rows(900)
+    gains = column_gains(X, labels(X, n_classes), n_classes)
+    np.testing.assert_array_equal(gains, column_gains(X, labels(X, n_classes), n_classes))
+    assert gains.argmax() == 0 and gains[0] == 1  # the column that labels are made of most
+    assert (gains[[1, 3, 4]] > 0).all() and 0 <= gains[2] < 0.2
+    constant = np.where(np.arange(F) == 2, np.float32(7), X)
+    assert column_gains(constant, labels(X, n_classes), n_classes)[2] == 0
+
+
+def test_gains_without_a_split_are_all_alike(few):
+    X = rows(60)
+    for y in (np.zeros(60, int), np.arange(60) % 2):
+        assert column_gains(X[:12], y[:12], 2).tolist() == [1] * F
+    assert column_gains(X, np.ones(60, int), 2).tolist() == [1] * F
+
+
+def test_gains_of_many_rows_are_those_of_some(few, monkeypatch):
+    X = rows(900)
+    monkeypatch.setattr(trees, "GAIN_ROWS", 300)
+    drawn = np.random.default_rng(5).choice(900, 300, replace=False)
+    gains = column_gains(X, labels(X), 2, seed=5)
+    np.testing.assert_array_equal(gains, column_gains(X[drawn], labels(X)[drawn], 2, seed=5))
 
 
 def test_errors_say_what_is_wrong():

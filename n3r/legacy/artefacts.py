@@ -57,7 +57,7 @@ def has_published_weights(config: ModelConfig, features: TabularFeatures) -> boo
     It reads raw columns: with weights trained on scaled ones its scores would be wrong without a message.
     """
     as_published = NAMES_CLASSES.get(config.model_class) == config.encoder and config.fusion == "concat"
-    plain = not config.n_tab_bins and features.config.scaling == "none"
+    plain = not (config.n_tab_bins or config.tab_gain_power) and features.config.scaling == "none"
     return as_published and plain and config.n_tab_features > 0
 
 

@@ -87,9 +87,9 @@ DEVIATIONS = {
         _REQUIRES,
     ),
     "bins": Deviation(
-        "each feature is also seen through bins",
+        "each feature is also seen through bins, and has a weight",
         "pass through bins first",
-        lambda bundle: bundle.model.config.n_tab_bins > 0,
+        lambda bundle: bundle.model.config.n_tab_bins + bundle.model.config.tab_gain_power > 0,
         _REQUIRES,
     ),
     "risk_tables": Deviation(
@@ -401,7 +401,7 @@ def _what(on: Sequence[str], made: Sequence[str]) -> str:
 
 def _model_config(on: Sequence[str], config: ModelConfig, vocab_size: int, n_features: int) -> ModelConfig:
     own = {"vocab_size": vocab_size, "n_tab_features": n_features}
-    return config.model_copy(update=own if "bins" in on else {**own, "n_tab_bins": 0})
+    return config.model_copy(update=own if "bins" in on else {**own, "n_tab_bins": 0, "tab_gain_power": 0})
 
 
 def _train_config(on: Sequence[str], config: TrainConfig, seed: int) -> TrainConfig:

@@ -98,9 +98,8 @@ def _our_probabilities(
     )
     features = ablation.features_with(on, bundle.features)
     text = ablation.texts(on, own, frame, run.tokenizer)
-    config = bundle.model.config.model_copy(
-        update={"vocab_size": run.tokenizer.vocab_size, "n_tab_features": len(run.columns), "n_tab_bins": 0}
-    )
+    sizes = {"vocab_size": run.tokenizer.vocab_size, "n_tab_features": len(run.columns)}
+    config = bundle.model.config.model_copy(update={**sizes, "n_tab_bins": 0, "tab_gain_power": 0})
     off = () if "pool" in on or run.model_class == "lstm2risk" else ("pool",)
     with torch.random.fork_rng():
         model = RiskModel(config, ablation.parts_without(off)).eval()
