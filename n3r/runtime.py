@@ -55,7 +55,7 @@ class Graph:
         texts = [text.take(rows) for text in encoded.texts[: self.n_texts]]
         if self.longest is not None:
             texts = [text.cut(self.longest) for text in texts]
-        feed = padded(texts, self.pad_token)
+        feed = {name: array for name, array in padded(texts, self.pad_token).items() if name in self.inputs}
         if TABULAR in self.inputs:
             feed[TABULAR] = encoded.tabular[rows]
         if CHARACTERS in self.inputs:

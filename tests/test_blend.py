@@ -242,3 +242,13 @@ def test_a_damaged_graph_is_refused(saved, tmp_path):
     (tmp_path / "best" / "model.onnx").write_bytes(b"")
     with pytest.raises(ValueError, match=r"model.onnx is truncated"):
         Scorer(tmp_path / "best")
+
+
+def test_token_ngrams_alone(small, tmp_path):
+    found = fit_blend(
+        small.prepared.splits, recipe_of(small), BlendConfig(members=["token n-grams"]), tmp_path / "training"
+    )
+    found.save(tmp_path / "best", {})
+    rows = small.prepared.splits["test"]
+    served = Scorer(tmp_path / "best").score(rows)["score"].to_numpy()
+    np.testing.assert_allclose(served, found.measure(rows)["token n-grams"].p[:, 1], atol=1e-5)
