@@ -31,7 +31,7 @@ from n3r.files.json_io import read_json, write_json
 from n3r.files.manifest import MANIFEST, MAX_BYTES, verify, versions, write_manifest, written_by
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
-from n3r.schema import LABEL, TIME, ColumnMap, prediction_columns
+from n3r.schema import LABEL, TIME, ColumnMap, prediction_table
 from n3r.score import read_parts
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, collate_for, fit, predict
@@ -44,7 +44,7 @@ class Recipe:
     tokenizer: NameTokenizer | BertTokenizer
     features: TabularFeatures
     column_map: ColumnMap
-    train_config: TrainConfig
+    train_config: TrainConfig = TrainConfig()
     texts: TextConfig = TextConfig()
     data: Mapping[str, Any] = field(default_factory=dict)  # what the rows are: source, fingerprint, n_rows
 
@@ -78,18 +78,8 @@ class Bundle(Recipe):
         return predict(self.model, self.dataset(frame), self.tokenizer.pad_token)
 
     def predictions(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """`predict` as a table: the id and, where the frame has them, segment, time and label; `score`.
-
-        With two classes `score` is the probability of class 1; with more there is a column a class. Raises
-        ValueError for rows without an id.
-        """
-        if self.column_map.id not in frame.columns:
-            raise ValueError(f"the rows lack the id column {self.column_map.id!r} that the column map names")
-        p = self.predict(frame)
-        known = prediction_columns(frame, self.column_map.id)
-        if p.shape[1] == 2:
-            return known.with_columns(score=pl.Series(p[:, 1]))
-        return known.with_columns(pl.Series(f"score_{c}", p[:, c]) for c in range(p.shape[1]))
+        """`predict` as a table, `schema.prediction_table`; ValueError for rows without an id."""
+        return prediction_table(frame, self.column_map.id, self.predict(frame))
 
     def save(self, folder: Path, int8_rows: pl.DataFrame | None = None) -> None:
         """Write the bundle under `folder`, replacing one that is there only when it is complete.
@@ -107,32 +97,17 @@ class Bundle(Recipe):
                 self._write(aside, int8_rows)
 
     def _write(self, folder: Path, int8_rows: pl.DataFrame | None) -> None:
-        self.tokenizer.save(folder)
         save_file(self.model.state_dict(), folder / "model.safetensors")
         export_onnx(self.model, folder / "model.onnx")
         measured = self.metrics
         if int8_rows is not None:
             measured = {**measured, "int8": self._quantize(folder, int8_rows)}
-        config = {
-            "model": self.model.config.model_dump(),
-            "train": self.train_config.model_dump(),
-            "texts": self.texts.model_dump(),
-            "data": self.data,
-        }
-        calibration = (self.calibration or _calibrate(self.model, None, self.tokenizer.pad_token)).to_dict()
-        columns = self.column_map.model_dump()
-        write_json(folder / "config.json", config)
-        mode = (folder / "config.json").stat().st_mode
+        mode = (folder / "model.onnx").stat().st_mode
         (folder / "model.safetensors").chmod(mode)  # safetensors lets its owner alone read it
-        write_json(folder / "features.json", self.features.to_dict())
-        write_json(folder / "columns.json", columns)
-        write_json(folder / "metrics.json", measured)
-        write_json(folder / "calibration.json", calibration)
+        calibration = self.calibration or _calibrate(self.model, None, self.tokenizer.pad_token)
+        configs = self.model.config.model_dump(), self.train_config.model_dump()
         n_parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        with_versions = {**config, "versions": versions()}
-        card = model_card(with_versions, columns, measured, calibration, self.data, n_parameters)
-        (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
-        write_manifest(folder)
+        write_parts(folder, self, *configs, measured, calibration, n_parameters)
 
     def _quantize(self, folder: Path, rows: pl.DataFrame) -> dict[str, Any]:
         """Write the graph of 8-bit weights beside the other; what it changes on labelled rows."""
@@ -159,6 +134,10 @@ class Bundle(Recipe):
         folder = Path(folder)
         writers = verify(folder, max_bytes)
         config, column_map, features, calibration, texts = read_parts(folder)
+        if not (folder / "model.safetensors").is_file():
+            raise ValueError(
+                f"{folder} is a blend, which is a graph and no torch module: take its model.onnx"
+            )
         try:
             model_config, train_config = ModelConfig(**config["model"]), TrainConfig(**config["train"])
         except (KeyError, TypeError, ValidationError):
@@ -170,6 +149,31 @@ class Bundle(Recipe):
         measured = read_json(folder / "metrics.json")
         recipe = (tokenizer, features, column_map, train_config, texts, config["data"])
         return cls(*recipe, model=model.eval(), metrics=measured, calibration=calibration)
+
+
+def write_parts(
+    folder: Path,
+    recipe: Recipe,
+    model: Mapping[str, Any],
+    training: Mapping[str, Any],
+    measured: Mapping[str, Any],
+    calibration: Calibration,
+    n_parameters: int | None,
+) -> None:
+    """Complete a bundle's folder that holds the graph: what the graph reads and how it was made, as JSON."""
+    recipe.tokenizer.save(folder)
+    columns, calibrated = recipe.column_map.model_dump(), calibration.to_dict()
+    texts = recipe.texts.model_dump()
+    config = {"model": dict(model), "train": dict(training), "texts": texts, "data": recipe.data}
+    write_json(folder / "config.json", config)
+    write_json(folder / "features.json", recipe.features.to_dict())
+    write_json(folder / "columns.json", columns)
+    write_json(folder / "metrics.json", measured)
+    write_json(folder / "calibration.json", calibrated)
+    config["versions"] = versions()
+    card = model_card(config, columns, measured, calibrated, recipe.data, n_parameters)
+    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    write_manifest(folder)
 
 
 def train_bundle(

@@ -96,9 +96,10 @@ class OrderDataset(Dataset):
         one name of 100,000 characters would pad a whole batch to its length.
         """
         encoder = RowEncoder(tokenizer, column_map, features, texts or TextConfig(), n_texts)
-        (text, *more), tabular = encoder.frame(frame, out_of_fold=training)
+        encoded = encoder.frame(frame, out_of_fold=training)
         label = frame[LABEL].fill_null(-1).to_numpy() if LABEL in frame.columns else None
-        return cls(text, tabular, label, *more)
+        text, *more = encoded.texts
+        return cls(text, encoded.tabular, label, *more)
 
 
 class LengthBucketSampler(Sampler[list[int]]):

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from n3r.features import TabularFeatures
+from n3r.ngrams import joined_texts
 from n3r.schema import ColumnMap
 from n3r.tokenizer import BertTokenizer, ChunkedText, NameTokenizer, TextConfig, Texts
 
@@ -18,10 +19,19 @@ TEXT_KEYS = (("text", "attn_mask"), ("secondary", "secondary_mask"))  # batch ke
 
 
 class Encoded(NamedTuple):
-    """N rows as a model reads them."""
+    """N rows as a model reads them; what it does not read is left out."""
 
-    texts: list[Texts]  # one, or two for classes that read a second text apart
-    tabular: np.ndarray | None  # (N, F) float32
+    texts: list[Texts]  # one, or two for classes that read a second text apart, or none
+    tabular: np.ndarray | None = None  # (N, F) float32
+    joined: list[str] | None = None  # all text fields as one text, for n-grams of characters
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """What a row costs in tokens and characters, (N,): batches hold rows of near-equal cost."""
+        costs = [text.lengths * text.n_chunks if isinstance(text, ChunkedText) else text.lengths
+                 for text in self.texts]  # fmt: skip
+        costs += [] if self.joined is None else [np.array(list(map(len, self.joined)), np.int64)]
+        return sum(costs) if costs else np.zeros(len(self.tabular), np.int64)
 
 
 @dataclass(frozen=True)
@@ -36,25 +46,33 @@ class RowEncoder:
     features: TabularFeatures | None = None  # None: of a model that reads texts alone
     texts: TextConfig = TextConfig()
     n_texts: int = 1
+    joined: bool = False  # whether the joined texts are read too
 
     def frame(self, frame: pl.DataFrame, out_of_fold: bool = False) -> Encoded:
         """Rows of a table; `out_of_fold` as `TabularFeatures.transform`. ValueError names absent columns."""
         names = self.column_map.all_text
         if absent := [name for name in names if name not in frame.columns]:
             raise ValueError(f"the rows lack the text columns {absent} that the column map names")
-        texts = self.read({name: frame[name].cast(pl.String).to_list() for name in names})
-        return Encoded(texts, None if self.features is None else self.features.transform(frame, out_of_fold))
+        fields = {name: frame[name].cast(pl.String).to_list() for name in names}
+        tabular = None if self.features is None else self.features.transform(frame, out_of_fold)
+        return Encoded(self.read(fields), tabular, self._join(fields))
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> Encoded:
         """Rows, column -> value, typed as in a table; a table of one row costs more than to score it."""
-        texts = self.read({name: [row[name] for row in rows] for name in self.column_map.all_text})
-        if self.features is None:
-            return Encoded(texts, None)
-        return Encoded(texts, np.concatenate([self.features.transform_row(row) for row in rows]))
+        fields = {name: [row[name] for row in rows] for name in self.column_map.all_text}
+        tabular = None
+        if self.features is not None:
+            tabular = np.concatenate([self.features.transform_row(row) for row in rows])
+        return Encoded(self.read(fields), tabular, self._join(fields))
+
+    def _join(self, fields: Mapping[str, Sequence[str | None]]) -> list[str] | None:
+        return joined_texts([fields[name] for name in self.column_map.all_text]) if self.joined else None
 
     def read(self, fields: Mapping[str, Sequence[str | None]]) -> list[Texts]:
         """The tokenised text of each row, or its two texts, from columns of strings."""
         columns, steps = self.column_map, self.texts.steps
+        if self.n_texts == 0:
+            return []
         if self.n_texts == 1:
             parts = [(columns.all_text, steps)]
         elif columns.secondary_text:

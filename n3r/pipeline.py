@@ -53,10 +53,11 @@ STEPS = (
     Step("02_tokenizer", ("01_preprocess",), ("tokenizer/tokenizer.json",)),
     Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",)),
     Step("04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",)),
-    Step("05_parity", ("03_train_lstm2risk", "04_train_transformer2risk"), pages=("report.html",)),
+    Step("09_best", ("02_tokenizer",), ("best/MANIFEST.json",)),
+    Step("05_parity", ("03_train_lstm2risk", "04_train_transformer2risk", "09_best"), pages=("report.html",)),
     Step("06_multimodal", (), ("multimodal/data/columns.json",)),
     Step("07_custom_transformer", ("03_train_lstm2risk",)),
-    Step("08_evaluate", ("05_parity",), pages=("lstm2risk.html", "transformer2risk.html")),
+    Step("08_evaluate", ("05_parity",), pages=("best.html", "lstm2risk.html", "transformer2risk.html")),
 )
 DEFAULT = "08_evaluate"  # what `n3r run` runs, with the steps it needs
 Parameters = dict[str, dict[str, Any]]  # step -> parameter -> value

@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
+import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -200,13 +201,20 @@ def own_names(names: Iterable[str]) -> list[str]:
     ]
 
 
-def prediction_columns(frame: pl.DataFrame, id: str) -> pl.DataFrame:
-    """What a table of predictions says beside scores: id and, where known, segment, time, label, oracle_p.
+def prediction_table(frame: pl.DataFrame, id: str, p: np.ndarray) -> pl.DataFrame:
+    """Scores of rows as a table: the id and, where known, segment, time, label, oracle_p; then the scores.
 
-    The id keeps its name, or is "id" where a column of predictions has that name.
+    `p`, (N,) of class 1 or (N, C), is one column `score` for two classes and a column a class for more. The
+    id keeps its name, or is "id" where a column of predictions has that name. Raises ValueError for rows
+    without an id.
     """
+    if id not in frame.columns:
+        raise ValueError(f"the rows lack the id column {id!r} that the column map names")
     own = [name for name in (SEGMENT, TIME, LABEL, ORACLE) if name in frame.columns]
-    return frame.select(pl.col(id).alias(id_name(id)), *(pl.col(name).alias(plain(name)) for name in own))
+    known = frame.select(pl.col(id).alias(id_name(id)), *(pl.col(name).alias(plain(name)) for name in own))
+    if p.ndim == 1 or p.shape[1] == 2:
+        return known.with_columns(score=pl.Series(p if p.ndim == 1 else p[:, 1]))
+    return known.with_columns(pl.Series(f"score_{c}", p[:, c]) for c in range(p.shape[1]))
 
 
 def id_name(id: str) -> str:

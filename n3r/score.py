@@ -3,7 +3,6 @@
 Decisions:
 - The `RowEncoder` that made the model's inputs in training makes the graph's. A row scores the same alone,
   beside others, and from any kind of file.
-- Rows run in batches of near-equal length and come back in their order.
 - One order given as a dict is scored without a table: a table of one row costs more than the graph.
 - Files are read, scored and written a chunk of rows at a time, so that memory does not grow with them. The
   output gets its name when its last row is written.
@@ -14,14 +13,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
 from n3r.calibrate import Calibration
-from n3r.encode import TEXT_KEYS, Encoded, RowEncoder, padded
+from n3r.encode import RowEncoder
 from n3r.features import TabularFeatures
 from n3r.files.formats import FORMATS, SUFFIXES, find_files
 from n3r.files.json_io import explain, read_json
@@ -29,14 +28,11 @@ from n3r.files.limits import MAX_EXPANSION
 from n3r.files.manifest import MAX_BYTES, verify, written_by
 from n3r.files.writer import writer
 from n3r.inputs import Inputs, typed, typed_row
+from n3r.runtime import CHARACTERS, KNOWN, PROBS, TABULAR, Graph
 from n3r.schema import ColumnMap, id_name, is_pattern
 from n3r.tables import read_chunks, refusal
-from n3r.tokenizer import ChunkedText, TextConfig, Texts, load_tokenizer
+from n3r.tokenizer import TextConfig, load_tokenizer
 
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
-
-BATCH_ROWS, BATCH_TOKENS = 32, 8192  # at most, with padding; 64 rows are as fast, 8 or 256 a tenth slower
 MAX_THREADS = 1024
 REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}
 
@@ -110,14 +106,14 @@ class Scorer:
         graph = folder / ("model.int8.onnx" if int8 else "model.onnx")
         if not graph.is_file():
             raise ValueError(f"{folder} has no 8-bit weights: save it with int8_rows, or score without int8")
+        self._n_classes = n_classes = self.calibration.n_classes
+        longest = config["model"].get("block_size")
         with written_by(graph, "onnxruntime", writers):
-            self._session = _session(graph, threads)
-        self._reads = [node.name for node in self._session.get_inputs()]
-        self._longest = config["model"].get("block_size")  # of a text; what is over is cut, as in training
-        self._n_classes = self.calibration.n_classes
-        n_texts = sum(ids in self._reads for ids, _ in TEXT_KEYS)
-        features = self.features if "tabular" in self._reads else None
-        self._encoder = RowEncoder(self.tokenizer, self.column_map, features, texts, n_texts)
+            self._graph = Graph(graph, n_classes, self.tokenizer.pad_token, longest, threads)
+        reads = self._graph.inputs
+        features = self.features if TABULAR in reads else None
+        n_texts, joined = self._graph.n_texts, CHARACTERS in reads
+        self._encoder = RowEncoder(self.tokenizer, self.column_map, features, texts, n_texts, joined)
         self.inputs = self._find_inputs()
         with _naming(folder):
             self._check(config["model"])
@@ -126,15 +122,14 @@ class Scorer:
 
     def _check(self, model: dict[str, Any]) -> None:
         """Raise ValueError where the parts of the bundle are not of one model."""
-        inputs, known = self.inputs, [*(key for keys in TEXT_KEYS for key in keys), "tabular"]
-        foreign = [name for name in self._reads if name not in known]
-        gives = [node.name for node in self._session.get_outputs()]
-        n_tokens, n_classes, longest = model.get("vocab_size"), model.get("n_classes"), self._longest
+        inputs, gives = self.inputs, self._graph.outputs
+        foreign = [name for name in self._graph.inputs if name not in KNOWN]
+        n_tokens, n_classes, longest = (model.get(key) for key in ("vocab_size", "n_classes", "block_size"))
         more = not _is_size(n_tokens) or self.tokenizer.vocab_size > n_tokens
         twice = [name for name in inputs.numeric if name in (inputs.id, *inputs.text, *inputs.categorical)]
         faults = {
             f"the graph reads {foreign}, which n3r does not know": foreign,
-            f"the graph gives {gives} in place of probs": gives != ["probs"],
+            f"the graph gives {gives} in place of probs": gives != [PROBS],
             f"its features read {twice} as numbers, which are text": twice,
             "its features read names that are patterns": any(map(is_pattern, inputs.names)),
             "config.json and calibration.json are of other classes": n_classes != self._n_classes,
@@ -148,7 +143,7 @@ class Scorer:
     def _find_inputs(self) -> Inputs:
         columns = self.column_map
         texts = columns.all_text
-        if "tabular" not in self._reads:
+        if TABULAR not in self._graph.inputs:
             return Inputs(columns.id, texts, [], [])
         identity = self.features.identity
         read = ([], []) if identity is None else (identity.text_, identity.numbers)
@@ -178,7 +173,7 @@ class Scorer:
 
     def score_typed(self, rows: pl.DataFrame) -> pl.DataFrame:
         """`score` of rows that `typed` or `read_chunks` gave."""
-        scores = self._named(self._probabilities(self._encoder.frame(rows)))
+        scores = self._named(self._graph.probabilities(self._encoder.frame(rows)))
         columns = (pl.Series(name, values) for name, values in scores.items())
         id = self.inputs.id
         return rows.select(pl.col(id).alias(id_name(id))).with_columns(columns)
@@ -209,7 +204,7 @@ class Scorer:
         roles = {"text": inputs.text, "number": inputs.numeric, "category": inputs.categorical}
         names = list(dict.fromkeys(name for names in roles.values() for name in names))
         rows = [values, *({**values, name: None} for name in names)]
-        score, *without = self._probabilities(self._encoder.rows(rows))[:, of_class].tolist()
+        score, *without = self._graph.probabilities(self._encoder.rows(rows))[:, of_class].tolist()
         table = pl.DataFrame(
             {
                 "input": names,
@@ -222,30 +217,7 @@ class Scorer:
 
     def _one(self, values: Mapping[str, Any]) -> np.ndarray:
         """Probabilities (1, C) of one row."""
-        return self._run(self._encoder.rows([values]), [0])
-
-    def _probabilities(self, encoded: Encoded) -> np.ndarray:
-        """Probabilities (N, C) of encoded rows."""
-        out = np.empty((len(encoded.texts[0]), self._n_classes), np.float32)
-        for rows in _batches(sum(_cost(text) for text in encoded.texts)):
-            out[rows] = self._run(encoded, rows)
-        return out
-
-    def _run(self, encoded: Encoded, rows: Sequence[int]) -> np.ndarray:
-        """Probabilities of some of the rows, in one batch."""
-        texts = [text.take(rows) for text in encoded.texts]
-        if self._longest is not None:
-            texts = [text.cut(self._longest) for text in texts]
-        feed = padded(texts, self.tokenizer.pad_token)
-        if encoded.tabular is not None:
-            feed["tabular"] = encoded.tabular[rows]
-        try:
-            found = self._session.run(["probs"], feed)[0]
-        except Exception:  # the library has classes of its own, and its text may show what it was fed
-            raise ValueError("the graph cannot run on what the tokenizer and the features gave it") from None
-        if found.shape != (len(rows), self._n_classes) or not (found.min() >= 0 and found.max() <= 1):
-            raise ValueError("the graph gives something else than a probability for each class")
-        return found
+        return self._graph.run(self._encoder.rows([values]), [0])
 
     def _named(self, p: np.ndarray) -> dict[str, np.ndarray]:
         """Probabilities (N, C) as the columns of `outputs`, float32."""
@@ -360,30 +332,3 @@ def _score_into(
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 < value < 2**31
-
-
-def _session(path: Path, threads: int | None) -> "InferenceSession":
-    from onnxruntime import InferenceSession, SessionOptions
-
-    options = SessionOptions()
-    options.log_severity_level = 4  # what it would log it also raises
-    options.intra_op_num_threads = threads or 0
-    return InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _cost(text: Texts) -> np.ndarray:
-    """Tokens that a row takes in a batch of its like, (N,)."""
-    return text.lengths * text.n_chunks if isinstance(text, ChunkedText) else text.lengths
-
-
-def _batches(cost: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows of near-equal cost, each row once."""
-    order = np.argsort(cost, kind="stable")
-    start = 0
-    while start < len(order):
-        # Costs ascend, so the last row of a batch says what each of its rows is padded to.
-        rows = order[start : start + BATCH_ROWS]
-        padded = cost[rows] * np.arange(1, len(rows) + 1)
-        rows = rows[: max(1, int(np.searchsorted(padded, BATCH_TOKENS, side="right")))]
-        yield rows
-        start += len(rows)

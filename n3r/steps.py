@@ -17,6 +17,7 @@ import torch
 from pydantic import BaseModel
 
 from n3r import metrics, tables
+from n3r.blend import Alone, Blend
 from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.data import make_loader
 from n3r.estimate import Estimate
@@ -26,6 +27,7 @@ from n3r.schema import LABEL, ColumnMap, mask
 from n3r.score import Scorer
 from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig
 from n3r.train import Fitted, TrainConfig, collate_for
+from n3r.weights import blended
 
 Splits = Mapping[str, pl.DataFrame]
 
@@ -97,6 +99,35 @@ def answer(name: str, measured: Mapping[str, Any]) -> str:
         f"{auroc} (95 % interval). At 1 % of legitimate orders flagged it catches "
         f"{100 * measured['recall_at_fpr_1']:.1f} % of the frauds."
     )
+
+
+def member_records(blend: Blend, test: pl.DataFrame, alone: Mapping[str, Alone]) -> list[dict[str, Any]]:
+    """A row for each member tried: held out, in the blend, on test rows (`alone`), and what it costs."""
+    label = test[LABEL].to_numpy()
+    p = blended({name: found.p for name, found in alone.items()}, blend.weights)
+    rows = []
+    for member in blend.tried:
+        row = {
+            "member": member.name,
+            "weight": member.weight,
+            "held_out": str(member.auroc),
+            "adds": member.gain,
+        }
+        if found := alone.get(member.name):
+            row["test"] = str(metrics.class_auc(label, found.p))
+            if p.shape[1] == 2:
+                paired = metrics.paired_auc(label, p[:, 1], found.p[:, 1]).difference
+                row["blend_ahead"] = f"{paired.value:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}]"
+            row |= {"ms_a_row": found.ms_a_row, "megabytes": found.megabytes}
+        rows.append(row | {"seconds": member.seconds, "left_out": member.left_out})
+    return rows
+
+
+def blend_answer(blend: Blend, measured: Mapping[str, Any]) -> str:
+    """The answer of the step of the best recipe in two sentences."""
+    weights = sorted(blend.weights.items(), key=lambda item: -item[1])
+    made_of = ", ".join(f"{name} {weight:.0%}" for name, weight in weights)
+    return f"{answer('the blend', measured)} It is made of {made_of}."
 
 
 def n_parameters(bundle: Bundle) -> int:

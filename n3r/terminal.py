@@ -41,7 +41,7 @@ def _say_comparison(folder: Path) -> None:
     for sentence in metrics["verdicts"]:
         echo(sentence)
     echo(f"report: {metrics['report']}")
-    bundle = os.path.relpath(folder / "lstm2risk")
+    bundle = os.path.relpath(folder / "best")
     echo(f"to score orders: n3r score --bundle {bundle} ORDERS -o SCORES")
 
 

@@ -66,7 +66,7 @@ def test_the_command_lists_what_it_can_do():
         (["run", "--data", "no/such.csv"], "no/such.csv"),
         (["run", "--map", "no/such.json"], "no/such.json"),
         (["run", "-p", "epocs=3"], "epocs"),
-        (["params", "09"], "no step '09'"),
+        (["params", "10"], "no step '10'"),
         (["run", "--bogus"], "No such option"),
     ],
 )

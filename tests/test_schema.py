@@ -3,13 +3,14 @@ import unicodedata
 from datetime import date, datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from n3r.schema import LABEL, OWN, TIME, ColumnMap, check, mask, parse_time, prediction_columns
+from n3r.schema import LABEL, OWN, TIME, ColumnMap, check, mask, parse_time, prediction_table
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = {
@@ -179,8 +180,11 @@ def test_only_names_that_n3r_gives_are_refused():
 @pytest.mark.parametrize("name", ["score", "label", "p_calibrated_2", "percentile"])
 def test_an_id_that_is_called_as_scores_are_becomes_id(name):
     table = pl.DataFrame({name: ["a"], LABEL: [1], TIME: [None]})
-    assert prediction_columns(table, name).columns == ["id", "time", "label"]
-    assert prediction_columns(table.rename({name: "order"}), "order").columns == ["order", "time", "label"]
+    found = [prediction_table(table, name, np.ones(1)), prediction_table(table, name, np.ones((1, 3)))]
+    assert found[0].columns == ["id", "time", "label", "score"]
+    assert found[1].columns == ["id", "time", "label", "score_0", "score_1", "score_2"]
+    again = prediction_table(table.rename({name: "order"}), "order", np.ones((1, 2)))
+    assert again.columns == ["order", "time", "label", "score"]
 
 
 @pytest.mark.parametrize(

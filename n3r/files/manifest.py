@@ -28,13 +28,12 @@ FILES = (
     "features.json",
     "metrics.json",
     "model.onnx",
-    "model.safetensors",
     "tokenizer.json",
     "tokenizer_metadata.json",
     "vocab.json",
 )
 MAX_BYTES = 1 << 33  # of a bundle
-OPTIONAL = ("model.int8.onnx", "model.onnx.data")
+OPTIONAL = ("model.int8.onnx", "model.onnx.data", "model.safetensors")  # a blend has no weights of its own
 LIBRARIES = ("n3r", "torch", "lightning", "transformers", "tokenizers", "onnx", "onnxruntime", "polars")
 LIBRARIES += ("scikit-learn", "numpy", "papermill")
 

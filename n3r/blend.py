@@ -1,0 +1,297 @@
+"""The best recipe: members of several kinds, judged on rows they have not seen, weighed, and fitted again.
+
+Decisions:
+- A blend is the mean of its members' log-probabilities: for two classes, of their logits.
+- What is handed on is fitted on all training and validation rows. Calibration and percentiles rest on the
+  held-out scores: of rows that a member has learned from, its scores would be too good.
+- Networks train a fixed number of epochs: an early stop would choose by the rows that judge.
+- Each fit of a member is kept as soon as it is done, with the seconds that it took, so that an interrupted
+  blend goes on and ends as one that was not.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+from tqdm import tqdm
+
+from n3r import kept
+from n3r.bundle import Recipe, write_parts
+from n3r.calibrate import fit_calibration
+from n3r.encode import Encoded, RowEncoder
+from n3r.estimate import Estimate
+from n3r.features import TabularFeatures
+from n3r.files.atomic import atomic_folder
+from n3r.files.manifest import MANIFEST
+from n3r.folds import Fold, make_folds
+from n3r.graphs import join_graphs
+from n3r.identity import IdentityFeatures
+from n3r.members import MEMBERS, Context, Fitted, Rows
+from n3r.metrics import class_auc
+from n3r.runtime import Graph
+from n3r.schema import LABEL, prediction_table
+from n3r.weights import blended, choose_weights, gains
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+DEFAULT = (
+    "boosting",
+    "slow boosting",
+    "extra trees",
+    "character n-grams",
+    "boosting on n-grams",
+    "lstm2risk",
+)
+
+
+class BlendConfig(BaseModel):
+    """Which members are tried, how they are judged, and how long that may take."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    members: list[str] = Field(list(DEFAULT), min_length=1)
+    networks: dict[str, dict[str, Any]] = {}  # model class -> its dimensions and training, by name
+    identity: bool = True  # whether the features of identity strings are read
+    n_folds: int = Field(5, ge=2, le=20)  # of rows that are not split by time
+    budget: float | None = Field(None, gt=0)  # seconds; members that would exceed it are left out
+    seed: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What is known of a member: how it ranks rows that it has not seen, or why it was left out."""
+
+    name: str
+    auroc: Estimate = Estimate()
+    weight: float = 0.0
+    gain: float | None = None  # AUC of the blend less that of the others in it
+    seconds: float = 0.0  # of all its fits
+    left_out: str | None = None
+
+
+class Alone(NamedTuple):
+    """A member's probabilities (N, C) of rows, and what they cost, its inputs not counted."""
+
+    p: np.ndarray
+    ms_a_row: float
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A fitted blend: its members' graphs, what these read, and their scores of rows held out."""
+
+    config: BlendConfig
+    recipe: Recipe
+    graphs: "dict[str, ModelProto]"
+    tried: list[Tried]
+    held: pl.DataFrame  # rows that no member had seen when it gave them `p`
+    p: dict[str, np.ndarray]  # member -> probabilities (N, C) of these rows
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of the members in the blend, summing to 1."""
+        return {member.name: member.weight for member in self.tried if member.weight}
+
+    @property
+    def held_probs(self) -> np.ndarray:
+        """(N, C) of the rows held out."""
+        return blended(self.p, self.weights)
+
+    def predictions(self, frame: pl.DataFrame, p: np.ndarray) -> pl.DataFrame:
+        """Probabilities (N, C) of prepared rows as a table, as `Bundle.predictions`."""
+        return prediction_table(frame, self.recipe.column_map.id, p)
+
+    def measure(self, frame: pl.DataFrame) -> "dict[str, Alone]":
+        """What each member of the blend makes of prepared rows alone."""
+        recipe, found = self.recipe, {}
+        encoder = RowEncoder(recipe.tokenizer, recipe.column_map, recipe.features, recipe.texts, joined=True)
+        encoded = encoder.frame(frame)
+        for name, graph in self.graphs.items():
+            content = graph.SerializeToString()
+            one = Graph(content, recipe.column_map.n_classes, recipe.tokenizer.pad_token)
+            started = time.perf_counter()
+            p = one.probabilities(encoded)
+            ms_a_row = 1000 * (time.perf_counter() - started) / max(len(p), 1)
+            found[name] = Alone(p, ms_a_row, len(content) / 1e6)
+        return found
+
+    def save(self, folder: Path, metrics: Mapping[str, Any]) -> None:
+        """Write the bundle, replacing one that is there only when it is complete; errors as `Bundle.save`."""
+        columns, n_features = self.recipe.column_map, len(self.recipe.features)
+        model = {
+            "model_class": "blend",
+            "vocab_size": self.recipe.tokenizer.vocab_size,
+            "n_classes": columns.n_classes,
+            "n_tab_features": n_features,
+            "members": self.weights,
+        }
+        calibration = fit_calibration(self.held[LABEL].to_numpy(), self.held_probs)
+        with atomic_folder(folder, "the bundle", MANIFEST) as aside:
+            (aside / "model.onnx").write_bytes(join_graphs(self.graphs, self.weights).SerializeToString())
+            write_parts(aside, self.recipe, model, self.config.model_dump(), metrics, calibration, None)
+
+
+def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendConfig, folder: Path) -> Blend:
+    """Fit a blend on prepared training and validation rows; `folder` keeps what is done.
+
+    Of the recipe's features only the config counts: they are fitted anew on the rows of each fold. A member
+    that fails is left out and says why. Raises ValueError for unknown members, a class with too few rows to
+    hold out, a budget too small for any member, and where every member fails.
+    """
+    if unknown := [name for name in config.members if name not in MEMBERS]:
+        raise ValueError(f"there are no members {unknown}, only {', '.join(MEMBERS)}")
+    rows = pl.concat([splits["train"], splits["val"]])
+    folds = make_folds(rows, len(splits["val"]), recipe.column_map, config.n_folds, config.seed)
+    held = np.concatenate([fold.held for fold in folds])
+    label = rows[LABEL].to_numpy()[held]
+    with tqdm(desc="blend", unit="fit", total=len(config.members) * (len(folds) + 1)) as bar:
+        work = _Work(rows, recipe, config, Path(folder), len(folds), bar)
+        p = work.judge(folds)
+        graphs: dict[str, ModelProto] = {}
+        while not graphs:  # once, or once more for each member that cannot be fitted on all rows
+            weights = choose_weights(label, p)
+            graphs = work.refit(list(weights))
+            p = {name: scores for name, scores in p.items() if name not in work.left_out}
+            work.require(p)
+    added = gains(label, p, weights)
+    tried = [
+        Tried(
+            name,
+            class_auc(label, p[name]) if name in p else Estimate(),
+            weights.get(name, 0.0),
+            added.get(name),
+            work.seconds[name],
+            work.left_out.get(name),
+        )
+        for name in config.members
+    ]
+    own = replace(recipe, features=work.whole.features)
+    return Blend(config, own, graphs, tried, rows[held], p)
+
+
+class _Work:
+    """The fits of one blend, each kept in a folder of its own."""
+
+    def __init__(
+        self, rows: pl.DataFrame, recipe: Recipe, config: BlendConfig, folder: Path, n_folds: int, bar: tqdm
+    ):
+        self.rows, self.recipe, self.config, self.folder, self.bar = rows, recipe, config, folder, bar
+        self.n_fits = n_folds + 1  # of a member that is taken
+        self.seconds = dict.fromkeys(config.members, 0.0)
+        self.left_out: dict[str, str] = {}
+        configs = (recipe.features.config, recipe.texts, recipe.column_map)
+        settings = [part.model_dump() for part in configs] + [recipe.tokenizer.tokenizer.to_str()]
+        settings += [config.identity, config.seed, n_folds]
+        self.plan = kept.plan(__name__, {"rows": rows}, settings)
+        self.whole = _Part(self, rows)
+
+    def judge(self, folds: Sequence[Fold]) -> dict[str, np.ndarray]:
+        """Member -> probabilities (N, C) of the rows held out, fold after fold."""
+        found: dict[str, list[np.ndarray]] = {name: [] for name in self.config.members}
+        for number, fold in enumerate(folds):
+            part = _Part(self, self.rows[fold.fit], self.rows[fold.held])
+            for name in [name for name in found if name not in self.left_out]:
+                self._try(name, f"fold_{number}", part, found[name])
+                if number == 0:
+                    self._keep_to_budget(name)
+        p = {name: np.concatenate(parts) for name, parts in found.items() if name not in self.left_out}
+        self.require(p)
+        return p
+
+    def refit(self, names: Sequence[str]) -> "dict[str, ModelProto]":
+        """Member -> its graph, fitted on all rows; none at all where one cannot be fitted."""
+        from onnx import ModelProto
+
+        found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        for name in names:
+            self._try(name, "all", self.whole, found[name])
+        if any(name in self.left_out for name in names):
+            return {}
+        return {name: ModelProto.FromString(graph.tobytes()) for name, (graph,) in found.items()}
+
+    def require(self, left: Mapping[str, Any]) -> None:
+        """Raise ValueError where no member is left."""
+        if not left:
+            told = "; ".join(f"{name}: {why}" for name, why in self.left_out.items())
+            raise ValueError(f"no member of the blend is left: {told}")
+
+    def _try(self, name: str, place: str, part: "_Part", found: list[np.ndarray]) -> None:
+        """Append what a fit of a member leaves, or note why it left nothing."""
+        networks = json.dumps(self.config.networks.get(name), sort_keys=True)
+        folder = self.folder / name.replace(" ", "_") / place
+        self.bar.set_postfix_str(name)
+        try:
+            result = kept.kept(folder, f"{self.plan} {networks}", lambda: part.fit(name, folder))
+        except OSError:  # a full disk is no fault of the member
+            raise
+        except Exception as error:
+            why = f": {str(error).splitlines()[0]}" if isinstance(error, ValueError) and str(error) else ""
+            self.left_out[name] = f"{type(error).__name__}{why}"
+        else:
+            self.seconds[name] += result.texts["fit"]["seconds"]
+            found.append(result.arrays["found"])
+        self.bar.update()
+
+    def _keep_to_budget(self, name: str) -> None:
+        """Leave a member out that, after its first fit, would take more than is left of the budget."""
+        if self.config.budget is None or name in self.left_out:
+            return
+        needed = self.n_fits * self.seconds[name]
+        taken = self.n_fits * sum(s for n, s in self.seconds.items() if n not in (name, *self.left_out))
+        if taken + needed > self.config.budget:
+            left = max(0, self.config.budget - taken)
+            self.left_out[name] = f"would take {needed:.0f} s, and {left:.0f} s of the budget are left"
+
+
+class _Part:
+    """Rows to fit members on, and those to judge them by; encoded when a first member asks for them."""
+
+    def __init__(self, work: _Work, fit: pl.DataFrame, held: pl.DataFrame | None = None):
+        self.work, self.frame, self.held = work, fit, held
+
+    @cached_property
+    def features(self) -> TabularFeatures:
+        columns, config = self.work.recipe.column_map, self.work.config
+        identity = IdentityFeatures().fit(self.frame, columns) if config.identity else None
+        features = TabularFeatures(self.work.recipe.features.config)
+        return features.fit(
+            self.frame, columns.numeric, columns.categorical, columns.n_classes, identity=identity
+        )
+
+    @cached_property
+    def rows(self) -> Rows:
+        return Rows(self._encode(self.frame, out_of_fold=True), self.frame[LABEL].to_numpy().astype(np.int64))
+
+    @cached_property
+    def held_rows(self) -> Encoded:
+        return self._encode(self.held)
+
+    def _encode(self, frame: pl.DataFrame, out_of_fold: bool = False) -> Encoded:
+        recipe = self.work.recipe
+        encoder = RowEncoder(recipe.tokenizer, recipe.column_map, self.features, recipe.texts, joined=True)
+        return encoder.frame(frame, out_of_fold)
+
+    def fit(self, name: str, folder: Path) -> kept.Result:
+        """Fit a member; what it leaves are scores (N, C) of the rows held out or, without such, its graph."""
+        rows, config = self.rows, self.work.config
+        recipe = replace(self.work.recipe, features=self.features)
+        started = time.perf_counter()
+        context = Context(recipe, config.networks, config.seed, folder.parent / f"{folder.name}_training")
+        member: Fitted = MEMBERS[name](rows, context)
+        seconds = time.perf_counter() - started
+        if self.held is None:
+            found = np.frombuffer(member.graph().SerializeToString(), np.uint8)
+        else:
+            found = member.predict(self.held_rows)
+            if not np.isfinite(found).all():
+                raise ValueError("its scores are not finite")
+        return kept.Result({"found": found}, {"fit": {"seconds": seconds}})

@@ -1,0 +1,70 @@
+"""Which rows a member of a blend is fitted on, and which it is then judged by.
+
+Decisions:
+- A split by time holds out its last block alone: a fold of mixed times would be judged by the past of the
+  rows that it learned from, and flatters.
+- A random split is held out in folds. Rows whose texts differ only in case, digits and signs stay together:
+  apart, one would tell the other's label.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from n3r.schema import LABEL, TIME, ColumnMap, joined_text
+
+MIN_HELD = 10  # rows of each class in the last block of time, where there are as many
+LARGEST_BLOCK = 0.5  # of all rows
+
+
+class Fold(NamedTuple):
+    """Numbers of the rows to fit on and of those held out, both ascending."""
+
+    fit: np.ndarray
+    held: np.ndarray
+
+
+def is_by_time(column_map: ColumnMap) -> bool:
+    """Whether prepared rows were split by their time."""
+    return column_map.split_by == "time" and not column_map.split_files
+
+
+def make_folds(rows: pl.DataFrame, n_last: int, columns: ColumnMap, n_folds: int, seed: int) -> list[Fold]:
+    """Folds of labelled rows, the training rows and behind them `n_last` validation rows.
+
+    Split by time there is one: the validation rows, with as many rows before them as it takes to hold
+    `MIN_HELD` of each class. Otherwise there are `n_folds`, fewer where a class has fewer rows. Raises
+    ValueError where a class has fewer than two rows.
+    """
+    label = rows[LABEL].to_numpy()
+    counts = np.bincount(label, minlength=columns.n_classes)
+    if counts.min() < 2:
+        c = int(counts.argmin())
+        raise ValueError(
+            f"class {c} has {counts[c]} of {len(rows)} rows: a blend needs 2 at least to hold out"
+        )
+    if is_by_time(columns):
+        return [_last_block(rows, n_last, counts)]
+    return _stratified(rows, columns, min(n_folds, int(counts.min())), seed)
+
+
+def _last_block(rows: pl.DataFrame, n_last: int, counts: np.ndarray) -> Fold:
+    order = np.argsort(rows[TIME].fill_null(strategy="min").to_numpy(), kind="stable")
+    label = rows[LABEL].to_numpy()[order]
+    enough = np.minimum(MIN_HELD, counts // 2)
+    n_held = n_last
+    for c, n in enumerate(enough):
+        n_held = max(n_held, len(label) - int(np.flatnonzero(label == c)[-n]))
+    n_held = min(n_held, max(n_last, int(LARGEST_BLOCK * len(label))))
+    return Fold(np.sort(order[:-n_held]), np.sort(order[-n_held:]))
+
+
+def _stratified(rows: pl.DataFrame, columns: ColumnMap, n_folds: int, seed: int) -> list[Fold]:
+    from sklearn.model_selection import StratifiedGroupKFold  # sklearn takes a second to import
+
+    bare = joined_text(columns.all_text).str.to_lowercase().str.replace_all(r"[^\p{L}]", "")
+    own = pl.concat_str(pl.lit("row "), pl.int_range(pl.len()).cast(pl.String))  # of a text without letters
+    groups = rows.select(pl.when(bare != "").then(bare).otherwise(own).rank("dense")).to_series()
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    return [Fold(*pair) for pair in splitter.split(rows[LABEL].to_numpy(), rows[LABEL].to_numpy(), groups)]

@@ -1,0 +1,104 @@
+"""The members of a blend: each is fitted on rows, gives the probabilities of rows, and becomes an ONNX graph.
+
+Decisions:
+- All read the same encoded rows, so a row that is scored is encoded once for all of them.
+- A member is fitted from one seed, on one thread unless it is a network, and is then nothing but its graph.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from n3r.bundle import Recipe
+from n3r.data import OrderDataset
+from n3r.encode import Encoded
+from n3r.export import export_onnx
+from n3r.model import ModelConfig, configure
+from n3r.ngrams import CHARACTERS, NGRAMS, fit_ngrams, token_texts
+from n3r.train import TrainConfig, fit, predict
+from n3r.trees import TREES, fit_trees
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+class Rows(NamedTuple):
+    """N labelled rows as members read them."""
+
+    encoded: Encoded
+    label: np.ndarray  # (N,) int64
+
+
+class Context(NamedTuple):
+    """What is the same for all members."""
+
+    recipe: Recipe  # with the features fitted on the rows that the members are fitted on
+    networks: Mapping[str, Mapping[str, Any]]  # model class -> dimensions and training, by name
+    seed: int
+    folder: Path  # of the networks' checkpoints
+
+    @property
+    def n_classes(self) -> int:
+        return self.recipe.column_map.n_classes
+
+
+class Fitted(NamedTuple):
+    """A fitted member."""
+
+    predict: Callable[[Encoded], np.ndarray]  # rows -> probabilities (N, C)
+    graph: Callable[[], "ModelProto"]
+
+
+Member = Callable[[Rows, Context], Fitted]
+
+
+def _trees(kind: str, rows: Rows, context: Context) -> Fitted:
+    fitted = fit_trees(kind, rows.encoded.tabular, rows.label, context.n_classes, context.seed)
+    return Fitted(lambda encoded: fitted.predict(encoded.tabular), fitted.graph)
+
+
+def _ngrams(kind: str, rows: Rows, context: Context) -> Fitted:
+    def texts(encoded: Encoded) -> list[str]:
+        if NGRAMS[kind].source == CHARACTERS:
+            return encoded.joined
+        return token_texts(*encoded.texts[0])
+
+    encoded, sizes = rows.encoded, (context.n_classes, context.seed)
+    fitted = fit_ngrams(kind, texts(encoded), rows.label, *sizes, X=encoded.tabular)
+    return Fitted(lambda others: fitted.predict(texts(others), others.tabular), fitted.graph)
+
+
+def _network(model_class: str, rows: Rows, context: Context) -> Fitted:
+    recipe, given = context.recipe, context.networks.get(model_class, {})
+    sizes = {"vocab_size": recipe.tokenizer.vocab_size, "n_tab_features": len(recipe.features)}
+    dimensions = {name: value for name, value in given.items() if name in ModelConfig.model_fields}
+    settings = {name: value for name, value in given.items() if name in TrainConfig.model_fields}
+    config = configure(model_class, n_classes=context.n_classes, **sizes, **dimensions)
+    train_config = TrainConfig.for_model(config, seed=context.seed, **settings)
+    pad_token, knots = recipe.tokenizer.pad_token, recipe.features.knots
+    data = _dataset(rows.encoded, rows.label)
+    model = fit(config, data, None, train_config, context.folder / model_class, pad_token, knots=knots).model
+
+    def graph() -> "ModelProto":
+        import onnx
+
+        with tempfile.TemporaryDirectory() as aside:
+            export_onnx(model, Path(aside) / "model.onnx")
+            return onnx.load(Path(aside) / "model.onnx")
+
+    return Fitted(lambda encoded: predict(model, _dataset(encoded), pad_token), graph)
+
+
+def _dataset(encoded: Encoded, label: np.ndarray | None = None) -> OrderDataset:
+    return OrderDataset(encoded.texts[0], encoded.tabular, label)
+
+
+MEMBERS: dict[str, Member] = {
+    **{name: partial(_trees, name) for name in TREES},
+    **{name: partial(_ngrams, name) for name in NGRAMS},
+    **{name: partial(_network, name) for name in ("lstm2risk", "transformer2risk")},
+}

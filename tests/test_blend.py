@@ -1,0 +1,254 @@
+"""The blend: judged by rows it has not seen, one graph in one bundle, and what may go wrong."""
+
+import shutil
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+
+from n3r import blend as blends
+from n3r.blend import BlendConfig, fit_blend
+from n3r.bundle import Bundle, Recipe
+from n3r.features import TabularFeatures
+from n3r.files.manifest import verify
+from n3r.members import MEMBERS
+from n3r.metrics import class_auc
+from n3r.schema import LABEL
+from n3r.score import Scorer
+from n3r.weights import blended
+
+NETWORK = {"embedding_size": 8, "hidden_size": 8, "n_lstm_layers": 1, "epochs": 1, "precision": "float32"}
+QUICK = BlendConfig(
+    members=["boosting", "extra trees", "character n-grams", "boosting on n-grams", "lstm2risk"],
+    networks={"lstm2risk": NETWORK},
+)
+
+
+def recipe_of(small, **changes):
+    columns = small.prepared.column_map.model_copy(update=changes)
+    return Recipe(small.bundle.tokenizer, TabularFeatures(), columns)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("blend")
+
+
+@pytest.fixture(scope="module")
+def fitted(small, folder):
+    return fit_blend(small.prepared.splits, recipe_of(small), QUICK, folder / "training")
+
+
+@pytest.fixture(scope="module")
+def saved(fitted, folder):
+    # All members in it, whatever their weights here: the graph is to hold each kind.
+    everyone = {name: 1 / len(QUICK.members) for name in QUICK.members}
+    fitted.save(folder / "best", {"val": {"n": 3}})
+    assert set(fitted.weights) <= set(everyone)
+    return folder / "best"
+
+
+def test_members_are_judged_by_rows_they_have_not_seen_and_their_blend_is_no_worse(fitted, small):
+    assert fitted.held["objectId"].to_list()[-5:] == small.prepared.splits["val"]["objectId"].to_list()[-5:]
+    label = fitted.held[LABEL].to_numpy()
+    alone = [class_auc(label, p).value for p in fitted.p.values()]
+    assert class_auc(label, fitted.held_probs).value >= max(alone) - 0.001 > 0.7
+    assert sum(fitted.weights.values()) == pytest.approx(1)
+    assert [member.name for member in fitted.tried] == QUICK.members
+    assert all(member.seconds > 0 and member.left_out is None for member in fitted.tried)
+
+
+def test_the_bundle_scores_as_its_members_do_on_any_row(fitted, saved, small):
+    rows = small.prepared.splits["test"].head(40)
+    text, numbers = fitted.recipe.column_map.all_text, fitted.recipe.column_map.numeric
+    odd = [
+        rows[:1].with_columns(pl.lit(None, pl.String).alias(name) for name in text),
+        rows[1:2].with_columns(pl.lit("").alias(name) for name in text),
+        rows[2:3].with_columns(pl.lit("Añá 🎈\x00 a" * 10_000).alias(text[0])),
+        rows[3:4].with_columns(pl.lit(None, pl.Float32).alias(name) for name in numbers),
+        rows[4:5].with_columns(pl.lit("unseen").alias(n) for n in fitted.recipe.column_map.categorical),
+    ]
+    frame = pl.concat([*odd, rows[5:]], how="vertical_relaxed")
+    alone = {name: found.p for name, found in fitted.measure(frame).items()}
+    expected = blended(alone, fitted.weights)[:, 1]
+    scorer = Scorer(saved, threads=1)
+    together = scorer.score(frame)["score"].to_numpy()
+    np.testing.assert_allclose(together, expected, atol=1e-5)
+    each = [scorer.score_one(row) for row in frame.head(8).iter_rows(named=True)]
+    np.testing.assert_allclose(each, together[:8], atol=1e-5)
+    assert np.isfinite(together).all()
+
+
+def test_a_graph_gives_what_its_library_gave(fitted, small, folder, monkeypatch):
+    made = {}
+
+    def remembered(name):
+        def fit(rows, context):
+            made[name] = MEMBERS[name](rows, context)
+            return made[name]
+
+        return fit
+
+    monkeypatch.setattr(blends, "MEMBERS", {name: remembered(name) for name in QUICK.members})
+    monkeypatch.setattr(blends, "choose_weights", lambda label, p: dict.fromkeys(p, 1 / len(p)))
+    shutil.rmtree(folder / "training" / "boosting" / "all", ignore_errors=True)
+    everyone = fit_blend(small.prepared.splits, recipe_of(small), QUICK, folder / "training")
+    rows, recipe = small.prepared.splits["test"], everyone.recipe
+    encoder = blends.RowEncoder(recipe.tokenizer, recipe.column_map, recipe.features, joined=True)
+    encoded, alone = encoder.frame(rows), everyone.measure(rows)
+    assert set(alone) == set(QUICK.members) and "boosting" in made
+    for name, member in made.items():
+        np.testing.assert_allclose(alone[name].p, member.predict(encoded), atol=1e-5)
+
+
+def test_the_bundle_is_verified_explained_and_calibrated_like_any_other(saved, small):
+    assert verify(saved)
+    scorer = Scorer(saved)
+    order = small.prepared.splits["test"].row(0, named=True)
+    explained = scorer.explain_one(order)
+    assert set(explained["input"]) == set(scorer.inputs.names) - {scorer.inputs.id}
+    assert scorer.outputs == ["score", "p_calibrated", "percentile"]
+    assert "blend" in (saved / "MODEL_CARD.md").read_text()
+    with pytest.raises(ValueError, match="a blend, which is a graph and no torch module"):
+        Bundle.load(saved)
+
+
+def test_what_is_done_is_not_done_again_and_ends_the_same(fitted, small, folder, monkeypatch):
+    def must_not_run(rows, context):
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr(blends, "MEMBERS", dict.fromkeys(MEMBERS, must_not_run))
+    again = fit_blend(small.prepared.splits, recipe_of(small), QUICK, folder / "training")
+    assert again.weights == fitted.weights
+    assert {m.name: m.auroc for m in again.tried} == {m.name: m.auroc for m in fitted.tried}
+
+
+def test_an_interrupted_blend_goes_on(fitted, small, tmp_path, monkeypatch):
+    names = QUICK.members[:3]
+    config = QUICK.model_copy(update={"members": names})
+    made = []
+
+    def counted(name, stops):
+        def fit(rows, context):
+            if name in stops:
+                raise KeyboardInterrupt
+            made.append(name)
+            return MEMBERS[name](rows, context)
+
+        return fit
+
+    monkeypatch.setattr(blends, "MEMBERS", {name: counted(name, names[2:]) for name in names})
+    with pytest.raises(KeyboardInterrupt):
+        fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path)
+    assert made == names[:2]
+    monkeypatch.setattr(blends, "MEMBERS", {name: counted(name, []) for name in names})
+    found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path)
+    assert made[2:].count(names[0]) <= 1, "held-out scores are there; only the graph was to be made"
+    for name in names:
+        np.testing.assert_array_equal(found.p[name], fitted.p[name])
+
+
+def test_a_member_that_fails_or_gives_no_number_is_named_and_left_out(small, tmp_path, monkeypatch):
+    def fails(rows, context):
+        raise ValueError("this member wants more")
+
+    def gives_nan(rows, context):
+        return blends.Fitted(lambda encoded: np.full((len(encoded.tabular), 2), np.nan), lambda: None)
+
+    own = {"boosting": MEMBERS["boosting"], "fails": fails, "nan": gives_nan}
+    monkeypatch.setattr(blends, "MEMBERS", own)
+    config = BlendConfig(members=list(own))
+    found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path)
+    assert found.weights == {"boosting": 1.0}
+    left_out = {member.name: member.left_out for member in found.tried}
+    assert left_out["fails"] == "ValueError: this member wants more"
+    assert "not finite" in left_out["nan"] and left_out["boosting"] is None
+    with pytest.raises(ValueError, match="no member of the blend is left: fails: ValueError"):
+        fit_blend(small.prepared.splits, recipe_of(small), BlendConfig(members=["fails"]), tmp_path)
+
+
+def test_a_budget_leaves_out_what_would_take_longer(small, tmp_path, monkeypatch):
+    def slow(rows, context):
+        time.sleep(2)
+        return MEMBERS["extra trees"](rows, context)
+
+    own = {"character n-grams": MEMBERS["character n-grams"], "slow": slow}
+    monkeypatch.setattr(blends, "MEMBERS", own)
+    config = BlendConfig(members=list(own), budget=4)
+    found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path)
+    assert list(found.weights) == ["character n-grams"]
+    assert "of the budget are left" in found.tried[1].left_out
+    with pytest.raises(ValueError, match="character n-grams: would take .* 0 s of the budget are left"):
+        config = BlendConfig(members=["character n-grams"], budget=1e-6)
+        fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path / "less")
+
+
+def test_unknown_members_are_named(small, tmp_path):
+    with pytest.raises(ValueError, match=r"no members \['magic'\], only boosting, "):
+        fit_blend(small.prepared.splits, recipe_of(small), BlendConfig(members=["magic"]), tmp_path)
+
+
+def test_a_random_split_is_held_out_in_folds(small, tmp_path):
+    config = BlendConfig(members=["boosting", "character n-grams"], n_folds=3)
+    found = fit_blend(small.prepared.splits, recipe_of(small, split_by="random"), config, tmp_path)
+    n = len(small.prepared.splits["train"]) + len(small.prepared.splits["val"])
+    assert len(found.held) == n == found.held["objectId"].n_unique()
+    assert class_auc(found.held[LABEL].to_numpy(), found.held_probs).value > 0.75
+
+
+@pytest.mark.parametrize("split_by", ["time", "random"])
+def test_a_label_that_nothing_tells_is_not_learned(small, tmp_path, split_by):
+    splits = {
+        name: frame.with_columns(pl.col(LABEL).shuffle(seed=1))
+        for name, frame in small.prepared.splits.items()
+    }
+    config = BlendConfig(members=["boosting", "character n-grams"], n_folds=3)
+    found = fit_blend(splits, recipe_of(small, split_by=split_by), config, tmp_path)
+    p = found.measure(splits["test"])
+    test = class_auc(splits["test"][LABEL].to_numpy(), blended({n: a.p for n, a in p.items()}, found.weights))
+    assert test.low < 0.5 < test.high
+
+
+def test_three_classes_ten_rows_of_one(small, tmp_path):
+    def three(frame, n):
+        label = frame[LABEL].to_numpy().copy()
+        label[np.flatnonzero(label == 1)[:n]] = 2
+        return frame.with_columns(pl.Series(LABEL, label))
+
+    splits = {
+        "train": three(small.prepared.splits["train"], 10),
+        "val": three(small.prepared.splits["val"], 3),
+    }
+    columns = {"split_by": "random", "label_values": {"0": 0, "1": 1, "2": 2}}
+    config = BlendConfig(members=["boosting", "character n-grams"], n_folds=2)
+    found = fit_blend(splits, recipe_of(small, **columns), config, tmp_path / "training")
+    assert found.held_probs.shape[1] == 3
+    found.save(tmp_path / "best", {})
+    scored = Scorer(tmp_path / "best").score(small.prepared.splits["test"])
+    assert scored.columns[1:4] == ["score_0", "score_1", "score_2"]
+
+
+def test_names_only(small, tmp_path):
+    config = BlendConfig(members=["boosting", "character n-grams"])
+    recipe = recipe_of(small, numeric=[], categorical=[], text=["customerName"])
+    found = fit_blend(small.prepared.splits, recipe, config, tmp_path / "training")
+    found.save(tmp_path / "best", {})
+    assert Scorer(tmp_path / "best").score_one({"customerName": "Ana Smith"}) >= 0
+
+
+def test_a_damaged_graph_is_refused(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "best")
+    (tmp_path / "best" / "model.onnx").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"model.onnx is truncated"):
+        Scorer(tmp_path / "best")
+
+
+def test_token_ngrams_alone(small, tmp_path):
+    found = fit_blend(
+        small.prepared.splits, recipe_of(small), BlendConfig(members=["token n-grams"]), tmp_path / "training"
+    )
+    found.save(tmp_path / "best", {})
+    rows = small.prepared.splits["test"]
+    served = Scorer(tmp_path / "best").score(rows)["score"].to_numpy()
+    np.testing.assert_allclose(served, found.measure(rows)["token n-grams"].p[:, 1], atol=1e-5)
