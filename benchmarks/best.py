@@ -79,9 +79,7 @@ def _scored(folder: Path, test: Any, pairs: int) -> dict[str, Any]:
     for pair in range(pairs + 1):  # the first warms up
         for name in names:
             rows_a_second = len(test) / _seconds(lambda n=name: many[n].score(test))
-            ms = 1000 * statistics.median(
-                _seconds(lambda o=o, n=name: one[n].score_one(o, "p_calibrated")) for o in orders
-            )
+            ms = 1000 * statistics.median(_seconds(lambda o=o, n=name: one[n].score_one(o)) for o in orders)
             if pair:
                 speeds[name].append(rows_a_second)
                 p50[name].append(ms)
