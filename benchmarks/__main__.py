@@ -77,6 +77,13 @@ PROGRAMS = (
         {"s": "seconds", "peak MB": "peak_mb", "ms an order": "p50_ms"},
         "60 s, 2,000 MB",
     ),
+    Program(
+        "the best recipe beside LSTM2Risk",
+        "best",
+        "--rows 1500 --pairs 1",
+        {"fit s": "fit_seconds", "rows/s": "rows_a_second", "ratio": "ratio", "ms an order": "p50_ms"},
+        "180 s, ratio 1, 2 ms",
+    ),
     Program("evaluation report", "report", "--rows 2000 --runs 1", {"s": "seconds", "peak MB": "peak_mb"}),
     Program(
         "hand-written step, ms",

@@ -32,11 +32,13 @@ from n3r.files.atomic import atomic_folder
 from n3r.files.manifest import MANIFEST
 from n3r.folds import Fold, make_folds
 from n3r.graphs import join_graphs
-from n3r.members import MEMBERS, Context, Fitted, Rows
+from n3r.members import MEMBERS, NETWORKS, Context, Fitted, Rows
 from n3r.metrics import class_auc
+from n3r.model import ModelConfig
 from n3r.runtime import Graph
 from n3r.schema import LABEL, prediction_table
 from n3r.selection import Choice, fit_features, reads_identity
+from n3r.train import TrainConfig
 from n3r.weights import blended, choose_weights, gains
 
 if TYPE_CHECKING:
@@ -147,8 +149,7 @@ def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendC
     that fails is left out and says why. Raises ValueError for unknown members, a class with too few rows to
     hold out, a budget too small for any member, and where every member fails.
     """
-    if unknown := [name for name in config.members if name not in MEMBERS]:
-        raise ValueError(f"there are no members {unknown}, only {', '.join(MEMBERS)}")
+    _check(config)
     rows = pl.concat([splits["train"], splits["val"]])
     folds = make_folds(rows, len(splits["val"]), recipe.column_map, config.n_folds, config.seed)
     held = np.concatenate([fold.held for fold in folds])
@@ -176,6 +177,18 @@ def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendC
     ]
     own = replace(recipe, features=work.whole.features)
     return Blend(config, own, graphs, tried, rows[held], p)
+
+
+def _check(config: BlendConfig) -> None:
+    """Raise ValueError for what no member reads."""
+    if unknown := [name for name in config.members if name not in MEMBERS]:
+        raise ValueError(f"there are no members {unknown}, only {', '.join(MEMBERS)}")
+    known = {*ModelConfig.model_fields, *TrainConfig.model_fields}
+    for name, given in config.networks.items():
+        if name not in NETWORKS:
+            raise ValueError(f"there is no network {name!r} among the members, only {', '.join(NETWORKS)}")
+        if foreign := [key for key in given if key not in known]:
+            raise ValueError(f"networks: {name} has no {', '.join(foreign)}")
 
 
 class _Work:

@@ -66,32 +66,42 @@ def mean_probs(probs: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndar
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def join_graphs(
-    members: "Mapping[str, ModelProto]",
-    weights: Mapping[str, float],
-    columns: Mapping[str, Sequence[int]] | None = None,
-    n_features: int | None = None,
-) -> "ModelProto":
+def join_graphs(members: "Mapping[str, ModelProto]", weights: Mapping[str, float]) -> "ModelProto":
     """One graph of several: `probs` as `mean_probs` of theirs, from the union of their inputs.
 
-    A member with `columns` reads only those of `tabular`, which then has `n_features` columns. The members
-    are not changed. Raises ValueError on weights that fit no blend, on members without `probs`, of other
-    classes, opsets or kinds of input, and on columns that do not exist.
+    The members are not changed. Raises ValueError on weights that fit no blend, and on members without
+    `probs`, of other classes, opsets or kinds of input.
     """
     from onnx import checker, helper
 
-    columns = columns or {}
     _check_weights(members, weights)
-    _check_columns(members, columns, n_features)
     joined = helper.make_graph([], "n3r", [], [])
     for place, (name, member) in enumerate(members.items()):
-        _add_member(joined, _inlined(member), f"m{place}.", name, columns.get(name), n_features)
+        _add_member(joined, _inlined(member), f"m{place}.", name)
     opsets = _shared_opsets(members)
     _add_mean(joined, [weights[name] for name in members])
     joined.output.append(_probs(members))
     model = _model(joined, opsets, max(member.ir_version for member in members.values()))
     checker.check_model(model, full_check=True)
     return model
+
+
+def cut_texts(model: "ModelProto", longest: int) -> "ModelProto":
+    """The same graph, reading the first `longest` tokens of each text: what a Transformer has places for."""
+    from onnx import ModelProto, checker, helper, numpy_helper
+
+    cut = ModelProto()
+    cut.CopyFrom(model)
+    graph = cut.graph
+    texts = [value.name for value in graph.input if value.name != TABULAR]
+    for node in graph.node:
+        node.input[:] = [f"{name}.cut" if name in texts else name for name in node.input]
+    ends = {"cut.start": [0], "cut.end": [longest], "cut.axis": [1]}
+    graph.initializer.extend(numpy_helper.from_array(np.array(end), name) for name, end in ends.items())
+    for place, name in enumerate(texts):
+        graph.node.insert(place, helper.make_node("Slice", [name, *ends], [f"{name}.cut"]))
+    checker.check_model(cut, full_check=True)
+    return cut
 
 
 def _model(graph: "GraphProto", opsets: Mapping[str, int], ir_version: int = IR_VERSION) -> "ModelProto":
@@ -109,23 +119,6 @@ def _check_weights(members: "Mapping[str, ModelProto]", weights: Mapping[str, fl
     values = np.array(list(weights.values()), np.float64)
     if not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
         raise ValueError(f"weights {dict(weights)}: expected finite ones of at least 0, not all of them 0")
-
-
-def _check_columns(
-    members: "Mapping[str, ModelProto]", columns: Mapping[str, Sequence[int]], n_features: int | None
-) -> None:
-    for name, chosen in columns.items():
-        width = _width(members[name]) if name in members else None
-        if width != len(chosen):
-            raise ValueError(f"{name}: {len(chosen)} columns are given, it reads {width}")
-        if n_features is None or not all(0 <= column < n_features for column in chosen):
-            raise ValueError(f"{name}: columns must be from 0 to n_features - 1, n_features={n_features}")
-
-
-def _width(member: "ModelProto") -> int | None:
-    """How many columns of `tabular` a member reads; None where it reads none."""
-    found = [value for value in member.graph.input if value.name == TABULAR]
-    return found[0].type.tensor_type.shape.dim[1].dim_value if found else None
 
 
 def _inlined(member: "ModelProto") -> "ModelProto":
@@ -159,33 +152,17 @@ def _probs(members: "Mapping[str, ModelProto]") -> "ValueInfoProto":
     return next(iter(found.values()))[0]
 
 
-def _add_member(
-    joined: "GraphProto",
-    member: "ModelProto",
-    prefix: str,
-    name: str,
-    columns: Sequence[int] | None,
-    n_features: int | None,
-) -> None:
+def _add_member(joined: "GraphProto", member: "ModelProto", prefix: str, name: str) -> None:
     """Add a member's nodes and weights under its prefix, and the inputs that are not there yet."""
-    from onnx import GraphProto, TensorProto, helper, numpy_helper
+    from onnx import GraphProto
 
     graph = GraphProto()
     graph.CopyFrom(member.graph)
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]  # old graphs list both
-    kept = {value.name for value in inputs}
-    if columns is not None:
-        kept.remove(TABULAR)
-        joined.initializer.append(numpy_helper.from_array(np.array(columns, np.int64), f"{prefix}columns"))
-        joined.node.append(
-            helper.make_node("Gather", [TABULAR, f"{prefix}columns"], [f"{prefix}{TABULAR}"], axis=1)
-        )
     for value in inputs:
-        if value.name == TABULAR and columns is not None:
-            value = helper.make_tensor_value_info(TABULAR, TensorProto.FLOAT, ["rows", n_features])
         _share_input(joined, value, name)
-    _rename(graph, prefix, kept)
+    _rename(graph, prefix, {value.name for value in inputs})
     joined.node.extend(graph.node)
     joined.initializer.extend(graph.initializer)
     joined.sparse_initializer.extend(graph.sparse_initializer)

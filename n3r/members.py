@@ -17,7 +17,8 @@ from n3r.bundle import Recipe
 from n3r.data import OrderDataset
 from n3r.encode import Encoded
 from n3r.export import export_onnx
-from n3r.model import ModelConfig, configure
+from n3r.graphs import cut_texts
+from n3r.model import MODEL_CLASSES, TEXTS, ModelConfig, configure
 from n3r.ngrams import CHARACTERS, NGRAMS, fit_ngrams, token_texts
 from n3r.train import TrainConfig, fit, predict
 from n3r.trees import TREES, fit_trees
@@ -74,21 +75,24 @@ def _ngrams(kind: str, rows: Rows, context: Context) -> Fitted:
 
 def _network(model_class: str, rows: Rows, context: Context) -> Fitted:
     recipe, given = context.recipe, context.networks.get(model_class, {})
-    sizes = {"vocab_size": recipe.tokenizer.vocab_size, "n_tab_features": len(recipe.features)}
+    reads_features = MODEL_CLASSES[model_class].tabular is not None
+    n_features = len(recipe.features) if reads_features else 0
+    sizes = {"vocab_size": recipe.tokenizer.vocab_size, "n_tab_features": n_features}
     dimensions = {name: value for name, value in given.items() if name in ModelConfig.model_fields}
     settings = {name: value for name, value in given.items() if name in TrainConfig.model_fields}
     config = configure(model_class, n_classes=context.n_classes, **sizes, **dimensions)
-    train_config = TrainConfig.for_model(config, seed=context.seed, **settings)
-    pad_token, knots = recipe.tokenizer.pad_token, recipe.features.knots
+    train_config = TrainConfig.for_model(config, **{"seed": context.seed, **settings})
+    pad_token, knots = recipe.tokenizer.pad_token, recipe.features.knots if reads_features else None
     data = _dataset(rows.encoded, rows.label)
-    model = fit(config, data, None, train_config, context.folder / model_class, pad_token, knots=knots).model
+    model = fit(config, data, None, train_config, context.folder, pad_token, knots=knots).model
 
     def graph() -> "ModelProto":
         import onnx
 
         with tempfile.TemporaryDirectory() as aside:
             export_onnx(model, Path(aside) / "model.onnx")
-            return onnx.load(Path(aside) / "model.onnx")
+            made = onnx.load(Path(aside) / "model.onnx")
+        return made if config.block_size is None else cut_texts(made, config.block_size)
 
     return Fitted(lambda encoded: predict(model, _dataset(encoded), pad_token), graph)
 
@@ -97,8 +101,10 @@ def _dataset(encoded: Encoded, label: np.ndarray | None = None) -> OrderDataset:
     return OrderDataset(encoded.texts[0], encoded.tabular, label)
 
 
+# The classes that read one text by the tokenizer of names, which all members share.
+NETWORKS = [c.name for c in MODEL_CLASSES.values() if c.n_texts == 1 and TEXTS[c.encoder].tokenizer == "bpe"]
 MEMBERS: dict[str, Member] = {
     **{name: partial(_trees, name) for name in TREES},
     **{name: partial(_ngrams, name) for name in NGRAMS},
-    **{name: partial(_network, name) for name in ("lstm2risk", "transformer2risk")},
+    **{name: partial(_network, name) for name in NETWORKS},
 }

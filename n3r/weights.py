@@ -16,6 +16,7 @@ from n3r.graphs import mean_probs
 from n3r.metrics import class_auc, paired_auc
 
 LOSS = 0.001  # of AUC that a blend may be behind its best member on these rows: chance
+MIN_WEIGHT = 0.05  # less moves no score by much, and costs as much to compute
 N_ROUNDS = 30
 N_TRUSTED = 200  # rows of the rarest class at which greedy and equal weights count the same
 
@@ -34,10 +35,16 @@ def choose_weights(label: np.ndarray, p: Mapping[str, np.ndarray]) -> dict[str, 
     fewest = int(np.bincount(label)[np.unique(label)].min())
     for trust in np.linspace(fewest / (fewest + N_TRUSTED), 1, 5):
         shares = {n: trust * greedy.get(n, 0) + (1 - trust) * (n in peers) / len(peers) for n in p}
-        weights = {name: float(share) for name, share in shares.items() if share > 0}
+        weights = _without_little(shares)
         if _auc(label, blended(p, weights)) >= alone[best] - LOSS:
-            break
-    return weights
+            return weights
+    return {best: 1.0}
+
+
+def _without_little(shares: Mapping[str, float]) -> dict[str, float]:
+    """The shares that are worth a member's cost, summing to 1; the largest is."""
+    worth = {name: share for name, share in shares.items() if share >= min(MIN_WEIGHT, max(shares.values()))}
+    return {name: float(share / sum(worth.values())) for name, share in worth.items()}
 
 
 def gains(label: np.ndarray, p: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> dict[str, float]:

@@ -189,6 +189,15 @@ def test_unknown_members_are_named(small, tmp_path):
         fit_blend(small.prepared.splits, recipe_of(small), BlendConfig(members=["magic"]), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("networks", "message"),
+    [({"lstm2risk": {"width": 8}}, "lstm2risk has no width"), ({"magic": {}}, "no network 'magic'")],
+)
+def test_dimensions_that_no_network_has_are_named(small, tmp_path, networks, message):
+    with pytest.raises(ValueError, match=message):
+        fit_blend(small.prepared.splits, recipe_of(small), BlendConfig(networks=networks), tmp_path)
+
+
 def test_a_random_split_is_held_out_in_folds(small, tmp_path):
     config = BlendConfig(members=["boosting", "character n-grams"], n_folds=3)
     found = fit_blend(small.prepared.splits, recipe_of(small, split_by="random"), config, tmp_path)
@@ -252,3 +261,27 @@ def test_token_ngrams_alone(small, tmp_path):
     rows = small.prepared.splits["test"]
     served = Scorer(tmp_path / "best").score(rows)["score"].to_numpy()
     np.testing.assert_allclose(served, found.measure(rows)["token n-grams"].p[:, 1], atol=1e-5)
+
+
+def test_networks_of_other_classes(small, tmp_path):
+    few = {"epochs": 1, "batch_size": 256, "precision": "float32"}
+    networks = {
+        "transformer2risk": {
+            "embedding_size": 8,
+            "hidden_size": 4,
+            "n_blocks": 1,
+            "n_heads": 2,
+            "block_size": 6,
+        },
+        "bimodal_cnn": {"embedding_size": 8, "n_channels": [8], "kernel_sizes": [3], "hidden_common_dim": 8},
+        "lstm": {"embedding_size": 8, "hidden_size": 8},
+    }
+    networks = {name: given | few for name, given in networks.items()}
+    config = BlendConfig(members=list(networks), networks=networks)
+    found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path / "training")
+    assert {member.name for member in found.tried if member.left_out is None} == set(networks)
+    found.save(tmp_path / "best", {})
+    rows = small.prepared.splits["test"].head(20)
+    alone = blended({name: one.p for name, one in found.measure(rows).items()}, found.weights)
+    served = Scorer(tmp_path / "best").score(rows)["score"].to_numpy()
+    np.testing.assert_allclose(served, alone[:, 1], atol=1e-5)

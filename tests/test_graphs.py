@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from onnxruntime import InferenceSession
 
 from n3r.export import export_onnx, quantize_onnx
-from n3r.graphs import constant_probs, join_graphs, mean_probs, member_graph, tabular_input
+from n3r.graphs import constant_probs, cut_texts, join_graphs, mean_probs, member_graph, tabular_input
 from n3r.model import model_select
 from n3r.ngrams import code_points, fit_ngrams
 from n3r.trees import fit_trees
@@ -52,13 +52,13 @@ def network(model_class: str, n_features: int, folder) -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def members(tmp_path_factory) -> dict[str, onnx.ModelProto]:
-    """Networks of torch, of which the second reads two columns, trees and n-grams; all of two classes."""
+    """Networks of torch, trees and n-grams; all of two classes."""
     folder, rows, rng = tmp_path_factory.mktemp("graphs"), batch(400), np.random.default_rng(0)
     y = (rows["tabular"][:, 0] + rng.normal(size=400) > 0).astype(int)
     texts = ["".join(chr(code) for code in row if code >= 0) for row in rows["characters"]]
     return {
         "lstm2risk": network("lstm2risk", F, folder),
-        "transformer2risk": network("transformer2risk", 2, folder),
+        "transformer2risk": network("transformer2risk", F, folder),
         "boosting": fit_trees("boosting", rows["tabular"], y, 2).graph(),
         "character n-grams": fit_ngrams("character n-grams", texts, y, 2).graph(),
         "boosting on n-grams": fit_ngrams("boosting on n-grams", texts, y, 2, X=rows["tabular"]).graph(),
@@ -76,8 +76,7 @@ WEIGHTS = {
 
 def test_a_joined_graph_is_the_mean_of_networks_trees_and_n_grams(members):
     before = {name: member.SerializeToString() for name, member in members.items()}
-    chosen = [4, 1]
-    joined = join_graphs(members, WEIGHTS, {"transformer2risk": chosen}, n_features=F)
+    joined = join_graphs(members, WEIGHTS)
     onnx.checker.check_model(joined, full_check=True)
     assert {name: member.SerializeToString() for name, member in members.items()} == before
     assert sorted(value.name for value in joined.graph.input) == [
@@ -88,9 +87,7 @@ def test_a_joined_graph_is_the_mean_of_networks_trees_and_n_grams(members):
     ]
     for n in (1, 2, N):
         rows = batch(n, seed=n)
-        own = dict.fromkeys(members, rows)
-        own["transformer2risk"] = rows | {"tabular": rows["tabular"][:, chosen]}
-        probs = [run(member, own[name]) for name, member in members.items()]
+        probs = [run(member, rows) for member in members.values()]
         want = mean_probs(probs, list(WEIGHTS.values()))
         np.testing.assert_allclose(run(joined, rows), want, rtol=0, atol=1e-5)
     assert want.std(axis=0).min() > 0.01
@@ -103,6 +100,14 @@ def test_a_graph_can_be_joined_from_joined_ones_and_from_one(members):
     two = join_graphs({"a": one, "b": members["lstm2risk"]}, {"a": 1, "b": 1})
     want = mean_probs([run(members["boosting"], rows), run(members["lstm2risk"], rows)], [1, 1])
     np.testing.assert_allclose(run(two, rows), want, rtol=0, atol=1e-5)
+
+
+def test_a_transformer_reads_as_many_tokens_as_it_has_places_for(members):
+    rows, longest = batch(), 3
+    first = rows | {name: rows[name][:, :longest] for name in ("text", "attn_mask")}
+    cut = cut_texts(members["transformer2risk"], longest)
+    np.testing.assert_allclose(run(cut, rows), run(members["transformer2risk"], first), rtol=0, atol=1e-6)
+    assert np.abs(run(cut, rows) - run(members["transformer2risk"], rows)).max() > 1e-6
 
 
 def test_a_network_with_8_bit_weights_can_be_joined(members, tmp_path):
@@ -172,9 +177,6 @@ def test_loops_and_branches_keep_what_they_take_from_outside():
     np.testing.assert_allclose(run(member, rows), want, atol=1e-6)
     joined = join_graphs({"a": member, "b": member}, {"a": 1, "b": 2})
     np.testing.assert_allclose(run(joined, rows), want, rtol=0, atol=1e-5)
-    chosen = join_graphs({"a": member}, {"a": 1}, {"a": [1, 0, 2, 3, 4, 5]}, n_features=F)
-    swapped = rows | {"tabular": rows["tabular"][:, [1, 0, 2, 3, 4, 5]]}
-    np.testing.assert_allclose(run(chosen, rows), run(member, swapped), rtol=0, atol=1e-5)
 
 
 def test_functions_of_a_member_are_written_out():
@@ -205,9 +207,6 @@ def test_errors_say_what_is_wrong():
         join_graphs({}, {})
     with pytest.raises(ValueError, match="of other classes: {'a': 2, 'b': 3}"):
         join_graphs({"a": a, "b": b}, {"a": 1, "b": 1})
-    for columns in ([0], [0, 1, 2, 3, 4, 9]):
-        with pytest.raises(ValueError, match="a: .*columns"):
-            join_graphs({"a": a}, {"a": 1}, {"a": columns}, n_features=F)
     narrow = member_graph(*constant_probs("tabular", np.array([0.5, 0.5])), [tabular_input(2)], 2)
     with pytest.raises(ValueError, match="b: input 'tabular'"):
         join_graphs({"a": a, "b": narrow}, {"a": 1, "b": 1})
