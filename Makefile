@@ -6,8 +6,12 @@ TOOK := .venv/.took
 timed = @set -e; start=$$(date +%s); $(1); echo "$@: $$(($$(date +%s) - start)) s" >> $(TOOK)
 
 AUDIT := .audit/bin
+PEERS := .peers/bin
+# What the peers need, each installed on its own: one that cannot be had leaves the others.
+PEER_PACKAGES := pandas pyarrow 'autogluon.tabular[catboost,fastai,lightgbm,xgboost]' catboost lightgbm skrub
+RUNS ?= quick
 
-.PHONY: help setup bert run test torture lint pytest nbval notebooks lab bench bench-smoke example audit licences clean
+.PHONY: help setup bert run test torture lint pytest nbval notebooks lab bench bench-smoke peers example audit licences clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +60,12 @@ bench: $(READY)  ## n3r beside the legacy at the published sizes, as ratios, int
 
 bench-smoke: $(READY)  ## every benchmark at tiny sizes, to see that it runs
 	$(call timed,$(BIN)/python -m benchmarks --smoke)
+
+peers: $(READY)  ## the best recipe of RUNS="quick .." beside AutoGluon, CatBoost, LightGBM, skrub, into reports/peers.md
+	test -x $(PEERS)/python || $(PYTHON) -m venv .peers
+	for package in $(PEER_PACKAGES); do $(PEERS)/python -m pip install --quiet --disable-pip-version-check \
+		-c benchmarks/peers.txt "$$package" || echo "not installed: $$package"; done
+	$(BIN)/python -m benchmarks.peers $(RUNS)
 
 example: run  ## renew reports/example from the quick run, its notebooks as HTML; its picture where chromium is installed
 	mkdir -p reports/example

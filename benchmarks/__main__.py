@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -189,20 +190,22 @@ def sizes(found: dict[str, Any]) -> str:
     return ", ".join(filter(None, parts))
 
 
+def processor() -> str:
+    """The name of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file() and (names := re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
+        return names[-1]
+    return platform.processor() or platform.machine()
+
+
 def report(lines: dict[str, list[dict[str, Any]]]) -> str:
     """The table in Markdown."""
-    processor = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines()]
-        keys = [line.partition(":")[0].strip() for line in info.read_text().splitlines()]
-        processor = dict(zip(keys, names, strict=True)).get("model name", processor)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU was available"
     libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = [
         "# Benchmarks",
         "",
-        f"{date.today()}, {processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {gpu}.",
+        f"{date.today()}, {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {gpu}.",
         f"{libraries}.",
         "",
         "Written by `make bench`. A row's command is `python -m benchmarks.` and its words; it says what is",
@@ -235,6 +238,7 @@ def main() -> None:
         if not arguments.only:
             for case in ("lstm2risk names --system n3r", "transformer2risk bots --system legacy"):
                 run_here(f"profile {case} --steps 1 --batch 16")
+            run_here("peers --smoke")
         return
     lines = json.loads(FINISHED.read_text()) if arguments.resume and FINISHED.is_file() else {}
     for program in chosen:

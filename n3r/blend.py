@@ -10,6 +10,7 @@ Decisions:
 """
 
 import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +24,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
 from n3r import kept
-from n3r.bundle import Recipe, write_parts
+from n3r.bundle import Recipe, int8_effect, write_parts
 from n3r.calibrate import fit_calibration
 from n3r.encode import Encoded, RowEncoder
 from n3r.estimate import Estimate
+from n3r.export import quantize_onnx
 from n3r.features import TabularFeatures
 from n3r.files.atomic import atomic_folder
 from n3r.files.manifest import MANIFEST
@@ -47,8 +49,9 @@ if TYPE_CHECKING:
 DEFAULT = (
     "boosting",
     "slow boosting",
-    "extra trees",
+    "random forest",
     "character n-grams",
+    "token n-grams",
     "boosting on n-grams",
     "lstm2risk",
 )
@@ -114,20 +117,29 @@ class Blend:
 
     def measure(self, frame: pl.DataFrame) -> "dict[str, Alone]":
         """What each member of the blend makes of prepared rows alone."""
-        recipe, found = self.recipe, {}
-        encoder = RowEncoder(recipe.tokenizer, recipe.column_map, recipe.features, recipe.texts, joined=True)
-        encoded = encoder.frame(frame)
+        encoded, found = self._encode(frame), {}
         for name, graph in self.graphs.items():
-            content = graph.SerializeToString()
-            one = Graph(content, recipe.column_map.n_classes, recipe.tokenizer.pad_token)
             started = time.perf_counter()
-            p = one.probabilities(encoded)
+            p = self._run(graph, encoded)
             ms_a_row = 1000 * (time.perf_counter() - started) / max(len(p), 1)
-            found[name] = Alone(p, ms_a_row, len(content) / 1e6)
+            found[name] = Alone(p, ms_a_row, graph.ByteSize() / 1e6)
         return found
 
-    def save(self, folder: Path, metrics: Mapping[str, Any]) -> None:
-        """Write the bundle, replacing one that is there only when it is complete; errors as `Bundle.save`."""
+    def _encode(self, frame: pl.DataFrame) -> Encoded:
+        recipe = self.recipe
+        parts = recipe.tokenizer, recipe.column_map, recipe.features, recipe.texts
+        return RowEncoder(*parts, joined=True).frame(frame)
+
+    def _run(self, graph: "ModelProto", encoded: Encoded) -> np.ndarray:
+        sizes = self.recipe.column_map.n_classes, self.recipe.tokenizer.pad_token
+        return Graph(graph.SerializeToString(), *sizes).probabilities(encoded)
+
+    def save(self, folder: Path, metrics: Mapping[str, Any], int8_rows: pl.DataFrame | None = None) -> None:
+        """Write the bundle, replacing one that is there only when it is complete; errors as `Bundle.save`.
+
+        With `int8_rows`, prepared and labelled, a second graph has the networks' weights in 8 bits, and what
+        this changes is measured on them.
+        """
         columns, n_features = self.recipe.column_map, len(self.recipe.features)
         model = {
             "model_class": "blend",
@@ -138,8 +150,29 @@ class Blend:
         }
         calibration = fit_calibration(self.held[LABEL].to_numpy(), self.held_probs)
         with atomic_folder(folder, "the bundle", MANIFEST) as aside:
-            (aside / "model.onnx").write_bytes(join_graphs(self.graphs, self.weights).SerializeToString())
-            write_parts(aside, self.recipe, model, self.config.model_dump(), metrics, calibration, None)
+            graph = join_graphs(self.graphs, self.weights)
+            (aside / "model.onnx").write_bytes(graph.SerializeToString())
+            measured = dict(metrics)
+            if int8_rows is not None:
+                small = join_graphs(self._quantized(), self.weights)
+                (aside / "model.int8.onnx").write_bytes(small.SerializeToString())
+                encoded = self._encode(int8_rows)
+                found = [self._run(one, encoded) for one in (small, graph)]
+                measured["int8"] = int8_effect(int8_rows[LABEL].to_numpy(), *found)
+            write_parts(aside, self.recipe, model, self.config.model_dump(), measured, calibration, None)
+
+    def _quantized(self) -> "dict[str, ModelProto]":
+        """The members' graphs, networks with 8-bit weights: trees and n-grams lose more than they save."""
+        import onnx
+
+        found = dict(self.graphs)
+        for name in [name for name in found if name in NETWORKS]:
+            with tempfile.TemporaryDirectory() as aside:
+                whole, small = (Path(aside) / file for file in ("model.onnx", "model.int8.onnx"))
+                onnx.save(found[name], whole)
+                quantize_onnx(whole, small)
+                found[name] = onnx.load(small)
+        return found
 
 
 def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendConfig, folder: Path) -> Blend:

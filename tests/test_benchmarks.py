@@ -89,3 +89,61 @@ def test_a_profile_names_the_dearest_operations():
     lines = run("benchmarks.profile", "lstm2risk", "names", "--batch", "16", "--top", "3")
     assert len(lines) == 3 and lines[0]["share"] >= lines[1]["share"] > 0
     assert "mkldnn_rnn_layer" in lines[0]["operation"]
+
+
+@pytest.fixture
+def peers(tmp_path, monkeypatch):
+    """The benchmark, its options, and a run of 3,000 orders, where no peer is installed."""
+    from benchmarks import peers
+
+    monkeypatch.setattr(peers, "PYTHON", tmp_path / "none")
+    options = peers.argparse.Namespace(only=None, seconds=1, threads=1, show=False)
+    return peers, options, peers.smoke_run(tmp_path)
+
+
+def test_peers_that_are_not_installed_are_named_and_kept_scores_are_compared(peers, monkeypatch, capsys):
+    peers, options, run = peers
+    rows = peers.compare(run, options)
+    assert rows[peers.BEST] == {"failed": "not run"}
+    assert all(rows[name] == {"failed": "not installed: make peers"} for name in peers.PEERS.values())
+
+    label = peers.tables.read_split(run / "data", "test")[peers.LABEL].to_numpy()
+    costs = {"fit_seconds": 1.5, "ms_a_row": 0.1, "ms_alone": 2.0, "megabytes": 3.0, "threads": 1}
+    told = {"settings": "as it comes", "versions": {"it": "1"}}
+    monkeypatch.setattr(peers, "in_process", lambda *_: {"scores": (-label).tolist(), **costs, **told})
+    monkeypatch.setattr(peers, "PYTHON", Path(sys.executable))
+    options.only = ["skrub"]
+    assert peers.compare(run, options)["skrub"]["auc"].startswith("0.000")
+
+    monkeypatch.setattr(peers, "in_process", lambda *_: {"failed": "failed: ValueError"})
+    monkeypatch.setattr(peers, "find_best", lambda *_: {"scores": label.tolist(), **costs, **told})
+    options.only = ["skrub", "catboost"]
+    rows = peers.compare(run, options)
+    assert rows["skrub"]["n3r_ahead"].startswith("+1.0000") and rows["skrub"]["recall_at_fpr_1"] == 0
+    assert rows["AutoGluon"] == {"failed": "not run"}
+    page = peers.page(peers.section(run, rows))
+    assert "| CatBoost, text features | failed: ValueError |" in page
+    assert "- skrub: as it comes. it 1." in page
+    assert len(capsys.readouterr().out.splitlines()) == 18
+
+
+def test_what_a_peer_found_on_other_rows_is_not_kept(peers):
+    peers, options, run = peers
+    (run / "peers").mkdir()
+    (run / "peers" / "skrub.json").write_text('{"rows": "others", "scores": []}')
+    assert "failed" in peers.fit_peer("skrub", run, options)
+
+
+def test_a_peer_that_dies_is_told_by_its_status(peers, monkeypatch, tmp_path):
+    peers, options, _ = peers
+    monkeypatch.setattr(peers, "PYTHON", "false")
+    assert peers.in_process("skrub", tmp_path, options) == {"failed": "ended with status 1"}
+
+
+def test_peers_are_not_compared_on_three_classes(peers):
+    peers, options, run = peers
+    columns = json.loads((run / "data" / "columns.json").read_text())
+    columns["column_map"]["label_values"] = {"F": 1, "I": 2, "N": 0}
+    (run / "data" / "columns.json").write_text(json.dumps(columns))
+    with pytest.raises(ValueError, match="smoke has 3 classes"):
+        peers.compare(run, options)
