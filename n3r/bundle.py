@@ -118,12 +118,7 @@ class Bundle(Recipe):
         for batch in make_loader(self.dataset(rows), collate, 512):
             for path, found in scores.items():
                 found[batch["row_id"].numpy()] = onnx_scores(path, batch)
-        moved = {"rows": len(rows), "largest_move": float(np.abs(scores[small] - scores[graph]).max())}
-        if self.model.config.n_classes > 2:
-            return moved
-        paired = paired_auc(rows[LABEL].to_numpy(), scores[small][:, 1], scores[graph][:, 1])
-        aucs = {"auroc": paired.auc_b, "auroc_int8": paired.auc_a}
-        return {**moved, **aucs, **paired.difference.columns("difference")}
+        return int8_effect(rows[LABEL].to_numpy(), scores[small], scores[graph])
 
     @classmethod
     def load(cls, folder: Path, max_bytes: int = MAX_BYTES) -> "Bundle":
@@ -149,6 +144,16 @@ class Bundle(Recipe):
         measured = read_json(folder / "metrics.json")
         recipe = (tokenizer, features, column_map, train_config, texts, config["data"])
         return cls(*recipe, model=model.eval(), metrics=measured, calibration=calibration)
+
+
+def int8_effect(label: np.ndarray, p_int8: np.ndarray, p: np.ndarray) -> dict[str, Any]:
+    """What 8-bit weights change of probabilities (N, C) and, for two classes, of their AUC."""
+    moved = {"rows": len(p), "largest_move": float(np.abs(p_int8 - p).max())}
+    if p.shape[1] > 2:
+        return moved
+    paired = paired_auc(label, p_int8[:, 1], p[:, 1])
+    aucs = {"auroc": paired.auc_b, "auroc_int8": paired.auc_a}
+    return {**moved, **aucs, **paired.difference.columns("difference")}
 
 
 def write_parts(

@@ -1,5 +1,6 @@
 """The blend: judged by rows it has not seen, one graph in one bundle, and what may go wrong."""
 
+import json
 import shutil
 import time
 
@@ -100,6 +101,16 @@ def test_a_graph_gives_what_its_library_gave(fitted, small, folder, monkeypatch)
     assert set(alone) == set(QUICK.members) and "boosting" in made
     for name, member in made.items():
         np.testing.assert_allclose(alone[name].p, member.predict(encoded), atol=1e-5)
+
+
+def test_networks_of_a_blend_may_have_8_bit_weights(small, fitted, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(blends, "choose_weights", lambda label, p: dict.fromkeys(p, 1 / len(p)))
+    everyone = fit_blend(small.prepared.splits, recipe_of(small), QUICK, folder / "training")
+    rows = small.prepared.splits["test"]
+    everyone.save(tmp_path / "best", {}, int8_rows=rows)
+    scores = [Scorer(tmp_path / "best", int8=int8).score(rows)["score"] for int8 in (False, True)]
+    assert 0 < (scores[0] - scores[1]).abs().max() < 0.02
+    assert json.loads((tmp_path / "best" / "metrics.json").read_text())["int8"]["rows"] == len(rows)
 
 
 def test_the_bundle_is_verified_explained_and_calibrated_like_any_other(saved, small):

@@ -65,7 +65,7 @@ def function_parity(
     the set is here. Other deviations follow with null figures and, as `note`, why they cannot be switched.
     Raises ValueError where the two do not read the same columns and where there are no rows.
     """
-    if run.columns != list(bundle.features.imputation_) or run.model_class != bundle.model.config.model_class:
+    if run.columns != bundle.features.numeric or run.model_class != bundle.model.config.model_class:
         raise ValueError("the legacy was trained beside another bundle: class or feature columns differ")
     if not len(frame):
         raise ValueError("no rows to compare the two on")
@@ -226,12 +226,13 @@ def model_records(
 def report_content(
     run: Path, models: list[dict[str, Any]], found: dict[str, Any], effects: Mapping[str, pl.DataFrame]
 ) -> dict[str, Any]:
-    """The report's JSON: what steps 01 and 02 recorded, the models, what parity `found`, every deviation."""
+    """The report's JSON: what steps 01, 02 and 09 recorded, models, what parity `found`, deviations."""
     return {
         "name": run.name,
         **pipeline.read_metrics(run, "01_preprocess"),
         **pipeline.read_metrics(run, "02_tokenizer"),
         "models": models,
+        "members": pipeline.read_metrics(run, "09_best")["members"],
         "parity": {**found, "ablation": {key: table.to_dicts() for key, table in effects.items()}},
         "deviations": ablation.effects(deviations(), effects),
     }

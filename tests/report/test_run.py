@@ -349,3 +349,24 @@ def test_a_baseline_that_is_ahead_is_named_in_the_headline(tmp_path):
     assert [row[0] for row in Page(html).rows].count("boosting") == 1  # it has no row of a training
     html, _ = write_bare(tmp_path, models=[model("Net", "n3r", BEST), behind])
     assert "a baseline, reaches" not in html
+
+
+def test_the_members_of_the_best_recipe_have_a_table(tmp_path):
+    members = [
+        {
+            "member": "boosting",
+            "weight": 0.75,
+            "held_out": "0.910 [0.880, 0.930]",
+            "adds": 0.0123,
+            "seconds": 4.2,
+        }
+        | {"test": "0.905", "blend_ahead": "+0.001", "ms_a_row": 0.012, "megabytes": 0.1, "left_out": None},
+        {"member": EVIL, "weight": 0.0, "held_out": "not enough data", "adds": None, "seconds": 1.0}
+        | {"left_out": "ValueError: it wants more"},
+    ]
+    run.write_report(content(members=members), CURVES, tmp_path)
+    rows = Page((tmp_path / "report.html").read_text()).rows
+    (best,) = [row for row in rows if row[0] == "boosting"]
+    assert best[1:4] == ["75.0 %", "0.910 [0.880, 0.930]", "+0.0123"] and best[-1] == "no"
+    (failed,) = [row for row in rows if row[-1] == "ValueError: it wants more"]
+    assert failed[0] == EVIL and failed[3] == "n/a"
