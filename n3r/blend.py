@@ -34,12 +34,12 @@ from n3r.files.atomic import atomic_folder
 from n3r.files.manifest import MANIFEST
 from n3r.folds import Fold, make_folds
 from n3r.graphs import join_graphs
-from n3r.identity import IdentityFeatures
 from n3r.members import MEMBERS, NETWORKS, Context, Fitted, Rows
 from n3r.metrics import class_auc
 from n3r.model import ModelConfig
 from n3r.runtime import Graph
 from n3r.schema import LABEL, prediction_table
+from n3r.selection import Choice, fit_features, reads_identity
 from n3r.train import TrainConfig
 from n3r.weights import blended, choose_weights, gains
 
@@ -64,7 +64,7 @@ class BlendConfig(BaseModel):
 
     members: list[str] = Field(list(DEFAULT), min_length=1)
     networks: dict[str, dict[str, Any]] = {}  # model class -> its dimensions and training, by name
-    identity: bool = True  # whether the features of identity strings are read
+    identity: Choice = "auto"  # whether the features of identity strings are read; auto: unless they hurt
     n_folds: int = Field(5, ge=2, le=20)  # of rows that are not split by time
     budget: float | None = Field(None, gt=0)  # seconds; members that would exceed it are left out
     seed: int = Field(0, ge=0)
@@ -188,8 +188,8 @@ def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendC
     held = np.concatenate([fold.held for fold in folds])
     label = rows[LABEL].to_numpy()[held]
     with tqdm(desc="blend", unit="fit", total=len(config.members) * (len(folds) + 1)) as bar:
-        work = _Work(rows, recipe, config, Path(folder), len(folds), bar)
-        p = work.judge(folds)
+        work = _Work(rows, recipe, config, Path(folder), folds, bar)
+        p = work.judge()
         graphs: dict[str, ModelProto] = {}
         while not graphs:  # once, or once more for each member that cannot be fitted on all rows
             weights = choose_weights(label, p)
@@ -228,22 +228,40 @@ class _Work:
     """The fits of one blend, each kept in a folder of its own."""
 
     def __init__(
-        self, rows: pl.DataFrame, recipe: Recipe, config: BlendConfig, folder: Path, n_folds: int, bar: tqdm
+        self,
+        rows: pl.DataFrame,
+        recipe: Recipe,
+        config: BlendConfig,
+        folder: Path,
+        folds: Sequence[Fold],
+        bar: tqdm,
     ):
         self.rows, self.recipe, self.config, self.folder, self.bar = rows, recipe, config, folder, bar
-        self.n_fits = n_folds + 1  # of a member that is taken
+        self.folds, self.n_fits = folds, len(folds) + 1  # of a member that is taken
         self.seconds = dict.fromkeys(config.members, 0.0)
         self.left_out: dict[str, str] = {}
         configs = (recipe.features.config, recipe.texts, recipe.column_map)
         settings = [part.model_dump() for part in configs] + [recipe.tokenizer.tokenizer.to_str()]
-        settings += [config.identity, config.seed, n_folds]
+        settings += [config.identity, config.seed, len(folds)]
         self.plan = kept.plan(__name__, {"rows": rows}, settings)
+        self.identity = self._reads_identity()
         self.whole = _Part(self, rows)
 
-    def judge(self, folds: Sequence[Fold]) -> dict[str, np.ndarray]:
+    def _reads_identity(self) -> bool:
+        """Whether the identity features are read, by the same folds as the members."""
+        recipe, choice = self.recipe, self.config.identity
+
+        def judged() -> kept.Result:
+            config = recipe.features.config
+            found = reads_identity(choice, self.rows, recipe.column_map, config, self.folds)
+            return kept.Result({"found": np.array(found)})
+
+        return bool(kept.kept(self.folder / "identity", self.plan, judged).arrays["found"])
+
+    def judge(self) -> dict[str, np.ndarray]:
         """Member -> probabilities (N, C) of the rows held out, fold after fold."""
         found: dict[str, list[np.ndarray]] = {name: [] for name in self.config.members}
-        for number, fold in enumerate(folds):
+        for number, fold in enumerate(self.folds):
             part = _Part(self, self.rows[fold.fit], self.rows[fold.held])
             for name in [name for name in found if name not in self.left_out]:
                 self._try(name, f"fold_{number}", part, found[name])
@@ -306,12 +324,8 @@ class _Part:
 
     @cached_property
     def features(self) -> TabularFeatures:
-        columns, config = self.work.recipe.column_map, self.work.config
-        identity = IdentityFeatures().fit(self.frame, columns) if config.identity else None
-        features = TabularFeatures(self.work.recipe.features.config)
-        return features.fit(
-            self.frame, columns.numeric, columns.categorical, columns.n_classes, identity=identity
-        )
+        columns, config = self.work.recipe.column_map, self.work.recipe.features.config
+        return fit_features(self.frame, columns, config, self.work.identity)
 
     @cached_property
     def rows(self) -> Rows:

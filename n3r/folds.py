@@ -3,8 +3,8 @@
 Decisions:
 - A split by time holds out its last block alone: a fold of mixed times would be judged by the past of the
   rows that it learned from, and flatters.
-- A random split is held out in folds. Rows whose texts differ only in case, digits and signs stay together:
-  apart, one would tell the other's label.
+- A random split is held out in folds. Rows whose texts differ only in case, digits and signs stay together,
+  unless they are more than a fold holds: apart, one would tell the other's label.
 """
 
 from typing import NamedTuple
@@ -41,9 +41,7 @@ def make_folds(rows: pl.DataFrame, n_last: int, columns: ColumnMap, n_folds: int
     counts = np.bincount(label, minlength=columns.n_classes)
     if counts.min() < 2:
         c = int(counts.argmin())
-        raise ValueError(
-            f"class {c} has {counts[c]} of {len(rows)} rows: a blend needs 2 at least to hold out"
-        )
+        raise ValueError(f"class {c} has {counts[c]} of {len(rows)} rows: it takes 2 at least to hold out")
     if is_by_time(columns):
         return [_last_block(rows, n_last, counts)]
     return _stratified(rows, columns, min(n_folds, int(counts.min())), seed)
@@ -64,7 +62,9 @@ def _stratified(rows: pl.DataFrame, columns: ColumnMap, n_folds: int, seed: int)
     from sklearn.model_selection import StratifiedGroupKFold  # sklearn takes a second to import
 
     bare = joined_text(columns.all_text).str.to_lowercase().str.replace_all(r"[^\p{L}]", "")
-    own = pl.concat_str(pl.lit("row "), pl.int_range(pl.len()).cast(pl.String))  # of a text without letters
-    groups = rows.select(pl.when(bare != "").then(bare).otherwise(own).rank("dense")).to_series()
+    own = pl.concat_str(pl.lit("row "), pl.int_range(pl.len()).cast(pl.String))
+    # A text without letters, and one of more rows than a fold holds, is nothing that tells rows apart.
+    shared = (bare != "") & (pl.len().over(bare) <= len(rows) // n_folds)
+    groups = rows.select(pl.when(shared).then(bare).otherwise(own).rank("dense")).to_series()
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     return [Fold(*pair) for pair in splitter.split(rows[LABEL].to_numpy(), rows[LABEL].to_numpy(), groups)]

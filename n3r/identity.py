@@ -115,7 +115,10 @@ class IdentityState(BaseModel):
 
 
 class IdentityFeatures:
-    """Turns identity strings and numbers of a frame into (N, K) float32, NaN where nothing can be said."""
+    """Turns identity strings and numbers of a frame into (N, K) float32, NaN where nothing can be said.
+
+    NOTE[DIFF] the legacy reads identity strings as texts alone.
+    """
 
     def __init__(self):
         self.text_: list[str] = []  # fields of strings

@@ -16,7 +16,7 @@ import polars as pl
 import torch
 from pydantic import BaseModel
 
-from n3r import metrics, tables
+from n3r import metrics, selection, tables
 from n3r.blend import Alone, Blend
 from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.data import make_loader
@@ -38,14 +38,18 @@ def fields(config: type[BaseModel], parameters: Mapping[str, Any]) -> dict[str, 
 
 
 def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:
-    """Features fitted on training rows; what `use_precomputed_..` names is read from its file instead."""
+    """Features fitted on training rows; what `use_precomputed_..` names is read from its file instead.
+
+    `identity` says whether the identity features are among them: "on", "off", or "auto", unless they hurt.
+    """
     given = {
         name: read_precomputed(path)
         for name in ("imputation", "risk_tables")
         if (path := parameters[f"use_precomputed_{name}"])
     }
-    features = TabularFeatures(FeatureConfig(**fields(FeatureConfig, parameters)))
-    return features.fit(train, columns.numeric, columns.categorical, columns.n_classes, **given)
+    config = FeatureConfig(**fields(FeatureConfig, parameters))
+    identity = selection.reads_identity(parameters["identity"], train, columns, config)
+    return selection.fit_features(train, columns, config, identity, **given)
 
 
 def follow(bundle: Bundle, row: pl.DataFrame) -> pl.DataFrame:

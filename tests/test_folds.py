@@ -62,3 +62,9 @@ def test_few_rows_of_a_class_make_fewer_folds_and_one_row_none():
     for columns in (RANDOM, BY_TIME):
         with pytest.raises(ValueError, match="class 1 has 1 of 41 rows"):
             make_folds(rows_of([1] + [0] * 40), 10, columns, 5, 0)
+
+
+@pytest.mark.parametrize("names", [["x"] * 60, ["x", "y", "z"] * 20], ids=["one value", "three values"])
+def test_what_more_rows_share_than_a_fold_holds_does_not_keep_them_together(names):
+    folds = make_folds(rows_of([0] * 40 + [1] * 20, names), 0, RANDOM, 5, 0)
+    assert [len(fold.held) for fold in folds] == [12] * 5

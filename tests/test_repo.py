@@ -22,7 +22,7 @@ CORE = [
     ["relations", "trees"],
     ["identity", "ngrams", "weights", "folds"],
     ["tables", "preprocess", "tokenizer", "vocabulary", "features"],
-    ["encode", "text"],
+    ["encode", "text", "selection"],
     ["data", "runtime"],
     ["bert", "tabular", "fusion"],
     ["model"],

@@ -19,7 +19,7 @@ def test_a_config_takes_its_fields_from_a_notebooks_names():
 
 def test_features_are_fitted_or_read_from_precomputed_files(small, tmp_path):
     train, columns = small.prepared.splits["train"], small.prepared.column_map
-    parameters = {"seed": 1, "imputation": "mean"}
+    parameters = {"seed": 1, "imputation": "mean", "identity": "off"}
     parameters |= {"use_precomputed_imputation": None, "use_precomputed_risk_tables": None}
     fitted = steps.fit_features(train, columns, parameters)
     assert fitted.config == FeatureConfig(seed=1, imputation="mean")
@@ -27,6 +27,16 @@ def test_features_are_fitted_or_read_from_precomputed_files(small, tmp_path):
     path.write_text(json.dumps(dict.fromkeys(columns.numeric, 7.0)))
     read = steps.fit_features(train, columns, parameters | {"use_precomputed_imputation": str(path)})
     assert set(read.imputation_.values()) == {7.0} != set(fitted.imputation_.values())
+
+
+@pytest.mark.parametrize(("identity", "reads"), [("off", False), ("on", True), ("auto", True)])
+def test_features_of_identity_strings_are_read_as_told_or_where_they_help(small, identity, reads):
+    train, columns = small.prepared.splits["train"], small.prepared.column_map
+    parameters = {"use_precomputed_imputation": None, "use_precomputed_risk_tables": None}
+    fitted = steps.fit_features(train, columns, parameters | {"identity": identity})
+    assert (fitted.identity is not None) == reads
+    with pytest.raises(ValueError, match="identity 'true': expected off, on, auto"):
+        steps.fit_features(train, columns, parameters | {"identity": "true"})
 
 
 def test_one_order_is_followed_to_the_score_that_is_served_and_shows_no_letter(small):

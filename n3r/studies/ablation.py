@@ -60,7 +60,7 @@ def _has_dropout(bundle: Bundle) -> bool:
 
 def _imputes(bundle: Bundle) -> bool:
     features = bundle.features
-    return bool(features.indicators_ or (features.imputation_ and features.config.imputation != "minus_one"))
+    return bool(features.indicators_ or (features.numeric and features.config.imputation != "minus_one"))
 
 
 _REQUIRES = "weights are learned for it"
@@ -96,6 +96,12 @@ DEVIATIONS = {
         "each category is read as its risk",
         "read no categories",
         lambda bundle: bool(bundle.features.risk_tables_),
+        _REQUIRES,
+    ),
+    "identity": Deviation(
+        "features of identity strings and of their relations are read",
+        "reads identity strings as texts alone",
+        lambda bundle: bundle.features.identity is not None,
         _REQUIRES,
     ),
     "pool": Deviation(
@@ -230,10 +236,7 @@ def train_with(
     on, made = tuple(on), made_by(bundle)
     _check_names(on, made)
     splits = {name: frame for name, frame in splits.items() if len(frame)}
-    rows = {
-        name: dataset(on, bundle, frame, tokenizer, training=name == "train")
-        for name, frame in splits.items()
-    }
+    rows = {name: dataset(on, bundle, frame, tokenizer, name == "train") for name, frame in splits.items()}
     vocab_size = (bundle.tokenizer if "tokenizer" in on else tokenizer).vocab_size
     model_config = _model_config(on, bundle.model.config, vocab_size, rows["train"].tabular.shape[1])
     config = _train_config(on, bundle.train_config, seed)
@@ -290,9 +293,11 @@ def features_with(on: Sequence[str], features: TabularFeatures) -> TabularFeatur
         state["config"] = state["config"] | {"scaling": "none"}
     if "imputation" not in on or "scaling" not in on:
         state["indicators"] = []
-    if "risk_tables" not in on:
-        state["knots"] = {k: v for k, v in state["knots"].items() if k not in state["risk_tables"]}
-        state["risk_tables"] = {}
+    gone = [] if "risk_tables" in on else list(state["risk_tables"])
+    if "identity" not in on and features.identity:
+        state["identity"], gone = None, gone + features.identity.names
+    for part in ("imputation", "risk_tables", "knots"):
+        state[part] = {name: entry for name, entry in state[part].items() if name not in gone}
     return TabularFeatures.from_dict(state)
 
 

@@ -20,9 +20,9 @@ import polars as pl
 from n3r import kept
 from n3r.bundle import Bundle, train_bundle
 from n3r.estimate import bounded, table
-from n3r.features import TabularFeatures
 from n3r.metrics import PairedAUC, auc_ci, paired_auc
 from n3r.schema import LABEL
+from n3r.selection import fit_features
 from n3r.studies.beside import Splits
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
@@ -108,8 +108,8 @@ def _trained_on(bundle: Bundle, splits: Splits, folder: Path) -> Bundle:
 def _trained_anew(bundle: Bundle, splits: Splits, folder: Path) -> Bundle:
     """Features and network anew, with the bundle's tokenizer, column map and settings."""
     columns = bundle.column_map
-    features = TabularFeatures(bundle.features.config)
-    features.fit(splits["train"], columns.numeric, columns.categorical, columns.n_classes)
+    identity = bundle.features.identity is not None
+    features = fit_features(splits["train"], columns, bundle.features.config, identity)
     sizes = {"vocab_size": bundle.tokenizer.vocab_size, "n_tab_features": len(features)}
     config = bundle.model.config.model_copy(update=sizes)
     return train_bundle(config, splits, replace(bundle, features=features), folder)[0]

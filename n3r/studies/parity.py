@@ -65,7 +65,7 @@ def function_parity(
     the set is here. Other deviations follow with null figures and, as `note`, why they cannot be switched.
     Raises ValueError where the two do not read the same columns and where there are no rows.
     """
-    if run.columns != list(bundle.features.imputation_) or run.model_class != bundle.model.config.model_class:
+    if run.columns != bundle.features.numeric or run.model_class != bundle.model.config.model_class:
         raise ValueError("the legacy was trained beside another bundle: class or feature columns differ")
     if not len(frame):
         raise ValueError("no rows to compare the two on")

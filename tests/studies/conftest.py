@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from n3r.bundle import Bundle
-from n3r.features import TabularFeatures
+from n3r.features import FeatureConfig
 from n3r.model import RiskModel, configure
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.schema import ColumnMap
+from n3r.selection import fit_features
 from n3r.synthetic.orders import generate_orders
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
@@ -59,9 +60,9 @@ def splits() -> dict[str, pl.DataFrame]:
 def a_bundle(splits) -> Callable[..., Bundle]:
     """Makes a bundle of a model class, not trained."""
 
-    def make(model_class: str, **training) -> Bundle:
+    def make(model_class: str, identity: bool = False, **training) -> Bundle:
         tokenizer, _ = train_tokenizer(splits["train"].select(TEXT), TokenizerConfig(min_frequency=3))
-        features = TabularFeatures().fit(splits["train"], NUMERIC, ["region"])
+        features = fit_features(splits["train"], COLUMNS, FeatureConfig(), identity)
         config = configure(
             model_class,
             vocab_size=tokenizer.vocab_size,

@@ -68,9 +68,10 @@ def test_each_deviation_has_one_note_where_it_is_made():
 
 def test_a_bundle_makes_the_deviations_that_its_configs_ask_for(a_bundle):
     lstm, transformer = (a_bundle(name) for name in ("lstm2risk", "transformer2risk"))
-    every = set(ablation.DEVIATIONS)
+    every = set(ablation.DEVIATIONS) - {"identity"}
     assert set(ablation.made_by(lstm)) == every - {"pool"}
     assert set(ablation.made_by(transformer)) == every - {"max_tokens"}
+    assert set(ablation.made_by(a_bundle("lstm2risk", identity=True))) == every - {"pool"} | {"identity"}
     plain = a_bundle("lstm2risk", decay="all", gradient_clip=None, precision="float32")
     assert set(ablation.made_by(plain)) == every - {"pool", "decay", "clipping", "precision"}
 
@@ -179,6 +180,20 @@ def test_features_one_deviation_at_a_time(bundle, splits):
         ablation.tabular(("scaling", "imputation", "risk_tables"), bundle, splits["train"], training=True),
         bundle.features.transform(splits["train"], out_of_fold=True),
     )
+
+
+def test_identity_features_are_read_where_that_is_on(splits, a_bundle):
+    bundle, frame = a_bundle("lstm2risk", identity=True), splits["train"]
+    n = len(bundle.features.identity.names)
+
+    def read(*on: str) -> np.ndarray:
+        return ablation.tabular(on, bundle, frame, training=True)
+
+    np.testing.assert_array_equal(read(), frame.select(pl.col(NUMERIC).fill_null(-1)).to_numpy())
+    assert read("identity").shape == (len(frame), len(NUMERIC) + n)
+    np.testing.assert_array_equal(read("identity")[:, : len(NUMERIC)], read())
+    whole = read("identity", "scaling", "imputation", "risk_tables")
+    np.testing.assert_array_equal(whole, bundle.features.transform(frame, out_of_fold=True))
 
 
 def test_batches_off_are_of_all_lengths_and_scored_as_they_come(bundle, splits, legacy_tokenizer):

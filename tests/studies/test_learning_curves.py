@@ -8,6 +8,7 @@ import pytest
 
 from n3r import metrics
 from n3r.schema import LABEL
+from n3r.selection import fit_features
 from n3r.studies import learning_curves
 
 
@@ -37,6 +38,15 @@ def test_all_rows_give_the_bundle_itself_again(trained, tmp_path):
     [row] = learning_curves.learning_curve(bundle, splits, [len(splits["train"])], tmp_path).to_dicts()
     auc = metrics.auc_ci(splits["test"][LABEL], bundle.predict(splits["test"])[:, 1])
     assert row.items() >= auc.columns("auroc").items()
+
+
+def test_a_training_anew_reads_the_identity_features_that_the_bundle_reads(trained, tmp_path):
+    bundle, splits = trained
+    columns, config = bundle.column_map, bundle.features.config
+    beside = replace(bundle, features=fit_features(splits["train"], columns, config, identity=True))
+    for known in (bundle, beside):
+        anew = learning_curves._trained_anew(known, splits, tmp_path)
+        assert anew.features.to_dict() == known.features.to_dict()
 
 
 def test_bad_sizes_and_samples_are_named(trained, tmp_path):

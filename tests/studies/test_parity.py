@@ -95,6 +95,16 @@ def test_function_parity_repeats_itself_and_seeds_draw_other_batches(trained, sp
     assert one == same != other
 
 
+def test_the_legacys_weights_give_its_probabilities_beside_a_bundle_with_identity_features(
+    trained, splits, a_bundle
+):
+    run = trained[1]
+    bundle = a_bundle(run.model_class, identity=True, epochs=3, precision="float32")
+    rows = by_deviation(parity.function_parity(run, bundle, splits["test"], 5, 16))
+    assert rows["none"]["largest"] < 1e-6
+    assert rows["identity"]["largest"] is None and rows["identity"]["note"] == "weights are learned for it"
+
+
 def test_function_parity_refuses_another_bundle_and_no_rows(trained, splits):
     bundle, run = trained
     with pytest.raises(ValueError, match="another bundle"):
