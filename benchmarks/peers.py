@@ -37,7 +37,7 @@ from n3r.files.json_io import read_json, write_json
 from n3r.files.manifest import versions
 from n3r.pipeline import read_metrics
 from n3r.preprocess import prepare
-from n3r.schema import LABEL, ORACLE, SPLITS, ColumnMap
+from n3r.schema import KEY, LABEL, ORACLE, SCORE, SPLITS, ColumnMap
 from n3r.score import Scorer
 from n3r.synthetic.orders import generate_orders
 
@@ -129,7 +129,7 @@ def find_best(run: Path, test: pl.DataFrame, threads: int) -> Found:
     if not predictions.is_file() or not place.is_dir():
         return {"failed": "not run"}
     scored = read_scored(predictions)
-    if scored[scored.columns[0]].to_list() != test[tables.read_column_map(data).id].to_list():
+    if scored[KEY].to_list() != test[tables.read_column_map(data).id].to_list():
         return {"failed": "its rows are not the test rows: run it again"}
     members = read_metrics(run, STEP)["members"]
     weighed = sorted((row for row in members if row["weight"]), key=lambda row: -row["weight"])
@@ -144,7 +144,7 @@ def find_best(run: Path, test: pl.DataFrame, threads: int) -> Found:
         scorer.score_one(order)
         times.append(1000 * (time.perf_counter() - started))
     return {
-        "scores": scored["score"].to_list(),
+        "scores": scored[SCORE].to_list(),
         "fit_seconds": sum(row["seconds"] for row in members),
         "ms_a_row": ms_a_row,
         "ms_alone": statistics.median(times),

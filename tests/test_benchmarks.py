@@ -1,11 +1,14 @@
 """The benchmark programs run and print what they promise; they are not timed here."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from n3r.pipeline import finish_step
 
 
 def run(*arguments: str) -> list[dict]:
@@ -147,3 +150,25 @@ def test_peers_are_not_compared_on_three_classes(peers):
     (run / "data" / "columns.json").write_text(json.dumps(columns))
     with pytest.raises(ValueError, match="smoke has 3 classes"):
         peers.compare(run, options)
+
+
+def test_the_best_recipe_of_a_run_is_read_from_its_files(small, tmp_path):
+    from benchmarks import peers
+
+    splits, columns = small.prepared.splits, small.prepared.column_map
+    peers.tables.write_splits(tmp_path / "data", splits, columns)
+    assert peers.find_best(tmp_path, splits["test"], 1) == {"failed": "not run"}
+    shutil.copytree(small.folder, tmp_path / "best")
+    predictions = small.bundle.predictions(splits["test"])
+    peers.tables.write(predictions, tmp_path / "predictions" / "best_test.parquet")
+    members = [
+        {"member": "slow", "weight": 0.25, "seconds": 2.0},
+        {"member": "odd", "weight": 0, "seconds": 1.0},
+    ]
+    members.append({"member": "good", "weight": 0.75, "seconds": 4.0})
+    finish_step(tmp_path, peers.STEP, {"members": members})
+    found = peers.find_best(tmp_path, splits["test"], 1)
+    assert found["scores"] == predictions["score"].to_list()
+    assert found["fit_seconds"] == 7 and found["settings"] == "good 75%, slow 25%"
+    assert min(found[key] for key in ("ms_a_row", "ms_alone", "megabytes")) > 0
+    assert "not the test rows" in peers.find_best(tmp_path, splits["test"].reverse(), 1)["failed"]

@@ -329,6 +329,7 @@ def test_token_ngrams_alone(small, tmp_path):
     np.testing.assert_allclose(served, found.measure(rows)["token n-grams"].p[:, 1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_networks_of_other_classes(small, tmp_path):
     few = {"epochs": 1, "batch_size": 256, "precision": "float32"}
     networks = {
