@@ -13,7 +13,7 @@ import pytest
 
 from n3r.files.manifest import MANIFEST
 
-CLOCK = ("timing", "orders/s in training", "report")  # keys of metrics; the last is a path
+CLOCK = ("timing", "seconds", "ms_a_row", "orders/s in training", "report")  # keys; the last is a path
 TALLY = pytest.StashKey[dict[tuple[str, str], list[int]]]()
 
 

@@ -26,7 +26,7 @@ SMALL = [
     *("-pn_orders=1200", "-p03.epochs=4", "-p04.epochs=2", "-psizes=[250]"),
     *('-pdeviations=["bins"]', "-pn_attacked=20", "-pn_slices=2"),
 ]
-MODELS = ("lstm2risk", "transformer2risk")
+MODELS = ("lstm2risk", "transformer2risk", "best")
 
 
 @pytest.fixture
@@ -193,6 +193,7 @@ MOMENTS: dict[str, tuple[list[str], float]] = {
     "writing a checkpoint": ([f"training/{model}/checkpoints/.last.ckpt.partial" for model in MODELS], 0.01),
     "writing the best checkpoint": (["training/transformer2risk/checkpoints/.best.ckpt.partial"], 0.01),
     "writing a bundle": ([".transformer2risk.partial"], 1),
+    "fitting the best recipe": (["training/best/boosting/fold_0"], 8),
     "comparing": (["notebooks/05_parity.ipynb"], 12),
     "writing the report": ([f"{REPORTS}/.report.json.partial", f"{REPORTS}/report.json"], 0.02),
     "evaluating": (["notebooks/08_evaluate.ipynb"], 20),

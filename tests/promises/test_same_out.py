@@ -33,7 +33,7 @@ def run(data: Path, name: str, hash_seed: int, results: Callable) -> dict[str, o
         subprocess.run(command, cwd=pipeline.ROOT, env=environment, check=True, capture_output=True)
         pages = pipeline.reports_folder(folder)
         pictures = {path.name: sha256(path) for path in pages.iterdir() if path.suffix in (".png", ".svg")}
-        assert len(pictures) == 12
+        assert len(pictures) == 16
         return results(folder) | pictures
     finally:
         for place in (folder, pipeline.reports_folder(folder)):
