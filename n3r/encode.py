@@ -33,6 +33,14 @@ class Encoded(NamedTuple):
         costs += [] if self.joined is None else [np.array(list(map(len, self.joined)), np.int64)]
         return sum(costs) if costs else np.zeros(len(self.tabular), np.int64)
 
+    def take(self, rows: Sequence[int]) -> "Encoded":
+        """Some rows, in the order given; arrays of their own."""
+        return Encoded(
+            [text.take(rows) for text in self.texts],
+            None if self.tabular is None else self.tabular[rows],
+            None if self.joined is None else [self.joined[row] for row in rows],
+        )
+
 
 @dataclass(frozen=True)
 class RowEncoder:

@@ -60,21 +60,36 @@ USER_NAME, EQUAL, NEAR, DOMAIN, RISK, RATIO = (
     "ratio",
 )
 ADDRESS = ("free", "disposable")
-# Figure -> what a value of 0 says, and what any other says; {0} and {1} are the columns, {value} the value.
+# Figure -> what a value of 0 says and what any other says, or what each says; {0} and {1} are the columns.
 SAID = {
     "missing": ("{0} is there", "{0} is missing"),
+    "capitals": ("{0} has no capitals", "{value:.0%} of {0} are capitals"),
+    "digits": ("{0} has no digits", "{value:.0%} of {0} are digits"),
+    "symbols": ("{0} has no signs", "{value:.0%} of {0} are signs"),
+    "non-ASCII": ("all of {0} is ASCII", "{value:.0%} of {0} are not ASCII"),
+    "distinct characters": ("{value:.0%} of the characters of {0} differ",),
+    "vowels": ("{0} has no vowels", "{value:.0%} of {0} are vowels"),
+    "digits at the end": ("{0} ends in no digit", "digits at the end of {0}: {value:.0f}"),
+    "zero before the last number": (
+        "no number with a zero in front ends {0}",
+        "a number with a zero in front ends {0}",
+    ),
     USER_NAME: ("{1} does not occur in {0}", "{1} occurs in {0}"),
     "trigrams": ("{0} and {1} share no three characters", "{0} and {1} are {value:.0%} alike"),
+    "containment": (
+        "{0} and {1} share no three characters",
+        "one of {0} and {1} has {value:.0%} of the other",
+    ),
+    "prefix": ("{0} and {1} begin differently", "{0} and {1} begin alike for {value:.0%} of the shorter"),
+    "Jaro-Winkler": ("{0} and {1} are {value:.0%} alike (Jaro-Winkler)",),
     "inside": ("neither of {0} and {1} holds the other", "one of {0} and {1} holds the other"),
     "disposable": ("{0} is not of a provider of disposable addresses", "{0} is a disposable address"),
     "free": ("{0} is not of a large free provider", "{0} is of a large free provider"),
     EQUAL: ("{0} is new", "{value:.0f} training rows have the same {0}"),
     NEAR: ("nothing like {0} is known", "{value:.0f} training rows have nearly the same {0}"),
     DOMAIN: ("the domain of {0} is new", "{value:.0f} training rows have the domain of {0}"),
-    "zero before the last number": (
-        "no number with a zero in front ends {0}",
-        "a number with a zero in front ends {0}",
-    ),
+    RISK: ("the risk of the domain of {0} is {value:.1%}",),
+    RATIO: ("{0} is {times:.3g} times {1} (each plus 1)",),
 }
 
 
@@ -214,8 +229,8 @@ class IdentityFeatures:
         figure, columns = self.features[self.names.index(name)]
         if np.isnan(value):
             return f"{name} is not known"
-        said = SAID.get(figure)
-        return said[int(value != 0)].format(*columns, value=value) if said else f"{name} is {value:.3g}"
+        said = SAID.get(figure, (f"{figure} of {' and '.join(columns)}: {{value:.3g}}",))
+        return said[-1 if value else 0].format(*columns, value=value, times=np.exp(np.float64(value)))
 
     def to_dict(self) -> dict:
         """The fitted state as JSON types."""

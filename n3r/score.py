@@ -34,6 +34,8 @@ from n3r.tables import read_chunks, refusal
 from n3r.tokenizer import TextConfig, load_tokenizer
 
 MAX_THREADS = 1024
+ROUNDING = 1e-6  # of a score by its place in a batch
+REASONS = {"reason": pl.String, "score_without": pl.Float64}
 REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}
 
 
@@ -140,6 +142,10 @@ class Scorer:
         if wrong := [fault for fault, found in faults.items() if found]:
             raise ValueError(f"the files are not those of one model: {'; '.join(wrong)}")
 
+    def _check_class(self, of_class: int) -> None:
+        if type(of_class) is not int or not 0 <= of_class < self._n_classes:
+            raise ValueError(f"of_class: expected a whole number from 0 to {self._n_classes - 1}")
+
     def _find_inputs(self) -> Inputs:
         columns = self.column_map
         texts = columns.all_text
@@ -197,8 +203,7 @@ class Scorer:
         columns that say the same thing are small each, and they do not sum to the score. Raises ValueError as
         `score_one` does, and for a class that there is not.
         """
-        if type(of_class) is not int or not 0 <= of_class < self._n_classes:
-            raise ValueError(f"of_class: expected a whole number from 0 to {self._n_classes - 1}")
+        self._check_class(of_class)
         inputs = self.inputs
         values = typed_row(order, inputs)
         roles = {"text": inputs.text, "number": inputs.numeric, "category": inputs.categorical}
@@ -214,6 +219,36 @@ class Scorer:
             }
         ).with_columns(contribution=score - pl.col("score_without"))
         return table.sort(pl.col("contribution").abs(), descending=True, maintain_order=True)
+
+    def reasons(self, order: Mapping[str, Any], n: int = 3, of_class: int = 1) -> pl.DataFrame:
+        """What the identity strings of one order say, in words: the `n` features that move its score most.
+
+        Columns: `reason`, which shows nothing of the strings; `score_without`, with the value that a missing
+        one gets in the feature's place, by default the training rows' median; `contribution`, the score less
+        that. A feature of that value is no reason, and a model without identity features has none. Raises
+        ValueError as `explain_one`, and for an `n` below 1.
+        """
+        self._check_class(of_class)
+        if type(n) is not int or n < 1:
+            raise ValueError("n: expected a whole number from 1")
+        row = self._encoder.rows([typed_row(order, self.inputs)])
+        features = self._encoder.features
+        identity = features.identity if features else None
+        usual = {
+            i: np.float32(features.imputation_[name])
+            for i, name in enumerate(features.names if identity else [])
+            if name in identity.names
+        }
+        at = [i for i, value in usual.items() if row.tabular[0, i] != value]
+        rows = row.take([0] * (len(at) + 1))
+        if at:
+            rows.tabular[range(1, len(at) + 1), at] = [usual[i] for i in at]
+        score, *without = self._graph.probabilities(rows)[:, of_class].tolist()
+        said = [identity.words(features.names[i], row.tabular[0, i]) for i in at]
+        table = pl.DataFrame({"reason": said, "score_without": without}, REASONS)
+        table = table.with_columns(contribution=score - pl.col("score_without"))
+        table = table.filter(pl.col("contribution").abs() > ROUNDING)
+        return table.sort(pl.col("contribution").abs(), descending=True, maintain_order=True).head(n)
 
     def _one(self, values: Mapping[str, Any]) -> np.ndarray:
         """Probabilities (1, C) of one row."""

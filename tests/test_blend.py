@@ -125,6 +125,32 @@ def test_the_bundle_is_verified_explained_and_calibrated_like_any_other(saved, s
         Bundle.load(saved)
 
 
+def test_reasons_are_features_of_the_strings_in_words_and_show_none_of_them(fitted, saved, small):
+    scorer = Scorer(saved)
+    order = small.prepared.splits["test"].row(3, named=True)
+    given, family = "Qoxivoreth", "Zumbalakiwa"
+    order |= {"emailAddress": "wk7dlt0093@qyxu.example", "customerName": f"{given} {family}"}
+    why = scorer.reasons(order, n=1000)
+    assert why["contribution"].abs().is_sorted(descending=True) and 0 < len(why) < 1000
+    assert "customerName does not occur in emailAddress" in why["reason"].to_list()
+    score = scorer.score_one(order)
+    assert (score - why["score_without"]).to_list() == pytest.approx(why["contribution"].to_list(), abs=1e-5)
+    said = " ".join(why["reason"]).lower()
+    for private in (given, family, "wk7dlt0093", "qyxu"):
+        assert private.lower() not in said
+    assert scorer.reasons(order).equals(why.head(3))
+    # By hand: the first reason's value becomes the usual one, the rest stays.
+    features = scorer.features
+    encoded = scorer._encoder.rows([order])
+    names = [name for name in features.identity.names if name in features.names]
+    said = {
+        features.identity.words(name, encoded.tabular[0, features.names.index(name)]): name for name in names
+    }
+    name = said[why["reason"][0]]
+    encoded.tabular[0, features.names.index(name)] = features.imputation_[name]
+    assert scorer._graph.probabilities(encoded)[0, 1] == pytest.approx(why["score_without"][0], abs=1e-5)
+
+
 def test_what_is_done_is_not_done_again_and_ends_the_same(fitted, small, folder, monkeypatch):
     def must_not_run(rows, context):
         raise AssertionError("fitted again")
@@ -254,7 +280,36 @@ def test_names_only(small, tmp_path):
     recipe = recipe_of(small, numeric=[], categorical=[], text=["customerName"])
     found = fit_blend(small.prepared.splits, recipe, config, tmp_path / "training")
     found.save(tmp_path / "best", {})
-    assert Scorer(tmp_path / "best").score_one({"customerName": "Ana Smith"}) >= 0
+    scorer = Scorer(tmp_path / "best")
+    assert scorer.score_one({"customerName": "Ana Smith"}) >= 0
+    assert set(scorer.reasons({"customerName": None}, n=1)["reason"]) <= {"customerName is missing"}
+
+
+@pytest.mark.parametrize("identity", ["on", "off"])
+def test_identity_features_are_read_as_told(small, tmp_path, identity):
+    config = BlendConfig(members=["boosting"], identity=identity)
+    found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path)
+    assert (found.recipe.features.identity is not None) == (identity == "on")
+
+
+def test_an_unknown_choice_of_identity_features_is_refused():
+    with pytest.raises(ValueError, match="'off', 'on' or 'auto'"):
+        BlendConfig(identity="yes")
+
+
+@pytest.mark.parametrize("split_by", ["time", "random"])
+def test_one_text_column_of_one_value_and_no_column_that_varies(small, tmp_path, split_by):
+    splits = {
+        name: frame.with_columns(pl.lit("x").alias("customerName"), pl.lit(1.0).alias("one"))
+        for name, frame in small.prepared.splits.items()
+    }
+    changes = {"numeric": ["one"], "categorical": [], "text": ["customerName"], "split_by": split_by}
+    config = BlendConfig(members=["boosting", "character n-grams"])
+    found = fit_blend(splits, recipe_of(small, **changes), config, tmp_path / "training")
+    found.save(tmp_path / "best", {})
+    assert 0 <= Scorer(tmp_path / "best").score_one({"customerName": "y", "one": 2}) <= 1
+    left_out = found.tried[0].left_out  # split by time, a value's count tells rows apart
+    assert left_out is None if split_by == "time" else "trees need rows of at least one feature" in left_out
 
 
 def test_a_damaged_graph_is_refused(saved, tmp_path):

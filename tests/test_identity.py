@@ -322,6 +322,22 @@ def test_ratios_of_numbers():
     assert features.columns == ["a", "m", "n"]
 
 
+def test_every_feature_says_something_in_words():
+    numbers = {"m": range(40), "n": [1] + [0] * 39}
+    email = {"e": ["ann@mail.example"] * 40, "f": ["Ann"] * 40}
+    for n_classes in (2, 3):
+        features, _ = fit(email | numbers, ["m", "n"], n_classes=n_classes)
+        for name in features.names:
+            for value in (0.0, 2.0, 0.5, np.nan):
+                said = features.words(name, value)
+                assert "{" not in said and any(column in said for column in (*email, *numbers)), name
+    assert features.words("m / n", np.log(3)) == "m is 3 times n (each plus 1)"
+    assert features.words("e digits", 0.25) == "25% of e are digits"
+    assert features.words("e consonants in a row", 5) == "consonants in a row of e: 5"
+    assert features.words("e free", 0) == "e is not of a large free provider"
+    assert features.words("e domain risk of class 2", 0.125) == "domain risk of class 2 of e: 0.125"
+
+
 def test_features_join_the_tabular_ones(names):
     train = people(names, 300).with_columns(pl.Series("amount", range(300)).cast(pl.Float32))
     identity = IdentityFeatures().fit(train, a_map(FIELDS, ["amount"]))

@@ -298,6 +298,17 @@ def test_contributions_are_what_a_missing_value_in_the_place_changes(made, model
     assert why["contribution"][0] != 0
 
 
+@every
+def test_a_model_without_identity_features_gives_no_reasons(made, model_class):
+    scorer = Scorer(made(model_class)[1])
+    assert scorer.reasons(ORDER).columns == ["reason", "score_without", "contribution"]
+    assert scorer.reasons(ORDER).is_empty()
+    with pytest.raises(ValueError, match="n: expected a whole number from 1"):
+        scorer.reasons(ORDER, n=0)
+    with pytest.raises(ValueError, match="of_class"):
+        scorer.reasons(ORDER, of_class=9)
+
+
 # --- files in, files out
 
 
