@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -90,7 +91,8 @@ def test_a_run_that_is_disturbed_says_so_and_goes_on(folder, tally):
     for pid in kernels_of(folder):
         os.kill(pid, signal.SIGKILL)
     out = first.communicate(timeout=60)[0]
-    assert first.returncode == 1 and "the kernel of 01_preprocess was killed" in out
+    # While the second runner started, the first may have come to its next step.
+    assert first.returncode == 1 and re.search("the kernel of 0[12]_[a-z]+ was killed", out), out
     assert "Traceback" not in out
     tally("interruption", "kernels killed, as when memory runs out: told in a sentence")
     third = start(folder, *command)
