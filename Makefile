@@ -71,7 +71,7 @@ peers: $(READY)  ## the best recipe of RUNS="quick .." beside AutoGluon, CatBoos
 
 example: run  ## renew reports/example from the quick run, its notebooks as HTML; its picture where chromium is installed
 	mkdir -p reports/example
-	cp reports/quick/report.html reports/quick/report.md reports/quick/report.json reports/quick/lstm2risk.* reports/example/
+	cp reports/quick/report.html reports/quick/report.md reports/quick/report.json reports/quick/best.html reports/quick/best.md reports/quick/best.json reports/example/
 	$(BIN)/jupyter nbconvert --log-level WARN --to html --output-dir reports/example/notebooks runs/quick/notebooks/*.ipynb
 	sed -i 's|$(CURDIR)/||g' reports/example/notebooks/*.html
 	! command -v chromium >/dev/null || chromium --headless --no-sandbox --disable-gpu --hide-scrollbars \
