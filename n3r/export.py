@@ -29,6 +29,7 @@ from n3r.encode import TEXT_KEYS
 from n3r.files.atomic import writing
 from n3r.kernels import BiLSTM
 from n3r.model import Batch, RiskModel
+from n3r.runtime import session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -116,14 +117,14 @@ def _staircase(model: RiskModel, n_rows: int, n_tokens: int, n_chunks: int) -> T
 
 def onnx_scores(path: Path, batch: Batch) -> np.ndarray:
     """Probabilities (B, C) of a batch through onnxruntime; ValueError when it lacks an input of the graph."""
-    return _run(_session(path), batch)
+    return _run(session(path), batch)
 
 
 def largest_difference(model: RiskModel, path: Path, batches: Iterable[Batch]) -> float:
     """Largest absolute difference between probabilities of the model in float32 and of its graph."""
-    net, session = _Probabilities(model), _session(path)
+    net, graph = _Probabilities(model), session(path)
     with torch.inference_mode():
-        pairs = [(net(_pick(batch, model.inputs)).numpy(), _run(session, batch)) for batch in batches]
+        pairs = [(net(_pick(batch, model.inputs)).numpy(), _run(graph, batch)) for batch in batches]
     return float(np.max([np.abs(ours - theirs).max() for ours, theirs in pairs]))
 
 
@@ -260,14 +261,6 @@ def _quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def _session(path: Path) -> "InferenceSession":
-    from onnxruntime import InferenceSession, SessionOptions
-
-    options = SessionOptions()
-    options.log_severity_level = 4  # what it would log it also raises
-    return InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _run(session: "InferenceSession", batch: Batch) -> np.ndarray:
-    inputs = _pick(batch, [node.name for node in session.get_inputs()])
-    return session.run(["probs"], {name: value.numpy() for name, value in inputs.items()})[0]
+def _run(graph: "InferenceSession", batch: Batch) -> np.ndarray:
+    inputs = _pick(batch, [node.name for node in graph.get_inputs()])
+    return graph.run(["probs"], {name: value.numpy() for name, value in inputs.items()})[0]

@@ -25,11 +25,6 @@ class Fold(NamedTuple):
     held: np.ndarray
 
 
-def is_by_time(column_map: ColumnMap) -> bool:
-    """Whether prepared rows were split by their time."""
-    return column_map.split_by == "time" and not column_map.split_files
-
-
 def make_folds(rows: pl.DataFrame, n_last: int, columns: ColumnMap, n_folds: int, seed: int) -> list[Fold]:
     """Folds of labelled rows, the training rows and behind them `n_last` validation rows.
 
@@ -42,7 +37,7 @@ def make_folds(rows: pl.DataFrame, n_last: int, columns: ColumnMap, n_folds: int
     if counts.min() < 2:
         c = int(counts.argmin())
         raise ValueError(f"class {c} has {counts[c]} of {len(rows)} rows: it takes 2 at least to hold out")
-    if is_by_time(columns):
+    if columns.splits_by_time:
         return [_last_block(rows, n_last, counts)]
     return _stratified(rows, columns, min(n_folds, int(counts.min())), seed)
 

@@ -148,7 +148,7 @@ class IdentityFeatures:
         """Learn from training rows with their labels; ValueError names the columns that they lack."""
         self._forget()
         self.text_, self.n_classes_ = column_map.all_text[:MAX_FIELDS], column_map.n_classes
-        self.by_time_ = column_map.split_by == "time" and not column_map.split_files
+        self.by_time_ = column_map.splits_by_time
         _require(train, [*self.text_, *column_map.numeric, LABEL, *([TIME] if self.by_time_ else [])])
         values = train.select(pl.col(name).cast(pl.String) for name in self.text_)
         self.emails_ = [one.name for one in values if (one.str.contains(EMAIL).mean() or 0) > 0.5]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from n3r.encode import TEXT_KEYS, Encoded, padded
+from n3r.graphs import PROBS, TABULAR
 from n3r.ngrams import CHARACTERS, code_points
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 BATCH_ROWS, BATCH_TOKENS = 32, 8192  # at most, with padding; 64 rows are as fast, 8 or 256 a tenth slower
-TABULAR, PROBS = "tabular", "probs"
 KNOWN = (*(key for keys in TEXT_KEYS for key in keys), TABULAR, CHARACTERS)  # what a graph may read
 
 
@@ -32,7 +32,7 @@ class Graph:
 
         `longest`: tokens of a text; what is over is cut, as in training. `threads` None: all processors.
         """
-        self.session = _session(model, threads)
+        self.session = session(model, threads)
         self.n_classes, self.pad_token, self.longest = n_classes, pad_token, longest
         self.inputs = [node.name for node in self.session.get_inputs()]
         self.outputs = [node.name for node in self.session.get_outputs()]
@@ -69,7 +69,8 @@ class Graph:
         return found
 
 
-def _session(model: Path | bytes, threads: int | None) -> "InferenceSession":
+def session(model: Path | bytes, threads: int | None = None) -> "InferenceSession":
+    """A graph of a file or of its bytes, on the CPU; `threads` None: all processors."""
     from onnxruntime import InferenceSession, SessionOptions
 
     options = SessionOptions()

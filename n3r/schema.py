@@ -164,6 +164,11 @@ class ColumnMap(BaseModel):
         return len(set(self.label_values.values()))
 
     @property
+    def splits_by_time(self) -> bool:
+        """Whether later rows are split off, not drawn at random nor given as files."""
+        return self.split_by == "time" and not self.split_files
+
+    @property
     def declared_numeric(self) -> list[str]:
         """The numeric columns named one by one, in order, without "*"."""
         return [name for name in self.numeric if name != EVERY_OTHER]
