@@ -151,6 +151,6 @@ def test_attained_share():
 
 
 def test_the_committed_example_has_the_headline_that_its_json_gives():
-    content = json.loads((EXAMPLE / "lstm2risk.json").read_text(encoding="utf-8"))
-    page = (EXAMPLE / "lstm2risk.html").read_text(encoding="utf-8")
+    content = json.loads((EXAMPLE / "best.json").read_text(encoding="utf-8"))
+    page = (EXAMPLE / "best.html").read_text(encoding="utf-8")
     assert f'<p class="headline">{headline(content)}</p>' in page
