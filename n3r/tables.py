@@ -28,7 +28,7 @@ from n3r.files.formats import FORMATS, find_files, format_of
 from n3r.files.json_io import read_json, write_json
 from n3r.files.limits import MAX_EXPANSION, check_parquet
 from n3r.files.reader import Schema, Wanted, in_utf8, read_batches, reading, scan_parquet
-from n3r.files.records import MAX_RECORD, Batch, Cell
+from n3r.files.records import MAX_RECORD, NOT_UTF8, SAVED, Batch, Cell
 from n3r.files.writer import POLARS_ERRORS, write
 from n3r.inputs import Inputs, number, require, to_numbers, typed
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
@@ -161,6 +161,7 @@ def read_frames(
         spelled = [name for name in numbers if batch.frame.schema.get(name) == pl.String]
         frame, cells = to_numbers(batch.frame, spelled)
         advice = "mend them; a missing number is an empty cell" if cells else "mend them"
+        advice += SAVED if any(reason == NOT_UTF8 for *_, reason in batch.cells) else ""
         cells = [*(cell for cell in batch.cells if strict is None or cell[1] in strict), *cells]
         if rejects := _rejects(path, batch, cells):
             raise ValueError(refusal(rejects, advice))

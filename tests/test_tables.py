@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from n3r.files.formats import FORMATS
-from n3r.files.records import NESTED
+from n3r.files.records import ESCAPED, NESTED
 from n3r.files.writer import write
 from n3r.inputs import NOT_A_NUMBER, Inputs
 from n3r.preprocess import prepare
@@ -206,7 +206,8 @@ def test_orders_prepare_alike_from_every_format(tmp_path, kind):
 
 BAD = [
     (f'a,"{NAME},0,1\nb,c,0,1\n', 1, "x.csv, row 1: a quote is opened and never closed"),
-    (f'a,"O\\"{NAME}",0,1\nb,c,0,1\n', 1, "x.csv, row 1: a quoted cell goes on after its closing quote"),
+    (f'a,"O"{NAME}",0,1\nb,c,0,1\n', 1, "x.csv, row 1: a quoted cell goes on after its closing quote"),
+    (f'a,"O\\"{NAME}",0,1\nb,c,0,1\n', 1, f"x.csv, row 1: {ESCAPED}"),
     (f"a,{NAME},0,1\n\nb,{NAME}\n", 2, "x.csv, row 2: has 2 cells, the header 4"),
     (f"a,{NAME},0,1,2\n", 1, "x.csv, row 1: has 5 cells, the header 4"),
     (f"a,{NAME}\xff,0,1\nb,c,0,2\n", 1, "x.csv, row 1, column 'name': is not UTF-8 text"),
