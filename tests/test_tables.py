@@ -409,7 +409,7 @@ def test_long_rows_are_rejects(tmp_path):
 def test_json_lines(tmp_path):
     lines = [
         '{"id": 7, "name": 7.10, "f": "1.5"}',
-        '{"f": true, "name": true, "id": "b", "f": 2}',
+        '{"f": 2, "name": true, "id": "b"}',
         "",
         '{"id": "c", "f": null, "name": "\\ud800x"}',
         '{"name": null}',

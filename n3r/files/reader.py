@@ -18,7 +18,7 @@ from polars.exceptions import PolarsError
 
 from n3r.files.formats import SEPARATORS, SUFFIXES, format_of
 from n3r.files.limits import check_parquet, opened_gzip
-from n3r.files.records import Batch, HeaderError, read_json_lines, read_separated, refuse_other
+from n3r.files.records import Batch, HeaderError, read_json_lines, read_separated, refuse_array
 from n3r.files.writer import POLARS_ERRORS
 
 Schema = Mapping[str, pl.DataType]
@@ -57,9 +57,7 @@ def read_batches(
             return
         with _open(path, max_expansion) as file:
             if kind == "jsonl":
-                refuse_other(file.peek(1))
-                if file.peek(1).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"["):
-                    raise HeaderError("is a JSON array: write an object a line")
+                refuse_array(file.peek(1))
                 yield from read_json_lines(file, columns, size, max_record)
             else:
                 yield from read_separated(file, SEPARATORS[kind], columns, size, max_record)

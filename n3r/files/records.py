@@ -145,6 +145,13 @@ def refuse_other(head: bytes) -> None:
         raise HeaderError("is a web page or XML")
 
 
+def refuse_array(head: bytes) -> None:
+    """Raise HeaderError for the first bytes of a file that is no JSON lines but a JSON array, or no text."""
+    refuse_other(head)
+    if head.removeprefix(_BOM).lstrip().startswith(b"["):
+        raise HeaderError("is a JSON array: write an object a line")
+
+
 def _dialect(head: bytes, separator: bytes) -> tuple[bytes, bytes]:
     """A file's beginning from its header on, and its separator: that of its name, or of its header."""
     if told := re.match(rb"sep=([,;\t|])\r?\n", head):
