@@ -14,6 +14,7 @@ import typer
 from typer import Argument, Option, echo
 
 from n3r import pipeline
+from n3r.files.formats import split_region
 from n3r.files.json_io import write_json
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.lock import held
@@ -57,7 +58,7 @@ def run(
 
     if size not in pipeline.SIZES:
         raise ValueError(f"no size {size!r}; there are {', '.join(pipeline.SIZES)}")
-    name = _run_name(name or (size if not data else f"{Path(data[0].rpartition('=')[2]).stem}-{size}"))
+    name = _run_name(name or (size if not data else f"{_stem(data[0])}-{size}"))
     chosen = pipeline.with_needs(steps or [pipeline.DEFAULT])
     map_file = (map or _default_map(chosen[0])).resolve()
     column_map = ColumnMap.from_file(map_file)
@@ -288,6 +289,12 @@ def refresh() -> None:
         echo(f"{step.name} refreshed", err=True)
 
 
+def _stem(item: str) -> str:
+    """What a run on a data item is called: "orders (1).csv" is orders_1."""
+    stem = Path(split_region(item)[1]).name.split(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-") or "data"
+
+
 def _run_name(name: str) -> str:
     """The name, which is that of a folder in runs/ and in reports/; ValueError where it cannot be."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
@@ -304,8 +311,9 @@ def _default_map(step: pipeline.Step) -> Path:
 
 def _absolute(item: str) -> str:
     """A data item with its path made absolute; the notebooks run in another folder."""
-    region, equals, path = item.rpartition("=")
-    return f"{region}{equals}{Path(path).resolve()}"
+    region, place = split_region(item)
+    path = str(Path(place).expanduser().resolve())
+    return path if region is None else f"{region}={path}"
 
 
 def _say_evaluation(row: dict[str, float]) -> None:

@@ -182,7 +182,8 @@ class ColumnMap(BaseModel):
         """The same map with "*" written out, in the order of `schema`."""
         if EVERY_OTHER not in self.numeric:
             return self
-        others = [name for name, kind in schema.items() if _is_number(kind) and self.may_be_feature(name)]
+        others = [name for name, kind in schema.items() if is_number(kind) and self.may_be_feature(name)]
+        others = [name for name in others if not is_nameless(name)]
         at = self.numeric.index(EVERY_OTHER)
         numeric = [*self.numeric[:at], *others, *self.numeric[at + 1 :]]
         return self.model_copy(update={"numeric": numeric})
@@ -231,12 +232,18 @@ _PREDICTED = re.compile(r"segment|time|label|oracle_p|percentile|(score|p_calibr
 PATTERN = "is a name that polars takes for a pattern of names: rename the column"
 
 
+def is_nameless(name: str) -> bool:
+    """Whether a column has no name of its own: row numbers that pandas or R writes with a table."""
+    return re.fullmatch(r"\s*|Unnamed: \d+(\.\d+)*|__index_level_\d+__|\.\.\.\d+", name) is not None
+
+
 def is_pattern(name: str) -> bool:
     """Whether polars takes the name of a column for a pattern of names."""
     return name == EVERY_OTHER or (name.startswith("^") and name.endswith("$"))
 
 
-def _is_number(kind: pl.DataType) -> bool:
+def is_number(kind: pl.DataType) -> bool:
+    """Whether a column of the type can be a feature."""
     return kind.is_numeric() or kind == pl.Boolean
 
 
@@ -251,9 +258,9 @@ def _is_date(kind: pl.DataType) -> bool:
 # kind of column -> (whether a type fits, in words). A column of type Null is all missing: it fits.
 _KINDS = {
     "text": (_is_text, "text"),
-    "number": (_is_number, "a number or boolean"),
+    "number": (is_number, "a number or boolean"),
     "key": (lambda kind: _is_text(kind) or kind.is_integer(), "text or an integer"),
-    "value": (lambda kind: _is_text(kind) or _is_number(kind), "text, a number or boolean"),
+    "value": (lambda kind: _is_text(kind) or is_number(kind), "text, a number or boolean"),
     "epoch": (
         lambda kind: _is_date(kind) or _is_text(kind) or kind.is_numeric(),
         "epoch seconds as a number or text, or a date",

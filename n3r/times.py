@@ -63,9 +63,7 @@ def parse_time(name: str | None, time_format: str | None, schema: Mapping[str, p
     kind = schema[name] if name else pl.Null
     if kind == pl.Null:
         return pl.lit(None, dtype=pl.Datetime("us"))
-    if kind == pl.Date:
-        return _in_years(pl.col(name).cast(pl.Datetime("us"), strict=False))
-    if kind == pl.Datetime:
+    if kind in (pl.Date, pl.Datetime):
         return _in_years(in_utc(name, kind))
     if time_format == "epoch":
         seconds = pl.col(name).cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
@@ -76,7 +74,9 @@ def parse_time(name: str | None, time_format: str | None, schema: Mapping[str, p
 
 
 def in_utc(name: str, kind: pl.DataType) -> pl.Expr:
-    """A column of times, with a zone or none, as Datetime(us) in UTC without a zone."""
+    """A column of days or of times, with a zone or none, as Datetime(us) in UTC without a zone."""
+    if kind == pl.Date:
+        return pl.col(name).cast(pl.Datetime("us"), strict=False)
     zoned = getattr(kind, "time_zone", None) is not None
     time = pl.col(name).dt.convert_time_zone("UTC") if zoned else pl.col(name)
     return time.dt.replace_time_zone(None).cast(pl.Datetime("us"), strict=False)

@@ -20,7 +20,7 @@ CORE = [
     ["schema", "estimate"],
     ["plausible", "accounts", "clean", "spelling", "metrics", "calibrate", "card"],
     ["kernels", "inputs", "kept", "risk_tables", "graphs", "characters", "repeats", "mail"],
-    ["relations", "trees"],
+    ["columns", "relations", "trees"],
     ["identity", "ngrams", "weights", "folds"],
     ["tables", "preprocess", "tokenizer", "vocabulary", "features"],
     ["encode", "text", "selection"],

@@ -314,7 +314,7 @@ def test_ignored_columns_are_left_out_and_may_differ(tmp_path):
 def test_columns_that_differ_in_kind_between_files(tmp_path):
     save(tmp_path / "a.parquet")
     save(tmp_path / "b.parquet", f=["x", "y"])
-    with pytest.raises(ValueError, match=r"'f' differs.*a number in .*a\.parquet, String in .*b\.parquet"):
+    with pytest.raises(ValueError, match=r"'f' differs.*a number in .*a\.parquet, text in .*b\.parquet"):
         scan(tmp_path, MAP)
 
 

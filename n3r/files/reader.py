@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import DuplicateError, PolarsError
 
 from n3r.files.formats import SEPARATORS, SUFFIXES, format_of
 from n3r.files.limits import check_parquet, opened_gzip
@@ -70,6 +70,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except HeaderError as error:
         raise ValueError(f"{path} {error}") from None
+    except DuplicateError:
+        raise ValueError(f"{path} has a column name twice: rename one of the columns") from None
     except (OSError, EOFError, zlib.error, *POLARS_ERRORS) as error:
         reason = getattr(error, "strerror", None) or "damaged, cut short or another format"
         raise ValueError(f"{path} cannot be read as {format_of(path)}: {reason}") from None
