@@ -31,7 +31,7 @@ def spread(
     names = [name for name in schema if column_map.may_be_feature(name)]
     nameless = [name for name in names if is_nameless(name)]
     others = [name for name in names if name not in nameless]
-    left_out = dict.fromkeys(nameless, "it has no name of its own, as row numbers have")
+    left_out = dict.fromkeys(nameless, "no name of its own, as row numbers have")
     if is_text:
         numbers, reasons = _read_numbers(frame.select(others).collect(), files)
         frame = frame.with_columns(numbers)
