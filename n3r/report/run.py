@@ -262,7 +262,8 @@ def _data(data: dict, preparation: dict) -> Section:
         columns = {name: (name, "") for name in ("split", "first", "last")}
         tables.append(tabulate("Times, first and last of each split", columns, ends))
     if left_out := data.get("left_out"):
-        tables.append(Table("Columns that are no features, and why", ("column", "why"), [*left_out.items()]))
+        rows = [(name or "(blank)", why) for name, why in left_out.items()]
+        tables.append(Table("Columns that are no features, and why", ("column", "why"), rows))
     return Section("Data", drawn, tables, [note, *(preparation.get("warnings") or [])])
 
 

@@ -276,7 +276,7 @@ def test_validation_is_shown_where_there_is_any(tmp_path, page):
 
 
 def test_columns_that_are_no_features_and_the_ends_of_splits_are_listed(page):
-    assert page.row("", "no name") and page.row("train", "2025-01-01 00:00:00", "2025-02-01 00:00:00")
+    assert page.row("(blank)", "no name") and page.row("train", "2025-01-01 00:00:00", "2025-02-01 00:00:00")
 
 
 def test_what_the_vocabulary_holds_of_people_is_said(tmp_path):
@@ -291,7 +291,7 @@ def test_markdown_has_the_tables_and_escapes(tmp_path):
     name = "a|b`c*_d_ [x](y) <b>\n$e$"
     models = [{**content()["models"][0], "name": name}]
     _, md = write_bare(tmp_path, models=models, parity=content()["parity"])
-    tables = [block.split("\n") for block in md.split("\n\n") if block.startswith("|")]
+    tables = [block.split("\n") for block in md.strip().split("\n\n") if block.startswith("|")]
     assert len(tables) == 8  # test, markets, parity, by segment, decisions, models, sizes, columns left out
     for lines in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
