@@ -148,7 +148,7 @@ def refuse_other(head: bytes) -> None:
 def refuse_array(head: bytes) -> None:
     """Raise HeaderError for the first bytes of a file that is no JSON lines but a JSON array, or no text."""
     refuse_other(head)
-    if head.removeprefix(_BOM).lstrip().startswith(b"["):
+    if re.match(rb"\s*\[\s*\{", head.removeprefix(_BOM)):
         raise HeaderError("is a JSON array: write an object a line")
 
 
