@@ -18,7 +18,7 @@ seeds, with all features and without one group. Members: weights are chosen on a
 judged on the other half, the mean of ten halves, with all members and without one. A line a part, with the
 mean difference over seeds (below 0: the part pays) and its 95 % interval.
 
-Standard error gets the same as Markdown, which reports/quality.md has. What is done is kept in runs/quality:
+Standard error gets the same as Markdown. What is done is kept in runs/quality:
 a call that was interrupted goes on.
 """
 
@@ -162,7 +162,7 @@ def over_seeds(options: argparse.Namespace) -> None:
         rows.append(row)
         print(json.dumps(row), flush=True)
     means = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in p}
-    means |= _spread([row["gain"] for row in rows]) if "gain" in rows[0] else {}
+    means |= _spread("gain", [row["gain"] for row in rows]) if "gain" in rows[0] else {}
     print(json.dumps({"case": "seeds", "seeds": len(rows), **means}))
     _show([*rows, {"seed": "mean", **means}], rows[0])
 
@@ -224,7 +224,7 @@ def ablation(options: argparse.Namespace) -> None:
         lines = []
         for part in [part for part in found[0] if part != ALL]:
             by_seed = [round(one[part] - one[ALL], 4) for one in found]
-            lines.append({"left_out": part, **_spread(by_seed), "by_seed": by_seed})
+            lines.append({"left_out": part, **_spread("difference", by_seed), "by_seed": by_seed})
             print(json.dumps({"case": "ablation", "of": of, "auroc": whole, **lines[-1]}), flush=True)
         print(f"\nAUROC with all {of}: {whole}", file=sys.stderr)
         _show(lines, lines[0])
@@ -276,10 +276,10 @@ def _without_members(case: Case) -> dict[str, float]:
 # ---- what is shown ----
 
 
-def _spread(values: Iterable[float]) -> dict[str, float]:
-    """The mean of differences and, of several, the ends of Student's 95 % interval."""
+def _spread(name: str, values: Iterable[float]) -> dict[str, float]:
+    """The mean of differences, under a name, and of several the ends of Student's 95 % interval."""
     values = np.array(list(values))
-    found = {"gain": values.mean()}
+    found = {name: values.mean()}
     if len(values) > 1:
         half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
         found |= {"low": values.mean() - half, "high": values.mean() + half}
@@ -311,6 +311,8 @@ def main() -> None:
     parser.add_argument("--members", nargs="+", default=list(DEFAULT), help="of the best recipe")
     parser.add_argument("--network", type=json.loads, default={}, help="sizes of LSTM2Risk, beside quick's")
     options = parser.parse_args()
+    if options.case == "ablation" and len(options.members) < 2:
+        parser.error("an ablation takes two members or more")
     CASES[options.case](options)
 
 

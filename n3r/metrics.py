@@ -223,10 +223,13 @@ def by_segment(segment: ArrayLike, y: ArrayLike, p: ArrayLike, min_per_class: in
 def by_model(y: ArrayLike, scores: Mapping[str, ArrayLike]) -> pl.DataFrame:
     """AUC with its 95 % interval of each model's scores of the same rows, in their order.
 
-    Columns: model, n, n_positive, auroc with _low and _high.
+    Scores are (N,), or (N, C) as `class_auc` takes them. Columns: model, n, n_positive (of more than two
+    classes: rows of the rarest), auroc with _low and _high.
     """
-    counts = {"n": len(y), "n_positive": int(np.sum(np.asarray(y)))}
-    rows = [{"model": name, **counts, **auc_ci(y, p).columns("auroc")} for name, p in scores.items()]
+    y = np.asarray(y)
+    counts = {"n": len(y), "n_positive": int(y.sum() if y.max(initial=0) < 2 else np.bincount(y).min())}
+    aucs = {name: (class_auc if np.ndim(p) == 2 else auc_ci)(y, p) for name, p in scores.items()}
+    rows = [{"model": name, **counts, **auc.columns("auroc")} for name, auc in aucs.items()]
     return table(rows, ("model", "n", "n_positive", *bounded("auroc")), words=("model",))
 
 
