@@ -62,10 +62,10 @@ def run(
     chosen = pipeline.with_needs(steps or [pipeline.DEFAULT])
     map_file = (map or _default_map(chosen[0])).resolve()
     column_map = ColumnMap.from_file(map_file)
-    if column_map.n_classes > 2 and chosen[0].name == pipeline.STEPS[0].name:
+    if column_map.n_classes > 2 and (of_two := [step.name for step in chosen if step.two_classes]):
         raise ValueError(
-            f"{map_file} has {column_map.n_classes} classes; steps 01 to 05 compare with a legacy of two: "
-            "run 06, which takes any number"
+            f"{map_file} has {column_map.n_classes} classes, of which {', '.join(of_two)} take two: "
+            "run 09 or 06, which take any number"
         )
     first = chosen[0].name
     given: dict[str, Any] = {f"{first}.column_map": str(map_file)}
