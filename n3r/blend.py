@@ -290,7 +290,7 @@ class _Work:
 
     def _try(self, name: str, place: str, part: "_Part", found: list[np.ndarray]) -> None:
         """Append what a fit of a member leaves, or note why it left nothing."""
-        networks = json.dumps(self.config.networks.get(name), sort_keys=True)
+        networks = json.dumps(self.config.networks.get(name), sort_keys=True, allow_nan=False)
         folder = self.folder / name.replace(" ", "_") / place
         self.bar.set_postfix_str(name)
         try:
