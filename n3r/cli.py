@@ -146,10 +146,8 @@ def evaluate(
         tables = [table if table is None else with_labels(table, orders, column_map) for table in tables]
     test, val, train = tables
     labels_of({str(scores): test})
-    content = {
-        "name": scores.stem,
-        **evaluate_model(test, config, column_map if orders else None, val, train),
-    }
+    of_orders = column_map if orders else None
+    content = {"name": scores.stem, **evaluate_model(test, config, of_orders, val, train)}
     page = write_evaluation(content, {scores.stem: (test[LABEL], test[SCORE])}, output, "evaluation")
     echo(headline(content))
     echo(f"report: {page}", err=True)

@@ -134,7 +134,7 @@ def test_labels_are_asked_for_where_no_table_has_them():
         scored.labels_of({"x": bare, "y": half})
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
 @pytest.mark.parametrize("first", ["", "Unnamed: 0", "__index_level_0__", "...1"])
 def test_row_numbers_are_no_ids(first, kind, tmp_path):
     ids = pl.Series("oid", ["7", "3", "5"])
