@@ -27,6 +27,7 @@ _ISO_FORMATS = (f"{_CLOCK}:%S%.f", f"{_CLOCK}:%S%.f%#z", _CLOCK, f"{_CLOCK}%#z",
 _ZONED = r":\d\d.*(Z|z|UTC|GMT|[+-]\d\d(:?\d\d)?)$"
 _LAST_TWO_DIGIT_YEAR = 2068
 FAR = 20 * 365 * 86_400_000_000  # microseconds, 20 years, from the median: no table of orders spans so much
+FIRST_YEARS = datetime(1970, 1, 1), datetime(1972, 1, 1)  # where days or minutes lie that pass for seconds
 FEWEST = 30  # rows, for a statement on how times are spread
 NO_MONTH = 12  # the last day that can be taken for a month
 _DATES = ("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y", "%Y.%m.%d", "%d-%m-%Y", "%m-%d-%Y", "%Y-%m-%d")
@@ -180,6 +181,8 @@ def doubts(times: pl.Series, name: str) -> list[str]:
             f"{len(far):,} of {n_rows:,} rows have a {name!r} more than 20 years from the others ({ends}): "
             "does it stand for an unknown time?"
         )
+    if FIRST_YEARS[0] <= times.min() and times.max() < FIRST_YEARS[1]:
+        found.append(f"no {name!r} lies after {times.max():%Y-%m-%d}: is its unit what the format says?")
     days = times.dt.day()
     if n_rows >= FEWEST and 1 < days.max() <= NO_MONTH and times.dt.month().n_unique() > 1:
         found.append(

@@ -196,7 +196,8 @@ def found(source: Source, prepared: Prepared) -> dict[str, Any]:
 
 
 def _kind(warning: str) -> str:
-    words = ("one entity", "one id", "20 years from", "no time orders them", "right way round", "an offset")
+    words = ("one entity", "one id", "20 years from", "no time orders them", "right way round", "is its unit")
+    words += ("an offset",)
     return next((kind for kind in words if kind in warning), warning)
 
 
@@ -293,6 +294,8 @@ right("the last day of 9999", text(at=lambda i, old: "9999-12-31" if i == 7 else
 right("the first second of 1970", text(at=lambda i, old: 0 if i == 7 else 1735689600 + 999 * i),
       {"time_format": "epoch"},
       warned=["20 years from"], ends=("1970-01-01 00:00:00", "2025-01-01 10:49:21"))
+right("days taken for seconds", text(at=lambda i, old: 20089 + i), {"time_format": "epoch"},
+      warned=["is its unit"], ends=("1970-01-01 05:34:49", "1970-01-01 05:35:28"))
 right("one time for all rows", text(at=lambda i, old: "2025-01-01"), warned=["no time orders them"])
 right("one time for most rows", text(at=lambda i, old: old if i < 15 else "2025-02-25"),
       warned=["no time orders them"])
@@ -342,6 +345,9 @@ for kind, write in (("csv", text), ("parquet", parquet), ("jsonl", lambda **more
     right(f"{kind}: a column that nearly counts the rows",
           {f"o.{kind}": write(nr=lambda i, old: i + (i > 9))}, STAR,
           numeric=["x", "nr"])
+right("row numbers in another order", text(nr=lambda i, old: i * 7 % N), STAR, left_out=["nr"], numeric=["x"])
+right("different whole numbers of no range", text(nr=lambda i, old: i * 7), STAR, numeric=["x", "nr"])
+right("whole numbers that come again", text(nr=lambda i, old: i % 9), STAR, numeric=["x", "nr"])
 right("each file counts its own rows", halves(parquet(half(0, nr=lambda i, old: i)),
       parquet(half(1, nr=lambda i, old: i % 20))), STAR, left_out=["nr"])
 right("an empty last column", text().replace(b"\n", b",\n"), STAR, left_out=[""], numeric=["x"])
