@@ -171,7 +171,7 @@ def doubts(times: pl.Series, name: str) -> list[str]:
     micros = times.to_physical()
     from_median = (micros - micros.median()).abs()
     same = times.filter(from_median < 1)  # what more than half of the rows have is the median
-    if n_rows > 1 and 2 * len(same) > n_rows:
+    if n_rows >= FEWEST and 2 * len(same) > n_rows:
         found.append(f"{len(same):,} of {n_rows:,} rows have the one {name!r} {same[0]}: no time orders them")
     far = times.filter(from_median > FAR)
     if len(far):
@@ -180,7 +180,7 @@ def doubts(times: pl.Series, name: str) -> list[str]:
             f"{len(far):,} of {n_rows:,} rows have a {name!r} more than 20 years from the others ({ends}): "
             "does it stand for an unknown time?"
         )
-    if FIRST_YEARS[0] <= times.min() and times.max() < FIRST_YEARS[1]:
+    if n_rows >= FEWEST and FIRST_YEARS[0] <= times.min() and times.max() < FIRST_YEARS[1]:
         found.append(f"no {name!r} lies after {times.max():%Y-%m-%d}: is its unit what the format says?")
     days = times.dt.day()
     if n_rows >= FEWEST and 1 < days.max() <= NO_MONTH and times.dt.month().n_unique() > 1:
