@@ -14,6 +14,7 @@ import typer
 from typer import Argument, Option, echo
 
 from n3r import pipeline
+from n3r.files.formats import split_region
 from n3r.files.json_io import write_json
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.lock import held
@@ -57,7 +58,7 @@ def run(
 
     if size not in pipeline.SIZES:
         raise ValueError(f"no size {size!r}; there are {', '.join(pipeline.SIZES)}")
-    name = _run_name(name or (size if not data else f"{Path(data[0].rpartition('=')[2]).stem}-{size}"))
+    name = _run_name(name or (size if not data else f"{_stem(data[0])}-{size}"))
     chosen = pipeline.with_needs(steps or [pipeline.DEFAULT])
     map_file = (map or _default_map(chosen[0])).resolve()
     column_map = ColumnMap.from_file(map_file)
@@ -135,16 +136,18 @@ def evaluate(
     from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
     from n3r.evaluation.scored import labels_of, only_model, with_labels
     from n3r.report.evaluation import headline, write_evaluation
-    from n3r.schema import LABEL, SCORE
+    from n3r.schema import LABEL, SCORE, id_name
 
     config = EvaluationConfig.from_texts(p or [])
-    column_map = _column_map(map) if orders else None
-    tables = [only_model(place, column) if place else None for place in (scores, validation, reference)]
+    column_map = _column_map(map) if orders or map else None
+    id = id_name(column_map.id) if column_map else None
+    tables = [only_model(place, column, id) if place else None for place in (scores, validation, reference)]
     if orders:
         tables = [table if table is None else with_labels(table, orders, column_map) for table in tables]
     test, val, train = tables
     labels_of({str(scores): test})
-    content = {"name": scores.stem, **evaluate_model(test, config, column_map, val, train)}
+    of_orders = column_map if orders else None
+    content = {"name": scores.stem, **evaluate_model(test, config, of_orders, val, train)}
     page = write_evaluation(content, {scores.stem: (test[LABEL], test[SCORE])}, output, "evaluation")
     echo(headline(content))
     echo(f"report: {page}", err=True)
@@ -165,10 +168,12 @@ def compare(
     from n3r.evaluation.comparison import compare_models
     from n3r.evaluation.scored import scored_models, with_labels
     from n3r.report.comparison import verdict, write_comparison
+    from n3r.schema import id_name
 
-    models = [scored_models(place, column) for place in (a, b)]
+    column_map = _column_map(map) if orders or map else None
+    id = id_name(column_map.id) if column_map else None
+    models = [scored_models(place, column, id) for place in (a, b)]
     if orders:
-        column_map = _column_map(map)
         models = [{n: with_labels(t, orders, column_map) for n, t in tables.items()} for tables in models]
     content, scores = compare_models(*models, names=_apart(a, b), margin=margin, fpr=fpr)
     page = write_comparison(content, scores, output)
@@ -288,6 +293,12 @@ def refresh() -> None:
         echo(f"{step.name} refreshed", err=True)
 
 
+def _stem(item: str) -> str:
+    """What a run on a data item is called: "orders (1).csv" is orders_1."""
+    stem = Path(split_region(item)[1]).name.split(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-") or "data"
+
+
 def _run_name(name: str) -> str:
     """The name, which is that of a folder in runs/ and in reports/; ValueError where it cannot be."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
@@ -304,8 +315,9 @@ def _default_map(step: pipeline.Step) -> Path:
 
 def _absolute(item: str) -> str:
     """A data item with its path made absolute; the notebooks run in another folder."""
-    region, equals, path = item.rpartition("=")
-    return f"{region}{equals}{Path(path).resolve()}"
+    region, place = split_region(item)
+    path = str(Path(place).expanduser().resolve())
+    return path if region is None else f"{region}={path}"
 
 
 def _say_evaluation(row: dict[str, float]) -> None:
