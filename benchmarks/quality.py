@@ -18,8 +18,8 @@ seeds, with all features and without one group. Members: weights are chosen on a
 judged on the other half, the mean of ten halves, with all members and without one. A line a part, with the
 mean difference over seeds (below 0: the part pays) and its 95 % interval.
 
-Standard error gets the same as Markdown. What is done is kept in runs/quality:
-a call that was interrupted goes on.
+Standard error gets the same as Markdown, for reports/quality.md. What is done is kept in runs/quality: a call
+that was interrupted goes on.
 """
 
 import argparse
