@@ -25,6 +25,7 @@ from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from n3r.files.json_io import MAX_TOLD, explain, near, read_json
+from n3r.values import text_of
 
 MISSING = "[MISSING]"  # stands for a null text field
 SEPARATOR = "|"  # stands between two text fields
@@ -91,7 +92,11 @@ class ColumnMap(BaseModel):
             return [f"label_values must use the classes 0, 1, ... (two or more), found [{found}]"]
         if len(classes) > MAX_CLASSES:
             return [f"label_values names {len(classes)} classes, at most {MAX_CLASSES} are possible"]
-        return []
+        return [
+            f"label_values has {key!r} twice, as {text_of(key)!r} of another class"
+            for key, c in self.label_values.items()
+            if self.classes[text_of(key)] != c
+        ]
 
     def _name_problems(self) -> list[str]:
         problems = [] if self.text else ["text must name at least one column"]
@@ -159,9 +164,22 @@ class ColumnMap(BaseModel):
         return [*self.text, *self.secondary_text]
 
     @property
+    def values(self) -> list[str]:
+        """Columns whose values are texts to the code, whatever their type; not those that are times, too."""
+        keys = ("id", "label", "entity", "segment", "email_domain")
+        named = [name for key, name in self.roles.items() if key in keys]
+        times = (self.time, self.entity_time)
+        return [n for n in [*named, *self.all_text, *self.categorical, *self.groups] if n not in times]
+
+    @property
     def n_classes(self) -> int:
         """How many classes the labels have."""
         return len(set(self.label_values.values()))
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """The class of each raw label, as `values.as_text` gives it."""
+        return {text_of(key): c for key, c in self.label_values.items()}
 
     @property
     def splits_by_time(self) -> bool:
@@ -263,8 +281,11 @@ def _is_date(kind: pl.DataType) -> bool:
 _KINDS = {
     "text": (_is_text, "text"),
     "number": (_is_number, "a number or boolean"),
-    "key": (lambda kind: _is_text(kind) or kind.is_integer(), "text or an integer"),
-    "value": (lambda kind: _is_text(kind) or _is_number(kind), "text, a number or boolean"),
+    "key": (lambda kind: _is_text(kind) or kind.is_numeric(), "text or a number"),
+    "value": (
+        lambda kind: _is_text(kind) or _is_number(kind) or kind == pl.Date,
+        "text, a number, boolean or date",
+    ),
     "epoch": (
         lambda kind: _is_date(kind) or _is_text(kind) or kind.is_numeric(),
         "epoch seconds as a number or text, or a date",
@@ -340,20 +361,6 @@ def _parsed(name: str | None, time_format: str | None, schema: Mapping[str, pl.D
     iso = text.str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T") if time_format is None else text
     parsed = [iso.str.to_datetime(f, strict=False, time_unit="us") for f in formats]
     return pl.coalesce(time.dt.replace_time_zone(None) for time in parsed)
-
-
-def as_text(name: str | None) -> pl.Expr:
-    """The column as text; null where there is none."""
-    return pl.lit(None, dtype=pl.String) if name is None else pl.col(name).cast(pl.String)
-
-
-def plain_label(name: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The raw label as text; a whole float, which nulls make of an integer, without its ".0"."""
-    if not schema[name].is_float():
-        return as_text(name)
-    value = pl.col(name).fill_nan(None)
-    whole = value.cast(pl.Int64, strict=False)
-    return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
 
 
 def joined_text(fields: Sequence[str]) -> pl.Expr:

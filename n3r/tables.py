@@ -9,6 +9,7 @@ Decisions:
 - Columns keep the names in the file, never a position (defect 28), and each file is read once,
   however many arguments lead to it (defect 30).
 - Of several files the shared columns are kept, in the first file's order; `dropped_columns` names the rest.
+  Where types differ between them, texts, ids, categories and the like become texts (values.py).
   A column the map needs must be in every file, of JSON lines in one of the first lines.
 - Memory is bounded by the chunk in scoring, and by the file when files of text are read for training.
 """
@@ -32,6 +33,7 @@ from n3r.files.records import MAX_RECORD, Batch, Cell
 from n3r.files.writer import POLARS_ERRORS, write
 from n3r.inputs import Inputs, number, require, to_numbers, typed
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
+from n3r.values import as_typed
 
 REGION = "region"
 CHUNK = 16384  # rows of a file at a time
@@ -105,8 +107,11 @@ def scan(
     schemas = {path: frame.collect_schema() for path, frame in frames.items()}
     every = dict.fromkeys(name for schema in schemas.values() for name in schema)
     shared = [name for name in every if all(name in schema for schema in schemas.values())]
-    _check_kinds(schemas, shared)
-    frame = pl.concat([f.select(shared) for f in frames.values()], how="vertical_relaxed")
+    differ = {name for name in shared if len({schema[name] for schema in schemas.values()}) > 1}
+    values = differ & {*column_map.values}
+    _check_kinds(schemas, [name for name in shared if name in differ - values])
+    columns = [as_typed(name) if name in values else pl.col(name) for name in shared]
+    frame = pl.concat([f.select(columns) for f in frames.values()], how="vertical_relaxed")
     if formats[0] != "parquet":
         frame = _with_numbers(frame.collect(), column_map).lazy()
     return Source(frame, formats[0], tuple(frames), tuple(name for name in every if name not in shared))
@@ -139,6 +144,14 @@ def read_chunks(
         if bad := {row for row, _, _ in (*batch.cells, *cells)}:
             frame = frame[[row for row in range(frame.height) if row not in bad]]
         yield Chunk(frame, rejects, batch.frame.height + len(batch.lost))
+
+
+def column_type(path: str | Path, name: str) -> pl.DataType | None:
+    """The type of a column in one file, None where it is missing; all is text in files of text."""
+    if format_of(Path(path)) != "parquet":
+        return pl.String()
+    with reading(Path(path)):
+        return scan_parquet(Path(path)).collect_schema().get(name)
 
 
 def read_frames(
@@ -199,7 +212,7 @@ def write_splits(
             f"expected the splits {SPLITS} as {', '.join(FORMATS)}, found {tuple(splits)} as {format!r}"
         )
     types = {name: str(kind) for name, kind in splits["train"].schema.items()}
-    odd = [f"{name!r} ({kind})" for name, kind in types.items() if kind not in _DTYPES]
+    odd = [f"{n!r} ({_in_words(k)})" for n, k in splits["train"].schema.items() if str(k) not in _DTYPES]
     if odd:
         raise ValueError(f"prepared tables hold only {list(_DTYPES)}, found {', '.join(odd)}")
     content = {"format": format, "types": types, "column_map": column_map.model_dump()}
@@ -339,13 +352,13 @@ def _refuse_no_rows(path: Path, n_rows: int) -> None:
         raise ValueError(f"{path} has no rows; leave it out or write it anew")
 
 
-def _check_kinds(schemas: Mapping[Path, pl.Schema], shared: Sequence[str]) -> None:
+def _check_kinds(schemas: Mapping[Path, pl.Schema], names: Sequence[str]) -> None:
     """Raise where a column is a number in one file and text, say, in another."""
-    for name in shared:
+    for name in names:
         kinds: dict[str, Path] = {}
         for path, schema in schemas.items():
             is_number = schema[name].is_numeric() or schema[name] == pl.Boolean
-            kinds.setdefault("a number" if is_number else str(schema[name]), path)
+            kinds.setdefault("a number" if is_number else _in_words(schema[name]), path)
         kinds.pop("Null", None)
         if len(kinds) > 1:
             found = ", ".join(f"{kind} in {path}" for kind, path in kinds.items())
@@ -353,6 +366,11 @@ def _check_kinds(schemas: Mapping[Path, pl.Schema], shared: Sequence[str]) -> No
                 f"column {name!r} differs between files: {found}; make them agree or put it in "
                 "the column map's `ignore`"
             )
+
+
+def _in_words(kind: pl.DataType) -> str:
+    """A type without data: that of an Enum lists all of its values."""
+    return str(kind) if kind.is_temporal() else str(kind.base_type())
 
 
 def _with_numbers(frame: pl.DataFrame, column_map: ColumnMap) -> pl.DataFrame:
