@@ -16,7 +16,7 @@ import polars as pl
 
 from n3r.files.json_io import near
 from n3r.files.records import SURROGATE, Cell
-from n3r.values import as_text, as_typed, text_of
+from n3r.values import as_text, as_typed, is_value, text_of
 
 NOT_A_NUMBER = "is not a number"
 TRUE, FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
@@ -101,9 +101,7 @@ def require(schema: Mapping[str, pl.DataType], inputs: Inputs, where: str = "the
         kind = schema.get(name)
         if kind is None:
             problems.append(f"{name!r} is missing{near(name, schema)}")
-        elif kind == pl.Date and name not in inputs.numeric:
-            continue
-        elif not (_is_text(kind) or kind.is_numeric() or kind in (pl.Boolean, pl.Null)):
+        elif not is_value(kind) or (kind == pl.Date and name in inputs.numeric):
             problems.append(f"{name!r} is {kind.base_type()}, expected text, a number or boolean")
     if problems:
         listed = "".join(f"\n- {problem}" for problem in problems)

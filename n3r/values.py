@@ -24,6 +24,11 @@ _WRITTEN = re.compile(WRITTEN)
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
+def is_value(kind: pl.DataType) -> bool:
+    """Whether a column of the type can be read as texts, one for each value."""
+    return kind in (*_TEXTS, pl.Boolean, pl.Date, pl.Null) or kind.is_numeric()
+
+
 def as_text(name: str | None) -> pl.Expr:
     """The column as texts, one for each value; null where there is none."""
     if name is None:

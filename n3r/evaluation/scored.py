@@ -30,10 +30,10 @@ from n3r.schema import (
     ColumnMap,
     check,
     is_pattern,
-    parse_time,
     plain,
 )
 from n3r.tables import read_frames, scan
+from n3r.times import parse_time
 from n3r.values import as_text
 
 OPTIONAL = (LABEL, SEGMENT, TIME, ORACLE, CALIBRATED)
