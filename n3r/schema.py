@@ -87,7 +87,7 @@ class ColumnMap(BaseModel):
         if len(classes) > MAX_CLASSES:
             return [f"label_values names {len(classes)} classes, at most {MAX_CLASSES} are possible"]
         return [
-            f"label_values has {key!r} twice, as {text_of(key)!r} of another class"
+            f"label_values has {text_of(key)!r} twice, in two classes"
             for key, c in self.label_values.items()
             if self.classes[text_of(key)] != c
         ]
