@@ -357,7 +357,7 @@ def _score_into(
     max_expansion: float,
     for_spreadsheets: bool,
 ) -> Counts:
-    n_read = n_rejected = 0
+    n_read = n_scored = n_rejected = 0
     rejects = target.with_name(f"{target.stem}.rejects.csv")
     with ExitStack() as files:
         scored = files.enter_context(writer(target, target.suffix.removeprefix("."), for_spreadsheets))
@@ -374,16 +374,20 @@ def _score_into(
                     raise ValueError(
                         refusal(chunk.rejects, "mend them, or list them and go on with --on-error skip")
                     )
-                scored.write(scorer.score_typed(chunk.frame).with_columns(ids))
+                scores = scorer.score_typed(chunk.frame).with_columns(ids)
+                scored.write(scores)
                 if chunk.rejects:
                     rejected = rejected or files.enter_context(writer(rejects, "csv", for_spreadsheets))
                     rejected.write(pl.DataFrame(chunk.rejects, schema=REJECTS, orient="row"))
                 n_read += chunk.n_rows
+                n_scored += scores.height
                 n_rejected += len(chunk.rejects)
                 bar.update(chunk.n_rows)
+        if n_read != n_scored + n_rejected:  # inside, so that nothing is written
+            raise RuntimeError(f"{n_read} rows read, {n_scored} scored and {n_rejected} rejected")
         if rejected is None:
             rejects.unlink(missing_ok=True)  # of an earlier run
-    return Counts(n_read, n_read - n_rejected, n_rejected)
+    return Counts(n_read, n_scored, n_rejected)
 
 
 def _is_size(value: Any) -> bool:
