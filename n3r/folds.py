@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from n3r.schema import LABEL, TIME, ColumnMap
+from n3r.schema import LABEL, TIME, ColumnMap, joined_text
 
 MIN_HELD = 10  # rows of each class in the last block of time, where there are as many
 LARGEST_BLOCK = 0.5  # of all rows
@@ -58,11 +58,11 @@ def _last_block(rows: pl.DataFrame, n_last: int, counts: np.ndarray) -> Fold:
 def _stratified(rows: pl.DataFrame, columns: ColumnMap, n_folds: int, seed: int) -> list[Fold]:
     from sklearn.model_selection import StratifiedGroupKFold  # sklearn takes a second to import
 
-    texts = [pl.col(name).fill_null("") for name in columns.all_text]
-    bare = pl.concat_str(texts).str.to_lowercase().str.replace_all(r"[^\p{L}]", "")
+    bare = joined_text(columns.all_text).str.to_lowercase().str.replace_all(r"[^\p{L}]", "")
+    has_letters = pl.any_horizontal(pl.col(columns.all_text).str.contains(r"\p{L}"))
     own = pl.concat_str(pl.lit("row "), pl.int_range(pl.len()).cast(pl.String))
     # A text without letters, and one of more rows than a fold holds, is nothing that tells rows apart.
-    shared = (bare != "") & (pl.len().over(bare) <= len(rows) // n_folds)
+    shared = has_letters.fill_null(False) & (pl.len().over(bare) <= len(rows) // n_folds)
     groups = rows.select(pl.when(shared).then(bare).otherwise(own).rank("dense")).to_series()
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     return [Fold(*pair) for pair in splitter.split(rows[LABEL].to_numpy(), rows[LABEL].to_numpy(), groups)]
