@@ -137,16 +137,18 @@ def evaluate(
     from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
     from n3r.evaluation.scored import labels_of, only_model, with_labels
     from n3r.report.evaluation import headline, write_evaluation
-    from n3r.schema import LABEL, SCORE
+    from n3r.schema import LABEL, SCORE, id_name
 
     config = EvaluationConfig.from_texts(p or [])
-    column_map = _column_map(map) if orders else None
-    tables = [only_model(place, column) if place else None for place in (scores, validation, reference)]
+    column_map = _column_map(map) if orders or map else None
+    id = id_name(column_map.id) if column_map else None
+    tables = [only_model(place, column, id) if place else None for place in (scores, validation, reference)]
     if orders:
         tables = [table if table is None else with_labels(table, orders, column_map) for table in tables]
     test, val, train = tables
     labels_of({str(scores): test})
-    content = {"name": scores.stem, **evaluate_model(test, config, column_map, val, train)}
+    of_orders = column_map if orders else None
+    content = {"name": scores.stem, **evaluate_model(test, config, of_orders, val, train)}
     page = write_evaluation(content, {scores.stem: (test[LABEL], test[SCORE])}, output, "evaluation")
     echo(headline(content))
     echo(f"report: {page}", err=True)
@@ -167,10 +169,12 @@ def compare(
     from n3r.evaluation.comparison import compare_models
     from n3r.evaluation.scored import scored_models, with_labels
     from n3r.report.comparison import verdict, write_comparison
+    from n3r.schema import id_name
 
-    models = [scored_models(place, column) for place in (a, b)]
+    column_map = _column_map(map) if orders or map else None
+    id = id_name(column_map.id) if column_map else None
+    models = [scored_models(place, column, id) for place in (a, b)]
     if orders:
-        column_map = _column_map(map)
         models = [{n: with_labels(t, orders, column_map) for n, t in tables.items()} for tables in models]
     content, scores = compare_models(*models, names=_apart(a, b), margin=margin, fpr=fpr)
     page = write_comparison(content, scores, output)

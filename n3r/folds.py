@@ -29,8 +29,9 @@ def make_folds(rows: pl.DataFrame, n_last: int, columns: ColumnMap, n_folds: int
     """Folds of labelled rows, the training rows and behind them `n_last` validation rows.
 
     Split by time there is one: the validation rows, with as many rows before them as it takes to hold
-    `MIN_HELD` of each class. Otherwise there are `n_folds`, fewer where a class has fewer rows. Raises
-    ValueError where a class has fewer than two rows.
+    `MIN_HELD` of each class. Otherwise there are `n_folds`, fewer where a class has fewer rows; with
+    `n_folds` 1, one that holds out about `n_last` rows. Raises ValueError where a class has fewer than two
+    rows.
     """
     label = rows[LABEL].to_numpy()
     counts = np.bincount(label, minlength=columns.n_classes)
@@ -39,7 +40,8 @@ def make_folds(rows: pl.DataFrame, n_last: int, columns: ColumnMap, n_folds: int
         raise ValueError(f"class {c} has {counts[c]} of {len(rows)} rows: it takes 2 at least to hold out")
     if columns.splits_by_time:
         return [_last_block(rows, n_last, counts)]
-    return _stratified(rows, columns, min(n_folds, int(counts.min())), seed)
+    n_parts = n_folds if n_folds > 1 else max(2, round(len(rows) / max(1, n_last)))
+    return _stratified(rows, columns, min(n_parts, int(counts.min())), seed)[:n_folds]
 
 
 def _last_block(rows: pl.DataFrame, n_last: int, counts: np.ndarray) -> Fold:
@@ -57,9 +59,10 @@ def _stratified(rows: pl.DataFrame, columns: ColumnMap, n_folds: int, seed: int)
     from sklearn.model_selection import StratifiedGroupKFold  # sklearn takes a second to import
 
     bare = joined_text(columns.all_text).str.to_lowercase().str.replace_all(r"[^\p{L}]", "")
+    has_letters = pl.any_horizontal(pl.col(columns.all_text).str.contains(r"\p{L}"))
     own = pl.concat_str(pl.lit("row "), pl.int_range(pl.len()).cast(pl.String))
     # A text without letters, and one of more rows than a fold holds, is nothing that tells rows apart.
-    shared = (bare != "") & (pl.len().over(bare) <= len(rows) // n_folds)
+    shared = has_letters.fill_null(False) & (pl.len().over(bare) <= len(rows) // n_folds)
     groups = rows.select(pl.when(shared).then(bare).otherwise(own).rank("dense")).to_series()
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     return [Fold(*pair) for pair in splitter.split(rows[LABEL].to_numpy(), rows[LABEL].to_numpy(), groups)]

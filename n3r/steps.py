@@ -25,7 +25,7 @@ from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
 from n3r.model import TEXTS, configure, registered
 from n3r.schema import LABEL, ColumnMap, mask
 from n3r.score import Scorer
-from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig
+from n3r.tokenizer import Reader
 from n3r.train import Fitted, TrainConfig, collate_for
 from n3r.weights import blended
 
@@ -163,13 +163,6 @@ def blend_answer(blend: Blend, measured: Mapping[str, Any]) -> str:
 def n_parameters(bundle: Bundle) -> int:
     """How many numbers a model learns."""
     return sum(parameter.numel() for parameter in bundle.model.parameters())
-
-
-class Reader(NamedTuple):
-    """How a kind of tokenizer reads texts."""
-
-    tokenizer: NameTokenizer | BertTokenizer
-    texts: TextConfig
 
 
 def train_class(

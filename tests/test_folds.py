@@ -45,6 +45,13 @@ def test_each_row_is_held_out_once_in_folds(label):
         assert not set(fold.fit) & set(fold.held) and len(fold.fit) + len(fold.held) == len(label)
 
 
+def test_one_fold_holds_out_about_as_many_rows_as_there_are_validation_rows():
+    rows = rows_of([0, 1, 1, 1] * 50)
+    (fold,) = make_folds(rows, 40, RANDOM, 1, 0)
+    assert len(fold.held) == 40 and sorted([*fold.fit, *fold.held]) == list(range(200))
+    assert rows[LABEL].to_numpy()[fold.held].mean() == pytest.approx(0.75)
+
+
 def test_nearly_equal_texts_stay_in_one_fold():
     names = [name for i in range(30) for name in (f"Ana {chr(97 + i)}", f"ana-{chr(65 + i)} {i}")]
     folds = make_folds(rows_of([0, 1] * 30, names), 0, RANDOM, 5, 0)
@@ -55,6 +62,12 @@ def test_nearly_equal_texts_stay_in_one_fold():
 def test_texts_without_letters_are_rows_of_their_own():
     folds = make_folds(rows_of([0, 1] * 30, ["7"] * 60), 0, RANDOM, 5, 0)
     assert [len(fold.held) for fold in folds] == [12] * 5
+
+
+def test_rows_without_any_text_are_spread_over_the_folds():
+    names = [None] * 10 + [f"{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(50)]
+    folds = make_folds(rows_of([0, 1] * 30, names), 0, RANDOM, 5, 0)
+    assert max(int((fold.held < 10).sum()) for fold in folds) < 10, "not all of them in one"
 
 
 def test_few_rows_of_a_class_make_fewer_folds_and_one_row_none():

@@ -105,6 +105,16 @@ def test_scoring_evaluation_and_reports_need_no_torch():
     assert out.stdout.split() == ["set()", "set()"]
 
 
+def test_json_is_written_of_finite_numbers_alone():
+    calls = [
+        (module, "allow_nan" in {keyword.arg for keyword in node.keywords})
+        for module in MODULES
+        for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dumps", "json.dump")
+    ]
+    assert calls and [module for module, is_told in calls if not is_told] == []
+
+
 def test_importing_n3r_is_light_and_leaves_nothing(tmp_path):
     code = (
         "import sys, time; start = time.perf_counter(); import n3r; "
