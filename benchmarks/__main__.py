@@ -104,6 +104,13 @@ PROGRAMS = (
         "time ratio 2",
     ),
 )
+SMOKED = (  # what has no row in the report
+    "profile lstm2risk names --system n3r --steps 1 --batch 16",
+    "profile transformer2risk bots --system legacy --steps 1 --batch 16",
+    "peers --smoke",
+    "quality seeds --rows 1500 --seeds 0 --members boosting lstm2risk",
+    "quality ablation --rows 1500 --seeds 0 --members boosting lstm2risk",
+)
 
 
 def run(command: str) -> list[dict[str, Any]]:
@@ -246,10 +253,8 @@ def main() -> None:
     if arguments.smoke:
         smokes = [program for program in chosen if program.smoke is not None]
         print(report({each.command: run_here(f"{each.command} {each.smoke}") for each in smokes}))
-        if not arguments.only:
-            for case in ("lstm2risk names --system n3r", "transformer2risk bots --system legacy"):
-                run_here(f"profile {case} --steps 1 --batch 16")
-            run_here("peers --smoke")
+        for command in [] if arguments.only else SMOKED:
+            run_here(command)
         return
     lines = json.loads(FINISHED.read_text()) if arguments.resume and FINISHED.is_file() else {}
     for program in chosen:

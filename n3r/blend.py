@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
 from n3r import kept
+from n3r.bert import n_places
 from n3r.bundle import Recipe, int8_effect, write_parts
 from n3r.calibrate import fit_calibration
 from n3r.encode import Encoded, RowEncoder
@@ -32,14 +33,16 @@ from n3r.export import quantize_onnx
 from n3r.features import TabularFeatures
 from n3r.files.atomic import atomic_folder
 from n3r.files.manifest import MANIFEST
+from n3r.files.pretrained import architecture
 from n3r.folds import Fold, make_folds
 from n3r.graphs import join_graphs
-from n3r.members import MEMBERS, NETWORKS, Context, Fitted, Rows
+from n3r.members import MEMBERS, NETWORKS, PRETRAINED, Context, Fitted, Rows
 from n3r.metrics import class_auc
 from n3r.model import ModelConfig
 from n3r.runtime import Graph
 from n3r.schema import LABEL, prediction_table
 from n3r.selection import Choice, fit_features, reads_identity
+from n3r.tokenizer import BertTokenizer, Reader, TextConfig
 from n3r.train import TrainConfig
 from n3r.weights import blended, choose_weights, gains
 
@@ -65,9 +68,17 @@ class BlendConfig(BaseModel):
     members: list[str] = Field(list(DEFAULT), min_length=1)
     networks: dict[str, dict[str, Any]] = {}  # model class -> its dimensions and training, by name
     identity: Choice = "auto"  # whether the features of identity strings are read; auto: unless they hurt
-    n_folds: int = Field(5, ge=2, le=20)  # of rows that are not split by time
+    n_folds: int = Field(5, ge=1, le=20)  # of rows that are not split by time; 1: few are held out, once
     budget: float | None = Field(None, gt=0)  # seconds; members that would exceed it are left out
     seed: int = Field(0, ge=0)
+    pretrained: str | None = None  # folder or hub name of a BERT to fine-tune, or "minilm"
+    max_tokens: int = Field(256, ge=8)  # of a text that the pretrained BERT reads
+
+    @property
+    def tried(self) -> list[str]:
+        """The members; with a pretrained model one that reads it, whether or not it is among them."""
+        alone = self.pretrained is not None and not set(self.members) & set(PRETRAINED)
+        return [*self.members, "bert"] if alone else self.members
 
 
 @dataclass(frozen=True)
@@ -128,11 +139,14 @@ class Blend:
     def _encode(self, frame: pl.DataFrame) -> Encoded:
         recipe = self.recipe
         parts = recipe.tokenizer, recipe.column_map, recipe.features, recipe.texts
-        return RowEncoder(*parts, joined=True).frame(frame)
+        return RowEncoder(*parts, joined=True, pretrained=recipe.pretrained).frame(frame)
 
     def _run(self, graph: "ModelProto", encoded: Encoded) -> np.ndarray:
-        sizes = self.recipe.column_map.n_classes, self.recipe.tokenizer.pad_token
-        return Graph(graph.SerializeToString(), *sizes).probabilities(encoded)
+        recipe = self.recipe
+        pads = {"pad_token": recipe.tokenizer.pad_token}
+        if recipe.pretrained:
+            pads["pretrained_pad"] = recipe.pretrained.tokenizer.pad_token
+        return Graph(graph.SerializeToString(), recipe.column_map.n_classes, **pads).probabilities(encoded)
 
     def save(self, folder: Path, metrics: Mapping[str, Any], int8_rows: pl.DataFrame | None = None) -> None:
         """Write the bundle, replacing one that is there only when it is complete; errors as `Bundle.save`.
@@ -148,6 +162,9 @@ class Blend:
             "n_tab_features": n_features,
             "members": self.weights,
         }
+        if self.recipe.pretrained:
+            model["pretrained"] = self.config.pretrained
+            model["pretrained_vocab_size"] = self.recipe.pretrained.tokenizer.vocab_size
         calibration = fit_calibration(self.held[LABEL].to_numpy(), self.held_probs)
         with atomic_folder(folder, "the bundle", MANIFEST) as aside:
             graph = join_graphs(self.graphs, self.weights)
@@ -159,7 +176,8 @@ class Blend:
                 encoded = self._encode(int8_rows)
                 found = [self._run(one, encoded) for one in (small, graph)]
                 measured["int8"] = int8_effect(int8_rows[LABEL].to_numpy(), *found)
-            write_parts(aside, self.recipe, model, self.config.model_dump(), measured, calibration, None)
+            training = self.config.model_dump(exclude={"pretrained"})
+            write_parts(aside, self.recipe, model, training, measured, calibration, None)
 
     def _quantized(self) -> "dict[str, ModelProto]":
         """The members' graphs, networks with 8-bit weights: trees and n-grams lose more than they save."""
@@ -179,15 +197,17 @@ def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendC
     """Fit a blend on prepared training and validation rows; `folder` keeps what is done.
 
     Of the recipe's features only the config counts: they are fitted anew on the rows of each fold. A member
-    that fails is left out and says why. Raises ValueError for unknown members, a class with too few rows to
-    hold out, a budget too small for any member, and where every member fails.
+    that fails is left out and says why. Raises ValueError for unknown members, a pretrained model that is not
+    there, a class with too few rows to hold out, a budget too small for any member, and where every member
+    fails.
     """
     _check(config)
+    recipe = replace(recipe, pretrained=_reader(config))
     rows = pl.concat([splits["train"], splits["val"]])
     folds = make_folds(rows, len(splits["val"]), recipe.column_map, config.n_folds, config.seed)
     held = np.concatenate([fold.held for fold in folds])
     label = rows[LABEL].to_numpy()[held]
-    with tqdm(desc="blend", unit="fit", total=len(config.members) * (len(folds) + 1)) as bar:
+    with tqdm(desc="blend", unit="fit", total=len(config.tried) * (len(folds) + 1)) as bar:
         work = _Work(rows, recipe, config, Path(folder), folds, bar)
         p = work.judge()
         graphs: dict[str, ModelProto] = {}
@@ -206,9 +226,11 @@ def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendC
             work.seconds[name],
             work.left_out.get(name),
         )
-        for name in config.members
+        for name in config.tried
     ]
     own = replace(recipe, features=work.whole.features)
+    if not set(weights) & set(PRETRAINED):
+        own = replace(own, pretrained=None)
     return Blend(config, own, graphs, tried, rows[held], p)
 
 
@@ -216,12 +238,25 @@ def _check(config: BlendConfig) -> None:
     """Raise ValueError for what no member reads."""
     if unknown := [name for name in config.members if name not in MEMBERS]:
         raise ValueError(f"there are no members {unknown}, only {', '.join(MEMBERS)}")
-    known = {*ModelConfig.model_fields, *TrainConfig.model_fields}
+    if config.pretrained is None and (found := [name for name in config.members if name in PRETRAINED]):
+        raise ValueError(
+            f"{', '.join(found)} among the members: give `pretrained`, a model to fine-tune, such as minilm, "
+            "which `make bert` installs"
+        )
+    known = {*ModelConfig.model_fields, *TrainConfig.model_fields} - {"pretrained"}
     for name, given in config.networks.items():
         if name not in NETWORKS:
             raise ValueError(f"there is no network {name!r} among the members, only {', '.join(NETWORKS)}")
         if foreign := [key for key in given if key not in known]:
             raise ValueError(f"networks: {name} has no {', '.join(foreign)}")
+
+
+def _reader(config: BlendConfig) -> Reader | None:
+    """How the pretrained model reads texts, where one is named; ValueError where it is not there."""
+    if config.pretrained is None:
+        return None
+    longest = min(config.max_tokens, n_places(architecture(config.pretrained)))
+    return Reader(BertTokenizer.from_pretrained(config.pretrained), TextConfig(max_tokens=longest))
 
 
 class _Work:
@@ -238,7 +273,7 @@ class _Work:
     ):
         self.rows, self.recipe, self.config, self.folder, self.bar = rows, recipe, config, folder, bar
         self.folds, self.n_fits = folds, len(folds) + 1  # of a member that is taken
-        self.seconds = dict.fromkeys(config.members, 0.0)
+        self.seconds = dict.fromkeys(config.tried, 0.0)
         self.left_out: dict[str, str] = {}
         configs = (recipe.features.config, recipe.texts, recipe.column_map)
         settings = [part.model_dump() for part in configs] + [recipe.tokenizer.tokenizer.to_str()]
@@ -260,7 +295,7 @@ class _Work:
 
     def judge(self) -> dict[str, np.ndarray]:
         """Member -> probabilities (N, C) of the rows held out, fold after fold."""
-        found: dict[str, list[np.ndarray]] = {name: [] for name in self.config.members}
+        found: dict[str, list[np.ndarray]] = {name: [] for name in self.config.tried}
         for number, fold in enumerate(self.folds):
             part = _Part(self, self.rows[fold.fit], self.rows[fold.held])
             for name in [name for name in found if name not in self.left_out]:
@@ -290,11 +325,14 @@ class _Work:
 
     def _try(self, name: str, place: str, part: "_Part", found: list[np.ndarray]) -> None:
         """Append what a fit of a member leaves, or note why it left nothing."""
-        networks = json.dumps(self.config.networks.get(name), sort_keys=True)
+        own: list[Any] = [self.config.networks.get(name)]
+        if name in PRETRAINED:
+            own += [self.config.pretrained, self.config.max_tokens]
+        settings = json.dumps(own, sort_keys=True)
         folder = self.folder / name.replace(" ", "_") / place
         self.bar.set_postfix_str(name)
         try:
-            result = kept.kept(folder, f"{self.plan} {networks}", lambda: part.fit(name, folder))
+            result = kept.kept(folder, f"{self.plan} {settings}", lambda: part.fit(name, folder))
         except OSError:  # a full disk is no fault of the member
             raise
         except Exception as error:
@@ -337,15 +375,16 @@ class _Part:
 
     def _encode(self, frame: pl.DataFrame, out_of_fold: bool = False) -> Encoded:
         recipe = self.work.recipe
-        encoder = RowEncoder(recipe.tokenizer, recipe.column_map, self.features, recipe.texts, joined=True)
-        return encoder.frame(frame, out_of_fold)
+        parts = recipe.tokenizer, recipe.column_map, self.features, recipe.texts
+        return RowEncoder(*parts, joined=True, pretrained=recipe.pretrained).frame(frame, out_of_fold)
 
     def fit(self, name: str, folder: Path) -> kept.Result:
         """Fit a member; what it leaves are scores (N, C) of the rows held out or, without such, its graph."""
         rows, config = self.rows, self.work.config
         recipe = replace(self.work.recipe, features=self.features)
         started = time.perf_counter()
-        context = Context(recipe, config.networks, config.seed, folder.parent / f"{folder.name}_training")
+        training = folder.parent / f"{folder.name}_training"
+        context = Context(recipe, config.networks, config.pretrained, config.seed, training)
         member: Fitted = MEMBERS[name](rows, context)
         seconds = time.perf_counter() - started
         if self.held is None:

@@ -28,12 +28,12 @@ from n3r.export import export_onnx, onnx_scores, quantize_onnx
 from n3r.features import TabularFeatures
 from n3r.files.atomic import atomic_folder
 from n3r.files.json_io import read_json, write_json
-from n3r.files.manifest import MANIFEST, MAX_BYTES, verify, versions, write_manifest, written_by
+from n3r.files.manifest import MANIFEST, MAX_BYTES, PRETRAINED, verify, versions, write_manifest, written_by
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
 from n3r.schema import LABEL, TIME, ColumnMap, prediction_table
 from n3r.score import read_parts
-from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
+from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, collate_for, fit, predict
 
 
@@ -47,6 +47,7 @@ class Recipe:
     train_config: TrainConfig = TrainConfig()
     texts: TextConfig = TextConfig()
     data: Mapping[str, Any] = field(default_factory=dict)  # what the rows are: source, fingerprint, n_rows
+    pretrained: Reader | None = None  # how a pretrained BERT in a blend reads the texts
 
     def read(self, frame: pl.DataFrame, n_texts: int, training: bool = False) -> OrderDataset:
         """Prepared rows as a model of `n_texts` texts reads them; `training` as `OrderDataset.from_frame`."""
@@ -170,6 +171,9 @@ def write_parts(
     columns, calibrated = recipe.column_map.model_dump(), calibration.to_dict()
     texts = recipe.texts.model_dump()
     config = {"model": dict(model), "train": dict(training), "texts": texts, "data": recipe.data}
+    if recipe.pretrained:
+        recipe.pretrained.tokenizer.save(folder, PRETRAINED)
+        config["pretrained"] = recipe.pretrained.texts.model_dump()
     write_json(folder / "config.json", config)
     write_json(folder / "features.json", recipe.features.to_dict())
     write_json(folder / "columns.json", columns)

@@ -42,7 +42,8 @@ def model_card(
 
     config: "model", "train", "texts", "versions" as config.json; columns: a column map; metrics: a split's
     name -> `metrics.evaluate`, and "int8", what 8-bit weights change; calibration: `Calibration.to_dict`;
-    data: "source", "format", "n_rows", "fingerprint", "splits" (name -> "rows", "classes", "from", "to").
+    data: "source", "format", "n_rows", "fingerprint", "left_out" (column -> why), "splits" (name -> "rows",
+    "classes", "from", "to").
     """
     from huggingface_hub import ModelCard, ModelCardData  # half a second, which scoring does without
 
@@ -65,6 +66,7 @@ def model_card(
         source=", ".join(_without_folder(part.strip()) for part in source),
         missing=MISSING,
         figures=FIGURES,
+        max_names=MAX_NAMES,
         **{function.__name__.removeprefix("_"): function for function in WORDS},
     )
     return f"{card}\n"

@@ -14,6 +14,7 @@ import typer
 from typer import Argument, Option, echo
 
 from n3r import pipeline
+from n3r.files.formats import split_region
 from n3r.files.json_io import write_json
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.lock import held
@@ -57,14 +58,14 @@ def run(
 
     if size not in pipeline.SIZES:
         raise ValueError(f"no size {size!r}; there are {', '.join(pipeline.SIZES)}")
-    name = _run_name(name or (size if not data else f"{Path(data[0].rpartition('=')[2]).stem}-{size}"))
+    name = _run_name(name or (size if not data else f"{_stem(data[0])}-{size}"))
     chosen = pipeline.with_needs(steps or [pipeline.DEFAULT])
     map_file = (map or _default_map(chosen[0])).resolve()
     column_map = ColumnMap.from_file(map_file)
-    if column_map.n_classes > 2 and chosen[0].name == pipeline.STEPS[0].name:
+    if column_map.n_classes > 2 and (of_two := [step.name for step in chosen if step.two_classes]):
         raise ValueError(
-            f"{map_file} has {column_map.n_classes} classes; steps 01 to 05 compare with a legacy of two: "
-            "run 06, which takes any number"
+            f"{map_file} has {column_map.n_classes} classes, of which {', '.join(of_two)} take two: "
+            "run 09 or 06, which take any number"
         )
     first = chosen[0].name
     given: dict[str, Any] = {f"{first}.column_map": str(map_file)}
@@ -288,6 +289,12 @@ def refresh() -> None:
         echo(f"{step.name} refreshed", err=True)
 
 
+def _stem(item: str) -> str:
+    """What a run on a data item is called: "orders (1).csv" is orders_1."""
+    stem = Path(split_region(item)[1]).name.split(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-") or "data"
+
+
 def _run_name(name: str) -> str:
     """The name, which is that of a folder in runs/ and in reports/; ValueError where it cannot be."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
@@ -304,8 +311,9 @@ def _default_map(step: pipeline.Step) -> Path:
 
 def _absolute(item: str) -> str:
     """A data item with its path made absolute; the notebooks run in another folder."""
-    region, equals, path = item.rpartition("=")
-    return f"{region}{equals}{Path(path).resolve()}"
+    region, place = split_region(item)
+    path = str(Path(place).expanduser().resolve())
+    return path if region is None else f"{region}={path}"
 
 
 def _say_evaluation(row: dict[str, float]) -> None:

@@ -13,9 +13,10 @@ import polars as pl
 from n3r.features import TabularFeatures
 from n3r.ngrams import joined_texts
 from n3r.schema import ColumnMap
-from n3r.tokenizer import BertTokenizer, ChunkedText, NameTokenizer, TextConfig, Texts
+from n3r.tokenizer import BertTokenizer, ChunkedText, NameTokenizer, Reader, TextConfig, Texts
 
 TEXT_KEYS = (("text", "attn_mask"), ("secondary", "secondary_mask"))  # batch keys of each text of a row
+PRETRAINED_KEYS = ("pretrained", "pretrained_mask")  # the text as the pretrained BERT of a blend reads it
 
 
 class Encoded(NamedTuple):
@@ -24,12 +25,14 @@ class Encoded(NamedTuple):
     texts: list[Texts]  # one, or two for classes that read a second text apart, or none
     tabular: np.ndarray | None = None  # (N, F) float32
     joined: list[str] | None = None  # all text fields as one text, for n-grams of characters
+    pretrained: Texts | None = None  # all text fields in the ids of a pretrained BERT
 
     @property
     def lengths(self) -> np.ndarray:
         """What a row costs in tokens and characters, (N,): batches hold rows of near-equal cost."""
+        texts = self.texts if self.pretrained is None else [*self.texts, self.pretrained]
         costs = [text.lengths * text.n_chunks if isinstance(text, ChunkedText) else text.lengths
-                 for text in self.texts]  # fmt: skip
+                 for text in texts]  # fmt: skip
         costs += [] if self.joined is None else [np.array(list(map(len, self.joined)), np.int64)]
         return sum(costs) if costs else np.zeros(len(self.tabular), np.int64)
 
@@ -39,6 +42,7 @@ class Encoded(NamedTuple):
             [text.take(rows) for text in self.texts],
             None if self.tabular is None else self.tabular[rows],
             None if self.joined is None else [self.joined[row] for row in rows],
+            None if self.pretrained is None else self.pretrained.take(rows),
         )
 
 
@@ -55,6 +59,7 @@ class RowEncoder:
     texts: TextConfig = TextConfig()
     n_texts: int = 1
     joined: bool = False  # whether the joined texts are read too
+    pretrained: Reader | None = None  # how a pretrained BERT reads all text fields, where there is one
 
     def frame(self, frame: pl.DataFrame, out_of_fold: bool = False) -> Encoded:
         """Rows of a table; `out_of_fold` as `TabularFeatures.transform`. ValueError names absent columns."""
@@ -63,7 +68,7 @@ class RowEncoder:
             raise ValueError(f"the rows lack the text columns {absent} that the column map names")
         fields = {name: frame[name].cast(pl.String).to_list() for name in names}
         tabular = None if self.features is None else self.features.transform(frame, out_of_fold)
-        return Encoded(self.read(fields), tabular, self._join(fields))
+        return Encoded(self.read(fields), tabular, self._join(fields), self._read_pretrained(fields))
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> Encoded:
         """Rows, column -> value, typed as in a table; a table of one row costs more than to score it."""
@@ -71,10 +76,16 @@ class RowEncoder:
         tabular = None
         if self.features is not None:
             tabular = np.concatenate([self.features.transform_row(row) for row in rows])
-        return Encoded(self.read(fields), tabular, self._join(fields))
+        return Encoded(self.read(fields), tabular, self._join(fields), self._read_pretrained(fields))
 
     def _join(self, fields: Mapping[str, Sequence[str | None]]) -> list[str] | None:
         return joined_texts([fields[name] for name in self.column_map.all_text]) if self.joined else None
+
+    def _read_pretrained(self, fields: Mapping[str, Sequence[str | None]]) -> Texts | None:
+        if self.pretrained is None:
+            return None
+        tokenizer, texts = self.pretrained
+        return tokenizer.read([fields[name] for name in self.column_map.all_text], texts.steps, texts)
 
     def read(self, fields: Mapping[str, Sequence[str | None]]) -> list[Texts]:
         """The tokenised text of each row, or its two texts, from columns of strings."""

@@ -1,4 +1,4 @@
-"""Figures with their intervals, tables of them, and the one check of labels and scores.
+"""Figures with their intervals, tables of them, the one check of labels and scores, the one count of ranks.
 
 Decisions:
 - A figure with its interval is an `Estimate`; in a table a metric m has the columns m, m_low and m_high.
@@ -105,6 +105,24 @@ def checked(y: ArrayLike, probability: bool = False, **scores: ArrayLike) -> lis
 def classes(y: np.ndarray) -> tuple[int, int]:
     """How many positive and how many negative rows."""
     return int(y.sum()), int((~y).sum())
+
+
+def placements(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per positive the negatives below it, per negative the positives above it; a tie is a half."""
+    positive, negative = p[y], p[~y]  # differences of midranks in halves: sums and zeros are exact
+    return _below(positive, negative), positive.size - _below(negative, positive)
+
+
+def rank_auc(y: np.ndarray, p: np.ndarray) -> float | None:
+    """AUC of scores p (N,) of rows y (N,) bool, without an interval; None with one class only."""
+    n_pairs = np.prod(classes(y))
+    return float(_below(p[y], p[~y]).sum() / n_pairs) if n_pairs else None
+
+
+def _below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How many of the others are below each score, ties as a half."""
+    ordered = np.sort(others)
+    return (np.searchsorted(ordered, scores) + np.searchsorted(ordered, scores, "right")) / 2
 
 
 def group_names(group: ArrayLike, n_rows: int) -> pl.Series:

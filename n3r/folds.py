@@ -29,8 +29,9 @@ def make_folds(rows: pl.DataFrame, n_last: int, columns: ColumnMap, n_folds: int
     """Folds of labelled rows, the training rows and behind them `n_last` validation rows.
 
     Split by time there is one: the validation rows, with as many rows before them as it takes to hold
-    `MIN_HELD` of each class. Otherwise there are `n_folds`, fewer where a class has fewer rows. Raises
-    ValueError where a class has fewer than two rows.
+    `MIN_HELD` of each class. Otherwise there are `n_folds`, fewer where a class has fewer rows; with
+    `n_folds` 1, one that holds out about `n_last` rows. Raises ValueError where a class has fewer than two
+    rows.
     """
     label = rows[LABEL].to_numpy()
     counts = np.bincount(label, minlength=columns.n_classes)
@@ -39,7 +40,8 @@ def make_folds(rows: pl.DataFrame, n_last: int, columns: ColumnMap, n_folds: int
         raise ValueError(f"class {c} has {counts[c]} of {len(rows)} rows: it takes 2 at least to hold out")
     if columns.splits_by_time:
         return [_last_block(rows, n_last, counts)]
-    return _stratified(rows, columns, min(n_folds, int(counts.min())), seed)
+    n_parts = n_folds if n_folds > 1 else max(2, round(len(rows) / max(1, n_last)))
+    return _stratified(rows, columns, min(n_parts, int(counts.min())), seed)[:n_folds]
 
 
 def _last_block(rows: pl.DataFrame, n_last: int, counts: np.ndarray) -> Fold:

@@ -8,7 +8,7 @@ Decisions:
 - Opset and IR version are those that torch's exporter writes, so that no graph has to be converted.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,6 +104,17 @@ def cut_texts(model: "ModelProto", longest: int) -> "ModelProto":
     return cut
 
 
+def rename_inputs(model: "ModelProto", names: Mapping[str, str]) -> "ModelProto":
+    """The same graph, its inputs under other names: old name -> new name."""
+    from onnx import ModelProto, checker
+
+    renamed = ModelProto()
+    renamed.CopyFrom(model)
+    _rename(renamed.graph, lambda name: names.get(name, name))
+    checker.check_model(renamed, full_check=True)
+    return renamed
+
+
 def _model(graph: "GraphProto", opsets: Mapping[str, int], ir_version: int = IR_VERSION) -> "ModelProto":
     from onnx import helper
 
@@ -162,7 +173,8 @@ def _add_member(joined: "GraphProto", member: "ModelProto", prefix: str, name: s
     inputs = [value for value in graph.input if value.name not in weights]  # old graphs list both
     for value in inputs:
         _share_input(joined, value, name)
-    _rename(graph, prefix, {value.name for value in inputs})
+    shared = {"", *(value.name for value in inputs)}
+    _rename(graph, lambda own: own if own in shared else prefix + own)
     joined.node.extend(graph.node)
     joined.initializer.extend(graph.initializer)
     joined.sparse_initializer.extend(graph.sparse_initializer)
@@ -187,19 +199,15 @@ def _kind(value: "ValueInfoProto") -> tuple[str, list[int | None]]:
     return TensorProto.DataType.Name(tensor.elem_type), [dim.dim_value or None for dim in tensor.shape.dim]
 
 
-def _rename(graph: "GraphProto", prefix: str, kept: set[str]) -> None:
-    """Put the prefix before every name in a graph and its subgraphs but those that are kept."""
-
-    def named(name: str) -> str:
-        return name if not name or name in kept else prefix + name
-
+def _rename(graph: "GraphProto", named: Callable[[str], str]) -> None:
+    """Give every name in a graph and its subgraphs another."""
     for node in graph.node:
         node.name = named(node.name)
         node.input[:] = [named(name) for name in node.input]
         node.output[:] = [named(name) for name in node.output]
         for attribute in node.attribute:
             for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                _rename(inner, prefix, kept)
+                _rename(inner, named)
     for sparse in graph.sparse_initializer:
         sparse.values.name, sparse.indices.name = named(sparse.values.name), named(sparse.indices.name)
     for value in [*graph.initializer, *graph.input, *graph.output, *graph.value_info]:

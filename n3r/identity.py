@@ -19,6 +19,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from n3r.characters import READ
+from n3r.estimate import rank_auc
 from n3r.files.json_io import explain
 from n3r.mail import is_disposable, is_free
 from n3r.relations import (
@@ -373,11 +374,6 @@ def _choose_ratios(train: pl.DataFrame, numeric: Sequence[str]) -> list[tuple[st
 
 def _ranking(values: np.ndarray, hits: np.ndarray) -> float:
     """|AUC - 1/2| of the rows that have a value; 0 where these are of one class."""
-    from scipy.stats import rankdata
-
     known = np.isfinite(values)
-    hits = hits[known]
-    n, k = len(hits), int(hits.sum())
-    if not 0 < k < n:
-        return 0.0
-    return abs((rankdata(values[known])[hits].sum() - k * (k + 1) / 2) / (k * (n - k)) - 0.5)
+    auc = rank_auc(hits[known], values[known])
+    return 0.0 if auc is None else abs(auc - 0.5)

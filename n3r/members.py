@@ -3,6 +3,9 @@
 Decisions:
 - All read the same encoded rows, so a row that is scored is encoded once for all of them.
 - A member is fitted from one seed, on one thread unless it is a network, and is then nothing but its graph.
+- A pretrained BERT has a tokenizer of its own, and so inputs of its own. It is fine-tuned: with 4,000 reviews
+  (womens_reviews, 1,500 validation rows) logistic regression on MiniLM's own embeddings reaches an AUC of
+  0.921, an epoch of fine-tuning 0.960, two 0.963.
 """
 
 import tempfile
@@ -15,16 +18,19 @@ import numpy as np
 
 from n3r.bundle import Recipe
 from n3r.data import OrderDataset
-from n3r.encode import Encoded
+from n3r.encode import PRETRAINED_KEYS, TEXT_KEYS, Encoded
 from n3r.export import export_onnx
-from n3r.graphs import cut_texts
-from n3r.model import MODEL_CLASSES, TEXTS, ModelConfig, configure
+from n3r.graphs import cut_texts, rename_inputs
+from n3r.model import MODEL_CLASSES, TEXTS, ModelConfig, RiskModel, configure
 from n3r.ngrams import CHARACTERS, NGRAMS, fit_ngrams, token_texts
 from n3r.train import TrainConfig, fit, predict
 from n3r.trees import TREES, fit_trees
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+
+FINE_TUNING = {"reinit_layers": 0, "epochs": 1, "batch_size": 32, "lr": 1e-4}  # of a pretrained BERT
 
 
 class Rows(NamedTuple):
@@ -39,6 +45,7 @@ class Context(NamedTuple):
 
     recipe: Recipe  # with the features fitted on the rows that the members are fitted on
     networks: Mapping[str, Mapping[str, Any]]  # model class -> dimensions and training, by name
+    pretrained: str | None  # the model that BERT classes fine-tune
     seed: int
     folder: Path  # of the networks' checkpoints
 
@@ -75,34 +82,49 @@ def _ngrams(kind: str, rows: Rows, context: Context) -> Fitted:
 
 def _network(model_class: str, rows: Rows, context: Context) -> Fitted:
     recipe, given = context.recipe, context.networks.get(model_class, {})
+    tokenizer = recipe.tokenizer
+    if model_class in PRETRAINED:
+        tokenizer = recipe.pretrained.tokenizer
+        given = {**FINE_TUNING, **given, "pretrained": context.pretrained}
     reads_features = MODEL_CLASSES[model_class].tabular is not None
     n_features = len(recipe.features) if reads_features else 0
-    sizes = {"vocab_size": recipe.tokenizer.vocab_size, "n_tab_features": n_features}
+    sizes = {"vocab_size": tokenizer.vocab_size, "n_tab_features": n_features}
     dimensions = {name: value for name, value in given.items() if name in ModelConfig.model_fields}
     settings = {name: value for name, value in given.items() if name in TrainConfig.model_fields}
     config = configure(model_class, n_classes=context.n_classes, **sizes, **dimensions)
     train_config = TrainConfig.for_model(config, **{"seed": context.seed, **settings})
-    pad_token, knots = recipe.tokenizer.pad_token, recipe.features.knots if reads_features else None
-    data = _dataset(rows.encoded, rows.label)
+    pad_token, knots = tokenizer.pad_token, recipe.features.knots if reads_features else None
+
+    def dataset(encoded: Encoded, label: np.ndarray | None = None) -> OrderDataset:
+        text = encoded.pretrained if model_class in PRETRAINED else encoded.texts[0]
+        return OrderDataset(text, encoded.tabular, label)
+
+    data = dataset(rows.encoded, rows.label)
     model = fit(config, data, None, train_config, context.folder, pad_token, knots=knots).model
-
-    def graph() -> "ModelProto":
-        import onnx
-
-        with tempfile.TemporaryDirectory() as aside:
-            export_onnx(model, Path(aside) / "model.onnx")
-            made = onnx.load(Path(aside) / "model.onnx")
-        return made if config.block_size is None else cut_texts(made, config.block_size)
-
-    return Fitted(lambda encoded: predict(model, _dataset(encoded), pad_token), graph)
+    return Fitted(lambda encoded: predict(model, dataset(encoded), pad_token), lambda: _graph_of(model))
 
 
-def _dataset(encoded: Encoded, label: np.ndarray | None = None) -> OrderDataset:
-    return OrderDataset(encoded.texts[0], encoded.tabular, label)
+def _graph_of(model: RiskModel) -> "ModelProto":
+    """The graph of a network, its inputs under the names of what a blend's rows hold."""
+    import onnx
+
+    with tempfile.TemporaryDirectory() as aside:
+        export_onnx(model, Path(aside) / "model.onnx")
+        made = onnx.load(Path(aside) / "model.onnx")
+    if model.config.model_class in PRETRAINED:
+        return rename_inputs(made, dict(zip(TEXT_KEYS[0], PRETRAINED_KEYS, strict=True)))
+    return made if model.config.block_size is None else cut_texts(made, model.config.block_size)
 
 
-# The classes that read one text by the tokenizer of names, which all members share.
-NETWORKS = [c.name for c in MODEL_CLASSES.values() if c.n_texts == 1 and TEXTS[c.encoder].tokenizer == "bpe"]
+def _reading(tokenizer: str) -> list[str]:
+    """The classes that read all text fields as one text by a kind of tokenizer."""
+    return [
+        c.name for c in MODEL_CLASSES.values() if c.n_texts == 1 and TEXTS[c.encoder].tokenizer == tokenizer
+    ]
+
+
+PRETRAINED = _reading("bert")
+NETWORKS = [*_reading("bpe"), *PRETRAINED]
 MEMBERS: dict[str, Member] = {
     **{name: partial(_trees, name) for name in TREES},
     **{name: partial(_ngrams, name) for name in NGRAMS},

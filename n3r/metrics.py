@@ -25,6 +25,7 @@ from n3r.estimate import (
     classes,
     group_rows,
     holm,
+    placements,
     table,
 )
 
@@ -104,7 +105,7 @@ def class_auc(label: ArrayLike, p: ArrayLike, level: float = LEVEL) -> Estimate:
     values, parts = [], np.zeros(len(label))
     for y, scores in sides:
         n_positive, n_negative = classes(y)
-        won, lost = _placements(y, scores)
+        won, lost = placements(y, scores)
         value = won.sum() / (n_positive * n_negative)
         values.append(value)
         parts[y] += (won / n_negative - value) / np.sqrt(n_positive * (n_positive - 1))
@@ -222,10 +223,13 @@ def by_segment(segment: ArrayLike, y: ArrayLike, p: ArrayLike, min_per_class: in
 def by_model(y: ArrayLike, scores: Mapping[str, ArrayLike]) -> pl.DataFrame:
     """AUC with its 95 % interval of each model's scores of the same rows, in their order.
 
-    Columns: model, n, n_positive, auroc with _low and _high.
+    Scores are (N,), or (N, C) as `class_auc` takes them. Columns: model, n, n_positive (of more than two
+    classes: rows of the rarest), auroc with _low and _high.
     """
-    counts = {"n": len(y), "n_positive": int(np.sum(np.asarray(y)))}
-    rows = [{"model": name, **counts, **auc_ci(y, p).columns("auroc")} for name, p in scores.items()]
+    y = np.asarray(y)
+    counts = {"n": len(y), "n_positive": int(y.sum() if y.max(initial=0) < 2 else np.bincount(y).min())}
+    aucs = {name: (class_auc if np.ndim(p) == 2 else auc_ci)(y, p) for name, p in scores.items()}
+    rows = [{"model": name, **counts, **auc.columns("auroc")} for name, auc in aucs.items()]
     return table(rows, ("model", "n", "n_positive", *bounded("auroc")), words=("model",))
 
 
@@ -278,7 +282,7 @@ def _auc(y: np.ndarray, p: np.ndarray, level: float = LEVEL) -> Estimate:
     n_positive, n_negative = classes(y)
     if not n_positive or not n_negative:
         return Estimate(n=y.size)
-    won, lost = _placements(y, p)
+    won, lost = placements(y, p)
     value, se = float(won.sum() / (n_positive * n_negative)), _standard_error(won, lost)
     if se is None:
         return Estimate(value, n=y.size)
@@ -295,17 +299,6 @@ def _auc_interval(value: float, se: float, fewest: int, level: float) -> tuple[f
     # and this one 89 %; with 20 in 420, 84 % and 89 %; with 200 in 2,200 they agree.
     half = quantile * se / (value * (1 - value))
     return float(expit(logit(value) - half)), float(expit(logit(value) + half))
-
-
-def _placements(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per positive the negatives below it, per negative the positives above it; a tie is a half."""
-    positive, negative = p[y], p[~y]  # differences of midranks in halves: sums and zeros are exact
-    return _below(positive, negative), positive.size - _below(negative, positive)
-
-
-def _below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
-    ordered = np.sort(others)
-    return (np.searchsorted(ordered, scores) + np.searchsorted(ordered, scores, "right")) / 2
 
 
 def _standard_error(won: np.ndarray, lost: np.ndarray) -> float | None:
@@ -332,7 +325,7 @@ def _paired(y: np.ndarray, runs: np.ndarray, level: float = LEVEL) -> PairedAUC:
     n_positive, n_negative = classes(y)
     if min(n_positive, n_negative) < 2:
         return PairedAUC(Estimate(n=y.size), n_positive)
-    placed = [[_placements(y, p) for p in pair] for pair in runs]
+    placed = [[placements(y, p) for p in pair] for pair in runs]
     won, lost = (np.array([[side[i] for side in pair] for pair in placed]) for i in (0, 1))
     n_pairs = n_positive * n_negative
     aucs = won.sum(axis=2) / n_pairs  # (S, 2)

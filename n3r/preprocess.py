@@ -23,7 +23,24 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from n3r.accounts import (
+    DROP,
+    DUPLICATE,
+    INTERNAL,
+    LATER,
+    NO_ID,
+    NO_LABEL,
+    NO_TIME,
+    OTHER_LABEL,
+    SPLIT,
+    Report,
+    count_kept,
+    count_splits,
+    count_steps,
+    ends_of,
+)
 from n3r.files.json_io import MAX_TOLD
+from n3r.plausible import doubts, owners, unless_blank
 from n3r.schema import (
     FILE_COLUMN,
     KEY,
@@ -41,28 +58,14 @@ from n3r.schema import (
     check,
     joined_text,
     mask,
-    parse_time,
-    plain,
     plain_label,
 )
+from n3r.times import advice, is_mixed, parse_time
 
-DROP, ENTITY, ENTITY_TIME, RAW_LABEL, SPLIT, TIE = (
-    OWN + name for name in ("drop", "entity", "entity_time", "raw_label", "split", "tie")
-)
+ENTITY, ENTITY_TIME, RAW_LABEL, TIE = (OWN + name for name in ("entity", "entity_time", "raw_label", "tie"))
 MAX_CODE = 3  # characters of a label that a message shows; a longer one may be a name
+LOOKED_AT = 1000  # rows without a time, for a format that reads them
 SIDE_BY_SIDE = 6  # wide columns that are read at a time
-
-# Drop code - 1 -> (step, reason), in the order the steps are taken.
-REASONS = (
-    ("internal_domain", "e-mail of an internal domain"),
-    ("label", "no label"),
-    ("label", "label outside label_values"),
-    ("time", "time missing or unreadable"),
-    ("duplicate_id", "no id"),
-    ("duplicate_id", "an earlier row has the same id"),
-    ("first_order", "the entity has an earlier order"),
-)
-INTERNAL, NO_LABEL, OTHER_LABEL, NO_TIME, NO_ID, DUPLICATE, LATER = range(1, len(REASONS) + 1)
 
 
 class PrepareConfig(BaseModel):
@@ -85,22 +88,6 @@ class PrepareConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class Report:
-    """What became of the rows; holds counts only, no identity string."""
-
-    steps: pl.DataFrame  # step, reason, rows_in, rows_kept, rows_dropped: a row a reason, in order
-    kept: pl.DataFrame  # step, segment, label, n: what the label step and each later one kept
-    splits: pl.DataFrame  # split, segment, label, n
-    not_finite: dict[str, int]  # feature -> NaN, infinite or too large cells made null, where any
-    no_entity: int  # kept rows without an entity
-    warnings: list[str]
-
-    def to_dict(self) -> dict:
-        """Plain JSON values."""
-        return {k: v.to_dicts() if isinstance(v, pl.DataFrame) else v for k, v in vars(self).items()}
-
-
-@dataclass(frozen=True)
 class Prepared:
     """Splits of one make: id, text fields, features, categorical and canonical columns."""
 
@@ -109,11 +96,16 @@ class Prepared:
     column_map: ColumnMap  # "*" written out
 
 
-def prepare(frame: pl.LazyFrame, column_map: ColumnMap, config: PrepareConfig | None = None) -> Prepared:
+def prepare(
+    frame: pl.LazyFrame,
+    column_map: ColumnMap,
+    config: PrepareConfig | None = None,
+    n_rows: int | None = None,
+) -> Prepared:
     """Split raw rows into train, val and test.
 
     Raises ValueError where the columns do not fit the map, labels or times do not fit their formats, a step
-    leaves no row, or a split is empty or of one class.
+    leaves no row, a split is empty or of one class, or the rows are not `n_rows`, as their reader counted.
     """
     config = config or PrepareConfig()
     check(frame, column_map)
@@ -122,21 +114,37 @@ def prepare(frame: pl.LazyFrame, column_map: ColumnMap, config: PrepareConfig | 
     files = [FILE_COLUMN] if column_map.split_files else []
     keys = marked.select(ROW, DROP, KEY, ENTITY, TIME, ENTITY_TIME, SEGMENT, LABEL, *files)
     keys = keys.collect(engine="streaming")
+    if n_rows not in (None, keys.height):
+        raise ValueError(f"{n_rows} rows were read and {keys.height} arrived: did a file change meanwhile?")
     _check_labels(marked, keys, column_map)
     _check_times(frame, keys, column_map, config)
+    warnings = _of_owners(keys, column_map, config)
+    if any(is_mixed(frame, name, form) for name, form in column_map.times):
+        warnings.append("some times give an offset and others none: those are taken for UTC")
     keys = mark_duplicates(in_order(keys, frame, column_map))
     if column_map.entity and config.first_order_only:
         keys = mark_later_orders(keys)
-    steps, n_rows = _count_steps(keys, column_map, config), keys.height
-    kept = _count_kept(keys, steps)
+    steps, n_rows = count_steps(keys, _taken(column_map, config)), keys.height
+    kept = count_kept(keys, steps)
     keys = keys.filter(pl.col(DROP).is_null())
     no_entity = keys[ENTITY].null_count() if column_map.entity else 0
     keys = keys.drop(DROP, ENTITY, ENTITY_TIME).with_columns(split_rows(keys, column_map, config))
     keys = keys.sort(SPLIT, maintain_order=True)
     table, not_finite = _read_kept(frame, n_rows, keys, column_map)
-    warnings = _warnings(table, no_entity, column_map)
-    report = Report(steps, kept, _count_splits(keys), not_finite, no_entity, warnings)
-    return Prepared(_cut(table, keys[SPLIT], column_map, config), report, column_map)
+    warnings += doubts(table, no_entity, column_map)
+    splits = _cut(table, keys[SPLIT], column_map, config)
+    report = Report(steps, kept, count_splits(keys), ends_of(splits), not_finite, no_entity, warnings)
+    return Prepared(splits, report, column_map)
+
+
+def _taken(column_map: ColumnMap, config: PrepareConfig) -> dict[int, bool]:
+    """The reasons that only some maps and configs know."""
+    has_entity = column_map.entity is not None and config.first_order_only
+    return {
+        INTERNAL: bool(column_map.internal_domains),
+        NO_TIME: column_map.time is not None,
+        LATER: has_entity,
+    }
 
 
 def mark_rows(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
@@ -157,14 +165,24 @@ def add_keys(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
     m, schema = column_map, frame.collect_schema()
     label = plain_label(m.label, schema)
     return frame.with_columns(
-        as_text(m.id).alias(KEY),
-        as_text(m.entity).alias(ENTITY),
+        unless_blank(as_text(m.id)).alias(KEY),
+        unless_blank(as_text(m.entity)).alias(ENTITY),
         label.alias(RAW_LABEL),
         label.replace_strict(m.label_values, default=None, return_dtype=pl.Int8).alias(LABEL),
         (as_text(m.segment).fill_null("unknown") if m.segment else pl.lit("all")).alias(SEGMENT),
         parse_time(m.time, m.time_format, schema).alias(TIME),
         parse_time(m.entity_time, m.entity_time_format, schema).alias(ENTITY_TIME),
     )
+
+
+def _of_owners(keys: pl.DataFrame, m: ColumnMap, config: PrepareConfig) -> list[str]:
+    """Warnings of ids and entities that have many of the rows that no step has dropped yet."""
+    alive = keys.filter(pl.col(DROP).is_null())
+    warnings = owners(alive[KEY], "id", m.id, "only the earliest of them is kept")
+    if m.entity:
+        kept = "only the first of them is kept" if config.first_order_only else "all of them are kept"
+        warnings += owners(alive[ENTITY], "entity", m.entity, kept)
+    return warnings
 
 
 def _is_internal(column_map: ColumnMap) -> pl.Expr:
@@ -320,51 +338,13 @@ def _check_times(frame: pl.LazyFrame, keys: pl.DataFrame, m: ColumnMap, config: 
             continue
         kind = frame.collect_schema()[column]  # polars breaks at the text of a date that no calendar has
         cell = pl.col(column).to_physical() if kind.is_temporal() else pl.col(column)
-        first = _only(frame, keys.height, bad.head(1)).select(cell.cast(pl.String)).collect().item()
-        shape = mask((first or "")[:MAX_SHAPE])
+        cells = _only(frame, keys.height, bad.head(LOOKED_AT)).select(cell.cast(pl.String)).collect()
+        shape = mask((cells.item(0, 0) or "")[:MAX_SHAPE])
         raise ValueError(
             f"column {column!r} ({role}): {bad.height} of {reached.height} rows have no time in the format "
             f"{time_format or 'ISO 8601'!r} (tolerated: {config.max_bad_dates:.2%}); the first of them looks "
-            f"like {shape!r}; set {role}_format in the column map, or max_bad_dates"
+            f"like {shape!r}; {advice(cells.to_series(), role)}"
         )
-
-
-def _count_steps(keys: pl.DataFrame, column_map: ColumnMap, config: PrepareConfig) -> pl.DataFrame:
-    """Rows in, kept and dropped for each reason; raises if a step leaves none."""
-    taken = {INTERNAL: bool(column_map.internal_domains), NO_TIME: column_map.time is not None}
-    taken[LATER] = column_map.entity is not None and config.first_order_only
-    dropped = dict(keys.group_by(DROP).len().iter_rows())
-    rows, n_in, reached = [], keys.height, {}
-    for code, (step, reason) in enumerate(REASONS, start=1):
-        if not taken.get(code, True):
-            continue
-        reached.setdefault(step, n_in)
-        n_out = n_in - dropped.get(code, 0)
-        rows.append((step, reason, n_in, n_out, n_in - n_out))
-        n_in = n_out
-        if n_out == 0:
-            told = f"no rows left after the step {step!r} ({reason}), which {reached[step]} rows reached"
-            raise ValueError(f"{told}; look at the column map or the input")
-    return pl.DataFrame(rows, ["step", "reason", "rows_in", "rows_kept", "rows_dropped"], orient="row")
-
-
-def _count_kept(keys: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
-    """Rows per segment and label after the label step and each later one."""
-    last = {step: code for code, (step, _) in enumerate(REASONS, start=1)}
-    cells = keys.group_by(DROP, SEGMENT, LABEL).len("n")
-    tables = []
-    for step in steps["step"].unique(maintain_order=True):
-        if last[step] >= OTHER_LABEL:
-            alive = cells.filter(pl.col(DROP).is_null() | (pl.col(DROP) > last[step]))
-            counts = alive.group_by(SEGMENT, LABEL).agg(pl.sum("n")).sort(SEGMENT, LABEL)
-            tables.append(counts.select(pl.lit(step).alias("step"), SEGMENT, LABEL, "n").rename(plain))
-    return pl.concat(tables)
-
-
-def _count_splits(kept: pl.DataFrame) -> pl.DataFrame:
-    names = pl.col(SPLIT).replace_strict(dict(enumerate(SPLITS)), return_dtype=pl.String)
-    counts = kept.group_by(SPLIT, SEGMENT, LABEL).len("n").sort(SPLIT, SEGMENT, LABEL)
-    return counts.select(names.alias("split"), SEGMENT, LABEL, "n").rename(plain)
 
 
 def _read_kept(
@@ -408,12 +388,3 @@ def _cut(
             told = f"all {n_rows} rows of the split {split!r} have the class {classes[0]}"
             raise ValueError(f'{told}; give more rows, other shares, or split_by "random"')
     return splits
-
-
-def _warnings(table: pl.DataFrame, no_entity: int, column_map: ColumnMap) -> list[str]:
-    inputs = dict.fromkeys([*column_map.all_text, *column_map.categorical, *column_map.numeric])
-    nulls = [name for name in inputs if table[name].null_count() == table.height]
-    warnings = [f"the column {name!r} is null in every row" for name in nulls]
-    if no_entity:
-        warnings.append(f"{no_entity} rows have no {column_map.entity!r} and are kept, each as a first order")
-    return warnings

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from n3r.encode import TEXT_KEYS, Encoded, padded
+from n3r.encode import PRETRAINED_KEYS, TEXT_KEYS, Encoded, pad, padded
 from n3r.graphs import PROBS, TABULAR
 from n3r.ngrams import CHARACTERS, code_points
 from n3r.process import processors
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 SPIN = 10  # microseconds that a thread waits awake: as fast alone as the default, twice as fast in company
 BATCH_ROWS, BATCH_TOKENS = 32, 8192  # at most, with padding; 64 rows are as fast, 8 or 256 a tenth slower
-KNOWN = (*(key for keys in TEXT_KEYS for key in keys), TABULAR, CHARACTERS)  # what a graph may read
+# What a graph may read.
+KNOWN = (*(key for keys in TEXT_KEYS for key in keys), *PRETRAINED_KEYS, TABULAR, CHARACTERS)
 
 
 class Graph:
@@ -29,13 +30,16 @@ class Graph:
         pad_token: int,
         longest: int | None = None,
         threads: int | None = None,
+        pretrained_pad: int = 0,
     ):
         """Load a graph of a file or of its bytes.
 
         `longest`: tokens of a text; what is over is cut, as in training. `threads` None: all processors.
+        `pretrained_pad`: the padding of a pretrained BERT's texts.
         """
         self.session = session(model, threads)
         self.n_classes, self.pad_token, self.longest = n_classes, pad_token, longest
+        self.pretrained_pad = pretrained_pad
         self.inputs = [node.name for node in self.session.get_inputs()]
         self.outputs = [node.name for node in self.session.get_outputs()]
 
@@ -58,6 +62,9 @@ class Graph:
         if self.longest is not None:
             texts = [text.cut(self.longest) for text in texts]
         feed = {name: array for name, array in padded(texts, self.pad_token).items() if name in self.inputs}
+        if encoded.pretrained is not None and set(PRETRAINED_KEYS) <= set(self.inputs):
+            arrays = pad(encoded.pretrained.take(rows), self.pretrained_pad)
+            feed |= dict(zip(PRETRAINED_KEYS, arrays, strict=True))
         if TABULAR in self.inputs:
             feed[TABULAR] = encoded.tabular[rows]
         if CHARACTERS in self.inputs:

@@ -15,16 +15,15 @@ Decisions:
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 import polars as pl
-from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from n3r.files.json_io import MAX_TOLD, explain, near, read_json
+from n3r.times import format_problem
 
 MISSING = "[MISSING]"  # stands for a null text field
 SEPARATOR = "|"  # stands between two text fields
@@ -35,14 +34,9 @@ SCORE, CALIBRATED, KEY = (OWN + name for name in ("score", "p_calibrated", "id")
 ROW = OWN + "row"
 FILE_COLUMN = OWN + "file"  # name of the file a row came from, where the map has split_files
 SPLITS = ("train", "val", "test")
-EPOCH_RANGE = (-2.2e9, 7.2e9)  # seconds, 1900 to 2198: milliseconds (1.7e12) are not taken for it
-_CLOCK = "%Y-%m-%dT%H:%M"
-ISO_FORMATS = (f"{_CLOCK}:%S%.f", f"{_CLOCK}:%S%.f%#z", _CLOCK, "%Y-%m-%d")
 EVERY_OTHER = "*"  # in `numeric`: every other numeric or boolean column
 MAX_CLASSES = 128  # a class is kept in 8 bits
 MAX_SHAPE = 40  # characters of a cell whose shape a message shows
-# Python knows no other years: what polars reads beyond them breaks at the first look.
-YEARS = (datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999))
 
 
 class ColumnMap(BaseModel):
@@ -126,8 +120,8 @@ class ColumnMap(BaseModel):
 
     def _format_problems(self) -> list[str]:
         keys = ("time_format", "entity_time_format")
-        wrong = [key for key in keys if not _is_time_format(getattr(self, key))]
-        return [f"{key} is not a strptime format of a time: see configs/" for key in wrong]
+        wrong = {key: format_problem(getattr(self, key)) for key in keys}
+        return [f"{key} {problem}" for key, problem in wrong.items() if problem]
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
@@ -152,6 +146,12 @@ class ColumnMap(BaseModel):
         """Role -> column, for the single-column roles that are set and must be present."""
         keys = ("id", "label", "time", "entity", "entity_time", "segment", "email_domain")
         return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+
+    @property
+    def times(self) -> list[tuple[str, str | None]]:
+        """(column, format) of each column of times."""
+        pairs = [(self.time, self.time_format), (self.entity_time, self.entity_time_format)]
+        return [(name, form) for name, form in pairs if name is not None]
 
     @property
     def all_text(self) -> list[str]:
@@ -182,7 +182,8 @@ class ColumnMap(BaseModel):
         """The same map with "*" written out, in the order of `schema`."""
         if EVERY_OTHER not in self.numeric:
             return self
-        others = [name for name, kind in schema.items() if _is_number(kind) and self.may_be_feature(name)]
+        others = [name for name, kind in schema.items() if is_number(kind) and self.may_be_feature(name)]
+        others = [name for name in others if not is_nameless(name)]
         at = self.numeric.index(EVERY_OTHER)
         numeric = [*self.numeric[:at], *others, *self.numeric[at + 1 :]]
         return self.model_copy(update={"numeric": numeric})
@@ -231,23 +232,18 @@ _PREDICTED = re.compile(r"segment|time|label|oracle_p|percentile|(score|p_calibr
 PATTERN = "is a name that polars takes for a pattern of names: rename the column"
 
 
+def is_nameless(name: str) -> bool:
+    """Whether a column has no name of its own: row numbers that pandas or R writes with a table."""
+    return re.fullmatch(r"\s*|Unnamed: \d+(\.\d+)*|__index_level_\d+__|\.\.\.\d+", name) is not None
+
+
 def is_pattern(name: str) -> bool:
     """Whether polars takes the name of a column for a pattern of names."""
     return name == EVERY_OTHER or (name.startswith("^") and name.endswith("$"))
 
 
-def _is_time_format(time_format: str | None) -> bool:
-    """Whether polars can read by it: it raises at half a time, such as "%H", and breaks at a bare "%3"."""
-    if re.search(r"%\d(?!f)", time_format or ""):
-        return False
-    try:
-        pl.Series([""]).str.to_datetime(time_format or "%Y", strict=False)
-    except PolarsError:
-        return False
-    return True
-
-
-def _is_number(kind: pl.DataType) -> bool:
+def is_number(kind: pl.DataType) -> bool:
+    """Whether a column of the type can be a feature."""
     return kind.is_numeric() or kind == pl.Boolean
 
 
@@ -262,9 +258,9 @@ def _is_date(kind: pl.DataType) -> bool:
 # kind of column -> (whether a type fits, in words). A column of type Null is all missing: it fits.
 _KINDS = {
     "text": (_is_text, "text"),
-    "number": (_is_number, "a number or boolean"),
+    "number": (is_number, "a number or boolean"),
     "key": (lambda kind: _is_text(kind) or kind.is_integer(), "text or an integer"),
-    "value": (lambda kind: _is_text(kind) or _is_number(kind), "text, a number or boolean"),
+    "value": (lambda kind: _is_text(kind) or is_number(kind), "text, a number or boolean"),
     "epoch": (
         lambda kind: _is_date(kind) or _is_text(kind) or kind.is_numeric(),
         "epoch seconds as a number or text, or a date",
@@ -312,34 +308,6 @@ def check(frame: pl.LazyFrame | pl.DataFrame, column_map: ColumnMap) -> None:
             "Give a column map with this table's names (configs/ has examples); a CSV needs a "
             "header row."
         )
-
-
-def parse_time(name: str | None, time_format: str | None, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The column as Datetime(us) in UTC without a zone; null where it does not parse, or beyond `YEARS`."""
-    time = _parsed(name, time_format, schema)
-    return pl.when(time.is_between(*map(pl.lit, YEARS))).then(time)
-
-
-def _parsed(name: str | None, time_format: str | None, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    kind = schema[name] if name else pl.Null
-    if kind == pl.Null:
-        return pl.lit(None, dtype=pl.Datetime("us"))
-    if kind == pl.Date:
-        return pl.col(name).cast(pl.Datetime("us"), strict=False)
-    if kind == pl.Datetime:
-        zoned = getattr(kind, "time_zone", None) is not None
-        time = pl.col(name).dt.convert_time_zone("UTC") if zoned else pl.col(name)
-        return time.dt.replace_time_zone(None).cast(pl.Datetime("us"), strict=False)
-    text = pl.col(name).cast(pl.String).str.strip_chars()
-    if time_format == "epoch":
-        seconds = text.cast(pl.Float64, strict=False)
-        micros = pl.when(seconds.is_between(*EPOCH_RANGE)).then(seconds * 1e6)
-        return micros.cast(pl.Int64).cast(pl.Datetime("us"))
-    formats = ISO_FORMATS if time_format is None else (time_format,)
-    # Without a format, polars takes the first value's and so depends on the order of rows.
-    iso = text.str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T") if time_format is None else text
-    parsed = [iso.str.to_datetime(f, strict=False, time_unit="us") for f in formats]
-    return pl.coalesce(time.dt.replace_time_zone(None) for time in parsed)
 
 
 def as_text(name: str | None) -> pl.Expr:

@@ -25,13 +25,13 @@ from n3r.features import TabularFeatures
 from n3r.files.formats import FORMATS, SUFFIXES, find_files
 from n3r.files.json_io import explain, read_json
 from n3r.files.limits import MAX_EXPANSION
-from n3r.files.manifest import MAX_BYTES, verify, written_by
+from n3r.files.manifest import MAX_BYTES, PRETRAINED, verify, written_by
 from n3r.files.writer import writer
 from n3r.inputs import Inputs, typed, typed_row
 from n3r.runtime import CHARACTERS, KNOWN, PROBS, TABULAR, Graph
 from n3r.schema import ColumnMap, id_name, is_pattern
 from n3r.tables import read_chunks, refusal
-from n3r.tokenizer import TextConfig, load_tokenizer
+from n3r.tokenizer import BertTokenizer, Reader, TextConfig, load_tokenizer
 
 MAX_THREADS = 1024
 ROUNDING = 1e-6  # of a score by its place in a batch
@@ -67,6 +67,16 @@ def read_parts(folder: Path) -> Parts:
         with _naming(folder / name):
             found.append(kind.from_dict(content))
     return Parts(config, ColumnMap.from_file(folder / "columns.json"), *found, texts)
+
+
+def _read_pretrained(folder: Path, config: Mapping[str, Any], writers: dict[str, str]) -> Reader | None:
+    """How the pretrained BERT of a verified bundle, if any, reads texts; ValueError naming the file."""
+    if "pretrained" not in config:
+        return None
+    with _naming(folder / "config.json"):
+        texts = TextConfig.model_validate(config["pretrained"])
+    with written_by(folder / f"{PRETRAINED}tokenizer.json", "tokenizers", writers):
+        return Reader(load_tokenizer(folder, BertTokenizer, PRETRAINED), texts)
 
 
 @contextmanager
@@ -110,12 +120,16 @@ class Scorer:
             raise ValueError(f"{folder} has no 8-bit weights: save it with int8_rows, or score without int8")
         self._n_classes = n_classes = self.calibration.n_classes
         longest = config["model"].get("block_size")
+        pretrained = _read_pretrained(folder, config, writers)
+        pads = self.tokenizer.pad_token, pretrained.tokenizer.pad_token if pretrained else 0
         with written_by(graph, "onnxruntime", writers):
-            self._graph = Graph(graph, n_classes, self.tokenizer.pad_token, longest, threads)
+            self._graph = Graph(graph, n_classes, pads[0], longest, threads, pads[1])
         reads = self._graph.inputs
         features = self.features if TABULAR in reads else None
         n_texts, joined = self._graph.n_texts, CHARACTERS in reads
-        self._encoder = RowEncoder(self.tokenizer, self.column_map, features, texts, n_texts, joined)
+        self._encoder = RowEncoder(
+            self.tokenizer, self.column_map, features, texts, n_texts, joined, pretrained
+        )
         self.inputs = self._find_inputs()
         with _naming(folder):
             self._check(config["model"])
@@ -126,8 +140,15 @@ class Scorer:
         """Raise ValueError where the parts of the bundle are not of one model."""
         inputs, gives = self.inputs, self._graph.outputs
         foreign = [name for name in self._graph.inputs if name not in KNOWN]
-        n_tokens, n_classes, longest = (model.get(key) for key in ("vocab_size", "n_classes", "block_size"))
-        more = not _is_size(n_tokens) or self.tokenizer.vocab_size > n_tokens
+        n_classes, longest = model.get("n_classes"), model.get("block_size")
+        tokenizers = {"": self.tokenizer}
+        if self._encoder.pretrained:
+            tokenizers[PRETRAINED] = self._encoder.pretrained.tokenizer
+        more = [
+            f"{prefix}tokenizer.json"
+            for prefix, tokenizer in tokenizers.items()
+            if not _is_size(known := model.get(f"{prefix}vocab_size")) or tokenizer.vocab_size > known
+        ]
         twice = [name for name in inputs.numeric if name in (inputs.id, *inputs.text, *inputs.categorical)]
         faults = {
             f"the graph reads {foreign}, which n3r does not know": foreign,
@@ -137,7 +158,7 @@ class Scorer:
             "config.json and calibration.json are of other classes": n_classes != self._n_classes,
             "config.json has a block_size that is not a length": longest is not None
             and not _is_size(longest),
-            "tokenizer.json has more tokens than config.json says": more,
+            f"{', '.join(more)} has more tokens than config.json says": more,
         }
         if wrong := [fault for fault, found in faults.items() if found]:
             raise ValueError(f"the files are not those of one model: {'; '.join(wrong)}")

@@ -25,7 +25,7 @@ from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
 from n3r.model import TEXTS, configure, registered
 from n3r.schema import LABEL, ColumnMap, mask
 from n3r.score import Scorer
-from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig
+from n3r.tokenizer import Reader
 from n3r.train import Fitted, TrainConfig, collate_for
 from n3r.weights import blended
 
@@ -95,11 +95,37 @@ def record(name: str, bundle: Bundle, fitted: Fitted, segments: pl.DataFrame) ->
     return {"model": model, "timing": {"orders_per_second": fitted.orders_per_second}}
 
 
+def measure(label: pl.Series, p: np.ndarray) -> dict[str, Any]:
+    """`metrics.evaluate` of probabilities (N, 2); of more classes counts and `auroc` alone.
+
+    `n_positive` is then of the rarest class, and `auroc` the mean of each class against the rest.
+    """
+    if p.shape[1] == 2:
+        return metrics.evaluate(label, p[:, 1])
+    auroc, counts = metrics.class_auc(label, p), np.bincount(label, minlength=p.shape[1])
+    return {"n": auroc.n, "n_positive": int(counts.min()), **auroc.columns("auroc")}
+
+
+def against_rest(label: pl.Series, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether rows are of another class than 0 and the probability of that, (N,) each, from p (N, C)."""
+    return label.to_numpy() > 0, p[:, 1] if p.shape[1] == 2 else 1 - p[:, 0]
+
+
+def _auroc(measured: Mapping[str, Any]) -> Estimate:
+    return Estimate(measured["auroc"], measured["auroc_low"], measured["auroc_high"], measured["n"])
+
+
 def answer(name: str, measured: Mapping[str, Any]) -> str:
-    """The answer of a training step in one sentence; `measured` is `metrics.evaluate` of the test rows."""
-    auroc = Estimate(measured["auroc"], measured["auroc_low"], measured["auroc_high"], measured["n"])
+    """The answer of a training step in two sentences; `measured` is `measure` of the test rows."""
+    auroc = _auroc(measured)
+    orders, n_positive = f"{measured['n']:,} test orders", f"{measured['n_positive']:,}"
+    if "recall_at_fpr_1" not in measured:
+        return (
+            f"On {orders}, {n_positive} of the rarest class, {name} reaches an AUROC of {auroc} "
+            "(95 % interval). It is the mean of each class against the rest."
+        )
     return (
-        f"On {measured['n']:,} test orders with {measured['n_positive']:,} frauds {name} reaches an AUROC of "
+        f"On {orders} with {n_positive} frauds {name} reaches an AUROC of "
         f"{auroc} (95 % interval). At 1 % of legitimate orders flagged it catches "
         f"{100 * measured['recall_at_fpr_1']:.1f} % of the frauds."
     )
@@ -128,7 +154,7 @@ def member_records(blend: Blend, test: pl.DataFrame, alone: Mapping[str, Alone])
 
 
 def blend_answer(blend: Blend, measured: Mapping[str, Any]) -> str:
-    """The answer of the step of the best recipe in two sentences."""
+    """The answer of the step of the best recipe in three sentences."""
     weights = sorted(blend.weights.items(), key=lambda item: -item[1])
     made_of = ", ".join(f"{name} {weight:.0%}" for name, weight in weights)
     return f"{answer('the blend', measured)} It is made of {made_of}."
@@ -137,13 +163,6 @@ def blend_answer(blend: Blend, measured: Mapping[str, Any]) -> str:
 def n_parameters(bundle: Bundle) -> int:
     """How many numbers a model learns."""
     return sum(parameter.numel() for parameter in bundle.model.parameters())
-
-
-class Reader(NamedTuple):
-    """How a kind of tokenizer reads texts."""
-
-    tokenizer: NameTokenizer | BertTokenizer
-    texts: TextConfig
 
 
 def train_class(
@@ -192,16 +211,18 @@ def save_and_serve(bundle: Bundle, test: pl.DataFrame, run: Path) -> Served:
     table = bundle.predictions(test)
     tables.write(table, run / "predictions" / f"{model_class}_test.parquet")
     p = table.select(pl.col("^score.*$")).to_numpy()
-    auroc = metrics.class_auc(test[LABEL], p if p.shape[1] > 1 else np.hstack([1 - p, p]))
-    counts = np.bincount(test[LABEL].to_numpy())
-    n_positive = int(counts[1] if counts.size == 2 else counts.min())
-    measured = {"n": auroc.n, "n_positive": n_positive, **auroc.columns("auroc")}
+    measured = measure(test[LABEL], p if p.shape[1] > 1 else np.hstack([1 - p, p]))
     replace(bundle, metrics={"test": measured}).save(run / model_class)
     scorer = Scorer(run / model_class)
     started = time.perf_counter()
     served = scorer.score(test)[scorer.outputs[0]]
     seconds = time.perf_counter() - started
-    return Served(auroc, n_positive, seconds, float((served - table[scorer.outputs[0]]).abs().max()))
+    return Served(
+        _auroc(measured),
+        measured["n_positive"],
+        seconds,
+        float((served - table[scorer.outputs[0]]).abs().max()),
+    )
 
 
 def class_records(

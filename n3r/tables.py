@@ -23,15 +23,17 @@ from typing import NamedTuple
 
 import polars as pl
 
+from n3r.columns import spread
 from n3r.files.atomic import atomic_folder
 from n3r.files.formats import FORMATS, find_files, format_of
 from n3r.files.json_io import read_json, write_json
 from n3r.files.limits import MAX_EXPANSION, check_parquet
 from n3r.files.reader import Schema, Wanted, in_utf8, read_batches, reading, scan_parquet
-from n3r.files.records import MAX_RECORD, Batch, Cell
+from n3r.files.records import MAX_RECORD, NOT_UTF8, SAVED, Batch, Cell
 from n3r.files.writer import POLARS_ERRORS, write
-from n3r.inputs import Inputs, number, require, to_numbers, typed
-from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
+from n3r.inputs import Inputs, require, to_numbers, typed
+from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_number, is_pattern
+from n3r.times import in_utc
 
 REGION = "region"
 CHUNK = 16384  # rows of a file at a time
@@ -68,17 +70,14 @@ class Source:
     format: str  # one of FORMATS
     files: tuple[Path, ...]  # each once, in reading order
     dropped_columns: tuple[str, ...]  # in some files but not in all
+    left_out: Mapping[str, str]  # column that "*" might stand for -> why it does not
+    n_rows: int  # as the files count them
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Within it, a polars error on damaged data becomes a ValueError naming the files."""
-        try:
+        with _naming_damage(self.files, self.format):
             yield
-        except POLARS_ERRORS:
-            damaged = [str(path) for path in self.files if self.format == "parquet" and not _is_whole(path)]
-            if not damaged:
-                raise
-            raise ValueError(f"damaged, write anew: {', '.join(damaged)}") from None
 
 
 def scan(
@@ -96,20 +95,38 @@ def scan(
     if len(formats) > 1:
         raise ValueError(f"one call reads one format, found {' and '.join(formats)} files")
     open_file = _open_parquet if formats[0] == "parquet" else _read_text
-    frames = {}
+    frames, counts = {}, {}
     for path, region in regions.items():
         origin = {} if region is None else {REGION: region}
         origin |= {FILE_COLUMN: in_utf8(path.name)} if column_map.split_files else {}
-        frame = open_file(path, _Columns(path, column_map, origin), max_expansion)
-        frames[path] = frame.with_columns(pl.lit(value).alias(name) for name, value in origin.items())
+        frame, n_rows = open_file(path, _Columns(path, column_map, origin), max_expansion)
+        if n_rows:  # without rows a file need not tell columns or their types
+            frames[path] = frame.with_columns(pl.lit(value).alias(name) for name, value in origin.items())
+            counts[path] = n_rows
+    if not frames:
+        raise ValueError(" and ".join(f"{path} has no rows" for path in regions))
     schemas = {path: frame.collect_schema() for path, frame in frames.items()}
     every = dict.fromkeys(name for schema in schemas.values() for name in schema)
     shared = [name for name in every if all(name in schema for schema in schemas.values())]
-    _check_kinds(schemas, shared)
-    frame = pl.concat([f.select(shared) for f in frames.values()], how="vertical_relaxed")
-    if formats[0] != "parquet":
-        frame = _with_numbers(frame.collect(), column_map).lazy()
-    return Source(frame, formats[0], tuple(frames), tuple(name for name in every if name not in shared))
+    alike = _alike(schemas, shared)
+    frame = pl.concat([f.select(alike[path]) for path, f in frames.items()], how="vertical_relaxed")
+    with _naming_damage(counts, formats[0]):
+        frame, left_out = spread(frame, column_map, [*counts.items()], is_text=formats[0] != "parquet")
+    dropped = [name for name in every if name not in shared]
+    left_out |= {name: "not all files have it" for name in dropped if EVERY_OTHER in column_map.numeric}
+    left_out.pop(REGION if any(regions.values()) else None, None)
+    return Source(frame, formats[0], tuple(regions), tuple(dropped), left_out, sum(counts.values()))
+
+
+@contextmanager
+def _naming_damage(files: Iterable[Path], format: str) -> Iterator[None]:
+    try:
+        yield
+    except POLARS_ERRORS:
+        damaged = [str(path) for path in files if format == "parquet" and not _is_whole(path)]
+        if not damaged:
+            raise
+        raise ValueError(f"damaged, write anew: {', '.join(damaged)}") from None
 
 
 def read_chunks(
@@ -161,6 +178,7 @@ def read_frames(
         spelled = [name for name in numbers if batch.frame.schema.get(name) == pl.String]
         frame, cells = to_numbers(batch.frame, spelled)
         advice = "mend them; a missing number is an empty cell" if cells else "mend them"
+        advice += SAVED if any(reason == NOT_UTF8 for *_, reason in batch.cells) else ""
         cells = [*(cell for cell in batch.cells if strict is None or cell[1] in strict), *cells]
         if rejects := _rejects(path, batch, cells):
             raise ValueError(refusal(rejects, advice))
@@ -313,56 +331,54 @@ class _Columns:
         return [name for name in schema if name in self.named or (spread and self.map.may_be_feature(name))]
 
 
-def _open_parquet(path: Path, columns: _Columns, max_expansion: float) -> pl.LazyFrame:
+def _open_parquet(path: Path, columns: _Columns, max_expansion: float) -> tuple[pl.LazyFrame, int]:
     with reading(path):
         frame = scan_parquet(path)
         schema, n_rows = frame.collect_schema(), frame.select(pl.len()).collect().item()
     columns.check(schema)
     names = columns.used(schema)
-    _refuse_no_rows(path, n_rows)
     check_parquet(path, names, max_expansion)
-    return frame.select(names)
+    return frame.select(names), n_rows
 
 
-def _read_text(path: Path, columns: _Columns, max_expansion: float) -> pl.LazyFrame:
+def _read_text(path: Path, columns: _Columns, max_expansion: float) -> tuple[pl.LazyFrame, int]:
     """A file of text, read; what the map declares numeric is Float64."""
     found = read_frames(
         path, columns.used, columns.numbers, columns.check, columns.named, max_expansion=max_expansion
     )
     frame = pl.concat(list(found), how="diagonal")  # a key may be missing from all lines of a batch
-    _refuse_no_rows(path, frame.height)
-    return frame.lazy()
+    return frame.lazy(), frame.height
 
 
-def _refuse_no_rows(path: Path, n_rows: int) -> None:
-    if n_rows == 0:
-        raise ValueError(f"{path} has no rows; leave it out or write it anew")
-
-
-def _check_kinds(schemas: Mapping[Path, pl.Schema], shared: Sequence[str]) -> None:
-    """Raise where a column is a number in one file and text, say, in another."""
+def _alike(schemas: Mapping[Path, pl.Schema], shared: Sequence[str]) -> dict[Path, list[pl.Expr]]:
+    """Each file's columns, text and times in one type; ValueError where one is, say, a number and text."""
+    chosen: dict[Path, list[pl.Expr]] = {path: [] for path in schemas}
     for name in shared:
-        kinds: dict[str, Path] = {}
-        for path, schema in schemas.items():
-            is_number = schema[name].is_numeric() or schema[name] == pl.Boolean
-            kinds.setdefault("a number" if is_number else str(schema[name]), path)
-        kinds.pop("Null", None)
+        types = {path: schema[name] for path, schema in schemas.items()}
+        kinds = {_kind(kind): path for path, kind in reversed(types.items()) if kind != pl.Null}
         if len(kinds) > 1:
-            found = ", ".join(f"{kind} in {path}" for kind, path in kinds.items())
+            found = ", ".join(f"{kind} in {path}" for kind, path in reversed(kinds.items()))
             raise ValueError(
                 f"column {name!r} differs between files: {found}; make them agree or put it in "
                 "the column map's `ignore`"
             )
+        differ = len(set(types.values())) > 1
+        for path, kind in types.items():
+            column = pl.col(name)
+            if differ and "text" in kinds:
+                column = column.cast(pl.String)
+            elif differ and kind.is_temporal():  # days, or times of several units or zones
+                column = in_utc(name, kind)
+            chosen[path].append(column)
+    return chosen
 
 
-def _with_numbers(frame: pl.DataFrame, column_map: ColumnMap) -> pl.DataFrame:
-    """The table with the columns that "*" may stand for as Float64, if they hold only numbers."""
-    if EVERY_OTHER not in column_map.numeric:
-        return frame
-    found = []
-    for column in frame.select(filter(column_map.may_be_feature, frame.columns)):
-        numbers = column.to_frame().select(number(column.name)).to_series()
-        n_filled = (column.str.strip_chars() != "").sum()
-        if n_filled and n_filled == numbers.count():
-            found.append(numbers)
-    return frame.with_columns(found)
+def _kind(kind: pl.DataType) -> str:
+    """What a column of the type holds, in words that carry none of its data, as an Enum's type does."""
+    if is_number(kind):
+        return "a number"
+    if kind in (pl.String, pl.Categorical, pl.Enum):
+        return "text"
+    if kind == pl.Datetime and kind.time_zone is not None:
+        return "a time with a zone"
+    return "a time" if kind in (pl.Date, pl.Datetime) else str(kind.base_type())

@@ -5,13 +5,15 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer import echo
 
+from n3r.files.json_io import MAX_TOLD
 from n3r.pipeline import read_metrics
 
 
@@ -54,8 +56,10 @@ def _say_classes(folder: Path) -> None:
         "seconds an epoch": ("seconds_an_epoch", ".1f"),
         "ms a row": ("ms_a_row", ".2f"),
     }
-    rows = read_metrics(folder, "06_multimodal")["classes"]
+    found = read_metrics(folder, "06_multimodal")
+    rows = found["classes"]
     print_table(columns, ([format(row[key], spec) for key, spec in columns.values()] for row in rows))
+    _say_oddities(found)
 
 
 def _say_surprisal(folder: Path) -> None:
@@ -72,7 +76,32 @@ def _say_headlines(folder: Path) -> None:
         echo(f"{found['headline']}\nreport: {found['report']}")
 
 
+def _say_preparation(folder: Path) -> None:
+    """Print which rows and times each split has, which columns are no features, and what is odd."""
+    found = read_metrics(folder, "01_preprocess")
+    counts: dict[str, int] = {}
+    for row in found["preparation"]["splits"]:
+        counts[row["split"]] = counts.get(row["split"], 0) + row["n"]
+    n_kept, n_rows = sum(counts.values()), found["data"]["n_rows"]
+    echo(f"{n_rows:,} rows read, {n_kept:,} kept, {n_rows - n_kept:,} dropped")
+    for row in found["preparation"]["times"]:
+        ends = f": {row['first']} to {row['last']}" if row["first"] else ""
+        echo(f"{row['split']}: {counts[row['split']]:,} rows{ends}")
+    _say_oddities(found)
+
+
+def _say_oddities(found: Mapping[str, Any]) -> None:
+    left_out = list(found["data"]["left_out"].items())
+    for column, reason in left_out[:MAX_TOLD]:
+        echo(f"no feature: {column!r}, {reason}")
+    if len(left_out) > MAX_TOLD:
+        echo(f"no feature: {len(left_out) - MAX_TOLD} more columns, see the notebook of the step")
+    for warning in found["preparation"]["warnings"]:
+        echo(f"warning: {warning}")
+
+
 SAY = {
+    "01_preprocess": _say_preparation,
     "05_parity": _say_comparison,
     "06_multimodal": _say_classes,
     "07_custom_transformer": _say_surprisal,

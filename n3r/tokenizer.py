@@ -131,13 +131,16 @@ class _Saved:
     def vocab_size(self) -> int:
         return self.tokenizer.get_vocab_size()
 
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json, vocab.json and tokenizer_metadata.json into an existing folder."""
+    def save(self, folder: Path, prefix: str = "") -> None:
+        """Write tokenizer.json, vocab.json and tokenizer_metadata.json into an existing folder.
+
+        `prefix` goes before each name, so that a second tokenizer has a place there.
+        """
         vocab = dict(sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1]))
         texts = {
-            "tokenizer.json": self.tokenizer.to_str(pretty=True),
-            "vocab.json": _json(vocab),
-            "tokenizer_metadata.json": _json(self.metadata),
+            f"{prefix}tokenizer.json": self.tokenizer.to_str(pretty=True),
+            f"{prefix}vocab.json": _json(vocab),
+            f"{prefix}tokenizer_metadata.json": _json(self.metadata),
         }
         write_together(folder, {name: text.encode() for name, text in texts.items()})
 
@@ -286,6 +289,13 @@ class BertTokenizer(_Saved):
 Texts = TokenizedText | ChunkedText
 
 
+class Reader(NamedTuple):
+    """How a kind of tokenizer reads texts."""
+
+    tokenizer: NameTokenizer | BertTokenizer
+    texts: TextConfig
+
+
 def gather(ids: np.ndarray, start: np.ndarray, lengths: np.ndarray) -> TokenizedText:
     """Rows of `lengths` (N,) tokens, each from its place `start` (N,) of flat ids on."""
     places, offsets = _run_on(start, lengths)
@@ -306,17 +316,20 @@ def _run_on(start: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def load_tokenizer(
-    folder: Path, kind: type[NameTokenizer | BertTokenizer] | None = None
+    folder: Path, kind: type[NameTokenizer | BertTokenizer] | None = None, prefix: str = ""
 ) -> NameTokenizer | BertTokenizer:
-    """The tokenizer that a folder holds, of the kind given or of that which its metadata tell."""
-    path = Path(folder) / "tokenizer.json"
+    """The tokenizer that a folder holds, of the kind given or of that which its metadata tell.
+
+    `prefix`: as it was saved.
+    """
+    path = Path(folder) / f"{prefix}tokenizer.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run step 02_tokenizer first")
     tokenizer = read_tokenizer(path)
     numbers = tokenizer.get_vocab().values()
     if set(numbers) != set(range(len(numbers))):
         raise ValueError(f"{path} is not a tokenizer file: its tokens are not numbered one by one from 0")
-    place = Path(folder) / "tokenizer_metadata.json"
+    place = Path(folder) / f"{prefix}tokenizer_metadata.json"
     metadata = read_json(place) if place.is_file() else {}
     if not isinstance(metadata, dict):
         raise ValueError(f"{place} must hold one JSON object, found {type(metadata).__name__}")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from n3r.estimate import rank_auc
 from n3r.graphs import mean_probs
 from n3r.metrics import class_auc, paired_auc
 
@@ -80,12 +81,6 @@ def _is_worse(label: np.ndarray, p: np.ndarray, best: np.ndarray) -> bool:
 
 def _auc(label: np.ndarray, p: np.ndarray) -> float:
     """AUC of class 1, or the mean of each class against the rest, without an interval: hundreds are taken."""
-    from scipy.stats import rankdata
-
-    values = []
-    for c in [1] if p.shape[1] == 2 else range(p.shape[1]):
-        n = int((label == c).sum())
-        if 0 < n < len(label):
-            won = rankdata(p[:, c])[label == c].sum() - n * (n + 1) / 2
-            values.append(won / (n * (len(label) - n)))
-    return float(np.mean(values)) if values else 0.5
+    found = [rank_auc(label == c, p[:, c]) for c in ([1] if p.shape[1] == 2 else range(p.shape[1]))]
+    known = [value for value in found if value is not None]
+    return float(np.mean(known)) if known else 0.5

@@ -64,6 +64,17 @@ def test_quality_prints_a_line_a_seed_and_model_and_the_means():
 
 
 @pytest.mark.slow
+def test_quality_compares_over_data_seeds_and_without_each_part():
+    tiny = ("--rows", "1500", "--seeds", "0", "1", "--members", "boosting", "lstm2risk")
+    *rows, means = run("benchmarks.quality", "seeds", *tiny)
+    assert [row["seed"] for row in rows] == [0, 1] and means["oracle"] > 0.85
+    assert means["gain"] == pytest.approx(means["best"] - means["before"], abs=2e-4)
+    lines = run("benchmarks.quality", "ablation", *tiny)
+    assert all(line["low"] <= line["difference"] <= line["high"] for line in lines)
+    assert [line["left_out"] for line in lines if line["of"] == "members"] == ["boosting", "lstm2risk"]
+
+
+@pytest.mark.slow
 def test_all_benchmarks_can_be_asked_for_at_once():
     command = [sys.executable, "-m", "benchmarks", "--smoke", "--only", "custom"]
     root = Path(__file__).resolve().parent.parent

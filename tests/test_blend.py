@@ -7,19 +7,22 @@ import time
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from n3r import blend as blends
 from n3r.blend import BlendConfig, fit_blend
 from n3r.bundle import Bundle, Recipe
 from n3r.features import TabularFeatures
-from n3r.files.manifest import verify
+from n3r.files.manifest import verify, write_manifest
 from n3r.members import MEMBERS
 from n3r.metrics import class_auc
 from n3r.schema import LABEL
 from n3r.score import Scorer
+from n3r.vocabulary import train_wordpiece
 from n3r.weights import blended
 
 NETWORK = {"embedding_size": 8, "hidden_size": 8, "n_lstm_layers": 1, "epochs": 1, "precision": "float32"}
+FEW = ["boosting", "bert"]
 QUICK = BlendConfig(
     members=["boosting", "extra trees", "character n-grams", "boosting on n-grams", "lstm2risk"],
     networks={"lstm2risk": NETWORK},
@@ -352,3 +355,128 @@ def test_networks_of_other_classes(small, tmp_path):
     alone = blended({name: one.p for name, one in found.measure(rows).items()}, found.weights)
     served = Scorer(tmp_path / "best").score(rows)["score"].to_numpy()
     np.testing.assert_allclose(served, alone[:, 1], atol=1e-5)
+
+
+# ---- a pretrained BERT among the members
+
+
+@pytest.fixture(scope="module")
+def pretrained(small, tmp_path_factory):
+    """A BERT of random weights and its tokenizer, as transformers saves them."""
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("pretrained")
+    texts = small.prepared.splits["train"].select(small.prepared.column_map.all_text)
+    wordpiece = train_wordpiece(texts, vocab_size=300)
+    roles = {name: wordpiece.metadata[name] for name in ("cls_token", "sep_token", "pad_token")}
+    PreTrainedTokenizerFast(tokenizer_object=wordpiece.tokenizer, **roles).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    torch.manual_seed(1)
+    config = BertConfig(vocab_size=wordpiece.vocab_size, **sizes, max_position_embeddings=40)
+    model = BertModel(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)  # as drawn they would be too small to tell rows apart
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def with_bert(pretrained, /, **changes):
+    network = {"epochs": 1, "batch_size": 128, "precision": "float32", "lr": 0.001}
+    given = {"members": FEW, "networks": {"bert": network, "bimodal_bert": network}}
+    return BlendConfig(**given | {"pretrained": pretrained} | changes)
+
+
+@pytest.fixture(scope="module")
+def blend_of_bert(small, pretrained, folder):
+    """With equal weights, so that the bundle holds the BERT however it ranks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blends, "choose_weights", lambda label, p: dict.fromkeys(p, 1 / len(p)))
+        found = fit_blend(small.prepared.splits, recipe_of(small), with_bert(pretrained), folder / "bert")
+    found.save(folder / "with_bert", {}, int8_rows=small.prepared.splits["test"])
+    return found
+
+
+def test_a_pretrained_bert_is_a_member_with_a_tokenizer_of_its_own(blend_of_bert, small, folder):
+    text = blend_of_bert.recipe.column_map.all_text
+    rows = small.prepared.splits["test"].head(30)
+    odd = [
+        rows[:1].with_columns(pl.lit(None, pl.String).alias(name) for name in text),
+        rows[1:2].with_columns(pl.lit("").alias(name) for name in text),
+        rows[2:3].with_columns(pl.lit("A\u00f1\u00e1 \U0001f388\x00 [SEP] a" * 6_000).alias(text[0])),
+    ]
+    frame = pl.concat([*odd, rows[3:]], how="vertical_relaxed")
+    alone = {name: found.p for name, found in blend_of_bert.measure(frame).items()}
+    assert set(alone) == set(FEW) and np.ptp(alone["bert"][:, 1]) > 1e-4
+    scorer = Scorer(folder / "with_bert", threads=1)
+    together = scorer.score(frame)["score"].to_numpy()
+    np.testing.assert_allclose(together, blended(alone, blend_of_bert.weights)[:, 1], atol=1e-5)
+    each = [scorer.score_one(row) for row in frame.head(5).iter_rows(named=True)]
+    np.testing.assert_allclose(each, together[:5], atol=1e-5)
+    small_weights = Scorer(folder / "with_bert", int8=True).score(frame)["score"].to_numpy()
+    assert 0 < np.abs(small_weights - together).max() < 0.02
+    assert set(scorer.explain_one(frame.row(5, named=True))["input"]) >= set(text)
+    assert len(scorer.reasons(frame.row(5, named=True)))
+    card = (folder / "with_bert" / "MODEL_CARD.md").read_text()
+    assert "first weights" in card and blend_of_bert.config.pretrained not in card
+
+
+def test_scoring_with_a_bert_imports_neither_torch_nor_transformers(blend_of_bert, folder, run_fresh):
+    code = (
+        "import sys; from n3r.score import Scorer; scorer = Scorer(sys.argv[1]); "
+        "scorer.score_one(dict.fromkeys(scorer.inputs.names)); "
+        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    assert run_fresh(code, folder / "with_bert").strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", {"pretrained": {"max_tokens": 0}}, "config.json: .*max_tokens"),
+        ("config.json", {"pretrained": "all"}, "config.json: .*"),
+        ("pretrained_tokenizer_metadata.json", {"cls_token": "[NONE]"}, "no cls_token"),
+    ],
+)
+def test_altered_files_of_the_second_tokenizer_are_named(
+    blend_of_bert, folder, tmp_path, file, change, message
+):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(folder / "with_bert", bundle)
+    content = json.loads((bundle / file).read_text())
+    (bundle / file).write_text(json.dumps(content | change))
+    (bundle / "MANIFEST.json").unlink()
+    write_manifest(bundle)
+    with pytest.raises(ValueError, match=message):
+        Scorer(bundle)
+    for name in bundle.glob("pretrained_*"):
+        name.unlink()
+    del content["pretrained" if "pretrained" in content else "sep_token"]
+    (bundle / file).write_text(json.dumps(content))
+    (bundle / "MANIFEST.json").unlink()
+    write_manifest(bundle)
+    with pytest.raises(ValueError, match="cannot run on what the tokenizer|pretrained_tokenizer.json"):
+        Scorer(bundle)
+
+
+def test_a_pretrained_model_is_tried_where_it_is_named(small, pretrained, tmp_path):
+    config = with_bert(pretrained, members=["boosting"])
+    assert config.tried == FEW and with_bert(pretrained, members=["bimodal_bert"]).tried == ["bimodal_bert"]
+    found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path / "training")
+    assert [member.name for member in found.tried] == FEW and found.tried[1].auroc.value is not None
+    found.save(tmp_path / "best", {})
+    kept = sorted(path.name for path in (tmp_path / "best").glob("pretrained_*"))
+    assert bool(kept) == ("bert" in found.weights)
+    Scorer(tmp_path / "best")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pretrained": None}, "bert among the members: give `pretrained`"),
+        ({"pretrained": "./nothing"}, "./nothing is not a BERT model"),
+        ({"networks": {"bert": {"pretrained": "./other"}}}, "bert has no pretrained"),
+    ],
+)
+def test_a_pretrained_model_that_is_not_there_is_named(small, pretrained, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        fit_blend(small.prepared.splits, recipe_of(small), with_bert(pretrained, **changes), tmp_path)

@@ -54,6 +54,7 @@ DATA = {
     "fingerprint": "ab" * 32,
     "format": "parquet",
     "n_rows": 2000,
+    "left_out": {"Unnamed: 0": "no name of its own", "zip": "text"},
     "splits": {
         "train": {"rows": 1400, "classes": {"0": 1200, "1": 200}, "from": "2025-02-15", "to": "2025-05-01"},
         "val": {"rows": 300, "classes": {"0": 260, "1": 40}},
@@ -104,6 +105,7 @@ def test_it_says_what_was_recorded():
     assert "class 0 (N), class 1 (F, I) of column status" in what
     data = section(text, "Data")
     assert "ab" * 32 in data and "EU.parquet, NA.parquet" in data
+    assert "No features (2): Unnamed: 0 (no name of its own), zip (text)\n" in data
     assert "| train | 1,400 | 0: 1,200 (85.7 %), 1: 200 (14.3 %) | 2025-02-15 | 2025-05-01 |" in data
     interval = f"{metrics['auroc']:.3f} [{metrics['auroc_low']:.3f}, {metrics['auroc_high']:.3f}]"
     assert f"| test | 1,000 | {metrics['base_rate']:.1%}".replace("%", " %") in section(text, "Metrics")
@@ -210,6 +212,7 @@ def everywhere(name):
         "label_values": {name: 0, "F": 1},
     }
     data = {**DATA, "source": f"x{name}", "fingerprint": name, "splits": {"val": {"from": name, "to": name}}}
+    data["left_out"] = {name: name}
     config = {**CONFIG, "model": {**CONFIG["model"], "model_class": name}, "versions": {name: name}}
     return card(columns=columns, data=data, config=config)
 

@@ -80,12 +80,13 @@ def test_params_lists_a_notebooks_parameters():
     assert "hidden_size" in done.stdout and "published 128" in done.stdout
 
 
-def test_three_classes_are_for_step_06(tmp_path):
+def test_three_classes_are_for_steps_06_and_09(tmp_path):
     content = json.loads((Path(__file__).parents[1] / "configs" / "orders.json").read_text())
     content["label_values"] = {"F": 2, "I": 1, "N": 0}
     (tmp_path / "map.json").write_text(json.dumps(content))
     done = n3r("run", "--map", tmp_path / "map.json")
-    assert done.returncode == 2 and "3 classes" in done.stderr and "run 06" in done.stderr
+    assert done.returncode == 2 and "3 classes" in done.stderr and "run 09 or 06" in done.stderr
+    assert "03_train_lstm2risk" in done.stderr and "02_tokenizer" not in done.stderr
 
 
 def test_the_command_starts_without_torch_and_papermill(run_fresh):

@@ -45,6 +45,13 @@ def test_each_row_is_held_out_once_in_folds(label):
         assert not set(fold.fit) & set(fold.held) and len(fold.fit) + len(fold.held) == len(label)
 
 
+def test_one_fold_holds_out_about_as_many_rows_as_there_are_validation_rows():
+    rows = rows_of([0, 1, 1, 1] * 50)
+    (fold,) = make_folds(rows, 40, RANDOM, 1, 0)
+    assert len(fold.held) == 40 and sorted([*fold.fit, *fold.held]) == list(range(200))
+    assert rows[LABEL].to_numpy()[fold.held].mean() == pytest.approx(0.75)
+
+
 def test_nearly_equal_texts_stay_in_one_fold():
     names = [name for i in range(30) for name in (f"Ana {chr(97 + i)}", f"ana-{chr(65 + i)} {i}")]
     folds = make_folds(rows_of([0, 1] * 30, names), 0, RANDOM, 5, 0)

@@ -177,6 +177,29 @@ def test_model_classes_side_by_side_on_reviews(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_best_recipe_of_three_classes(tmp_path):
+    """Steps 01, 02 and 09 through the command; synthetic orders have two kinds of fraud."""
+    content = json.loads((ROOT / "configs" / "orders.json").read_text())
+    content["label_values"] = {"N": 0, "F": 1, "I": 2}
+    (tmp_path / "map.json").write_text(json.dumps(content))
+    name = f"test-{tmp_path.name}"
+    command = [*N3R, "run", "09", "--size", "dev", "--name", name, "--map", str(tmp_path / "map.json")]
+    command += ["-p", 'members=["boosting", "character n-grams"]']
+    folder = ROOT / "runs" / name
+    try:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        scored = pl.read_parquet(folder / "predictions" / "best_test.parquet")
+        sums = scored.select(pl.sum_horizontal(f"score_{c}" for c in range(3))).to_series()
+        assert sums.to_list() == pytest.approx([1] * len(scored), abs=1e-5)
+        book = (folder / "notebooks" / "09_best.ipynb").read_text()
+        assert "mean of each class against the rest" in book and "0.00001: True" in book
+        assert pipeline.read_metrics(folder, "09_best")["model"]["test"]["auroc"] > 0.6
+    finally:
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+@pytest.mark.slow
 def test_orders_in_csv_give_a_report_and_predictions_in_csv(tmp_path):
     """The whole command on a user's own files: two regions as CSV, tiny models."""
     orders = synth.generate_orders(1500, seed=3)

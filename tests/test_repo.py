@@ -16,10 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
+    ["times"],
     ["schema", "estimate", "process"],
-    ["clean", "spelling", "metrics", "calibrate", "card"],
+    ["plausible", "accounts", "clean", "spelling", "metrics", "calibrate", "card"],
     ["kernels", "inputs", "kept", "risk_tables", "graphs", "characters", "repeats", "mail"],
-    ["relations", "trees"],
+    ["columns", "relations", "trees"],
     ["identity", "ngrams", "weights", "folds"],
     ["tables", "preprocess", "tokenizer", "vocabulary", "features"],
     ["encode", "text", "selection"],

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from n3r.schema import LABEL, OWN, TIME, ColumnMap, check, mask, parse_time, prediction_table
+from n3r.schema import LABEL, OWN, TIME, ColumnMap, check, mask, prediction_table
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = {
@@ -185,40 +185,6 @@ def test_an_id_that_is_called_as_scores_are_becomes_id(name):
     assert found[1].columns == ["id", "time", "label", "score_0", "score_1", "score_2"]
     again = prediction_table(table.rename({name: "order"}), "order", np.ones((1, 2)))
     assert again.columns == ["order", "time", "label", "score"]
-
-
-@pytest.mark.parametrize(
-    ("value", "time_format", "expected"),
-    [
-        ("2025-01-02", None, datetime(2025, 1, 2)),
-        ("2025-01-02 03:04:05", None, datetime(2025, 1, 2, 3, 4, 5)),
-        ("2025-01-02T03:04:05.5", None, datetime(2025, 1, 2, 3, 4, 5, 500_000)),
-        ("2025-01-02T03:04:05+02:00", None, datetime(2025, 1, 2, 1, 4, 5)),
-        ("2025-01-02T03:04:05Z", None, datetime(2025, 1, 2, 3, 4, 5)),
-        ("03/04/2025", None, None),
-        ("Sat Feb 15 00:00:00 UTC 2025", "%a %b %d %H:%M:%S UTC %Y", datetime(2025, 2, 15)),
-        ("Sun Feb 15 00:00:00 UTC 2025", "%a %b %d %H:%M:%S UTC %Y", None),
-        ("2025-01-02 03:00 +0100", "%Y-%m-%d %H:%M %z", datetime(2025, 1, 2, 2)),
-        ("1700000000", "epoch", datetime(2023, 11, 14, 22, 13, 20)),
-        (1700000000.5, "epoch", datetime(2023, 11, 14, 22, 13, 20, 500_000)),
-        ("1700000000000", "epoch", None),
-        (float("nan"), "epoch", None),
-        (date(2025, 1, 2), "%d", datetime(2025, 1, 2)),
-    ],
-)
-def test_parse_time(value, time_format, expected):
-    table = pl.LazyFrame({"t": [value, None]})
-    parsed = table.select(parse_time("t", time_format, table.collect_schema())).collect()
-    assert parsed.to_series().dtype == pl.Datetime("us") and parsed.to_series().to_list() == [expected, None]
-
-
-def test_parse_time_takes_zones_to_utc():
-    table = pl.LazyFrame({"t": ["2025-01-02 03:00"]}).select(
-        pl.col("t").str.to_datetime("%Y-%m-%d %H:%M").dt.replace_time_zone("Europe/Berlin")
-    )
-    assert table.select(parse_time("t", None, table.collect_schema())).collect().item() == datetime(
-        2025, 1, 2, 2
-    )
 
 
 def test_mask_keeps_the_shape():

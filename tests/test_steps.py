@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 
-from n3r import steps
+from n3r import metrics, steps
 from n3r.features import FeatureConfig
 from n3r.schema import mask
 from n3r.score import Scorer
@@ -51,6 +52,22 @@ def test_one_order_is_followed_to_the_score_that_is_served_and_shows_no_letter(s
     assert mask(content["tokens"]) == content["tokens"]
     blank = row.with_columns(pl.lit(None, pl.String).alias(name) for name in columns)
     assert len(steps.follow(small.bundle, blank)) == len(found)
+
+
+def test_figures_of_three_classes_are_those_of_each_against_the_rest():
+    rng = np.random.default_rng(0)
+    label, p = pl.Series([0] * 60 + [1] * 30 + [2] * 10), rng.dirichlet([1, 1, 1], 100)
+    measured = steps.measure(label, p)
+    auroc = metrics.class_auc(label, p)
+    assert measured == {"n": 100, "n_positive": 10, **auroc.columns("auroc")}
+    assert f"10 of the rarest class, it reaches an AUROC of {auroc}" in steps.answer("it", measured)
+    other, risk = steps.against_rest(label, p)
+    assert other.sum() == 40 and risk == pytest.approx(p[:, 1] + p[:, 2])
+    table = metrics.by_model(label, {"it": p})
+    assert table["auroc"][0] == auroc.value and table["n_positive"][0] == 10
+    two = pl.Series(label > 0).cast(int), p[:, :2] / p[:, :2].sum(axis=1, keepdims=True)
+    assert steps.measure(*two) == metrics.evaluate(two[0], two[1][:, 1])
+    assert (steps.against_rest(*two)[1] == two[1][:, 1]).all()
 
 
 def test_the_answer_gives_the_figure_and_its_interval():

@@ -30,10 +30,10 @@ from n3r.schema import (
     ColumnMap,
     check,
     is_pattern,
-    parse_time,
     plain,
 )
 from n3r.tables import read_frames, scan
+from n3r.times import parse_time
 
 OPTIONAL = (LABEL, SEGMENT, TIME, ORACLE, CALIBRATED)
 NUMBERS = (SCORE, LABEL, CALIBRATED, ORACLE)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 FORMATS = ("parquet", "csv", "tsv", "jsonl")
@@ -19,14 +20,14 @@ def format_of(path: Path) -> str | None:
 def find_files(items: str | Path | Sequence[str | Path]) -> dict[Path, str | None]:
     """File -> region of files, folders, patterns and "NA=path", each file once, in the order given.
 
-    Files of a folder come by name. Raises FileNotFoundError where there is nothing, ValueError for another
-    ending or a file that is given for two regions.
+    Files of a folder come by name, then those of its Hive partitions (`month=2025-01`). Raises
+    FileNotFoundError where there is nothing, ValueError for another ending or a file given for two regions.
     """
     regions: dict[Path, str | None] = {}
     seen: dict[Path, str | None] = {}
     for item in [items] if isinstance(items, str | Path) else items:
         try:
-            region, place = _region(str(item))
+            region, place = split_region(str(item))
             paths = [(path, path.resolve()) for path in _expand(place)]
         except FileNotFoundError:
             raise
@@ -42,25 +43,40 @@ def find_files(items: str | Path | Sequence[str | Path]) -> dict[Path, str | Non
     return regions
 
 
-def _region(item: str) -> tuple[str | None, str]:
+def split_region(item: str) -> tuple[str | None, str]:
+    """Region and path of "NA=path"; None and the item where that is a path or a pattern itself."""
     match = re.fullmatch(r"(\w[\w-]*)=(.+)", item)
-    return (None, item) if match is None or Path(item).exists() else match.groups()
+    with suppress(OSError):  # of a name that no system takes
+        if match and not _found(Path(item)):
+            return match.groups()
+    return None, item
+
+
+def _found(path: Path) -> list[Path]:
+    """The path, if there is one, or what it matches as a pattern."""
+    return [path] if path.exists() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
 
 
 def _expand(place: str) -> list[Path]:
     path = Path(place).expanduser()
     if path.is_dir():
-        inside = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] not in "._")
-        found = [p for p in inside if format_of(p)]
-        if not found:
+        if not (found := _inside(path)):
             raise FileNotFoundError(f"the folder {path} holds no file ending in {', '.join(SUFFIXES)}")
         return found
-    pattern = str(path.relative_to(path.anchor))
-    found = [path] if path.is_file() else sorted(Path(path.anchor).glob(pattern))
-    found = [p for p in found if p.is_file()]
+    matches = _found(path)
+    found = [inside for match in matches for inside in ([match] if match.is_file() else _inside(match))]
     if not found:
         raise FileNotFoundError(f"no file, folder or pattern {path}")
     unknown = [str(p) for p in found if not format_of(p)]
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: the name must end in {', '.join(SUFFIXES)}")
     return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Files of rows in a folder and in its partitions, folders named "month=2025-01", by name."""
+    inside = sorted(p for p in folder.iterdir() if p.name[0] not in "._") if folder.is_dir() else []
+    found = [p for p in inside if p.is_file() and format_of(p)]
+    partitions = [p for p in inside if "=" in p.name and p.is_dir() and not p.is_symlink()]
+    partitions = [p for p in inside if "=" in p.name and p.is_dir() and not p.is_symlink()]
+    return found + [file for partition in partitions for file in _inside(partition)]

@@ -103,8 +103,9 @@ def _parquet_bytes(file: BinaryIO, names: Set[str], max_bytes: int) -> int:
 
 def _pages(file: BinaryIO, column: dict[int, Any]) -> Iterator[dict[int, Any]]:
     """The headers of a column chunk's pages."""
-    at = min(column[9], column.get(11) or column[9])  # of the data, of the dictionary
-    end = at + column[7]
+    places = [at for at in (column[9], column.get(11)) if at]  # of the data, of the dictionary; 0 is none
+    at = min(places, default=0)
+    end = at + column[7] if places else 0
     while at < end:
         file.seek(at)
         reader = _Thrift(file.read(_HEADER))

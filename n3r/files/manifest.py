@@ -33,7 +33,9 @@ FILES = (
     "vocab.json",
 )
 MAX_BYTES = 1 << 33  # of a bundle
+PRETRAINED = "pretrained_"  # before the names of the files of a second tokenizer, that of a pretrained BERT
 OPTIONAL = ("model.int8.onnx", "model.onnx.data", "model.safetensors")  # a blend has no weights of its own
+OPTIONAL += tuple(f"{PRETRAINED}{name}" for name in FILES if name.startswith(("tokenizer", "vocab")))
 LIBRARIES = ("n3r", "torch", "lightning", "transformers", "tokenizers", "onnx", "onnxruntime", "polars")
 LIBRARIES += ("scikit-learn", "numpy", "papermill")
 

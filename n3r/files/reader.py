@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import DuplicateError, PolarsError
 
 from n3r.files.formats import SEPARATORS, SUFFIXES, format_of
 from n3r.files.limits import check_parquet, opened_gzip
-from n3r.files.records import Batch, HeaderError, read_json_lines, read_separated
+from n3r.files.records import Batch, HeaderError, read_json_lines, read_separated, refuse_array
 from n3r.files.writer import POLARS_ERRORS
 
 Schema = Mapping[str, pl.DataType]
@@ -57,6 +57,7 @@ def read_batches(
             return
         with _open(path, max_expansion) as file:
             if kind == "jsonl":
+                refuse_array(file.peek(1))
                 yield from read_json_lines(file, columns, size, max_record)
             else:
                 yield from read_separated(file, SEPARATORS[kind], columns, size, max_record)
@@ -69,6 +70,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except HeaderError as error:
         raise ValueError(f"{path} {error}") from None
+    except DuplicateError:
+        raise ValueError(f"{path} has a column name twice: rename one of the columns") from None
     except (OSError, EOFError, zlib.error, *POLARS_ERRORS) as error:
         reason = getattr(error, "strerror", None) or "damaged, cut short or another format"
         raise ValueError(f"{path} cannot be read as {format_of(path)}: {reason}") from None

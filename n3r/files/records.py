@@ -1,4 +1,4 @@
-"""CSV records and JSON lines in a stream of bytes, read as columns of text without reading ahead of them.
+r"""CSV records and JSON lines in a stream of bytes, read as columns of text without reading ahead of them.
 
 Decisions:
 - A cell is quoted if it begins with a quote; any other quote is an ordinary character. If a quote is not
@@ -7,9 +7,13 @@ Decisions:
 - polars fills a short record with nulls, gives up on a file at a stray quote, and shows the cell in its
   message. So it gets good records only: in UTF-8, with as many cells as the header, and with every cell that
   holds a quote quoted.
-- Blank lines are no records, even in a file of one column. An unquoted empty cell is null, a quoted one "".
+- Blank lines are no records, even in a file of one column. An unquoted empty cell is null, a quoted one "",
+  and an unquoted \N, as databases write it, is null too.
+- A header without the separator of the file's name, but with another usual one, is read by that one; a first
+  line "sep=;" tells it. Quotes escaped by a backslash, as Spark and MySQL write, are refused by that name:
+  read by the rule of doubled quotes they would join rows.
 - JSON lines: each line is one object. Numbers and booleans keep the line's own spelling; a key that a line
-  leaves out is null. If a key is given twice the last counts. A lone surrogate becomes U+FFFD.
+  leaves out is null, one that it gives twice costs the line. A lone surrogate becomes U+FFFD.
 """
 
 import json
@@ -25,17 +29,45 @@ Cell = tuple[int, str, str]  # row from 0, column, what is wrong with it
 Wanted = Callable[[list[str]], Sequence[str]]  # columns that are there -> those to read
 MAX_RECORD = 1 << 24  # bytes of one CSV record or JSON line
 NOT_UTF8 = "is not UTF-8 text"
+SAVED = "; save the file as UTF-8, is it Latin-1 or Windows-1252?"
 UNCLOSED = "a quote is opened and never closed"
+ESCAPED = "has quotes escaped by a backslash, as Spark and MySQL write; they must be doubled"
+REPEATED = "repeats the header"
 STRAY = "a quoted cell goes on after its closing quote"
 NOT_JSON, NOT_OBJECT, NO_KEYS = "is not JSON", "is not a JSON object", "is an object without keys"
+KEY_TWICE = "gives a key twice"
 NESTED = "is a list or an object"
 SURROGATE = re.compile("[\ud800-\udfff]")
 _BLOCK = 1 << 20  # bytes read at a time
 _BATCH = 1 << 26  # bytes of records in a batch, so that long records make smaller ones
 _BOM = b"\xef\xbb\xbf"
+_SEPARATORS = (b",", b";", b"\t", b"|")
+# How files begin that are none of text in UTF-8, and what to do about them.
+_OTHERS = {
+    b"\xff\xfe": "is UTF-16 text: save it as UTF-8",
+    b"\xfe\xff": "is UTF-16 text: save it as UTF-8",
+    b"PK\x03\x04": "is an Excel workbook or a zip archive: save its table as CSV in UTF-8",
+    b"\xd0\xcf\x11\xe0": "is an old Excel workbook: save its table as CSV in UTF-8",
+    b"PAR1": "is Parquet: let its name end in .parquet",
+    b"\x1f\x8b": "is compressed by gzip: let its name end in .gz",
+    b"%PDF": "is a PDF",
+}
 _STRINGS = frozenset((str, type(None)))
+
+
+class _Twice(ValueError):
+    """An object has a key twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Twice
+    return found
+
+
 # Numbers as the line writes them: "1e5" and "7.10" keep their looks where they are names.
-_decode = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str).decode
+_decode = json.JSONDecoder(object_pairs_hook=_once, parse_float=str, parse_int=str, parse_constant=str).decode
 
 
 class Batch(NamedTuple):
@@ -55,8 +87,11 @@ def read_separated(
     file: BinaryIO, separator: str, wanted: Wanted, size: int, max_bytes: int = MAX_RECORD
 ) -> Iterator[Batch]:
     """The records of a CSV or TSV, up to `size` at a time, one batch at least; raises HeaderError."""
-    found = records(file, separator.encode(), max_bytes)
-    table = Table(next(found, None), separator.encode())
+    head = file.read(_BLOCK)
+    refuse_other(head)
+    head, by = _dialect(head.removeprefix(_BOM), separator.encode())
+    found = records(file, by, max_bytes, head=head)
+    table = Table(next(found, None), by)
     names = wanted(table.names)
     for batch in batches(found, size):
         yield table.read(batch, names)
@@ -99,15 +134,46 @@ def lines(file: BinaryIO, max_bytes: int) -> Iterator[Record]:
             yield row, line, None
 
 
-def records(file: BinaryIO, separator: bytes, max_bytes: int, block: int = _BLOCK) -> Iterator[Record]:
-    """Records with their line ends; the first one, the header, is number 0."""
+def refuse_other(head: bytes) -> None:
+    """Raise HeaderError for the first bytes of a file that is not text in UTF-8."""
+    for begin, what in _OTHERS.items():
+        if head.startswith(begin):
+            raise HeaderError(what)
+    if re.match(rb"(?:\0[^\0]|[^\0]\0){4}", head):
+        raise HeaderError("is UTF-16 text: save it as UTF-8")
+    if re.match(rb"(?i)\s*<(?:!doctype|html|\?xml)", head):
+        raise HeaderError("is a web page or XML")
+
+
+def refuse_array(head: bytes) -> None:
+    """Raise HeaderError for the first bytes of a file that is no JSON lines but a JSON array, or no text."""
+    refuse_other(head)
+    if re.match(rb"\s*\[\s*\{", head.removeprefix(_BOM)):
+        raise HeaderError("is a JSON array: write an object a line")
+
+
+def _dialect(head: bytes, separator: bytes) -> tuple[bytes, bytes]:
+    """A file's beginning from its header on, and its separator: that of its name, or of its header."""
+    if told := re.match(rb"sep=([,;\t|])\r?\n", head):
+        return head[told.end() :], told[1]
+    line = re.sub(rb'"[^"]*"', b"", head).lstrip(b"\r\n").partition(b"\n")[0]
+    others = {other: line.count(other) for other in _SEPARATORS}
+    return head, separator if line.count(separator) else max(others, key=others.get)
+
+
+def records(
+    file: BinaryIO, separator: bytes, max_bytes: int, block: int = _BLOCK, head: bytes | None = None
+) -> Iterator[Record]:
+    """Records with their line ends; the first one, the header, is number 0. `head` has been read already."""
+    escaped, separator = _escaped_line(separator), re.escape(separator)
     cell, row = _cell(separator), 0
     # Most lines have no quote: told apart first, they take a third of the time.
     whole = re.compile(rb'[^"\n]*+\n|%b(?:%b%b)*+\r?\n' % (cell, separator, cell))
     unfinished = re.compile(
         rb'(?:%b%b)*+(?:"[^"]*+(?:""[^"]*+)*+"?\r?|(?!")[^%b\n]*+)\Z' % (cell, separator, separator)
     )
-    buffer, at, ended = file.read(max(block, len(_BOM))).removeprefix(_BOM), 0, False
+    head = file.read(max(block, len(_BOM))).removeprefix(_BOM) if head is None else head
+    buffer, at, ended, has_escapes = head, 0, False, b'\\"' in head
     while at < len(buffer) or not ended:
         match = whole.match(buffer, at)
         is_open = not match and unfinished.match(buffer, at) is not None
@@ -115,14 +181,22 @@ def records(file: BinaryIO, separator: bytes, max_bytes: int, block: int = _BLOC
             more = file.read(max(block, len(buffer) - at))
             buffer, at, ended = buffer[at:] + more, 0, not more
             buffer += b"\n" if ended and buffer and not buffer.endswith(b"\n") else b""
+            has_escapes = b'\\"' in buffer
             continue
         if match:
             end, reason = match.end(), None if match.end() - at <= max_bytes else _too_long(max_bytes)
         else:
             end = buffer.find(b"\n", at) + 1
             reason = STRAY if not is_open else UNCLOSED if ended else _too_long(max_bytes)
+        if has_escapes and buffer.find(b'\\"', at, end) >= 0:
+            line_end = buffer.find(b"\n", at) + 1
+            if (reason or line_end < end) and escaped.fullmatch(buffer, at, line_end):
+                end, reason = line_end, ESCAPED
         record = buffer[at:end]
-        buffer, at = (buffer, end) if end else (_after_line(file), 0)
+        if not end:
+            buffer, end = _after_line(file), 0
+            has_escapes = b'\\"' in buffer
+        at = end
         if record not in (b"\n", b"\r\n"):
             yield row, b"" if reason else record, reason
             row += 1
@@ -149,19 +223,21 @@ class Table:
 
     def __init__(self, header: Record | None, separator: bytes):
         self.separator = separator
-        self.cells = re.compile(rb"(?:^|%b)(%b)" % (separator, _cell(separator)))
+        between = re.escape(separator)
+        self.cells = re.compile(rb"(?:^|%b)(%b)" % (between, _cell(between)))
         if header is None:
             raise HeaderError("is empty: not even a header row")
         _, content, reason = header
         if reason or not _is_utf8(content):
-            raise HeaderError(f"has a header row that cannot be read: {reason or NOT_UTF8}")
-        cells = self.cells.findall(content[:-1].removesuffix(b"\r"))
+            raise HeaderError(f"has a header row that cannot be read: {reason or NOT_UTF8 + SAVED}")
+        body = content[:-1].removesuffix(b"\r")
+        self.header = body + b"\n"
+        cells = self.cells.findall(body)
         if any(b"\r" in cell and cell[:1] != b'"' for cell in cells):
-            raise HeaderError("ends its lines with CR alone; save it with LF or CR LF")
+            raise HeaderError("ends its lines with CR alone, or CR CR LF; save it with LF or CR LF")
         self.names = [_unquoted(cell) for cell in cells]
-        n_twice = len(self.names) - len(set(self.names))
-        if n_twice:
-            raise HeaderError(f"has {n_twice} column names twice; rename them in its header")
+        if len(self.names) > len(set(self.names)):
+            raise HeaderError(_twice(self.names))
 
     def read(self, batch: Iterable[Record], names: Sequence[str]) -> Batch:
         """Columns of text; records that do not fit the header are lost."""
@@ -169,13 +245,19 @@ class Table:
         for row, record, reason in batch:
             plain, n_cells = (b"", 0) if reason else self._plain(record)
             if reason is None and n_cells != len(self.names):
-                reason = f"has {n_cells} cells, the header {len(self.names)}"
+                reason = f"has {n_cells} cells, the header {len(self.names)}{_hint(record)}"
             if reason:
                 lost.append((row, reason))
             else:
                 good.append(plain)
                 rows.append(row)
         content = b"".join(good)
+        if len(self.names) > 1 and self.header in content:
+            again = [at for at, plain in enumerate(good) if plain in (self.header, _BOM + self.header)]
+            lost = sorted([*lost, *((rows[at], REPEATED) for at in again)])
+            for at in reversed(again):
+                del rows[at], good[at]
+            content = b"".join(good)
         if not _is_utf8(content):
             cells = [(at, name, NOT_UTF8) for at, plain in enumerate(good) for name in self._not_utf8(plain)]
             content = content.decode(errors="replace").encode()
@@ -199,9 +281,9 @@ class Table:
     def _plain(self, record: bytes) -> tuple[bytes, int]:
         """The record as polars reads it, and how many cells it has."""
         body = record[:-1].removesuffix(b"\r")
-        if b'"' not in body and b"\r" not in body:
+        if b'"' not in body and b"\r" not in body and b"\\N" not in body:
             return body + b"\n", body.count(self.separator) + 1
-        cells = [cell if cell[:1] == b'"' else _quoted(cell) for cell in self.cells.findall(body)]
+        cells = [cell if cell[:1] == b'"' else _as_polars(cell) for cell in self.cells.findall(body)]
         return self.separator.join(cells) + b"\n", len(cells)
 
     def _not_utf8(self, record: bytes) -> list[str]:
@@ -217,7 +299,31 @@ def _cell(separator: bytes) -> bytes:
     return rb'(?>%b|(?!")[^%b\n]*+)' % (quoted, separator)
 
 
-def _quoted(cell: bytes) -> bytes:
+def _escaped_line(separator: bytes) -> re.Pattern[bytes]:
+    """A line whose quoted cells have backslashes before quotes, ended as that dialect ends it."""
+    separator = re.escape(separator)
+    cell = rb'(?>"(?:[^"\\\n]|\\.|"")*+"|(?!")[^%b\n]*+)' % separator
+    return re.compile(rb"%b(?:%b%b)*+\r?\n" % (cell, separator, cell))
+
+
+def _hint(record: bytes) -> str:
+    """Why a record may have another number of cells than the header."""
+    return ": is a backslash put before quotes or separators?" if re.search(rb'\\[",;\t|]', record) else ""
+
+
+def _twice(names: Sequence[str]) -> str:
+    """Which columns have one name, by their places: a header may be a row of data."""
+    last = max(i for i, name in enumerate(names) if name in names[:i])
+    first = names.index(names[last])
+    n_twice = len(names) - len(set(names))
+    what = "no name" if names[last] == "" else "one name"
+    return f"has {n_twice} column names twice: columns {first + 1} and {last + 1} have {what}; rename them"
+
+
+def _as_polars(cell: bytes) -> bytes:
+    """An unquoted cell, quoted where polars needs it."""
+    if cell == b"\\N":
+        return b""
     return b'"%b"' % cell.replace(b'"', b'""') if b'"' in cell or b"\r" in cell else cell
 
 
@@ -243,6 +349,8 @@ def _object(line: bytes) -> tuple[Any, str | None]:
         value = _decode(line.decode())
     except UnicodeDecodeError:
         return None, NOT_UTF8
+    except _Twice:
+        return None, KEY_TWICE
     except (ValueError, RecursionError):  # the latter of thousands of brackets
         return None, NOT_JSON
     if not isinstance(value, dict):

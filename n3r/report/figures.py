@@ -123,19 +123,20 @@ def contributions(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
 
 
 def split_counts(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
-    """Stacked bars of rows by split and label, from a table with columns split, label, n.
+    """Stacked bars of rows by split and label, 0 or any other, from a table with columns split, label, n.
 
     Rows of the same split and label (say, one a segment) are added up.
     """
     style.require_columns(table, "split", "label", "n")
     known = {"train": 0, "val": 1, "test": 2}
     splits = sorted(table["split"].unique(maintain_order=True), key=lambda split: known.get(split, 3))
-    totals = table.group_by("split", "label").agg(pl.col("n").sum())
-    sums = {(split, label): n for split, label, n in totals.iter_rows()}
-    good, fraud = ([sums.get((split, label), 0) for split in splits] for label in (0, 1))
+    totals = table.group_by("split", pl.col("label") > 0).agg(pl.col("n").sum())
+    sums = {(split, other): n for split, other, n in totals.iter_rows()}
+    good, fraud = ([sums.get((split, other), 0) for split in splits] for other in (False, True))
+    others = "label 1" if (table["label"].max() or 0) < 2 else "other labels"
     with canvas(ax, "Rows by split", height=HEIGHT * 0.65, xlabel="rows") as ax:
         ax.barh(splits, good, color=SKY, ec="white", label="label 0")
-        ax.barh(splits, fraud, left=good, color=RED, hatch="////", ec="white", label="label 1")
+        ax.barh(splits, fraud, left=good, color=RED, hatch="////", ec="white", label=others)
         for at, counts in enumerate(zip(good, fraud, strict=True)):
             place = ((1, at), (6, 0), ax.get_yaxis_transform(), "offset points")
             ax.annotate(style.sized(sum(counts), counts[1]), *place, va="center")

@@ -258,6 +258,12 @@ def _data(data: dict, preparation: dict) -> Section:
         wide = counts.pivot("of", values="n", aggregate_function="sum")
         rows = [(name, *(f"{n or 0:,}" for n in counts)) for name, *counts in wide.rows()]
         tables.append(Table("Rows kept", wide.columns, rows, 1))
+    if ends := [row for row in preparation.get("times") or [] if row["first"]]:
+        columns = {name: (name, "") for name in ("split", "first", "last")}
+        tables.append(tabulate("Times, first and last of each split", columns, ends))
+    if left_out := data.get("left_out"):
+        rows = [(name or "(blank)", why) for name, why in left_out.items()]
+        tables.append(Table("Columns that are no features, and why", ("column", "why"), rows))
     return Section("Data", drawn, tables, [note, *(preparation.get("warnings") or [])])
 
 

@@ -6,6 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from n3r.files.records import (
+    KEY_TWICE,
     NESTED,
     NOT_JSON,
     NOT_OBJECT,
@@ -143,10 +144,13 @@ def objects(content: bytes, size: int = 99):
 
 
 def test_json_lines_are_columns_of_text():
-    content = b'\xef\xbb\xbf{"a": 7.10, "b": true, "a": 1e5}\r\n \n[1]\n{"a": "\xff"}\n{"a"\n' + b"[" * 99_999
+    content = (
+        b'\xef\xbb\xbf{"a": 1e5, "b": true}\r\n{"a": 7.10, "b": true, "a": 1e5}\n[1]\n{"a": "\xff"}\n{"a"\n'
+        + b"[" * 99_999
+    )
     (batch,) = objects(content)
     assert batch.frame.to_dicts() == [{"a": "1e5", "b": "true"}] and batch.rows == [1]
-    assert batch.lost == [(3, NOT_OBJECT), (4, NOT_UTF8), (5, NOT_JSON), (6, NOT_JSON)]
+    assert batch.lost == [(2, KEY_TWICE), (3, NOT_OBJECT), (4, NOT_UTF8), (5, NOT_JSON), (6, NOT_JSON)]
     first, second = objects(b'{"a": null}\n{"b": {}}', size=1)
     assert first.frame.to_dicts() == [{"a": None}] and second.cells == [(0, "b", NESTED)]
 

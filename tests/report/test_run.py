@@ -46,10 +46,17 @@ def content(**changes):
     splits = [("train", "US", 0, 9000), ("train", "US", 1, 250), ("test", "DE", 0, 2750)]
     return {
         "name": "golden",
-        "data": {"source": "orders.csv", "fingerprint": "c0ffee", "format": "csv", "n_rows": 12345},
+        "data": {
+            "source": "orders.csv",
+            "fingerprint": "c0ffee",
+            "format": "csv",
+            "n_rows": 12345,
+            "left_out": {"": "no name"},
+        },
         "preparation": {
             "steps": [step],
             "splits": [dict(zip(("split", "segment", "label", "n"), row, strict=True)) for row in splits],
+            "times": [{"split": "train", "first": "2025-01-01 00:00:00", "last": "2025-02-01 00:00:00"}],
             "warnings": ["the column 'velocity' is null in every row"],
         },
         "tokenizer": {
@@ -268,6 +275,10 @@ def test_validation_is_shown_where_there_is_any(tmp_path, page):
     assert [row[0] for row in Page(html).rows].count("Test only") == 2
 
 
+def test_columns_that_are_no_features_and_the_ends_of_splits_are_listed(page):
+    assert page.row("(blank)", "no name") and page.row("train", "2025-01-01 00:00:00", "2025-02-01 00:00:00")
+
+
 def test_what_the_vocabulary_holds_of_people_is_said(tmp_path):
     tokenizer = {**content()["tokenizer"], "min_frequency": 25}
     write_bare(tmp_path, tokenizer=tokenizer)
@@ -280,8 +291,8 @@ def test_markdown_has_the_tables_and_escapes(tmp_path):
     name = "a|b`c*_d_ [x](y) <b>\n$e$"
     models = [{**content()["models"][0], "name": name}]
     _, md = write_bare(tmp_path, models=models, parity=content()["parity"])
-    tables = [block.split("\n") for block in md.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 7  # test, markets, parity, by segment, decisions, models, sizes
+    tables = [block.split("\n") for block in md.strip().split("\n\n") if block.startswith("|")]
+    assert len(tables) == 8  # test, markets, parity, by segment, decisions, models, sizes, columns left out
     for lines in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert r"a\|b\`c\*\_d\_ [x]\(y) &lt;b&gt; \$e\$" in tables[0][2]

@@ -1,0 +1,88 @@
+"""What became of the rows of raw files: the reasons for which they are dropped, and counts of every step.
+
+Decisions:
+- Rows in are rows kept and rows dropped for each reason; the counts come from the rows' own codes.
+- A report holds counts and times only, no identity string.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from n3r.schema import LABEL, OWN, SEGMENT, SPLITS, TIME, plain
+
+DROP, SPLIT = OWN + "drop", OWN + "split"
+
+# Drop code - 1 -> (step, reason), in the order the steps are taken.
+REASONS = (
+    ("internal_domain", "e-mail of an internal domain"),
+    ("label", "no label"),
+    ("label", "label outside label_values"),
+    ("time", "time missing or unreadable"),
+    ("duplicate_id", "no id"),
+    ("duplicate_id", "an earlier row has the same id"),
+    ("first_order", "the entity has an earlier order"),
+)
+INTERNAL, NO_LABEL, OTHER_LABEL, NO_TIME, NO_ID, DUPLICATE, LATER = range(1, len(REASONS) + 1)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the rows; holds counts only, no identity string."""
+
+    steps: pl.DataFrame  # step, reason, rows_in, rows_kept, rows_dropped: a row a reason, in order
+    kept: pl.DataFrame  # step, segment, label, n: what the label step and each later one kept
+    splits: pl.DataFrame  # split, segment, label, n
+    times: pl.DataFrame  # split, first, last: ISO text, null where the map has no time
+    not_finite: dict[str, int]  # feature -> NaN, infinite or too large cells made null, where any
+    no_entity: int  # kept rows without an entity
+    warnings: list[str]
+
+    def to_dict(self) -> dict:
+        """Plain JSON values."""
+        return {k: v.to_dicts() if isinstance(v, pl.DataFrame) else v for k, v in vars(self).items()}
+
+
+def count_steps(keys: pl.DataFrame, taken: Mapping[int, bool]) -> pl.DataFrame:
+    """Rows in, kept and dropped for each reason, but those not `taken`; raises if a step leaves none."""
+    dropped = dict(keys.group_by(DROP).len().iter_rows())
+    rows, n_in, reached = [], keys.height, {}
+    for code, (step, reason) in enumerate(REASONS, start=1):
+        if not taken.get(code, True):
+            continue
+        reached.setdefault(step, n_in)
+        n_out = n_in - dropped.get(code, 0)
+        rows.append((step, reason, n_in, n_out, n_in - n_out))
+        n_in = n_out
+        if n_out == 0:
+            told = f"no rows left after the step {step!r} ({reason}), which {reached[step]} rows reached"
+            raise ValueError(f"{told}; look at the column map or the input")
+    return pl.DataFrame(rows, ["step", "reason", "rows_in", "rows_kept", "rows_dropped"], orient="row")
+
+
+def count_kept(keys: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
+    """Rows per segment and label after the label step and each later one."""
+    last = {step: code for code, (step, _) in enumerate(REASONS, start=1)}
+    cells = keys.group_by(DROP, SEGMENT, LABEL).len("n")
+    tables = []
+    for step in steps["step"].unique(maintain_order=True):
+        if last[step] >= OTHER_LABEL:
+            alive = cells.filter(pl.col(DROP).is_null() | (pl.col(DROP) > last[step]))
+            counts = alive.group_by(SEGMENT, LABEL).agg(pl.sum("n")).sort(SEGMENT, LABEL)
+            tables.append(counts.select(pl.lit(step).alias("step"), SEGMENT, LABEL, "n").rename(plain))
+    return pl.concat(tables)
+
+
+def count_splits(kept: pl.DataFrame) -> pl.DataFrame:
+    """Rows per split, segment and label."""
+    names = pl.col(SPLIT).replace_strict(dict(enumerate(SPLITS)), return_dtype=pl.String)
+    counts = kept.group_by(SPLIT, SEGMENT, LABEL).len("n").sort(SPLIT, SEGMENT, LABEL)
+    return counts.select(names.alias("split"), SEGMENT, LABEL, "n").rename(plain)
+
+
+def ends_of(splits: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """The first and the last time of each split that has rows."""
+    ends = [(split, rows[TIME].min(), rows[TIME].max()) for split, rows in splits.items() if rows.height]
+    texts = [(split, *(None if time is None else str(time) for time in pair)) for split, *pair in ends]
+    return pl.DataFrame(texts, {"split": pl.String, "first": pl.String, "last": pl.String}, orient="row")

@@ -1,0 +1,189 @@
+"""Times: which texts are read as one, what to say where they are not, and which times are hard to believe.
+
+Decisions:
+- A year has four digits in the text, or the format says %y: "31-01-25" is not a day of the year 31.
+- polars takes chrono's formats, which differ from strptime's without a word: `%f` counts nanoseconds, `%Z`
+  skips a zone's name, `%y` is always of this century. `.%f` is read as strptime does, `%Z` is refused, and 69
+  to 99 are 1969 to 1999, as POSIX has it.
+- Without a format a time is ISO 8601, with an offset or none; one without is taken for UTC.
+- What is only hard to believe is read and warned of, in words that hold no row's content but times.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from functools import partial
+from itertools import product
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+EPOCH_RANGE = (-2.2e9, 7.2e9)  # seconds, 1900 to 2198: milliseconds (1.7e12) are not taken for it
+# Python knows no other years: what polars reads beyond them breaks at the first look.
+YEARS = (datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999))
+_CLOCK = "%Y-%m-%dT%H:%M"
+_PLAIN = "%Y-%m-%d %H:%M:%S%.f"
+_ISO_FORMATS = (f"{_CLOCK}:%S%.f", f"{_CLOCK}:%S%.f%#z", _CLOCK, f"{_CLOCK}%#z", "%Y-%m-%d")
+_ZONED = r":\d\d.*(Z|z|UTC|GMT|[+-]\d\d(:?\d\d)?)$"
+_LAST_TWO_DIGIT_YEAR = 2068
+FAR = 20 * 365 * 86_400_000_000  # microseconds, 20 years, from the median: no table of orders spans so much
+FEWEST = 30  # rows, for a statement on how times are spread
+NO_MONTH = 12  # the last day that can be taken for a month
+_DATES = ("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y", "%Y.%m.%d", "%d-%m-%Y", "%m-%d-%Y", "%Y-%m-%d")
+_DATES += ("%Y%m%d", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%m-%y", "%y-%m-%d", "%m-%d-%y")
+_DATES += ("%d %b %Y", "%b %d, %Y", "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%B %d, %Y")
+_HOURS = ("", " %H:%M", " %H:%M:%S%.f", "T%H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S%.f %z")
+# What a column of numbers is that was taken for text of times.
+_NUMBERS = {
+    r"\d{5}(\.\d+)?": "days as a spreadsheet counts them: write dates",
+    r"-?\d{10}(\.\d+)?": 'seconds since 1970: the format "epoch"',
+    r"-?\d{13}": 'milliseconds since 1970: divide by 1,000 for the format "epoch"',
+    r"-?\d{16}": 'microseconds since 1970: divide by 1,000,000 for the format "epoch"',
+    r"-?\d{19}": 'nanoseconds since 1970: divide by 1,000,000,000 for the format "epoch"',
+    r".*:\d\d.*\s[A-Z]{3,5}": "times with the name of a zone: write its offset, such as +01:00",
+}
+
+
+def format_problem(time_format: str | None) -> str | None:
+    """Why times cannot be read by a format, or None."""
+    if "%Z" in (time_format or ""):
+        return "has %Z, the name of a zone, which tells no offset: use %z, or write the one name as it stands"
+    if re.search(r"(?<!\.)%f", time_format or ""):
+        return "has %f without a point before it: only .%f is read"
+    bare = re.search(r"%\d(?!f)", time_format or "")  # polars breaks at it
+    try:
+        pl.Series([""]).str.to_datetime(_chrono(time_format or "%Y"), strict=False)
+    except PolarsError:
+        bare = True
+    return "is not a strptime format of a time: see configs/" if bare else None
+
+
+def parse_time(name: str | None, time_format: str | None, schema: Mapping[str, pl.DataType]) -> pl.Expr:
+    """The column as Datetime(us) in UTC without a zone; null where it does not parse, or beyond `YEARS`."""
+    kind = schema[name] if name else pl.Null
+    if kind == pl.Null:
+        return pl.lit(None, dtype=pl.Datetime("us"))
+    if kind in (pl.Date, pl.Datetime):
+        return _in_years(in_utc(name, kind))
+    if time_format == "epoch":
+        seconds = pl.col(name).cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
+        micros = pl.when(seconds.is_between(*EPOCH_RANGE)).then(seconds * 1e6)
+        return micros.cast(pl.Int64).cast(pl.Datetime("us"))
+    read = partial(_read, time_format=time_format)
+    return pl.col(name).cast(pl.String).map_batches(read, pl.Datetime("us"), is_elementwise=True)
+
+
+def in_utc(name: str, kind: pl.DataType) -> pl.Expr:
+    """A column of days or of times, with a zone or none, as Datetime(us) in UTC without a zone."""
+    if kind == pl.Date:
+        return pl.col(name).cast(pl.Datetime("us"), strict=False)
+    zoned = getattr(kind, "time_zone", None) is not None
+    time = pl.col(name).dt.convert_time_zone("UTC") if zoned else pl.col(name)
+    return time.dt.replace_time_zone(None).cast(pl.Datetime("us"), strict=False)
+
+
+def _in_years(time: pl.Expr) -> pl.Expr:
+    return pl.when(time.is_between(*map(pl.lit, YEARS))).then(time)
+
+
+def _read(texts: pl.Series, time_format: str | None) -> pl.Series:
+    """Texts as times: what one format does not read, the next may; most columns need one of them."""
+    texts = texts.str.strip_chars()
+    if time_format is not None:
+        return _read_by(texts, time_format)
+    times = _read_by(texts, _PLAIN)
+    rest = (times.is_null() & (texts != "")).arg_true()
+    iso = texts.gather(rest).str.replace(r"^(\d{4}-\d\d-\d\d)[ t]", "${1}T")
+    iso = iso.str.replace(r"(:\d\d(?:\.\d+)?)\s*(?:UTC|GMT|z)$", "${1}Z")
+    for iso_format in _ISO_FORMATS:
+        if not len(rest):
+            break
+        found = _read_by(iso, iso_format)
+        times = times.scatter(rest, found)
+        left = found.is_null()
+        rest, iso = rest.filter(left), iso.filter(left)
+    return times
+
+
+def _read_by(texts: pl.Series, time_format: str) -> pl.Series:
+    time = texts.str.to_datetime(_chrono(time_format), strict=False, time_unit="us").dt.replace_time_zone(
+        None
+    )
+    if re.search("%[yDx]", time_format):
+        frame = pl.DataFrame({"time": time})
+        last_century = pl.col("time").dt.year() > _LAST_TWO_DIGIT_YEAR
+        shifted = pl.when(last_century).then(pl.col("time").dt.offset_by("-100y")).otherwise("time")
+        return frame.select(shifted).to_series()
+    frame = pl.DataFrame({"time": time, "text": texts})
+    has_four_digits = (pl.col("time").dt.year() > 999) | pl.col("text").str.contains(r"0\d{3}")
+    return frame.select(_in_years(pl.when(has_four_digits).then("time"))).to_series()
+
+
+def _chrono(time_format: str) -> str:
+    return time_format.replace(".%f", "%.f")
+
+
+def advice(cells: pl.Series, role: str) -> str:
+    """What to do about texts that are no times in the format: one phrase, which shows none of them."""
+    texts = cells.drop_nulls().cast(pl.String).str.strip_chars()
+    texts = texts.filter(texts != "")
+    if texts.is_empty():
+        return "fill them in, or set max_bad_dates"
+    for pattern, words in _NUMBERS.items():
+        if texts.str.contains(f"^(?:{pattern})$").all():
+            return f"they look like {words}"
+    found = list(_fitting(texts))
+    if len(found) == 1:
+        return f"{role}_format {found[0]!r} reads them"
+    if found:
+        read_by = " and ".join(map(repr, found[:2]))
+        return f"{read_by} both read them: set {role}_format to the one that is meant"
+    return f"set {role}_format in the column map, or max_bad_dates"
+
+
+def _fitting(texts: pl.Series) -> Iterator[str]:
+    """The usual formats that read all of some texts, of those that read the same times the first."""
+    frame, seen = texts.to_frame("time"), []
+    for time_format in map("".join, product(_DATES, _HOURS)):
+        times = frame.select(parse_time("time", time_format, frame.schema)).to_series()
+        if not times.null_count() and not any(times.equals(other) for other in seen):
+            seen.append(times)
+            yield time_format
+
+
+def is_mixed(frame: pl.LazyFrame, name: str | None, time_format: str | None) -> bool:
+    """Whether some texts of a column give an offset and others none."""
+    if name is None or time_format is not None or frame.collect_schema()[name] != pl.String:
+        return False
+    timed = pl.col(name).str.strip_chars().str.contains(r":\d\d")
+    zoned = pl.col(name).str.strip_chars().str.contains(_ZONED)
+    n_timed, n_zoned = frame.select(timed.sum(), zoned.alias("zoned").sum()).collect().row(0)
+    return 0 < n_zoned < n_timed
+
+
+def doubts(times: pl.Series, name: str) -> list[str]:
+    """What is hard to believe of a column's parsed times: a sentence each."""
+    times = times.drop_nulls()
+    if times.is_empty():
+        return []
+    n_rows, found = len(times), []
+    commonest = times.value_counts(sort=True).row(0)
+    if n_rows > 1 and 2 * commonest[1] > n_rows:
+        found.append(
+            f"{commonest[1]:,} of {n_rows:,} rows have the one {name!r} {commonest[0]}: no time orders them"
+        )
+    micros = times.to_physical()
+    far = times.filter((micros - micros.median()).abs() > FAR)
+    if len(far):
+        ends = " and ".join(dict.fromkeys(f"{time:%Y-%m-%d}" for time in (far.min(), far.max())))
+        found.append(
+            f"{len(far):,} of {n_rows:,} rows have a {name!r} more than 20 years from the others ({ends}): "
+            "does it stand for an unknown time?"
+        )
+    days = times.dt.day()
+    if n_rows >= FEWEST and 1 < days.max() <= NO_MONTH and times.dt.month().n_unique() > 1:
+        found.append(
+            f"no {name!r} of {n_rows:,} rows lies after day {days.max()} of a month: are day and month the "
+            "right way round?"
+        )
+    return found
