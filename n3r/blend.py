@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 DEFAULT = (
-    "boosting",
     "slow boosting",
     "random forest",
     "character n-grams",
@@ -328,7 +327,7 @@ class _Work:
         own: list[Any] = [self.config.networks.get(name)]
         if name in PRETRAINED:
             own += [self.config.pretrained, self.config.max_tokens]
-        settings = json.dumps(own, sort_keys=True)
+        settings = json.dumps(own, sort_keys=True, allow_nan=False)
         folder = self.folder / name.replace(" ", "_") / place
         self.bar.set_postfix_str(name)
         try:

@@ -39,7 +39,7 @@ from n3r.files.sources import fingerprint
 
 def plan(settings: Any, arrays: Iterable[np.ndarray]) -> str:
     """A fingerprint of plain settings, of the code that trains and of the data."""
-    found = sha256(json.dumps(settings, sort_keys=True).encode())
+    found = sha256(json.dumps(settings, sort_keys=True, allow_nan=False).encode())
     found.update(fingerprint("import n3r.train").encode())
     for array in arrays:
         found.update(np.ascontiguousarray(array))
@@ -210,9 +210,14 @@ def launch(n: int, function: Callable[..., None], *arguments: Any) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.start_processes(
-        _run_rank, (n, port, torch.get_num_threads(), function, arguments), nprocs=n, start_method="spawn"
-    )
+    arguments = (n, port, torch.get_num_threads(), function, arguments)
+    try:
+        torch.multiprocessing.start_processes(_run_rank, arguments, nprocs=n, start_method="spawn")
+    except torch.multiprocessing.ProcessRaisedException as error:  # it holds the traceback as text
+        kind, _, told = str(error).strip().splitlines()[-1].partition(": ")
+        if kind != "ValueError":
+            raise
+        raise ValueError(told) from None
 
 
 def _run_rank(

@@ -19,7 +19,7 @@ from n3r.files.json_io import write_json
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.lock import held
 from n3r.files.manifest import sha256, verify, versions
-from n3r.terminal import print_table, resumable, say_results
+from n3r.terminal import plain_warnings, print_table, resumable, say_results
 
 if TYPE_CHECKING:
     from n3r.schema import ColumnMap
@@ -110,7 +110,8 @@ def score(  # noqa: PLR0913 - one argument an option
         raise ValueError(f"--format takes parquet, csv, tsv or jsonl, not {format!r}")
     options = {"max_expansion": max_expansion, "for_spreadsheets": for_spreadsheets}
     scorer = Scorer(bundle, threads, int8)
-    counts = score_files(scorer, inputs, output, format, on_error == "skip", **options)
+    with plain_warnings():
+        counts = score_files(scorer, inputs, output, format, on_error == "skip", **options)
     summary = f"{counts.read:,} rows read, {counts.scored:,} scored, {counts.rejected:,} rejected"
     echo(f"{summary}: {output}", err=True)
 
@@ -136,16 +137,18 @@ def evaluate(
     from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
     from n3r.evaluation.scored import labels_of, only_model, with_labels
     from n3r.report.evaluation import headline, write_evaluation
-    from n3r.schema import LABEL, SCORE
+    from n3r.schema import LABEL, SCORE, id_name
 
     config = EvaluationConfig.from_texts(p or [])
-    column_map = _column_map(map) if orders else None
-    tables = [only_model(place, column) if place else None for place in (scores, validation, reference)]
+    column_map = _column_map(map) if orders or map else None
+    id = id_name(column_map.id) if column_map else None
+    tables = [only_model(place, column, id) if place else None for place in (scores, validation, reference)]
     if orders:
         tables = [table if table is None else with_labels(table, orders, column_map) for table in tables]
     test, val, train = tables
     labels_of({str(scores): test})
-    content = {"name": scores.stem, **evaluate_model(test, config, column_map, val, train)}
+    of_orders = column_map if orders else None
+    content = {"name": scores.stem, **evaluate_model(test, config, of_orders, val, train)}
     page = write_evaluation(content, {scores.stem: (test[LABEL], test[SCORE])}, output, "evaluation")
     echo(headline(content))
     echo(f"report: {page}", err=True)
@@ -166,10 +169,12 @@ def compare(
     from n3r.evaluation.comparison import compare_models
     from n3r.evaluation.scored import scored_models, with_labels
     from n3r.report.comparison import verdict, write_comparison
+    from n3r.schema import id_name
 
-    models = [scored_models(place, column) for place in (a, b)]
+    column_map = _column_map(map) if orders or map else None
+    id = id_name(column_map.id) if column_map else None
+    models = [scored_models(place, column, id) for place in (a, b)]
     if orders:
-        column_map = _column_map(map)
         models = [{n: with_labels(t, orders, column_map) for n, t in tables.items()} for tables in models]
     content, scores = compare_models(*models, names=_apart(a, b), margin=margin, fpr=fpr)
     page = write_comparison(content, scores, output)

@@ -57,7 +57,7 @@ def _read_numbers(frame: pl.DataFrame, files: Files) -> tuple[list[pl.Series], d
             reasons[column.name] = "no row has a value"
         elif not len(bad):
             found.append(numbers)
-        elif 2 * len(bad) > n_filled:
+        elif 2 * len(bad) > n_filled and not any(map(str.isdecimal, column[bad[0]])):
             reasons[column.name] = "text"
         else:
             shape = mask(column[bad[0]][:MAX_SHAPE])

@@ -59,9 +59,10 @@ def _stratified(rows: pl.DataFrame, columns: ColumnMap, n_folds: int, seed: int)
     from sklearn.model_selection import StratifiedGroupKFold  # sklearn takes a second to import
 
     bare = joined_text(columns.all_text).str.to_lowercase().str.replace_all(r"[^\p{L}]", "")
+    has_letters = pl.any_horizontal(pl.col(columns.all_text).str.contains(r"\p{L}"))
     own = pl.concat_str(pl.lit("row "), pl.int_range(pl.len()).cast(pl.String))
     # A text without letters, and one of more rows than a fold holds, is nothing that tells rows apart.
-    shared = (bare != "") & (pl.len().over(bare) <= len(rows) // n_folds)
+    shared = has_letters.fill_null(False) & (pl.len().over(bare) <= len(rows) // n_folds)
     groups = rows.select(pl.when(shared).then(bare).otherwise(own).rank("dense")).to_series()
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     return [Fold(*pair) for pair in splitter.split(rows[LABEL].to_numpy(), rows[LABEL].to_numpy(), groups)]

@@ -58,9 +58,9 @@ def read(folder: Path) -> Result:
 def plan(module: str, frames: Mapping[str, pl.DataFrame], *settings: Any) -> str:
     """A fingerprint of what a module makes of prepared rows by settings, which are what JSON has."""
     found = [module, versions(), fingerprint(f"import {module}"), settings]
-    total = sha256(json.dumps(found, sort_keys=True).encode())
+    total = sha256(json.dumps(found, sort_keys=True, allow_nan=False).encode())
     for name, frame in frames.items():
-        total.update(json.dumps([name, frame.columns]).encode())
+        total.update(json.dumps([name, frame.columns], allow_nan=False).encode())
         total.update(frame.hash_rows().to_numpy())
     return total.hexdigest()
 

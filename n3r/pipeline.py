@@ -251,7 +251,7 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
     except PapermillExecutionError as error:
         mistake = error.ename in ("ValueError", "FileNotFoundError", "ValidationError")
         raise (ValueError if mistake else StepError)(
-            f"{step.name} failed: {error.evalue}\nthe failing cell is marked in {executed}"
+            f"{step.name} failed: {_in_words(error.evalue)}\nthe failing cell is marked in {executed}"
         ) from None
     except RuntimeError as error:  # nbclient's and jupyter_client's, each its own
         told = str(error).rstrip(".")
@@ -272,6 +272,14 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
     }
     write_json(records / "done.json", record)
     return record
+
+
+def _in_words(told: str) -> str:
+    """What an error says, pydantic's of several lines and a link as "key: what was expected"."""
+    if "errors.pydantic.dev" not in told:
+        return told
+    found = re.findall(r"^(\S+)\n  (.*?) \[type=", told, re.MULTILINE)
+    return "; ".join(f"{key}: {what.removeprefix('Value error, ')}" for key, what in found) or told
 
 
 def _kernels(*held: int) -> type:
@@ -335,7 +343,7 @@ def _key(step: Step, parameters: dict[str, Any], inputs: list[Path], done: dict[
         "needs": [done[name]["metrics"] for name in step.needs],
         "versions": versions(),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def refresh_notebook(step: str) -> None:

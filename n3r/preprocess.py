@@ -54,13 +54,12 @@ from n3r.schema import (
     TEXT,
     TIME,
     ColumnMap,
-    as_text,
     check,
     joined_text,
     mask,
-    plain_label,
 )
 from n3r.times import advice, is_mixed, parse_time
+from n3r.values import as_text, as_typed
 
 ENTITY, ENTITY_TIME, RAW_LABEL, TIE = (OWN + name for name in ("entity", "entity_time", "raw_label", "tie"))
 MAX_CODE = 3  # characters of a label that a message shows; a longer one may be a name
@@ -163,12 +162,12 @@ def mark_rows(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
 def add_keys(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
     """Add id, entity, raw label, class, segment and both times under their own names, times parsed."""
     m, schema = column_map, frame.collect_schema()
-    label = plain_label(m.label, schema)
+    label = as_text(m.label)
     return frame.with_columns(
         unless_blank(as_text(m.id)).alias(KEY),
         unless_blank(as_text(m.entity)).alias(ENTITY),
         label.alias(RAW_LABEL),
-        label.replace_strict(m.label_values, default=None, return_dtype=pl.Int8).alias(LABEL),
+        label.replace_strict(m.classes, default=None, return_dtype=pl.Int8).alias(LABEL),
         (as_text(m.segment).fill_null("unknown") if m.segment else pl.lit("all")).alias(SEGMENT),
         parse_time(m.time, m.time_format, schema).alias(TIME),
         parse_time(m.entity_time, m.entity_time_format, schema).alias(ENTITY_TIME),
@@ -209,7 +208,8 @@ def select_wide(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
         numbers.append(pl.col(column_map.oracle).cast(pl.Float64).alias(ORACLE))
     groups = [name for name in column_map.groups if name in schema]
     texts = dict.fromkeys([*column_map.all_text, *column_map.categorical, *groups])
-    return frame.select(*map(as_text, texts), *numbers)
+    columns = (as_typed(name) if name in column_map.all_text else as_text(name) for name in texts)
+    return frame.select(*columns, *numbers)
 
 
 def in_order(keys: pl.DataFrame, frame: pl.LazyFrame, column_map: ColumnMap) -> pl.DataFrame:

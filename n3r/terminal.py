@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,8 +83,10 @@ def _say_preparation(folder: Path) -> None:
     counts: dict[str, int] = {}
     for row in found["preparation"]["splits"]:
         counts[row["split"]] = counts.get(row["split"], 0) + row["n"]
-    n_kept, n_rows = sum(counts.values()), found["data"]["n_rows"]
-    echo(f"{n_rows:,} rows read, {n_kept:,} kept, {n_rows - n_kept:,} dropped")
+    echo(f"{found['data']['n_rows']:,} rows read, {sum(counts.values()):,} kept")
+    for step in found["preparation"]["steps"]:
+        if step["rows_dropped"]:
+            echo(f"{step['rows_dropped']:,} rows dropped: {step['reason']}")
     for row in found["preparation"]["times"]:
         ends = f": {row['first']} to {row['last']}" if row["first"] else ""
         echo(f"{row['split']}: {counts[row['split']]:,} rows{ends}")
@@ -107,6 +110,14 @@ SAY = {
     "07_custom_transformer": _say_surprisal,
     "08_evaluate": _say_headlines,
 }
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Within it, a warning is a line of the command's own, without a place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda told, *_: echo(f"n3r: {told}", err=True)
+        yield
 
 
 @contextmanager

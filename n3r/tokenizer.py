@@ -402,4 +402,4 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def _json(content: dict) -> str:
-    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"

@@ -27,7 +27,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAUROC
 
@@ -46,11 +46,13 @@ from n3r.model import OWN_PARTS, TEXTS, ModelConfig, Parts, RiskModel, registere
 from n3r.tokenizer import ChunkedText
 from n3r.trees import column_gains
 
+_LOWER = "the training diverges; take a lower lr than "
+
 
 class TrainConfig(BaseModel):
     """How a model is trained; batch size, rate, decay and schedule are the legacy's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(512, ge=2)
@@ -63,7 +65,7 @@ class TrainConfig(BaseModel):
     gradient_clip: float | None = Field(1.0, gt=0)  # largest norm of all gradients together; None: any
     patience: int = Field(3, ge=1)  # epochs without a better `monitor` before stopping
     monitor: Literal["val_auroc", "val_loss"] = "val_auroc"
-    class_weights: list[float] | None = None  # weight of each class in the loss
+    class_weights: list[PositiveFloat] | None = None  # weight of each class in the loss
     # NOTE[DIFF] the legacy trains in float32 everywhere; bfloat16 is faster where a processor multiplies it.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = Field(0, ge=0)
@@ -148,7 +150,12 @@ class RiskModule(L.LightningModule):
         # NOTE[DIFF] a logit a class, for any number of them; the legacy has one logit and a sigmoid, which is
         # the softmax of (0, z).
         logits = self.model(batch).float()
-        return F.cross_entropy(logits, batch["label"], weight=self.class_weights), logits
+        loss = F.cross_entropy(logits, batch["label"], weight=self.class_weights)
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"the loss is {loss:.3g} in epoch {self.current_epoch + 1}: {_LOWER}{self.config.lr:g}"
+            )
+        return loss, logits
 
 
 def fit(
@@ -167,7 +174,7 @@ def fit(
     code and data, this one goes on from its last epoch, else it replaces them. With `tab_gain_power` features
     enter with the weight that boosting on the training rows gives them. Raises ValueError before
     training for rows that the model cannot read, rows without labels, fewer than two rows per process, and
-    class weights of another number than the classes.
+    class weights of another number than the classes; and at the first loss that is not finite.
 
     NOTE[DIFF] the legacy has no validation rows and keeps its last epoch; here that is so without `val`.
     """
@@ -182,6 +189,8 @@ def fit(
     with torch.random.fork_rng():
         model = RiskModel(model_config, parts, knots)
     weights = {name: value for name, value in kept["state_dict"].items() if name.startswith("model.")}
+    if not all(value.isfinite().all() for value in weights.values()):
+        raise ValueError(f"the weights are not finite after the last step: {_LOWER}{config.lr:g}")
     model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
     speed = checkpoints.Speed()
     speed.load_state_dict(last["callbacks"]["Speed"])

@@ -113,7 +113,7 @@ def truncate(tokenizer: Tokenizer, size: int) -> Tokenizer:
     state["model"]["merges"] = state["model"]["merges"][: size - n_characters]
     state["model"]["vocab"] = {token: i for token, i in vocab.items() if i < size}
     state["added_tokens"] = []
-    return Tokenizer.from_str(json.dumps(state))
+    return Tokenizer.from_str(json.dumps(state, allow_nan=False))
 
 
 def tokens_by_merges(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
@@ -164,4 +164,4 @@ def train_wordpiece(texts: pl.DataFrame, vocab_size: int = 8000, min_frequency: 
     tokenizer.train_from_iterator(corpus, trainer)
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = state["added_tokens"][: len(special)]
-    return BertTokenizer(Tokenizer.from_str(json.dumps(state)), roles)
+    return BertTokenizer(Tokenizer.from_str(json.dumps(state, allow_nan=False)), roles)

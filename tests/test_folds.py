@@ -64,6 +64,12 @@ def test_texts_without_letters_are_rows_of_their_own():
     assert [len(fold.held) for fold in folds] == [12] * 5
 
 
+def test_rows_without_any_text_are_spread_over_the_folds():
+    names = [None] * 10 + [f"{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(50)]
+    folds = make_folds(rows_of([0, 1] * 30, names), 0, RANDOM, 5, 0)
+    assert max(int((fold.held < 10).sum()) for fold in folds) < 10, "not all of them in one"
+
+
 def test_few_rows_of_a_class_make_fewer_folds_and_one_row_none():
     assert len(make_folds(rows_of([1] * 3 + [0] * 40), 0, RANDOM, 5, 0)) == 3
     for columns in (RANDOM, BY_TIME):

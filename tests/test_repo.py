@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
-    ["times"],
+    ["values", "times"],
     ["schema", "estimate", "process"],
     ["plausible", "accounts", "clean", "spelling", "metrics", "calibrate", "card"],
     ["kernels", "inputs", "kept", "risk_tables", "graphs", "characters", "repeats", "mail"],
@@ -103,6 +103,16 @@ def test_scoring_evaluation_and_reports_need_no_torch():
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["set()", "set()"]
+
+
+def test_json_is_written_of_finite_numbers_alone():
+    calls = [
+        (module, "allow_nan" in {keyword.arg for keyword in node.keywords})
+        for module in MODULES
+        for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dumps", "json.dump")
+    ]
+    assert calls and [module for module, is_told in calls if not is_told] == []
 
 
 def test_importing_n3r_is_light_and_leaves_nothing(tmp_path):

@@ -67,6 +67,29 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
 
 
 @both
+@pytest.mark.parametrize("changes", [{"lr": 1e5}, {"lr": 1e5, "gradient_clip": None, "epochs": 1}])
+def test_a_loss_that_is_not_finite_stops_the_training_and_names_lr(model_class, changes, planted, tmp_path):
+    data = planted(200)
+    with pytest.raises(ValueError, match=r"the loss is (nan|inf) in epoch \d+: .*lower lr than 100000$"):
+        fit(model_config(model_class), data, data, settings(**changes), tmp_path, PAD)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"epochs": 0}, "epochs"), ({"epochs": -1}, "epochs"), ({"batch_size": 1}, "batch_size"),
+        ({"lr": 0}, "lr"), ({"lr": math.inf}, "lr"), ({"lr": math.nan}, "lr"),
+        ({"class_weights": [1.0, -1.0]}, "class_weights"), ({"class_weights": [0.0, 1.0]}, "class_weights"),
+        ({"class_weights": [1.0, math.nan]}, "class_weights"), ({"gradient_clip": 0}, "gradient_clip"),
+        ({"weight_decay": math.inf}, "weight_decay"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_train_are_refused_by_name(changes, key):
+    with pytest.raises(ValueError, match=key):
+        settings(**changes)
+
+
+@both
 def test_a_planted_signal_is_learnt(model_class, planted, tmp_path):
     fitted = fit(model_config(model_class), planted(600, 1), planted(400, 2), settings(), tmp_path, PAD)
     assert auc(fitted, planted(400, 3)) > 0.8

@@ -309,7 +309,7 @@ def _figures(wrapper: CustomTransformerWrapper, found: Windows, limit: int | Non
 
 def _plan(config: LanguageModelConfig, documents: Documents) -> str:
     """A fingerprint of config, code and documents: only a training of the same plan is continued."""
-    plan = sha256(json.dumps(config.model_dump(exclude={"device"}), sort_keys=True).encode())
+    plan = sha256(json.dumps(config.model_dump(exclude={"device"}), sort_keys=True, allow_nan=False).encode())
     plan.update(fingerprint("import n3r.custom_transformer.language_model").encode())
     for split in ("train", "val"):
         for document in documents[split]:

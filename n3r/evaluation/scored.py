@@ -29,11 +29,13 @@ from n3r.schema import (
     TIME,
     ColumnMap,
     check,
+    is_nameless,
     is_pattern,
     plain,
 )
 from n3r.tables import read_frames, scan
 from n3r.times import parse_time
+from n3r.values import as_text
 
 OPTIONAL = (LABEL, SEGMENT, TIME, ORACLE, CALIBRATED)
 NUMBERS = (SCORE, LABEL, CALIBRATED, ORACLE)
@@ -51,11 +53,11 @@ def beside(rows: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
     return rows.hstack(scores[:, 1:].rename(lambda name: OWN + name))
 
 
-def scored_models(place: str | Path, score: str = "score") -> dict[str, pl.DataFrame]:
+def scored_models(place: str | Path, score: str = "score", id: str | None = None) -> dict[str, pl.DataFrame]:
     """The scored rows of a score file, of one model of a run (runs/quick/lstm2risk), or of a run's models.
 
-    A run's are those of its test rows. `score` is the name of a file's column. Raises FileNotFoundError or
-    ValueError naming the place.
+    A run's are those of its test rows. `score` and `id` are names of a file's columns. Raises
+    FileNotFoundError or ValueError naming the place.
     """
     place = Path(place)
     try:
@@ -63,7 +65,7 @@ def scored_models(place: str | Path, score: str = "score") -> dict[str, pl.DataF
     except OSError:  # a name too long for any file
         raise FileNotFoundError(f"no score file or run {place}") from None
     if is_file:
-        return {place.stem: read_scored(place, score)}
+        return {place.stem: read_scored(place, score, id)}
     if (place / "predictions").is_dir():
         files = sorted((place / "predictions").glob("*_test.*"))
     else:
@@ -76,9 +78,9 @@ def scored_models(place: str | Path, score: str = "score") -> dict[str, pl.DataF
     return found
 
 
-def only_model(place: str | Path, score: str = "score") -> pl.DataFrame:
+def only_model(place: str | Path, score: str = "score", id: str | None = None) -> pl.DataFrame:
     """The scored rows of a place that holds one model; ValueError names the models where it holds several."""
-    found = scored_models(place, score)
+    found = scored_models(place, score, id)
     if len(found) > 1:
         raise ValueError(
             f"{place} holds {', '.join(found)}: name one, such as {Path(place) / next(iter(found))}"
@@ -86,9 +88,12 @@ def only_model(place: str | Path, score: str = "score") -> pl.DataFrame:
     return next(iter(found.values()))
 
 
-def read_scored(path: str | Path, score: str = "score", max_expansion: float = MAX_EXPANSION) -> pl.DataFrame:
-    """A score file, its first column the id: Parquet, CSV, TSV or JSON lines, as `n3r score` writes them.
+def read_scored(
+    path: str | Path, score: str = "score", id: str | None = None, max_expansion: float = MAX_EXPANSION
+) -> pl.DataFrame:
+    """A score file: Parquet, CSV, TSV or JSON lines, as `n3r score` writes them.
 
+    Its id is the column `id` if it has one, else its first, which must have a name: row numbers have none.
     Raises ValueError naming the file where it cannot be read, lacks the column `score`, or holds ids twice,
     rows without an id, scores and labels that are not finite numbers, or more than `max_expansion` times its
     size.
@@ -101,9 +106,15 @@ def read_scored(path: str | Path, score: str = "score", max_expansion: float = M
     def find(schema: Mapping[str, pl.DataType]) -> None:
         if any(map(is_pattern, schema)):
             raise ValueError(f"{path} has columns named as a pattern: rename them")
-        key, *names = schema
+        key = id if id in schema else next(iter(schema))
+        names = [name for name in schema if name != key]
         if score not in names:
             raise ValueError(f"{path} has no column {score!r} beside its id{near(score, schema)}")
+        if is_nameless(key):
+            raise ValueError(
+                f"{path}: its first column, the id, has no name, as row numbers have: write it without "
+                "them (pandas: index=False), or give the column map that names the id"
+            )
         found.extend((key, *(name for name in names if name in (score, *map(plain, OPTIONAL)))))
 
     frame = pl.concat(read_frames(path, lambda _: found, check=find, max_expansion=max_expansion))
@@ -166,14 +177,14 @@ def _typed(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The id and words as text, numbers as numbers; one ValueError names all that is wrong."""
     if odd := [f"{plain(n)!r} is {k.base_type()}" for n, k in frame.schema.items() if not _is_plain(k)]:
         raise ValueError(f"{path}: {', '.join(odd)}, expected text, numbers or dates")
-    table = frame.with_columns(pl.exclude(*NUMBERS, TIME).cast(pl.String))
+    table = frame.with_columns(as_text(name) for name in frame.columns if name not in (*NUMBERS, TIME))
     if TIME in frame.columns:
         table = table.with_columns(parse_time(TIME, None, frame.schema).alias(TIME))
     texts = [name for name in NUMBERS if frame.schema.get(name) == pl.String]
     others = [pl.col(name).cast(pl.Float64, strict=False) for name in NUMBERS if name in frame.columns]
     table = table.with_columns(number(name) for name in texts).with_columns(others)
     problems = []
-    for name in table.columns:
+    for name in (name for name in (*NUMBERS, TIME) if name in table.columns):
         lost = table[name].null_count() - (0 if name == SCORE else frame[name].null_count())
         lost += (~table[name].is_finite()).sum() if name in NUMBERS else 0
         if lost:

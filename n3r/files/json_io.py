@@ -65,7 +65,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
 def plain(content: Any, sort_keys: bool = False) -> Any:
     """The content as JSON has it: lists for tuples, null for NaN and infinity, text for what JSON lacks."""
-    text = json.dumps(content, sort_keys=sort_keys, default=str)
+    text = json.dumps(content, sort_keys=sort_keys, default=str, allow_nan=True)
     return json.loads(text, parse_constant=lambda nan_or_infinite: None)
 
 

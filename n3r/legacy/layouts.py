@@ -338,7 +338,7 @@ def _names_tokenizer(path: Path, column_map: ColumnMap) -> NameTokenizer:
     state |= {"added_tokens": [], "truncation": None, "padding": None}
     metadata = {"model_type": "BPE", "special_tokens": SPECIAL_TOKENS, "text_fields": column_map.text}
     try:
-        return NameTokenizer(Tokenizer.from_str(json.dumps(state)), metadata)
+        return NameTokenizer(Tokenizer.from_str(json.dumps(state, allow_nan=False)), metadata)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

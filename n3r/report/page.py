@@ -68,8 +68,9 @@ def write_page(page: Page, content: dict[str, Any], folder: Path, stem: str) -> 
 
     Raises ValueError naming the folder when it cannot be written; then it is left as it was.
     """
+    finite = plain(content, sort_keys=True)
     texts = {
-        f"{stem}.json": json.dumps(plain(content, sort_keys=True), ensure_ascii=False, indent=1) + "\n",
+        f"{stem}.json": json.dumps(finite, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
         f"{stem}.md": _markdown(page),
         f"{stem}.html": _html(page),
         **{f"{stem}_{name}.svg": style.to_svg(axes.figure) for name, axes in page.pictures.items()},

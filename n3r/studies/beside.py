@@ -118,7 +118,7 @@ def _run(result: kept.Result) -> LegacyRun:
         model = kind(dimensions(**config["dimensions"]))
     model.load_state_dict({name: torch.from_numpy(array) for name, array in result.arrays.items()})
     tokenizer = LegacyTokenizer()
-    tokenizer.tokenizer = Tokenizer.from_str(json.dumps(result.texts["tokenizer"]))
+    tokenizer.tokenizer = Tokenizer.from_str(json.dumps(result.texts["tokenizer"], allow_nan=False))
     tokenizer.vocab_size = tokenizer.tokenizer.get_vocab_size()
     (tokenizer.pad_token,), (tokenizer.cls_token,) = tokenizer.encode("[PAD]"), tokenizer.encode("[CLS]")
     speed = config["orders_per_second"]

@@ -132,3 +132,17 @@ def test_labels_are_asked_for_where_no_table_has_them():
     assert scored.labels_of({"x": bare, "y": half, "z": whole}) is whole
     with pytest.raises(ValueError, match="no label on every row of x or y: give the orders"):
         scored.labels_of({"x": bare, "y": half})
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("first", ["", "Unnamed: 0", "__index_level_0__", "...1"])
+def test_row_numbers_are_no_ids(first, kind, tmp_path):
+    ids = pl.Series("oid", ["7", "3", "5"])
+    numbered = pl.DataFrame({first: [0, 1, 2], "oid": ids, "score": [0.1, 0.9, 0.5]})
+    path = written(numbered, tmp_path / f"s.{kind}")
+    with pytest.raises(ValueError, match=rf"s\.{kind}: its first column, the id, has no name"):
+        scored.read_scored(path)
+    found = scored.read_scored(path, id="oid")
+    assert found[KEY].to_list() == ids.to_list() and found[SCORE].to_list() == [0.1, 0.9, 0.5]
+    plain = scored.read_scored(written(numbered.drop(first), tmp_path / f"p.{kind}"), id="another")
+    assert plain.equals(found)

@@ -48,6 +48,14 @@ PROMISES = {
         "score or a sentence: no crash, no NaN, no hang, no traceback. Rows in = rows scored + rows "
         "rejected with a reason.",
     ),
+    "test_nothing_silently_wrong": Promise(
+        "silently wrong",
+        "Nothing is silently wrong",
+        "Training, scoring, evaluation and language models read a file by one reader: every record is "
+        "read, or rejected with its row and a reason, or the run is refused; rows in are rows kept and rows "
+        "dropped for each reason. Times, ids and columns that are hard to believe are refused with what "
+        "would mend them, or read and warned of. Each case has its right values.",
+    ),
     "test_strangers_files": Promise(
         "strangers' files",
         "Nothing runs that was handed in",
