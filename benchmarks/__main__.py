@@ -256,7 +256,9 @@ def main() -> None:
         for command in [] if arguments.only else SMOKED:
             run_here(command)
         return
-    lines = json.loads(FINISHED.read_text()) if arguments.resume and FINISHED.is_file() else {}
+    lines = (
+        json.loads(FINISHED.read_text(encoding="utf-8")) if arguments.resume and FINISHED.is_file() else {}
+    )
     for program in chosen:
         if program.command not in lines:
             lines[program.command] = run(program.command)

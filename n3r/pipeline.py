@@ -333,7 +333,7 @@ def _finished(folder: Path, step: Step, key: str) -> dict[str, Any] | None:
 
 
 def _key(step: Step, parameters: dict[str, Any], inputs: list[Path], done: dict[str, dict[str, Any]]) -> str:
-    cells = json.loads(notebook_path(step.name).read_text())["cells"]
+    cells = json.loads(notebook_path(step.name).read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     parts = {
         "code": code,
