@@ -359,6 +359,8 @@ def _apart(a: Path, b: Path) -> tuple[str, str]:
 
 def main() -> None:
     """The `n3r` command."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # where the locale has no such character
     try:
         app()
     except (ValueError, FileNotFoundError) as error:
