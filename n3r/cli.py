@@ -71,7 +71,7 @@ def run(
     given: dict[str, Any] = {f"{first}.column_map": str(map_file)}
     if data:
         given[f"{first}.data"] = [_absolute(item) for item in data]
-    parameters = pipeline.resolve_parameters(size, given, p or [])
+    parameters = pipeline.resolve_parameters(size, given, p or [], chosen)
     inputs = [map_file]
     if data:
         inputs += scan(given[f"{first}.data"], column_map, parameters[first]["max_expansion"]).files
