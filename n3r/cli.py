@@ -19,7 +19,7 @@ from n3r.files.json_io import write_json
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.lock import held
 from n3r.files.manifest import sha256, verify, versions
-from n3r.terminal import print_table, resumable, say_results
+from n3r.terminal import plain_warnings, print_table, resumable, say_results
 
 if TYPE_CHECKING:
     from n3r.schema import ColumnMap
@@ -110,7 +110,8 @@ def score(  # noqa: PLR0913 - one argument an option
         raise ValueError(f"--format takes parquet, csv, tsv or jsonl, not {format!r}")
     options = {"max_expansion": max_expansion, "for_spreadsheets": for_spreadsheets}
     scorer = Scorer(bundle, threads, int8)
-    counts = score_files(scorer, inputs, output, format, on_error == "skip", **options)
+    with plain_warnings():
+        counts = score_files(scorer, inputs, output, format, on_error == "skip", **options)
     summary = f"{counts.read:,} rows read, {counts.scored:,} scored, {counts.rejected:,} rejected"
     echo(f"{summary}: {output}", err=True)
 
@@ -358,6 +359,8 @@ def _apart(a: Path, b: Path) -> tuple[str, str]:
 
 def main() -> None:
     """The `n3r` command."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # where the locale has no such character
     try:
         app()
     except (ValueError, FileNotFoundError) as error:

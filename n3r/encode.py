@@ -14,6 +14,7 @@ from n3r.features import TabularFeatures
 from n3r.ngrams import joined_texts
 from n3r.schema import ColumnMap
 from n3r.tokenizer import BertTokenizer, ChunkedText, NameTokenizer, Reader, TextConfig, Texts
+from n3r.values import typed_texts
 
 TEXT_KEYS = (("text", "attn_mask"), ("secondary", "secondary_mask"))  # batch keys of each text of a row
 PRETRAINED_KEYS = ("pretrained", "pretrained_mask")  # the text as the pretrained BERT of a blend reads it
@@ -66,7 +67,7 @@ class RowEncoder:
         names = self.column_map.all_text
         if absent := [name for name in names if name not in frame.columns]:
             raise ValueError(f"the rows lack the text columns {absent} that the column map names")
-        fields = {name: frame[name].cast(pl.String).to_list() for name in names}
+        fields = {name: typed_texts(frame[name]).to_list() for name in names}
         tabular = None if self.features is None else self.features.transform(frame, out_of_fold)
         return Encoded(self.read(fields), tabular, self._join(fields), self._read_pretrained(fields))
 

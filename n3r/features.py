@@ -37,11 +37,14 @@ from n3r.identity import IdentityFeatures, IdentityState
 from n3r.risk_tables import (
     LearnedTable,
     RiskTable,
+    by_value,
     class_hits,
+    count_known,
     fold_risks,
     look_up,
     risk_columns,
     risk_table,
+    row_risks,
     without_default,
 )
 from n3r.schema import LABEL
@@ -175,9 +178,8 @@ class TabularFeatures:
         are not counted. Raises ValueError naming all that is wrong with the columns, the labels and the
         precomputed values.
         """
-        learned = risk_columns(categorical, n_classes)
+        learned, computed = risk_columns(categorical, n_classes), identity.names if identity else []
         with_label = [LABEL] if categorical and risk_tables is None else []
-        computed = identity.names if identity else []
         named = Counter([*numeric, *computed, *learned])
         problems = [
             *_absent(frame, [*numeric, *categorical, *with_label]),
@@ -202,10 +204,11 @@ class TabularFeatures:
         }
         self.precomputed_risk_ = risk_tables is not None
         self.risk_tables_ = {
-            name: (self._learn(frame, column, c) if risk_tables is None else risk_tables[column])
+            name: (self._learn(frame, column, c) if risk_tables is None else by_value(risk_tables[column]))
             | {"column": column, "class": c}
             for name, (column, c) in learned.items()
         }
+        count_known(self.risk_tables_.values(), frame)
         self._fit_scaling(frame, columns)
         return self
 
@@ -245,8 +248,7 @@ class TabularFeatures:
         """(N, F) float32, columns as in `names`; NaN and infinity count as missing.
 
         `out_of_fold` is for the training split with its labels: a row's risk comes from the rows of the
-        other folds. Folds are drawn by position from the seed, so the same rows in the same order fall
-        into the same folds. Precomputed tables do not know these rows and are used as they are.
+        other folds, which are drawn by position from the seed. Precomputed tables are used as they are.
         Raises ValueError naming every fitted column that the frame lacks.
         """
         read = self.columns
@@ -257,8 +259,7 @@ class TabularFeatures:
         risks = _side_by_side([risks for _, risks in self._risks(frame, out_of_fold)], len(frame))
         identity = self.identity.transform_training(frame) if self.identity and out_of_fold else None
         out = np.empty((len(frame), len(self)), np.float32)
-        for start in range(0, len(frame), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for rows in (slice(start, start + CHUNK) for start in range(0, len(frame), CHUNK)):
             part = frame[rows]
             numbers = _side_by_side([_numbers(part[name]) for name in self.numeric], len(part))
             if self.identity:
@@ -275,9 +276,7 @@ class TabularFeatures:
         numbers = np.array([[values[name] for name in self.numeric]], np.float32)  # None becomes NaN
         if self.identity:
             numbers = np.hstack([numbers, self.identity.transform_row(values)])
-        tables = self.risk_tables_.values()
-        risks = [table["bins"].get(values[table["column"]], table["default_bin"]) for table in tables]
-        return self._encode(numbers, np.array([risks], np.float32))
+        return self._encode(numbers, row_risks(self.risk_tables_.values(), values))
 
     @property
     def columns(self) -> list[str]:
@@ -314,7 +313,7 @@ class TabularFeatures:
 
     def _risks(self, frame: pl.DataFrame, out_of_fold: bool) -> Iterator[tuple[str, np.ndarray]]:
         for name, table in self.risk_tables_.items():
-            values = frame[table["column"]].cast(pl.String)
+            values = frame[table["column"]]
             if out_of_fold and not self.precomputed_risk_:
                 learn = partial(self._risk_table, prior=table["default_bin"])
                 hits = class_hits(frame, table["class"])
@@ -324,9 +323,8 @@ class TabularFeatures:
 
     def to_dict(self) -> dict:
         """The fitted state as JSON types."""
-        state = {key: getattr(self, f"{key}_") for key in STATE}
-        identity = self.identity.to_dict() if self.identity else None
-        return {"config": self.config.model_dump(), **state, "identity": identity}
+        state = {"config": self.config.model_dump(), **{key: getattr(self, f"{key}_") for key in STATE}}
+        return state | {"identity": self.identity.to_dict() if self.identity else None}
 
     @classmethod
     def from_dict(cls, state: dict) -> Self:
@@ -339,6 +337,7 @@ class TabularFeatures:
         features = cls(known.config)
         for key in STATE:
             setattr(features, f"{key}_", state[key])
+        features.risk_tables_ = {name: by_value(table) for name, table in features.risk_tables_.items()}
         features.identity = IdentityFeatures.of(known.identity) if known.identity else None
         return features
 

@@ -44,6 +44,7 @@ from n3r.repeats import (
 )
 from n3r.risk_tables import class_hits
 from n3r.schema import LABEL, TIME, ColumnMap
+from n3r.values import as_typed, typed_texts
 
 EMAIL = r"^\s*[^@\s]+@[^@\s]+\s*$"
 CHUNK = 300_000  # characters of all fields that are counted at a time, or one row
@@ -151,7 +152,7 @@ class IdentityFeatures:
         self.text_, self.n_classes_ = column_map.all_text[:MAX_FIELDS], column_map.n_classes
         self.by_time_ = column_map.splits_by_time
         _require(train, [*self.text_, *column_map.numeric, LABEL, *([TIME] if self.by_time_ else [])])
-        values = train.select(pl.col(name).cast(pl.String) for name in self.text_)
+        values = train.select(as_typed(name) for name in self.text_)
         self.emails_ = [one.name for one in values if (one.str.contains(EMAIL).mean() or 0) > 0.5]
         keys = self._keys_of(train)
         self.counts_ = count_table(keys.ravel())
@@ -283,7 +284,7 @@ class IdentityFeatures:
         return list(product(self.emails_, others))
 
     def _fields(self, frame: pl.DataFrame) -> Fields:
-        return read_fields([frame[name].cast(pl.String).to_list() for name in self.text_])
+        return read_fields([typed_texts(frame[name]).to_list() for name in self.text_])
 
     def _features(self, fields: Fields, numbers: np.ndarray) -> np.ndarray:
         """(K, N) float64 of N rows and their numbers (n, N)."""
@@ -343,7 +344,7 @@ def _require(frame: pl.DataFrame, columns: Sequence[str]) -> None:
 
 def _chunks(frame: pl.DataFrame, text: Sequence[str]) -> Iterator[slice]:
     """Rows of at most CHUNK characters together, or one row; the values do not depend on them."""
-    lengths = frame.select(pl.col(name).cast(pl.String).str.len_chars().clip(0, READ) for name in text)
+    lengths = frame.select(as_typed(name).str.len_chars().clip(0, READ) for name in text)
     ends = np.cumsum(len(text) + 1 + lengths.fill_null(0).to_numpy().sum(axis=1, dtype=np.int64))
     start = 0
     while start < len(frame):

@@ -2,7 +2,8 @@
 
 Decisions:
 - Columns are found by name; others, and their order, do not matter.
-- Text and categories are text; numbers are Float32, with NaN, infinity and numbers beyond Float32 null.
+- Text and categories are text, one for each value (values.py); numbers are Float32, with NaN, infinity and
+  numbers beyond Float32 null.
 - One order given as a dict is typed without a table, which costs more than scoring it.
 """
 
@@ -15,10 +16,11 @@ import polars as pl
 
 from n3r.files.json_io import near
 from n3r.files.records import SURROGATE, Cell
+from n3r.values import as_text, as_typed, is_value, text_of
 
 NOT_A_NUMBER = "is not a number"
 TRUE, FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
-_STRINGS = frozenset((str, type(None)))
+_TEXTS = frozenset((str, int, bool, type(None)))
 _NUMBERS = frozenset((float, int, bool, type(None)))
 
 
@@ -46,7 +48,8 @@ def typed(frame: pl.DataFrame, inputs: Inputs) -> tuple[pl.DataFrame, list[Cell]
     require(frame.schema, inputs)
     frame, cells = to_numbers(frame, (name for name in inputs.numeric if _is_text(frame.schema[name])))
     columns = {} if inputs.id is None else {inputs.id: pl.col(inputs.id)}
-    columns |= {name: pl.col(name).cast(pl.String) for name in (*inputs.text, *inputs.categorical)}
+    names = (*inputs.text, *inputs.categorical)
+    columns |= {name: as_typed(name) if name in inputs.text else as_text(name) for name in names}
     columns |= {name: _finite(name) for name in inputs.numeric}
     return frame.select(**columns), cells
 
@@ -78,13 +81,14 @@ def typed_row(row: Mapping[str, Any], inputs: Inputs) -> dict[str, str | float |
     try:
         texts = {name: row[name] for name in (*inputs.text, *inputs.categorical)}
         numbers = [row[name] for name in inputs.numeric]
-        if not (_STRINGS.issuperset(map(type, texts.values())) and _NUMBERS.issuperset(map(type, numbers))):
+        if not (_TEXTS.issuperset(map(type, texts.values())) and _NUMBERS.issuperset(map(type, numbers))):
             raise TypeError
         with np.errstate(over="ignore"):
             found = np.array(numbers, np.float64).astype(np.float32)  # None becomes NaN
     except (KeyError, TypeError, OverflowError):  # a column is missing, or a table must tell its type
         return _typed_table(row, inputs._replace(id=None))
-    texts = {name: _scalar(text) for name, text in texts.items()}
+    texts = {name: _text(value) for name, value in texts.items()}
+    texts |= {name: text_of(texts[name]) for name in inputs.categorical if name not in inputs.text}
     finite = np.isfinite(found).tolist()
     cells = zip(inputs.numeric, found.tolist(), finite, strict=True)
     return texts | {name: number if known else None for name, number, known in cells}
@@ -97,7 +101,7 @@ def require(schema: Mapping[str, pl.DataType], inputs: Inputs, where: str = "the
         kind = schema.get(name)
         if kind is None:
             problems.append(f"{name!r} is missing{near(name, schema)}")
-        elif not (_is_text(kind) or kind.is_numeric() or kind in (pl.Boolean, pl.Null)):
+        elif not is_value(kind) or (kind == pl.Date and name in inputs.numeric):
             problems.append(f"{name!r} is {kind.base_type()}, expected text, a number or boolean")
     if problems:
         listed = "".join(f"\n- {problem}" for problem in problems)
@@ -108,7 +112,9 @@ def _typed_table(row: Mapping[str, Any], inputs: Inputs) -> dict[str, str | floa
     """`typed_row` of values that a table must tell the type of."""
     if not isinstance(row, Mapping):
         raise ValueError(f"expected a row as a dict, column -> value, found {type(row).__name__}")
-    frame = pl.DataFrame({name: _cell(row[name]) for name in inputs.names if name in row})
+    found = {name: row[name] for name in inputs.names if name in row}
+    found |= {name: str(v) for name, v in found.items() if type(v) is int and name not in inputs.numeric}
+    frame = pl.DataFrame({name: _cell(value) for name, value in found.items()})
     names = [name for name in row if isinstance(name, str)]
     require({**dict.fromkeys(names, pl.String()), **frame.schema}, inputs, "the row")
     frame, bad = typed(frame, inputs)
@@ -132,6 +138,13 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
         return float(value) if abs(value) < 2**1023 else math.inf
     return value
+
+
+def _text(value: str | int | None) -> str | None:
+    """A text, whole number or truth value as text."""
+    if isinstance(value, str):
+        return _scalar(value)
+    return value if value is None else str(value).lower()
 
 
 def _finite(name: str) -> pl.Expr:

@@ -32,6 +32,7 @@ from n3r.files.atomic import atomic_file
 from n3r.files.json_io import key_values, plain, read_json, write_json
 from n3r.files.manifest import sha256, versions
 from n3r.files.sources import fingerprint
+from n3r.process import settled_anew
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("dev", "quick", "full")
@@ -293,7 +294,7 @@ def _kernels(*held: int) -> type:
             super().__init__(transport="ipc", **options)
 
         async def start_kernel(self, **options: Any) -> None:
-            await super().start_kernel(pass_fds=held, **options)
+            await super().start_kernel(pass_fds=held, env=settled_anew(), **options)
 
     return HoldingKernel
 
@@ -301,7 +302,7 @@ def _kernels(*held: int) -> type:
 def _tidy(executed: Path, records: Path) -> None:
     """Keep the last state of each progress bar in a notebook; put the answer into its first cell."""
     try:
-        book = json.loads(executed.read_text())
+        book = json.loads(executed.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # stopped before papermill wrote it, or while
         return
     for cell in book["cells"]:
@@ -332,7 +333,7 @@ def _finished(folder: Path, step: Step, key: str) -> dict[str, Any] | None:
 
 
 def _key(step: Step, parameters: dict[str, Any], inputs: list[Path], done: dict[str, dict[str, Any]]) -> str:
-    cells = json.loads(notebook_path(step.name).read_text())["cells"]
+    cells = json.loads(notebook_path(step.name).read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     parts = {
         "code": code,

@@ -54,13 +54,13 @@ from n3r.schema import (
     TEXT,
     TIME,
     ColumnMap,
-    as_text,
     check,
     joined_text,
     mask,
-    plain_label,
 )
 from n3r.times import advice, is_mixed, parse_time
+from n3r.times import doubts as time_doubts
+from n3r.values import as_text, as_typed
 
 ENTITY, ENTITY_TIME, RAW_LABEL, TIE = (OWN + name for name in ("entity", "entity_time", "raw_label", "tie"))
 MAX_CODE = 3  # characters of a label that a message shows; a longer one may be a name
@@ -118,7 +118,7 @@ def prepare(
         raise ValueError(f"{n_rows} rows were read and {keys.height} arrived: did a file change meanwhile?")
     _check_labels(marked, keys, column_map)
     _check_times(frame, keys, column_map, config)
-    warnings = _of_owners(keys, column_map, config)
+    warnings = _of_keys(keys, column_map, config)
     if any(is_mixed(frame, name, form) for name, form in column_map.times):
         warnings.append("some times give an offset and others none: those are taken for UTC")
     keys = mark_duplicates(in_order(keys, frame, column_map))
@@ -163,25 +163,27 @@ def mark_rows(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
 def add_keys(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
     """Add id, entity, raw label, class, segment and both times under their own names, times parsed."""
     m, schema = column_map, frame.collect_schema()
-    label = plain_label(m.label, schema)
+    label = as_text(m.label)
     return frame.with_columns(
         unless_blank(as_text(m.id)).alias(KEY),
         unless_blank(as_text(m.entity)).alias(ENTITY),
         label.alias(RAW_LABEL),
-        label.replace_strict(m.label_values, default=None, return_dtype=pl.Int8).alias(LABEL),
+        label.replace_strict(m.classes, default=None, return_dtype=pl.Int8).alias(LABEL),
         (as_text(m.segment).fill_null("unknown") if m.segment else pl.lit("all")).alias(SEGMENT),
         parse_time(m.time, m.time_format, schema).alias(TIME),
         parse_time(m.entity_time, m.entity_time_format, schema).alias(ENTITY_TIME),
     )
 
 
-def _of_owners(keys: pl.DataFrame, m: ColumnMap, config: PrepareConfig) -> list[str]:
-    """Warnings of ids and entities that have many of the rows that no step has dropped yet."""
+def _of_keys(keys: pl.DataFrame, m: ColumnMap, config: PrepareConfig) -> list[str]:
+    """Warnings of ids, entities and their times, of the rows that no step has dropped yet."""
     alive = keys.filter(pl.col(DROP).is_null())
     warnings = owners(alive[KEY], "id", m.id, "only the earliest of them is kept")
     if m.entity:
         kept = "only the first of them is kept" if config.first_order_only else "all of them are kept"
         warnings += owners(alive[ENTITY], "entity", m.entity, kept)
+    if m.entity_time:
+        warnings += time_doubts(alive[ENTITY_TIME], m.entity_time)
     return warnings
 
 
@@ -209,7 +211,8 @@ def select_wide(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
         numbers.append(pl.col(column_map.oracle).cast(pl.Float64).alias(ORACLE))
     groups = [name for name in column_map.groups if name in schema]
     texts = dict.fromkeys([*column_map.all_text, *column_map.categorical, *groups])
-    return frame.select(*map(as_text, texts), *numbers)
+    columns = (as_typed(name) if name in column_map.all_text else as_text(name) for name in texts)
+    return frame.select(*columns, *numbers)
 
 
 def in_order(keys: pl.DataFrame, frame: pl.LazyFrame, column_map: ColumnMap) -> pl.DataFrame:

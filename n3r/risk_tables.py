@@ -4,19 +4,28 @@ Decisions:
 - The published formula and layout, as plain data: the risks of a column's categories, and a default for
   missing, unseen and rare ones.
 - Training rows are encoded out of fold: a row never sees its own label.
+- A table knows how many of the training rows' categories have a risk of their own: where far fewer of the
+  scored rows' have one, they are written in another way, or the world has changed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import (
+    Annotated,
+    Any,
+    NotRequired,  # pydantic takes that of typing from Python 3.12 on
+)
 
 import numpy as np
 import polars as pl
 from pydantic import AfterValidator, Field
-from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
+from typing_extensions import TypedDict
 
 from n3r.schema import LABEL
+from n3r.values import text_of, texts_of
 
 NO_LABEL = -1
+MIN_KNOWN = 10  # rows that training leads one to expect, so that chance does not halve them: below 1 %
 Risk = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -34,7 +43,11 @@ class RiskTable(TypedDict):
     default_bin: Risk
 
 
-LearnedTable = TypedDict("LearnedTable", {**RiskTable.__annotations__, "column": str, "class": int})
+LearnedTable = TypedDict(
+    "LearnedTable",
+    # known: share of training rows with a category whose category has a risk; older bundles lack it
+    {**RiskTable.__annotations__, "column": str, "class": int, "known": NotRequired[Risk]},
+)
 
 
 def risk_columns(categorical: Sequence[str], n_classes: int) -> dict[str, tuple[str, int]]:
@@ -63,7 +76,7 @@ def risk_table(
     (k + m * prior) / (n + m), m = int(N * smooth_factor), or the prior where n < `count_threshold`.
     Unless given, the prior is the mean label, or 0.5 if there are no such rows.
     """
-    rows = pl.DataFrame({"category": values.cast(pl.String), "hit": np.asarray(label, np.float64)})
+    rows = pl.DataFrame({"category": texts_of(values), "hit": np.asarray(label, np.float64)})
     rows = rows.filter(pl.col("category").is_not_null(), pl.col("hit").is_in([0.0, 1.0]))
     if prior is None:
         prior = rows["hit"].mean() if len(rows) else 0.5
@@ -87,11 +100,63 @@ def without_default(table: RiskTable) -> RiskTable:
     }
 
 
+def by_value(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with a risk for each value: tables made elsewhere may have "3.0" for 3 (values.py)."""
+    bins = table["bins"]
+    own = {key: risk for key, risk in bins.items() if text_of(key) == key}
+    return {**table, "bins": {text_of(key): risk for key, risk in bins.items()} | own}
+
+
 def look_up(values: pl.Series, table: Mapping[str, Any]) -> np.ndarray:
     """(N,) risks; missing and unseen categories get the default."""
     risks = pl.Series(table["bins"].values(), dtype=pl.Float64)
-    known = list(table["bins"])
-    return values.replace_strict(known, risks, default=table["default_bin"]).cast(pl.Float64).to_numpy()
+    found = texts_of(values).replace_strict(list(table["bins"]), risks, default=table["default_bin"])
+    return found.cast(pl.Float64).to_numpy()
+
+
+def row_risks(tables: Iterable[Mapping[str, Any]], row: Mapping[str, Any]) -> np.ndarray:
+    """(1, tables) float32 risks of one row, column -> category."""
+    risks = [table["bins"].get(text_of(row[table["column"]]), table["default_bin"]) for table in tables]
+    return np.array([risks], np.float32)
+
+
+def count_known(tables: Iterable[dict[str, Any]], train: pl.DataFrame) -> None:
+    """Write into each table how many of the training rows' categories have a risk of their own."""
+    for table in tables:
+        n_rows, n_known = _known(train[table["column"]], table)
+        table["known"] = n_known / max(n_rows, 1)
+
+
+def _known(values: pl.Series, table: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows with a category, and those whose category has a risk of its own."""
+    texts = texts_of(values).drop_nulls()
+    return len(texts), int(texts.is_in(list(table["bins"])).sum())
+
+
+class Unseen:
+    """Counts scored rows whose categories training did not see, to say so in a sentence a column."""
+
+    def __init__(self, tables: Iterable[Mapping[str, Any]]):
+        self.tables = {table["column"]: table for table in tables if "known" in table}
+        self.counts = dict.fromkeys(self.tables, (0, 0))
+
+    def count(self, frame: pl.DataFrame) -> None:
+        """Count these rows, too."""
+        for column, table in self.tables.items():
+            found = zip(self.counts[column], _known(frame[column], table), strict=True)
+            self.counts[column] = tuple(a + b for a, b in found)
+
+    def warn(self) -> None:
+        """Warn of each column of which fewer than half as many rows are known as in training."""
+        for column, (n_rows, n_known) in self.counts.items():
+            expected = n_rows * self.tables[column]["known"]
+            if expected >= MIN_KNOWN and n_known < expected / 2:
+                warnings.warn(
+                    f"column {column!r}: {n_rows - n_known:,} of {n_rows:,} rows have a category that has no "
+                    f"risk of its own, in training {1 - self.tables[column]['known']:.0%} had: are they "
+                    "written as the training rows' are?",
+                    stacklevel=3,
+                )
 
 
 def fold_risks(

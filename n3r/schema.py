@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from n3r.files.json_io import MAX_TOLD, explain, near, read_json
 from n3r.times import format_problem
+from n3r.values import is_value, text_of
 
 MISSING = "[MISSING]"  # stands for a null text field
 SEPARATOR = "|"  # stands between two text fields
@@ -85,7 +86,11 @@ class ColumnMap(BaseModel):
             return [f"label_values must use the classes 0, 1, ... (two or more), found [{found}]"]
         if len(classes) > MAX_CLASSES:
             return [f"label_values names {len(classes)} classes, at most {MAX_CLASSES} are possible"]
-        return []
+        return [
+            f"label_values has {text_of(key)!r} twice, in two classes"
+            for key, c in self.label_values.items()
+            if self.classes[text_of(key)] != c
+        ]
 
     def _name_problems(self) -> list[str]:
         problems = [] if self.text else ["text must name at least one column"]
@@ -159,9 +164,22 @@ class ColumnMap(BaseModel):
         return [*self.text, *self.secondary_text]
 
     @property
+    def values(self) -> list[str]:
+        """Columns whose values are texts to the code, whatever their type; not those that are times, too."""
+        keys = ("id", "label", "entity", "segment", "email_domain")
+        named = [name for key, name in self.roles.items() if key in keys]
+        times = (self.time, self.entity_time)
+        return [n for n in [*named, *self.all_text, *self.categorical, *self.groups] if n not in times]
+
+    @property
     def n_classes(self) -> int:
         """How many classes the labels have."""
         return len(set(self.label_values.values()))
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """The class of each raw label, as `values.as_text` gives it."""
+        return {text_of(key): c for key, c in self.label_values.items()}
 
     @property
     def splits_by_time(self) -> bool:
@@ -259,8 +277,8 @@ def _is_date(kind: pl.DataType) -> bool:
 _KINDS = {
     "text": (_is_text, "text"),
     "number": (is_number, "a number or boolean"),
-    "key": (lambda kind: _is_text(kind) or kind.is_integer(), "text or an integer"),
-    "value": (lambda kind: _is_text(kind) or is_number(kind), "text, a number or boolean"),
+    "key": (lambda kind: _is_text(kind) or kind.is_numeric(), "text or a number"),
+    "value": (is_value, "text, a number, boolean or date"),
     "epoch": (
         lambda kind: _is_date(kind) or _is_text(kind) or kind.is_numeric(),
         "epoch seconds as a number or text, or a date",
@@ -308,20 +326,6 @@ def check(frame: pl.LazyFrame | pl.DataFrame, column_map: ColumnMap) -> None:
             "Give a column map with this table's names (configs/ has examples); a CSV needs a "
             "header row."
         )
-
-
-def as_text(name: str | None) -> pl.Expr:
-    """The column as text; null where there is none."""
-    return pl.lit(None, dtype=pl.String) if name is None else pl.col(name).cast(pl.String)
-
-
-def plain_label(name: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The raw label as text; a whole float, which nulls make of an integer, without its ".0"."""
-    if not schema[name].is_float():
-        return as_text(name)
-    value = pl.col(name).fill_nan(None)
-    whole = value.cast(pl.Int64, strict=False)
-    return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
 
 
 def joined_text(fields: Sequence[str]) -> pl.Expr:

@@ -28,10 +28,12 @@ from n3r.files.limits import MAX_EXPANSION
 from n3r.files.manifest import MAX_BYTES, PRETRAINED, verify, written_by
 from n3r.files.writer import writer
 from n3r.inputs import Inputs, typed, typed_row
+from n3r.risk_tables import Unseen
 from n3r.runtime import CHARACTERS, KNOWN, PROBS, TABULAR, Graph
 from n3r.schema import ColumnMap, id_name, is_pattern
-from n3r.tables import read_chunks, refusal
+from n3r.tables import column_type, read_chunks, refusal
 from n3r.tokenizer import BertTokenizer, Reader, TextConfig, load_tokenizer
+from n3r.values import as_typed
 
 MAX_THREADS = 1024
 ROUNDING = 1e-6  # of a score by its place in a batch
@@ -188,7 +190,8 @@ class Scorer:
         With more classes they are `score_<c>` and `p_calibrated_<c>`. Without calibration there are scores
         alone.
 
-        Raises ValueError naming every column that is missing or of a wrong type, or the first cells that are.
+        Warns of columns most of whose categories training did not see. Raises ValueError naming every column
+        that is missing or of a wrong type, or the first cells that are.
         """
         if not isinstance(frame, pl.DataFrame):
             raise ValueError(f"expected a polars DataFrame, found {type(frame).__name__}: see pl.from_pandas")
@@ -196,7 +199,14 @@ class Scorer:
         if problems:
             shown = "; ".join(f"row {row + 1}, column {column!r}: {why}" for row, column, why in problems[:5])
             raise ValueError(f"{len(problems)} cells cannot be read: {shown}")
+        unseen = self.unseen()
+        unseen.count(rows)
+        unseen.warn()
         return self.score_typed(rows)
+
+    def unseen(self) -> Unseen:
+        """What counts rows of categories that training did not see."""
+        return Unseen(self.features.risk_tables_.values() if TABULAR in self._graph.inputs else ())
 
     def score_typed(self, rows: pl.DataFrame) -> pl.DataFrame:
         """`score` of rows that `typed` or `read_chunks` gave."""
@@ -312,7 +322,8 @@ def score_files(
     An `output` that ends in .parquet, .csv, .tsv or .jsonl is one file of all rows; else it is a folder that
     gets a file for each file, in the `kind` given or its own. With `skip` rows that cannot be read are listed
     beside the output, in `<its name>.rejects.csv`; otherwise the first of them is a ValueError naming file,
-    row and column, and nothing is written. `max_expansion`: see limits.py, `for_spreadsheets`: writer.py.
+    row and column, and nothing is written. Warns as `Scorer.score`. `max_expansion`: see limits.py,
+    `for_spreadsheets`: writer.py.
     """
     from tqdm import tqdm
 
@@ -361,19 +372,17 @@ def _score_into(
     rejects = target.with_name(f"{target.stem}.rejects.csv")
     with ExitStack() as files:
         scored = files.enter_context(writer(target, target.suffix.removeprefix("."), for_spreadsheets))
-        rejected = None
-        # An id may be a number in Parquet and is text in CSV.
-        ids = (
-            [pl.col(id_name(scorer.inputs.id)).cast(pl.String)]
-            if len({path.suffix for path, _ in sources}) > 1
-            else []
-        )
+        rejected, unseen = None, scorer.unseen()
+        # An id may be a whole number in one file, a float in another and is text in CSV.
+        types = {column_type(path, scorer.inputs.id) for path, _ in sources}
+        ids = [as_typed(id_name(scorer.inputs.id))] if len(types) > 1 else []
         for path, region in sources:
             for chunk in read_chunks(path, scorer.inputs, region=region, max_expansion=max_expansion):
                 if chunk.rejects and not skip:
                     raise ValueError(
                         refusal(chunk.rejects, "mend them, or list them and go on with --on-error skip")
                     )
+                unseen.count(chunk.frame)
                 scores = scorer.score_typed(chunk.frame).with_columns(ids)
                 scored.write(scores)
                 if chunk.rejects:
@@ -385,6 +394,7 @@ def _score_into(
                 bar.update(chunk.n_rows)
         if n_read != n_scored + n_rejected:  # inside, so that nothing is written
             raise RuntimeError(f"{n_read} rows read, {n_scored} scored and {n_rejected} rejected")
+        unseen.warn()
         if rejected is None:
             rejects.unlink(missing_ok=True)  # of an earlier run
     return Counts(n_read, n_scored, n_rejected)

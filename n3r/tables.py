@@ -9,6 +9,7 @@ Decisions:
 - Columns keep the names in the file, never a position (defect 28), and each file is read once,
   however many arguments lead to it (defect 30).
 - Of several files the shared columns are kept, in the first file's order; `dropped_columns` names the rest.
+  Where types differ between them, texts, ids, categories and the like become texts (values.py).
   A column the map needs must be in every file, of JSON lines in one of the first lines.
 - Memory is bounded by the chunk in scoring, and by the file when files of text are read for training.
 """
@@ -34,6 +35,7 @@ from n3r.files.writer import POLARS_ERRORS, write
 from n3r.inputs import Inputs, require, to_numbers, typed
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_number, is_pattern
 from n3r.times import in_utc
+from n3r.values import as_typed, is_value
 
 REGION = "region"
 CHUNK = 16384  # rows of a file at a time
@@ -108,7 +110,7 @@ def scan(
     schemas = {path: frame.collect_schema() for path, frame in frames.items()}
     every = dict.fromkeys(name for schema in schemas.values() for name in schema)
     shared = [name for name in every if all(name in schema for schema in schemas.values())]
-    alike = _alike(schemas, shared)
+    alike = _alike(schemas, shared, column_map.values)
     frame = pl.concat([f.select(alike[path]) for path, f in frames.items()], how="vertical_relaxed")
     with _naming_damage(counts, formats[0]):
         frame, left_out = spread(frame, column_map, [*counts.items()], is_text=formats[0] != "parquet")
@@ -156,6 +158,14 @@ def read_chunks(
         if bad := {row for row, _, _ in (*batch.cells, *cells)}:
             frame = frame[[row for row in range(frame.height) if row not in bad]]
         yield Chunk(frame, rejects, batch.frame.height + len(batch.lost))
+
+
+def column_type(path: str | Path, name: str) -> pl.DataType | None:
+    """The type of a column in one file, None where it is missing; all is text in files of text."""
+    if format_of(Path(path)) != "parquet":
+        return pl.String()
+    with reading(Path(path)):
+        return scan_parquet(Path(path)).collect_schema().get(name)
 
 
 def read_frames(
@@ -217,7 +227,7 @@ def write_splits(
             f"expected the splits {SPLITS} as {', '.join(FORMATS)}, found {tuple(splits)} as {format!r}"
         )
     types = {name: str(kind) for name, kind in splits["train"].schema.items()}
-    odd = [f"{name!r} ({kind})" for name, kind in types.items() if kind not in _DTYPES]
+    odd = [f"{n!r} ({_kind(k)})" for n, k in splits["train"].schema.items() if str(k) not in _DTYPES]
     if odd:
         raise ValueError(f"prepared tables hold only {list(_DTYPES)}, found {', '.join(odd)}")
     content = {"format": format, "types": types, "column_map": column_map.model_dump()}
@@ -350,24 +360,30 @@ def _read_text(path: Path, columns: _Columns, max_expansion: float) -> tuple[pl.
     return frame.lazy(), frame.height
 
 
-def _alike(schemas: Mapping[Path, pl.Schema], shared: Sequence[str]) -> dict[Path, list[pl.Expr]]:
-    """Each file's columns, text and times in one type; ValueError where one is, say, a number and text."""
+def _alike(
+    schemas: Mapping[Path, pl.Schema], shared: Sequence[str], values: Collection[str]
+) -> dict[Path, list[pl.Expr]]:
+    """Each file's columns, each in one type; ValueError where one is, say, a number and text.
+
+    Of `values` only what they are called matters: as texts, numbers, texts and days go together.
+    """
     chosen: dict[Path, list[pl.Expr]] = {path: [] for path in schemas}
     for name in shared:
         types = {path: schema[name] for path, schema in schemas.items()}
         kinds = {_kind(kind): path for path, kind in reversed(types.items()) if kind != pl.Null}
-        if len(kinds) > 1:
+        differ = len(set(types.values())) > 1
+        as_values = differ and name in values and all(map(is_value, types.values()))
+        if len(kinds) > 1 and not as_values:
             found = ", ".join(f"{kind} in {path}" for kind, path in reversed(kinds.items()))
             raise ValueError(
                 f"column {name!r} differs between files: {found}; make them agree or put it in "
                 "the column map's `ignore`"
             )
-        differ = len(set(types.values())) > 1
         for path, kind in types.items():
-            column = pl.col(name)
+            column = as_typed(name) if as_values else pl.col(name)
             if differ and "text" in kinds:
                 column = column.cast(pl.String)
-            elif differ and kind.is_temporal():  # days, or times of several units or zones
+            elif differ and not as_values and kind.is_temporal():  # days, or times of several units or zones
                 column = in_utc(name, kind)
             chosen[path].append(column)
     return chosen

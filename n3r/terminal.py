@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,14 @@ SAY = {
     "07_custom_transformer": _say_surprisal,
     "08_evaluate": _say_headlines,
 }
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Within it, a warning is a line of the command's own, without a place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda told, *_: echo(f"n3r: {told}", err=True)
+        yield
 
 
 @contextmanager

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
-    ["times"],
-    ["schema", "estimate"],
+    ["values", "times"],
+    ["schema", "estimate", "process"],
     ["plausible", "accounts", "clean", "spelling", "metrics", "calibrate", "card"],
     ["kernels", "inputs", "kept", "risk_tables", "graphs", "characters", "repeats", "mail"],
     ["columns", "relations", "trees"],

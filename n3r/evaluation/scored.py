@@ -35,6 +35,7 @@ from n3r.schema import (
 )
 from n3r.tables import read_frames, scan
 from n3r.times import parse_time
+from n3r.values import as_text
 
 OPTIONAL = (LABEL, SEGMENT, TIME, ORACLE, CALIBRATED)
 NUMBERS = (SCORE, LABEL, CALIBRATED, ORACLE)
@@ -176,14 +177,14 @@ def _typed(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The id and words as text, numbers as numbers; one ValueError names all that is wrong."""
     if odd := [f"{plain(n)!r} is {k.base_type()}" for n, k in frame.schema.items() if not _is_plain(k)]:
         raise ValueError(f"{path}: {', '.join(odd)}, expected text, numbers or dates")
-    table = frame.with_columns(pl.exclude(*NUMBERS, TIME).cast(pl.String))
+    table = frame.with_columns(as_text(name) for name in frame.columns if name not in (*NUMBERS, TIME))
     if TIME in frame.columns:
         table = table.with_columns(parse_time(TIME, None, frame.schema).alias(TIME))
     texts = [name for name in NUMBERS if frame.schema.get(name) == pl.String]
     others = [pl.col(name).cast(pl.Float64, strict=False) for name in NUMBERS if name in frame.columns]
     table = table.with_columns(number(name) for name in texts).with_columns(others)
     problems = []
-    for name in table.columns:
+    for name in (name for name in (*NUMBERS, TIME) if name in table.columns):
         lost = table[name].null_count() - (0 if name == SCORE else frame[name].null_count())
         lost += (~table[name].is_finite()).sum() if name in NUMBERS else 0
         if lost:
