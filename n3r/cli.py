@@ -7,6 +7,7 @@ starts without torch.
 import os
 import re
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -360,7 +361,8 @@ def _apart(a: Path, b: Path) -> tuple[str, str]:
 def main() -> None:
     """The `n3r` command."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # where the locale has no such character
+        if isinstance(stream, TextIOWrapper):  # a notebook's or a test's is none
+            stream.reconfigure(errors="replace")  # where the locale has no such character
     try:
         app()
     except (ValueError, FileNotFoundError) as error:

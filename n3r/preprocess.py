@@ -117,7 +117,7 @@ def prepare(
     if n_rows not in (None, keys.height):
         raise ValueError(f"{n_rows} rows were read and {keys.height} arrived: did a file change meanwhile?")
     _check_labels(marked, keys, column_map)
-    _check_times(frame, keys, column_map, config)
+    check_times(frame, keys, column_map, config)
     warnings = _of_keys(keys, column_map, config)
     if any(is_mixed(frame, name, form) for name, form in column_map.times):
         warnings.append("some times give an offset and others none: those are taken for UTC")
@@ -329,7 +329,7 @@ def _code(label: str) -> str:
     return label if len(label) <= MAX_CODE else mask(label[:MAX_SHAPE])
 
 
-def _check_times(frame: pl.LazyFrame, keys: pl.DataFrame, m: ColumnMap, config: PrepareConfig) -> None:
+def check_times(frame: pl.LazyFrame, keys: pl.DataFrame, m: ColumnMap, config: PrepareConfig) -> None:
     """Raise if more of the labelled rows' times are null than config allows."""
     reached = keys.filter(pl.col(DROP).is_null() | (pl.col(DROP) >= NO_TIME))
     roles = ["time", *(["entity_time"] if config.first_order_only else [])]
