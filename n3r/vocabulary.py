@@ -70,7 +70,7 @@ def train_tokenizer(
         "vocab_size": size,
         "compression": round(float(compression[n_merges]), 4),
         "special_tokens": SPECIAL_TOKENS,
-        "normalizer": "invisible characters removed, NFKC, confusables folded to Latin, lower case",
+        "normalizer": "invisible characters removed, NFKD, lower case, confusables folded to Latin, NFKC",
         "pre_tokenizer": "Whitespace",
         "pad_token": SPECIAL_TOKENS.index("[PAD]"),
         "cls_token": SPECIAL_TOKENS.index("[CLS]"),
