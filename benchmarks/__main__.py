@@ -85,6 +85,16 @@ PROGRAMS = (
         {"fit s": "fit_seconds", "rows/s": "rows_a_second", "ratio": "ratio", "ms an order": "p50_ms"},
         "180 s, ratio 1, 2 ms",
     ),
+    *(
+        Program(
+            f"{case} beside one busy program a processor, of a fair share",
+            f"company {case}",
+            None,  # its processes would each load torch
+            {"n3r": "n3r_of_fair_share", "defaults": "defaults_of_fair_share", "alone, ratio": "alone_ratio"},
+            "0.33, alone 0.95",
+        )
+        for case in ("train", "score")
+    ),
     Program("evaluation report", "report", "--rows 2000 --runs 1", {"s": "seconds", "peak MB": "peak_mb"}),
     Program(
         "hand-written step, ms",
@@ -200,7 +210,8 @@ def sizes(found: dict[str, Any]) -> str:
 def processor() -> str:
     """The name of this machine's processor."""
     info = Path("/proc/cpuinfo")
-    if info.is_file() and (names := re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
+    text = info.read_text(encoding="utf-8") if info.is_file() else ""
+    if names := re.findall(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):
         return names[-1]
     return platform.processor() or platform.machine()
 
@@ -245,7 +256,9 @@ def main() -> None:
         for command in [] if arguments.only else SMOKED:
             run_here(command)
         return
-    lines = json.loads(FINISHED.read_text()) if arguments.resume and FINISHED.is_file() else {}
+    lines = (
+        json.loads(FINISHED.read_text(encoding="utf-8")) if arguments.resume and FINISHED.is_file() else {}
+    )
     for program in chosen:
         if program.command not in lines:
             lines[program.command] = run(program.command)

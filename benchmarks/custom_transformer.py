@@ -128,7 +128,7 @@ def peak_mb(system: str) -> float:
 
 def own_peak_mb() -> float:
     """Peak memory of this process, on Linux; getrusage's starts at that of the process that started it."""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))[1]) / 1024
 
 
 def compare(config: CustomTransformerConfig, ids: Tensor, n_pairs: int, n_steps: int) -> None:

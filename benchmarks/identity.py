@@ -23,6 +23,11 @@ from n3r.synthetic.orders import generate_orders
 COLUMNS = Path(__file__).resolve().parent.parent / "configs" / "orders.json"
 
 
+def _peak_mb() -> float:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+
+
 def main() -> None:
     """Time the features and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -43,7 +48,7 @@ def main() -> None:
                 "features": found.shape[1],
                 "seconds": seconds,
                 "cpu_seconds": cpu_seconds,
-                "peak_mb": int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024,
+                "peak_mb": _peak_mb(),
                 "held_mb": (found.nbytes + rows.estimated_size()) / 2**20,
                 "p50_ms": _one(features, rows),
             }

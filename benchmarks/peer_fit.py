@@ -209,7 +209,7 @@ def _ms_alone(predict: Callable[[pd.DataFrame], Any], rows: pd.DataFrame) -> flo
 
 def find(name: str, folder: Path) -> dict[str, Any]:
     """Fit the peer and score the test rows."""
-    task = Task(**json.loads((folder / "task.json").read_text()))
+    task = Task(**json.loads((folder / "task.json").read_text(encoding="utf-8")))
     train, val, test = (pd.read_parquet(folder / f"{split}.parquet") for split in ("train", "val", "test"))
     started = time.perf_counter()
     fitted = PEERS[name](task, train, val, folder)

@@ -43,7 +43,8 @@ from n3r import preprocess, tables
 from n3r.schema import ColumnMap
 columns, started = ColumnMap.from_file(sys.argv[1]), time.perf_counter()
 def finish(**seconds):
-    peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) / 1024
     print(json.dumps({"seconds": time.perf_counter() - started, **seconds, "peak_mb": peak}))
 """
 PREPROCESS = f"""{OWN_PEAK}

@@ -18,8 +18,8 @@ seeds, with all features and without one group. Members: weights are chosen on a
 judged on the other half, the mean of ten halves, with all members and without one. A line a part, with the
 mean difference over seeds (below 0: the part pays) and its 95 % interval.
 
-Standard error gets the same as Markdown. What is done is kept in runs/quality:
-a call that was interrupted goes on.
+Standard error gets the same as Markdown, for reports/quality.md. What is done is kept in runs/quality: a call
+that was interrupted goes on.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -82,11 +82,31 @@ GROUPS: dict[str, tuple[str, ...]] = {  # of identity features -> their figures
     "risks of domains": (RISK,),
     "ratios of numbers": (RATIO,),
 }
-GROUPS["all identity features"] = tuple(figure for figures in GROUPS.values() for figure in figures)
+GROUPS |= {
+    "counts of equal and near-equal values": (EQUAL, NEAR),
+    "user name and kinds of domains": (USER_NAME, *ADDRESS),
+    "counts and risks of domains": (DOMAIN, RISK),
+    "all of an e-mail": (USER_NAME, *ADDRESS, DOMAIN, RISK),
+    "all identity features": tuple(figure for figures in GROUPS.values() for figure in figures),
+}
 ALL = "nothing"  # left out
 N_FOLDS = 3  # of a set that is split at random
 TREE_SEEDS, N_HALVINGS = (0, 1), 5
 Arrays = dict[str, np.ndarray]
+
+
+class Matrices(NamedTuple):
+    """Features (N, F) and labels of the rows of a fold to fit on and of those held out."""
+
+    X: np.ndarray
+    y: np.ndarray
+    X_held: np.ndarray
+    y_held: np.ndarray
+    figures: list[str | None]  # of each column; None: no identity feature
+
+    def without(self, figures: Iterable[str]) -> np.ndarray:
+        """(F,) bool: the columns of other figures."""
+        return np.array([figure not in figures for figure in self.figures])
 
 
 class Case:
@@ -94,8 +114,8 @@ class Case:
 
     def __init__(self, options: argparse.Namespace, seed: int):
         self.seed, self.options = seed, options
-        name = Path(options.data).name if options.data else f"orders-{options.rows}"
-        self.folder = FOLDER / f"{name}-{seed}"
+        name = Path(options.data).name if options.data else options.rows
+        self.folder = FOLDER / f"{Path(options.map).stem}-{name}-{seed}"
         columns = ColumnMap.from_file(options.map)
         orders = None if options.data else generate_orders(options.rows, seed).lazy()
         frame = tables.scan([options.data], columns).frame if orders is None else orders
@@ -121,6 +141,19 @@ class Case:
         own = {"members": self.options.members, "networks": {"lstm2risk": self.network}}
         config = BlendConfig(**own, n_folds=N_FOLDS, seed=self.seed)
         return fit_blend(self.seen, self.recipe, config, self.folder / "best")
+
+    @cached_property
+    def matrices(self) -> list[Matrices]:
+        """Of each fold, with all identity features."""
+        rows, found = pl.concat(self.seen.values()), []
+        for fold in make_folds(rows, len(self.splits["val"]), self.columns, N_FOLDS, self.seed):
+            fit, held = rows[fold.fit], rows[fold.held]
+            features = fit_features(fit, self.columns, FeatureConfig(), identity=True)
+            known = {one.name: one.figure for one in features.identity.features}
+            X = features.transform(fit, True), features.transform(held)
+            y = fit[LABEL].to_numpy(), held[LABEL].to_numpy()
+            found.append(Matrices(X[0], y[0], X[1], y[1], [known.get(name) for name in features.names]))
+        return found
 
     def kept(self, what: str, found: Callable[[], Arrays], *settings: Any) -> Arrays:
         """Arrays by name, found now or in an earlier call."""
@@ -215,8 +248,8 @@ def _network_alone(case: Case) -> np.ndarray:
 def ablation(options: argparse.Namespace) -> None:
     """Print what is lost, on rows held out, without each group of features and each member."""
     cases = [Case(options, seed) for seed in options.seeds or range(5)]
-    for of, found_in in (("features", _without_features), ("members", _without_members)):
-        found = []
+    for of in options.of:
+        found_in, found = ABLATED[of], []
         for case in cases:
             print(f"{case.folder.name}: {of} ..", file=sys.stderr, flush=True)
             found.append(found_in(case))
@@ -231,30 +264,29 @@ def ablation(options: argparse.Namespace) -> None:
 
 
 def _without_features(case: Case) -> dict[str, float]:
-    """What is left out -> AUC of boosting on the rows held out, the mean of two seeds."""
-    found = case.kept("without-features", partial(_fit_without_features, case), list(GROUPS.items()))
-    return {part: float(found[part]) for part in (ALL, *GROUPS) if part in found}
+    """What is left out -> AUC of boosting on the rows held out, the mean of its seeds."""
+    found = {}
+    for part, figures in {ALL: (), **GROUPS}.items():
+        left = [fold.without(figures) for fold in case.matrices]
+        # A map without e-mails has none of their features, one of names alone no others.
+        if part == ALL or 0 < left[0].sum() < left[0].size:
+            where = f"without/{part.replace(' ', '_')}"
+            kept_auc = case.kept(where, partial(_boosting, case, left), figures, list(TREE_SEEDS))
+            found[part] = kept_auc["auc"].item()
+    return found
 
 
-def _fit_without_features(case: Case) -> Arrays:
-    rows = pl.concat(case.seen.values())
-    folds = make_folds(rows, len(case.splits["val"]), case.columns, N_FOLDS, case.seed)
-    p: dict[tuple[str, int], list[np.ndarray]] = {}
-    for fold in folds:
-        fit, held = rows[fold.fit], rows[fold.held]
-        features = fit_features(fit, case.columns, FeatureConfig(), identity=True)
-        figure = {one.name: one.figure for one in features.identity.features}
-        X, X_held, y = features.transform(fit, True), features.transform(held), fit[LABEL].to_numpy()
-        for part, figures in {ALL: (), **GROUPS}.items():
-            columns = [i for i, name in enumerate(features.names) if figure.get(name) not in figures]
-            if len(columns) == len(features) and part != ALL:
-                continue  # rows without an e-mail have none of its features
-            for seed in TREE_SEEDS:
-                trees = fit_trees("boosting", X[:, columns], y, case.columns.n_classes, seed)
-                p.setdefault((part, seed), []).append(trees.predict(X_held[:, columns])[:, 1])
-    y = rows[LABEL].to_numpy()[np.concatenate([fold.held for fold in folds])] == 1
-    aucs = {key: rank_auc(y, np.concatenate(parts)) for key, parts in p.items()}
-    return {part: np.array(np.mean([aucs[part, seed] for seed in TREE_SEEDS])) for part, _ in aucs}
+def _boosting(case: Case, left: list[np.ndarray]) -> Arrays:
+    """The mean AUC over seeds of boosting that reads the columns left in each fold."""
+    aucs = []
+    for seed in TREE_SEEDS:
+        p = []
+        for fold, columns in zip(case.matrices, left, strict=True):
+            trees = fit_trees("boosting", fold.X[:, columns], fold.y, case.columns.n_classes, seed)
+            p.append(trees.predict(fold.X_held[:, columns])[:, 1])
+        held = np.concatenate([fold.y_held for fold in case.matrices])
+        aucs.append(rank_auc(held == 1, np.concatenate(p)))
+    return {"auc": np.array([np.mean(aucs)])}
 
 
 def _without_members(case: Case) -> dict[str, float]:
@@ -296,6 +328,7 @@ def _show(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
     print(*(f"| {' | '.join(line)} |" for line in lines), sep="\n", file=sys.stderr, flush=True)
 
 
+ABLATED = {"features": _without_features, "members": _without_members}
 CASES = {"legacy": beside_legacy, "seeds": over_seeds, "ablation": ablation}
 
 
@@ -309,6 +342,7 @@ def main() -> None:
     parser.add_argument("--data", help="a set with its own test file, instead of synthetic orders")
     parser.add_argument("--map", default=CONFIGS / "orders.json", help="its column map")
     parser.add_argument("--members", nargs="+", default=list(DEFAULT), help="of the best recipe")
+    parser.add_argument("--of", nargs="+", default=list(ABLATED), choices=ABLATED, help="what is ablated")
     parser.add_argument("--network", type=json.loads, default={}, help="sizes of LSTM2Risk, beside quick's")
     options = parser.parse_args()
     if options.case == "ablation" and len(options.members) < 2:

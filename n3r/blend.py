@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 DEFAULT = (
-    "boosting",
     "slow boosting",
     "random forest",
     "character n-grams",

@@ -7,6 +7,7 @@ starts without torch.
 import os
 import re
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,7 +72,7 @@ def run(
     given: dict[str, Any] = {f"{first}.column_map": str(map_file)}
     if data:
         given[f"{first}.data"] = [_absolute(item) for item in data]
-    parameters = pipeline.resolve_parameters(size, given, p or [])
+    parameters = pipeline.resolve_parameters(size, given, p or [], chosen)
     inputs = [map_file]
     if data:
         inputs += scan(given[f"{first}.data"], column_map, parameters[first]["max_expansion"]).files
@@ -359,6 +360,9 @@ def _apart(a: Path, b: Path) -> tuple[str, str]:
 
 def main() -> None:
     """The `n3r` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a notebook's or a test's is none
+            stream.reconfigure(errors="replace")  # where the locale has no such character
     try:
         app()
     except (ValueError, FileNotFoundError) as error:

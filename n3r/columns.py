@@ -7,7 +7,7 @@ Decisions:
   share of cells that are no numbers: a column must not go missing for one cell unnoticed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -82,18 +82,26 @@ def _kind(kind: pl.DataType) -> str:
     return "times" if kind.is_temporal() else f"of the type {kind.base_type()}"
 
 
-def _counting(frame: pl.LazyFrame, names: Iterable[str], files: Files) -> list[str]:
-    """The columns that rise by one from row to row of each file."""
-    if sum(n_rows for _, n_rows in files) < COUNTED:
+def _counting(frame: pl.LazyFrame, names: Sequence[str], files: Files) -> list[str]:
+    """The columns that rise by one from row to row of each file, or hold each number of a range once."""
+    n_rows = sum(n for _, n in files)
+    if n_rows < COUNTED or not names:
         return []
-    head = _steps(frame.head(_LOOKED_AT), names)
-    names = [name for name, n_others in head.items() if n_others < len(files)]
-    return [name for name, n_others in _steps(frame, names).items() if n_others < len(files)]
+    head = frame.select(pl.col(names).cast(pl.Float64)).head(_LOOKED_AT).collect()
+    found = []
+    for name in head.columns:
+        if _counts(head[name], len(head), len(files)) or _is_whole(head[name]):
+            column = frame.select(pl.col(name).cast(pl.Float64)).collect().to_series()
+            found += [name] if _counts(column, n_rows, len(files)) else []
+    return found
 
 
-def _steps(frame: pl.LazyFrame, names: Iterable[str]) -> Mapping[str, int]:
-    """How often a column does not rise by one, nulls included."""
-    other = [pl.col(name).cast(pl.Float64).diff() != 1 for name in names]
-    if not other:
-        return {}
-    return frame.select(column.fill_null(True).sum() - 1 for column in other).collect().row(0, named=True)
+def _counts(column: pl.Series, n_rows: int, n_files: int) -> bool:
+    by_one = (column.diff() == 1).sum()
+    is_range = column.max() - column.min() == n_rows - 1 if column.count() == n_rows else False
+    return by_one >= n_rows - n_files or (is_range and _is_whole(column))
+
+
+def _is_whole(column: pl.Series) -> bool:
+    """Whether a column holds different whole numbers."""
+    return bool((column == column.floor()).all(ignore_nulls=False)) and column.n_unique() == len(column)

@@ -32,6 +32,7 @@ from n3r.files.atomic import atomic_file
 from n3r.files.json_io import key_values, plain, read_json, write_json
 from n3r.files.manifest import sha256, versions
 from n3r.files.sources import fingerprint
+from n3r.process import settled_anew
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("dev", "quick", "full")
@@ -126,30 +127,34 @@ def notebook_parameters(step: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def resolve_parameters(size: str, given: dict[str, Any], overrides: list[str]) -> Parameters:
-    """All parameters of every step but the run's name, which is its folder's.
+def resolve_parameters(
+    size: str, given: dict[str, Any], overrides: list[str], steps: list[Step] | None = None
+) -> Parameters:
+    """All parameters of the steps of a run, of every step by default, but its name, which is its folder's.
 
     The notebook's defaults, over them the size's, then `given` to the steps that have them, then the
     KEY=VALUE texts.
 
     A key is a parameter's name, for all steps that have it, or `step.name`, where the step's number will do.
-    Raises ValueError naming every key that no step has and every value of another type than the default.
+    Raises ValueError naming every key that no step has or that none of the run's reads, and every value of
+    another type than the default. What steps that do not run are given is not looked at.
     """
     defaults = {
         step.name: {name: spec["default"] for name, spec in notebook_parameters(step.name).items()}
         for step in STEPS
     }
-    chosen: Parameters = {step: dict(values) for step, values in defaults.items()}
+    running = [step.name for step in (STEPS if steps is None else steps)]
+    chosen: Parameters = {step: dict(defaults[step]) for step in running}
     problems: list[str] = []
     sized = read_json(ROOT / "configs" / f"size_{size}.json")
     items = [(f"{step}.{key}", value) for step, values in sized.items() for key, value in values.items()]
     for key, value in [*items, *given.items(), *_given_texts(overrides).items()]:
         where, _, name = key.rpartition(".")
-        steps = [s for s in defaults if name in defaults[s] and (not where or where in (s, s[:2]))]
-        if not steps:
-            names = sorted({name for values in defaults.values() for name in values})
-            problems.append(f"no step has the parameter {key!r}; there are {', '.join(names)}")
-        for step in steps:
+        owners = [s for s in defaults if name in defaults[s] and (not where or where in (s, s[:2]))]
+        readers = [step for step in owners if step in running]
+        if isinstance(value, _Text) or not owners:
+            problems += _unread(key, owners, readers, defaults)
+        for step in readers:
             try:
                 chosen[step][name] = _typed(f"{step}.{name}", value, defaults[step][name])
             except ValueError as error:
@@ -159,6 +164,14 @@ def resolve_parameters(size: str, given: dict[str, Any], overrides: list[str]) -
     for values in chosen.values():
         values.pop("name", None)
     return chosen
+
+
+def _unread(key: str, owners: list[str], readers: list[str], defaults: Parameters) -> list[str]:
+    """What is wrong with a parameter that no step of a run reads."""
+    if not owners:
+        names = sorted({name for values in defaults.values() for name in values})
+        return [f"no step has the parameter {key!r}; there are {', '.join(names)}"]
+    return [] if readers else [f"{key} is read by {', '.join(owners)} alone, which this run does not include"]
 
 
 class _Text(str):
@@ -293,7 +306,7 @@ def _kernels(*held: int) -> type:
             super().__init__(transport="ipc", **options)
 
         async def start_kernel(self, **options: Any) -> None:
-            await super().start_kernel(pass_fds=held, **options)
+            await super().start_kernel(pass_fds=held, env=settled_anew(), **options)
 
     return HoldingKernel
 
@@ -301,7 +314,7 @@ def _kernels(*held: int) -> type:
 def _tidy(executed: Path, records: Path) -> None:
     """Keep the last state of each progress bar in a notebook; put the answer into its first cell."""
     try:
-        book = json.loads(executed.read_text())
+        book = json.loads(executed.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # stopped before papermill wrote it, or while
         return
     for cell in book["cells"]:
@@ -332,7 +345,7 @@ def _finished(folder: Path, step: Step, key: str) -> dict[str, Any] | None:
 
 
 def _key(step: Step, parameters: dict[str, Any], inputs: list[Path], done: dict[str, dict[str, Any]]) -> str:
-    cells = json.loads(notebook_path(step.name).read_text())["cells"]
+    cells = json.loads(notebook_path(step.name).read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     parts = {
         "code": code,

@@ -59,6 +59,7 @@ from n3r.schema import (
     mask,
 )
 from n3r.times import advice, is_mixed, parse_time
+from n3r.times import doubts as time_doubts
 from n3r.values import as_text, as_typed
 
 ENTITY, ENTITY_TIME, RAW_LABEL, TIE = (OWN + name for name in ("entity", "entity_time", "raw_label", "tie"))
@@ -116,8 +117,8 @@ def prepare(
     if n_rows not in (None, keys.height):
         raise ValueError(f"{n_rows} rows were read and {keys.height} arrived: did a file change meanwhile?")
     _check_labels(marked, keys, column_map)
-    _check_times(frame, keys, column_map, config)
-    warnings = _of_owners(keys, column_map, config)
+    check_times(frame, keys, column_map, config)
+    warnings = _of_keys(keys, column_map, config)
     if any(is_mixed(frame, name, form) for name, form in column_map.times):
         warnings.append("some times give an offset and others none: those are taken for UTC")
     keys = mark_duplicates(in_order(keys, frame, column_map))
@@ -174,13 +175,15 @@ def add_keys(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
     )
 
 
-def _of_owners(keys: pl.DataFrame, m: ColumnMap, config: PrepareConfig) -> list[str]:
-    """Warnings of ids and entities that have many of the rows that no step has dropped yet."""
+def _of_keys(keys: pl.DataFrame, m: ColumnMap, config: PrepareConfig) -> list[str]:
+    """Warnings of ids, entities and their times, of the rows that no step has dropped yet."""
     alive = keys.filter(pl.col(DROP).is_null())
     warnings = owners(alive[KEY], "id", m.id, "only the earliest of them is kept")
     if m.entity:
         kept = "only the first of them is kept" if config.first_order_only else "all of them are kept"
         warnings += owners(alive[ENTITY], "entity", m.entity, kept)
+    if m.entity_time:
+        warnings += time_doubts(alive[ENTITY_TIME], m.entity_time)
     return warnings
 
 
@@ -326,7 +329,7 @@ def _code(label: str) -> str:
     return label if len(label) <= MAX_CODE else mask(label[:MAX_SHAPE])
 
 
-def _check_times(frame: pl.LazyFrame, keys: pl.DataFrame, m: ColumnMap, config: PrepareConfig) -> None:
+def check_times(frame: pl.LazyFrame, keys: pl.DataFrame, m: ColumnMap, config: PrepareConfig) -> None:
     """Raise if more of the labelled rows' times are null than config allows."""
     reached = keys.filter(pl.col(DROP).is_null() | (pl.col(DROP) >= NO_TIME))
     roles = ["time", *(["entity_time"] if config.first_order_only else [])]

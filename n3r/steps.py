@@ -23,6 +23,7 @@ from n3r.data import make_loader
 from n3r.estimate import Estimate
 from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
 from n3r.model import TEXTS, configure, registered
+from n3r.preprocess import PrepareConfig, Prepared, prepare
 from n3r.schema import LABEL, ColumnMap, mask
 from n3r.score import Scorer
 from n3r.tokenizer import Reader
@@ -35,6 +36,18 @@ Splits = Mapping[str, pl.DataFrame]
 def fields(config: type[BaseModel], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that a config class has as fields."""
     return {name: parameters[name] for name in config.model_fields if name in parameters}
+
+
+def read_rows(
+    frame: pl.LazyFrame, data: Sequence[str], columns: ColumnMap, parameters: Mapping[str, Any]
+) -> tuple[Prepared, dict[str, Any]]:
+    """The rows of files, or of `frame` where none is given, prepared; and what a step records of them."""
+    left_out, n_rows = {}, None
+    if data:
+        source = tables.scan(data, columns, parameters["max_expansion"])
+        frame, left_out, n_rows = source.frame, dict(source.left_out), source.n_rows
+    prepared = prepare(frame, columns, PrepareConfig(**fields(PrepareConfig, parameters)), n_rows)
+    return prepared, {"data": {"left_out": left_out}, "preparation": prepared.report.to_dict()}
 
 
 def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:

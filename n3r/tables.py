@@ -383,7 +383,7 @@ def _alike(
             column = as_typed(name) if as_values else pl.col(name)
             if differ and "text" in kinds:
                 column = column.cast(pl.String)
-            elif differ and kind.is_temporal():  # days, or times of several units or zones
+            elif differ and not as_values and kind.is_temporal():  # days, or times of several units or zones
                 column = in_utc(name, kind)
             chosen[path].append(column)
     return chosen

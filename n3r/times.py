@@ -27,6 +27,7 @@ _ISO_FORMATS = (f"{_CLOCK}:%S%.f", f"{_CLOCK}:%S%.f%#z", _CLOCK, f"{_CLOCK}%#z",
 _ZONED = r":\d\d.*(Z|z|UTC|GMT|[+-]\d\d(:?\d\d)?)$"
 _LAST_TWO_DIGIT_YEAR = 2068
 FAR = 20 * 365 * 86_400_000_000  # microseconds, 20 years, from the median: no table of orders spans so much
+FIRST_YEARS = datetime(1970, 1, 1), datetime(1972, 1, 1)  # where days or minutes lie that pass for seconds
 FEWEST = 30  # rows, for a statement on how times are spread
 NO_MONTH = 12  # the last day that can be taken for a month
 _DATES = ("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y", "%Y.%m.%d", "%d-%m-%Y", "%m-%d-%Y", "%Y-%m-%d")
@@ -167,19 +168,20 @@ def doubts(times: pl.Series, name: str) -> list[str]:
     if times.is_empty():
         return []
     n_rows, found = len(times), []
-    commonest = times.value_counts(sort=True).row(0)
-    if n_rows > 1 and 2 * commonest[1] > n_rows:
-        found.append(
-            f"{commonest[1]:,} of {n_rows:,} rows have the one {name!r} {commonest[0]}: no time orders them"
-        )
     micros = times.to_physical()
-    far = times.filter((micros - micros.median()).abs() > FAR)
+    from_median = (micros - micros.median()).abs()
+    same = times.filter(from_median < 1)  # what more than half of the rows have is the median
+    if n_rows >= FEWEST and 2 * len(same) > n_rows:
+        found.append(f"{len(same):,} of {n_rows:,} rows have the one {name!r} {same[0]}: no time orders them")
+    far = times.filter(from_median > FAR)
     if len(far):
         ends = " and ".join(dict.fromkeys(f"{time:%Y-%m-%d}" for time in (far.min(), far.max())))
         found.append(
             f"{len(far):,} of {n_rows:,} rows have a {name!r} more than 20 years from the others ({ends}): "
             "does it stand for an unknown time?"
         )
+    if n_rows >= FEWEST and FIRST_YEARS[0] <= times.min() and times.max() < FIRST_YEARS[1]:
+        found.append(f"no {name!r} lies after {times.max():%Y-%m-%d}: is its unit what the format says?")
     days = times.dt.day()
     if n_rows >= FEWEST and 1 < days.max() <= NO_MONTH and times.dt.month().n_unique() > 1:
         found.append(

@@ -66,6 +66,7 @@ def test_the_command_lists_what_it_can_do():
         (["run", "--data", "no/such.csv"], "no/such.csv"),
         (["run", "--map", "no/such.json"], "no/such.json"),
         (["run", "-p", "epocs=3"], "epocs"),
+        (["run", "01", "-p", "epochs=3"], "epochs is read by 03_train_lstm2risk, 04_train_transformer2risk"),
         (["params", "10"], "no step '10'"),
         (["run", "--bogus"], "No such option"),
     ],

@@ -117,6 +117,15 @@ def test_unknown_and_ill_typed_parameters_are_refused_before_anything_runs(house
     assert not (house / "runs").exists()
 
 
+def test_a_parameter_that_no_step_of_the_run_reads_is_refused(house):
+    first, second = pipeline.STEPS
+    for key in ("fail", "02.fail"):
+        with pytest.raises(ValueError, match=f"^{key} is read by 02_second alone, which this run does not"):
+            resolve_parameters("dev", {}, [f"{key}=true", "n=2"], [first])
+    assert resolve_parameters("dev", {}, ["n=2"], [first])["01_first"]["n"] == 2
+    assert set(resolve_parameters("dev", {}, ["fail=true"], [second])) == {"02_second"}
+
+
 def test_values_take_the_type_of_the_default(house):
     given = resolve_parameters("dev", {}, ["n=4", "01.rate=1", 'parts=["b", "c"]', "weights=[1, 2]"])
     assert given["01_first"] == {"n": 4, "rate": 1.0, "parts": ["b", "c"], "weights": [1, 2]}

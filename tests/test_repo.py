@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
     ["values", "times"],
-    ["schema", "estimate"],
+    ["schema", "estimate", "process"],
     ["plausible", "accounts", "clean", "spelling", "metrics", "calibrate", "card"],
     ["kernels", "inputs", "kept", "risk_tables", "graphs", "characters", "repeats", "mail"],
     ["columns", "relations", "trees"],

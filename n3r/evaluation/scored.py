@@ -13,17 +13,19 @@ from pathlib import Path
 
 import polars as pl
 
+from n3r.accounts import DROP
 from n3r.files.formats import SUFFIXES, format_of
 from n3r.files.json_io import near
 from n3r.files.limits import MAX_EXPANSION
 from n3r.inputs import number
-from n3r.preprocess import mark_rows, select_wide
+from n3r.preprocess import PrepareConfig, check_times, mark_rows, select_wide
 from n3r.schema import (
     CALIBRATED,
     KEY,
     LABEL,
     ORACLE,
     OWN,
+    ROW,
     SCORE,
     SEGMENT,
     TIME,
@@ -129,16 +131,17 @@ def with_labels(scored: pl.DataFrame, orders: Sequence[str | Path], column_map: 
     """Scored rows with all that the raw orders of the same ids say, typed as in training.
 
     Rows whose order has no label of the map are left out. Raises ValueError when an id has no order or
-    several.
+    several, and for times that training would refuse.
     """
     scored, source = named(scored), scan(orders, column_map)
     check(source.frame, column_map)
     column_map = column_map.resolve_numeric(source.frame.collect_schema())
     with source.reading():
-        keys = mark_rows(source.frame, column_map).select(KEY, LABEL, SEGMENT, TIME)
+        keys = mark_rows(source.frame, column_map).select(ROW, DROP, KEY, LABEL, SEGMENT, TIME)
         wide = select_wide(source.frame, column_map)
         found = pl.concat([keys, wide], how="horizontal").collect(engine="streaming")
-    found = found.join(scored.select(KEY), on=KEY, how="semi")
+        check_times(source.frame, found, column_map, PrepareConfig(first_order_only=False))
+    found = found.drop(ROW, DROP).join(scored.select(KEY), on=KEY, how="semi")
     if twice := found.height - found[KEY].n_unique():
         raise ValueError(f"{twice} orders have an id that an earlier one has")
     if lost := scored.height - found.height:

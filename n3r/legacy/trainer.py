@@ -381,7 +381,8 @@ def _train_epoch(
     model.train()
     losses, scores, labels = [], [], []
     for batch in loader:
-        score = model(batch)
+        if not (score := model(batch)).isfinite().all():
+            raise ValueError("the legacy's scores are not finite: its training diverges; take a lower lr")
         loss = nn.functional.binary_cross_entropy(score, batch["label"].to(score.device))
         schedule.optimizer.zero_grad()
         loss.backward()

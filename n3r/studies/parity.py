@@ -148,7 +148,7 @@ def deviations(package: Path = Path(__file__).parents[1]) -> list[dict[str, str]
     """Every deviation tag in the package's comments and docstrings: `where` it stands, `what` it says."""
     found = []
     for path in sorted(Path(package).rglob("*.py")):
-        for paragraph in _paragraphs(path.read_text()):
+        for paragraph in _paragraphs(path.read_text(encoding="utf-8")):
             tag, _, note = paragraph.partition(TAG)
             if tag != paragraph:
                 found.append({"where": path.name, "what": note.strip()})

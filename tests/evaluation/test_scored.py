@@ -146,3 +146,21 @@ def test_row_numbers_are_no_ids(first, kind, tmp_path):
     assert found[KEY].to_list() == ids.to_list() and found[SCORE].to_list() == [0.1, 0.9, 0.5]
     plain = scored.read_scored(written(numbered.drop(first), tmp_path / f"p.{kind}"), id="another")
     assert plain.equals(found)
+
+
+def test_orders_are_read_as_for_training(tmp_path):
+    """A wrong format of times, and rows that cannot be read, are refused as `n3r run` refuses them."""
+    rows = {"id": ["a", "b"], "name": ["x", "y"], "y": ["0", "1"], "at": ["31/01/2025", "01/02/2025"]}
+    columns = {"id": "id", "text": ["name"], "label": "y", "label_values": {"0": 0, "1": 1}, "time": "at"}
+    given = pl.DataFrame({KEY: ["b", "a"], SCORE: [0.9, 0.1]})
+    orders = written(pl.DataFrame(rows), tmp_path / "o.csv")
+    with pytest.raises(ValueError, match=r"time_format '%d/%m/%Y' reads them"):
+        scored.with_labels(given, [orders], ColumnMap(**columns))
+    table = scored.with_labels(given, [orders], ColumnMap(**columns, time_format="%d/%m/%Y"))
+    assert table[LABEL].to_list() == [1, 0] and [str(time) for time in table[TIME]] == [
+        "2025-02-01 00:00:00",
+        "2025-01-31 00:00:00",
+    ]
+    orders.write_text(orders.read_text() + "c,z\n")
+    with pytest.raises(ValueError, match=r"o\.csv, row 3: has 2 cells, the header 4"):
+        scored.with_labels(given, [orders], ColumnMap(**columns, time_format="%d/%m/%Y"))

@@ -1,7 +1,9 @@
 """Dependencies: the exact versions have no known holes, and reports/licences.md lists their licences."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import distributions
@@ -58,6 +60,29 @@ def test_what_is_installed_is_what_is_pinned(tally):
     }
     assert other == {}
     tally(PROMISE, "installed versions equal to the pinned ones", len(installed))
+
+
+@pytest.mark.slow
+def test_a_run_needs_no_network_and_leaves_nothing_at_home(tmp_path, tally):
+    """Under a locale that has no character but those of ASCII."""
+    alone = ["unshare", "--net"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], check=False).returncode:
+        pytest.skip("no network namespace of its own can be made")
+    name = f"test-{os.getpid()}-home"
+    places = [ROOT / place / name for place in ("runs", "reports")]
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], **locale}
+    command = [*alone, sys.executable, "-m", "n3r.cli", "run", "--size", "dev", "--name", name]
+    try:
+        subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, timeout=1200)
+        assert (places[1] / "report.html").is_file()
+    finally:
+        for place in places:
+            shutil.rmtree(place, ignore_errors=True)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    known = (".cache/matplotlib/fontlist", ".ipython/profile_default")
+    assert [path for path in left if not path.startswith(known)] == []
+    tally(PROMISE, "whole runs without a network that left nothing at home", 1)
 
 
 def _site() -> list[str]:
