@@ -4,7 +4,8 @@ Decisions:
 - Strings stand one behind another with a line break before and after each; it belongs to no class of
   characters, so that no run of a class reaches into the next string.
 - A string is read up to READ characters: relations of long texts cost more than they tell.
-- Folded means transliterated to ASCII, lower case, and only a to z, 0 to 9 and blanks.
+- Folded means spelled as tokenizers read it (spelling.py), transliterated to ASCII, and only a to z, 0 to 9
+  and blanks.
 """
 
 import unicodedata
@@ -13,6 +14,8 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+
+from n3r.spelling import spelled
 
 BREAK = "\n"
 READ = 512  # characters of a string
@@ -81,7 +84,7 @@ _ASCII = _Ascii()
 
 def fold(strings: Sequence[str]) -> Folded:
     """Strings without line breaks, folded."""
-    latin = [one if one.isascii() else one.translate(_ASCII) for one in strings]
+    latin = [one if one.isascii() else one.translate(_ASCII) for one in spelled(strings)]
     folded = BREAK.join(latin).encode("ascii", "replace").translate(_FOLD).decode("ascii")
     words = [one.split() for one in folded.split(BREAK)] if strings else []
     plain = ["".join(one) for one in words]

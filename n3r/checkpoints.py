@@ -53,11 +53,19 @@ def load(folder: Path, name: str) -> dict[str, Any]:
 
 
 def resumable(folder: Path, plan: str) -> Path | None:
-    """The last checkpoint of a training of the same plan; leftovers of another one are removed."""
+    """The last checkpoint of a training of the same plan; leftovers of another one are removed.
+
+    A plan is a fingerprint, a blank and how the training is computed, in words. Other processes have other
+    batches and another precision other sums: what went on with them would be neither training.
+    """
     path = folder / "checkpoints" / "last.ckpt"
     try:
-        if load(folder, "last")["plan"] == plan:
+        kept = load(folder, "last")["plan"]
+        if kept == plan:
             return path
+        (same, _, before), (now, _, place) = kept.partition(" "), plan.partition(" ")
+        if same == now and is_first_process():
+            warnings.warn(f"{path} is of {before}, this training of {place}: it begins anew", stacklevel=2)
     except FileNotFoundError:  # or the first process has just removed it
         pass
     except Exception:  # torch raises many kinds of a file that is not a checkpoint

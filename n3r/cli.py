@@ -207,6 +207,15 @@ def export(
     echo(f"{layout}: {target}", err=True)
 
 
+@app.command(name="verify")
+def verify_bundle(
+    bundle: Annotated[Path, Argument(help="the model's folder, such as runs/quick/lstm2risk")],
+) -> None:
+    """Check every file of a bundle against its checksum, and say which versions wrote it."""
+    writers = verify(bundle)
+    echo(f"{bundle} is whole; written with " + ", ".join(f"{name} {v}" for name, v in writers.items()))
+
+
 @app.command(name="import-legacy")
 def import_legacy(
     state_dict: Annotated[Path, Argument(help="a legacy models/model_{epoch}.pt")],

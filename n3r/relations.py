@@ -10,6 +10,7 @@ Decisions:
 
 from collections.abc import Sequence
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from n3r.characters import (
     trigrams,
     typed_figures,
 )
+from n3r.files.records import SURROGATE
 
 FIGURES = ("missing", "length", *TYPED_FIGURES, *FOLDED_FIGURES)
 PAIR_FIGURES = ("trigrams", "containment", "prefix", "Jaro-Winkler", "inside")
@@ -60,11 +62,12 @@ def _parts(value: str | None) -> tuple[str, str, str]:
     """The value without blanks at its ends, what is read of it, and the domain of an e-mail address."""
     if value is None:
         return "", "", ""
+    value = value if value.isascii() else normalize("NFC", SURROGATE.sub("\ufffd", value))
     value = value.strip()
     if "@" in value:
         user, _, domain = value.partition("@")
         if user and domain and "@" not in domain and len(value.split()) == 1:
-            return value, user, domain.lower()
+            return value, user, domain.casefold()
     return value, value, ""
 
 

@@ -109,9 +109,10 @@ def by_value(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def look_up(values: pl.Series, table: Mapping[str, Any]) -> np.ndarray:
     """(N,) risks; missing and unseen categories get the default."""
-    risks = pl.Series(table["bins"].values(), dtype=pl.Float64)
-    found = texts_of(values).replace_strict(list(table["bins"]), risks, default=table["default_bin"])
-    return found.cast(pl.Float64).to_numpy()
+    texts, default = texts_of(values), table["default_bin"]
+    distinct = texts.drop_nulls().unique()  # of a chunk's rows: a table may have a million categories
+    risks = pl.Series([table["bins"].get(one, default) for one in distinct], dtype=pl.Float64)
+    return texts.replace_strict(distinct, risks, default=default).cast(pl.Float64).to_numpy()
 
 
 def row_risks(tables: Iterable[Mapping[str, Any]], row: Mapping[str, Any]) -> np.ndarray:
@@ -129,8 +130,8 @@ def count_known(tables: Iterable[dict[str, Any]], train: pl.DataFrame) -> None:
 
 def _known(values: pl.Series, table: Mapping[str, Any]) -> tuple[int, int]:
     """Rows with a category, and those whose category has a risk of its own."""
-    texts = texts_of(values).drop_nulls()
-    return len(texts), int(texts.is_in(list(table["bins"])).sum())
+    texts, counts = texts_of(values).drop_nulls().alias("text").value_counts()
+    return sum(counts), sum(n for one, n in zip(texts, counts, strict=True) if one in table["bins"])
 
 
 class Unseen:

@@ -210,9 +210,13 @@ def _train(
 ) -> None:
     """Train and leave checkpoints in `folder`; every process of a group runs this."""
     collate, share = collate_for(model_config, pad_token), checkpoints.share()
-    settings = [model_config.model_dump(), config.model_dump(), [part.__qualname__ for part in parts]]
+    training = config.model_dump(
+        exclude={"processes", "precision"}
+    )  # the place has them as they are resolved
+    settings = [model_config.model_dump(), training, [part.__qualname__ for part in parts]]
+    place = f"{share[1]} process{'es' * (share[1] > 1)} in {resolve_precision(config)}"
     arrays = [array for data in (train, val) if data is not None for array in data.arrays]
-    plan = checkpoints.plan(settings, arrays if knots is None else [knots, *arrays])
+    plan = f"{checkpoints.plan(settings, arrays if knots is None else [knots, *arrays])} {place}"
     with torch.random.fork_rng(), checkpoints.quiet(), keep_memory():
         torch.manual_seed(config.seed)
         model = RiskModel(model_config, parts, knots).load_pretrained()

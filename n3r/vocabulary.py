@@ -24,6 +24,7 @@ from n3r.spelling import ONE_SPELLING, spelled
 from n3r.tokenizer import SPECIAL_TOKENS, BertTokenizer, NameTokenizer
 
 N_DRAWN = 60  # sizes of the compression curve
+LONGEST = 256  # characters of a word that a vocabulary is trained on
 N_MEASURED = 10_000  # held-out texts that a compression is measured on, as in the legacy
 
 
@@ -70,7 +71,7 @@ def train_tokenizer(
         "vocab_size": size,
         "compression": round(float(compression[n_merges]), 4),
         "special_tokens": SPECIAL_TOKENS,
-        "normalizer": "invisible characters removed, NFKC, confusables folded to Latin, lower case",
+        "normalizer": "invisible characters removed, NFKD, lower case, confusables folded to Latin, NFKC",
         "pre_tokenizer": "Whitespace",
         "pad_token": SPECIAL_TOKENS.index("[PAD]"),
         "cls_token": SPECIAL_TOKENS.index("[CLS]"),
@@ -93,11 +94,16 @@ def train_bpe(texts: Sequence[str], vocab_size: int, min_frequency: int) -> Toke
         special_tokens=SPECIAL_TOKENS,
         show_progress=False,
     )
-    found = list(spelled(texts))
+    found = _in_pieces(list(spelled(texts)))
     # Joined, since each text that is handed over takes as long as the counting of its words.
     tokenizer.train_from_iterator((" ".join(found[i : i + 100]) for i in range(0, len(found), 100)), trainer)
     tokenizer.normalizer = ONE_SPELLING
     return truncate(tokenizer, tokenizer.get_vocab_size())
+
+
+def _in_pieces(texts: Sequence[str]) -> list[str]:
+    """Texts to learn from, their long words in pieces: the library takes the square of a word's length."""
+    return pl.Series(texts, dtype=pl.String).str.replace_all(rf"(\S{{{LONGEST}}})", "$1 ").to_list()
 
 
 def truncate(tokenizer: Tokenizer, size: int) -> Tokenizer:
@@ -150,7 +156,7 @@ def train_wordpiece(texts: pl.DataFrame, vocab_size: int = 8000, min_frequency: 
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.BertNormalizer()])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     roles = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    special, corpus = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"], texts_of(texts)
+    special, corpus = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"], _in_pieces(texts_of(texts))
     clean, cut = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
     inner = {char for text in corpus for word, _ in cut(clean(text)) for char in word[1:]}
     trainer = trainers.WordPieceTrainer(

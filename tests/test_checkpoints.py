@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from n3r.bundle import Bundle
-from n3r.checkpoints import plan
+from n3r.checkpoints import load, plan, resumable
 from n3r.data import OrderDataset
 from n3r.model import Parts, configure
 from n3r.schema import LABEL, ColumnMap
@@ -139,6 +139,18 @@ def test_a_checkpoint_of_another_plan_is_not_resumed(what, planted, tmp_path):
     again, fresh = (fit(model, train, val, config, tmp_path / name, PAD, parts) for name in ("used", "fresh"))
     assert again.history == fresh.history
     assert same_weights(again.model, fresh.model)
+
+
+@pytest.mark.parametrize("place", ["2 processes in float32", "1 process in bfloat16"])
+def test_a_training_computed_in_another_way_begins_anew_and_says_so(place, planted, tmp_path):
+    fit(MODEL, planted(64, 1), None, settings(epochs=1), tmp_path, PAD)
+    kept = load(tmp_path, "last")["plan"]
+    assert resumable(tmp_path, kept) is not None
+    with pytest.warns(
+        UserWarning, match=f"is of 1 process in float32, this training of {place}: it begins anew"
+    ):
+        assert resumable(tmp_path, f"{kept.split()[0]} {place}") is None
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_plan_tells_settings_and_every_array(planted):

@@ -52,7 +52,17 @@ def rows(names) -> pl.DataFrame:
 def test_the_command_lists_what_it_can_do():
     done = n3r("--help")
     assert done.returncode == 0
-    for command in ("run", "score", "evaluate", "compare", "export", "import-legacy", "params", "refresh"):
+    for command in (
+        "run",
+        "score",
+        "evaluate",
+        "compare",
+        "export",
+        "import-legacy",
+        "params",
+        "refresh",
+        "verify",
+    ):
         assert command in done.stdout
 
 
@@ -139,6 +149,19 @@ def test_wrong_requests_end_in_one_message_and_status_2(small, tmp_path):
         done = n3r("export", tmp_path / "out", *arguments)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
         assert not (tmp_path / "out").exists()
+
+
+def test_verify_says_who_wrote_a_bundle_or_which_files_are_at_fault(small, tmp_path):
+    done = n3r("verify", small.folder)
+    assert done.returncode == 0 and "is whole; written with python 3." in done.stdout
+    folder = tmp_path / "copy"
+    shutil.copytree(small.folder, folder)
+    (folder / "vocab.json").write_bytes((folder / "vocab.json").read_bytes()[:-1])
+    (folder / "features.json").unlink()
+    done = n3r("verify", folder)
+    assert done.returncode == 2
+    assert "features.json is missing; vocab.json is truncated" in done.stderr
+    assert n3r("verify", tmp_path).returncode == 2
 
 
 @pytest.mark.slow

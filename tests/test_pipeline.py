@@ -162,6 +162,7 @@ def test_steps_come_with_what_they_need_in_order(names, expected):
     assert [step.name for step in pipeline.with_needs(names)] == expected
 
 
+@pytest.mark.slow
 def test_model_classes_side_by_side_on_reviews(tmp_path):
     """Step 06 through the command, on the first rows of real reviews; titles are the second text."""
     reviews = ROOT.parent / "shared" / "data" / "womens_reviews" / "reviews.parquet"

@@ -1,6 +1,7 @@
 """Vocabularies: sized by compression in one training, of the given rows alone, the same in any process."""
 
 import json
+import time
 
 import numpy as np
 import polars as pl
@@ -199,3 +200,14 @@ def test_at_least_one_row_is_learnt_and_one_measured(share):
 def test_settings_out_of_range_are_refused(config, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         config(**wrong)
+
+
+@pytest.mark.parametrize("train", [train_tokenizer, train_wordpiece])
+def test_words_of_any_length_are_learned_from_in_bounded_time(train, names):
+    """The library takes the square of a word's length: these took 8 seconds and more."""
+    rng = np.random.default_rng(0)
+    long = ["".join(rng.choice(list("abcdefghijklmnop"), 100_000)) for _ in range(6)]
+    rows = pl.DataFrame({"name": [*names(300)["billing"], *long]})
+    start = time.process_time()
+    train(rows)
+    assert time.process_time() - start < 5
