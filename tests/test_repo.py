@@ -58,6 +58,7 @@ MODULES = sorted(
 # Modules without a test file of their own, and the test of the module that they are a part of.
 TESTED_WITH = {
     "accounts": "test_preprocess",  # its report
+    "branches": "test_model",
     "characters": "test_identity",
     "columns": "test_tables",
     "custom_transformer/optimizers": "custom_transformer/test_model",
@@ -66,6 +67,7 @@ TESTED_WITH = {
     "files/limits": "promises/test_strangers_files",
     "files/reader": "promises/test_hostile_input",
     "files/sources": "studies/test_plans",
+    "heads": "test_model",
     "legacy/artefacts": "legacy/test_layouts",
     "legacy/weights": "legacy/test_trainer",
     "members": "test_blend",
