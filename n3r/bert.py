@@ -12,12 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from n3r.files.pretrained import found
+from n3r.encode import TEXT_KEYS
+from n3r.files.json_io import near
+from n3r.files.pretrained import architecture, found
 from n3r.kernels import Dropout
+from n3r.published import BatchKeys, as_settings, dimensions, renamed
 from n3r.text import TextBranch
 
 # Of transformers' configuration what names code to fetch and run: kernels, a repository's own classes.
 _NAMING_CODE = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config")
+
+# What a `TextBertBase` is given, under n3r's names.
+_READ = {"bert", "pretrained", "hidden_common_dim", "dropout_rate", "gradient_checkpointing"}
+_READ |= {"attention_dropout", "reinit_pooler", "reinit_layers"}
 
 
 class BertEncoder(nn.Module):
@@ -27,7 +34,12 @@ class BertEncoder(nn.Module):
     until `load_pretrained`.
     """
 
-    def __init__(self, architecture: dict[str, Any], gradient_checkpointing: bool = False):
+    def __init__(
+        self,
+        architecture: dict[str, Any],
+        gradient_checkpointing: bool = False,
+        attention_dropout: bool = False,
+    ):
         super().__init__()
         from transformers import AutoConfig, AutoModel
 
@@ -36,8 +48,10 @@ class BertEncoder(nn.Module):
             config = AutoConfig.for_model(**plain)
         except ValueError as error:  # which goes on to list 700 names
             raise ValueError(str(error).partition(". ")[0]) from None
-        # NOTE[DIFF] no dropout on attention weights: drawn one by one, it took 15 % of a training step.
-        config.attention_probs_dropout_prob = 0.0
+        # NOTE[DIFF] a new BERT has no dropout on attention weights: drawn one by one, it took 15 % of a
+        # training step. A pretrained one is fine-tuned with what it was trained with.
+        if not attention_dropout:
+            config.attention_probs_dropout_prob = 0.0
         self.bert = AutoModel.from_config(config)
         self.bert.pooler = None  # ChunkPool holds it
         if gradient_checkpointing:
@@ -104,19 +118,42 @@ class ChunkPool(nn.Module):
 
 
 class TextBertBase(TextBranch):
-    """The published chunked BERT: (B, K, T) ids and mask -> a vector of `hidden_common_dim`."""
+    """The published chunked BERT: (B, K, T) ids and mask -> a vector of `hidden_common_dim`.
 
-    def __init__(
-        self,
-        architecture: dict[str, Any],
-        hidden_common_dim: int,
-        dropout: float = 0.1,
-        gradient_checkpointing: bool = False,
-    ):
-        encoder = BertEncoder(architecture, gradient_checkpointing)
-        super().__init__(encoder, ChunkPool(encoder.d_out, hidden_common_dim, dropout))
+    `config` is an architecture, whose weights are random, or a published configuration, a dict or an object,
+    with its `tokenizer` (or `pretrained`), whose weights are taken; keywords go over it.
+    """
+
+    def __init__(self, config: Any = None, hidden_common_dim: int | None = None, **settings: Any):
+        given = {} if config is None else as_settings(config)
+        self.keys = BatchKeys.of(given)
+        given = {"bert": given} if "model_type" in given else dimensions(given, "bert", _READ)
+        given |= renamed(settings, "bert")
+        if unknown := sorted(given.keys() - _READ):
+            raise ValueError(
+                f"TextBertBase has no {', '.join(unknown)}{near(unknown[0], {*_READ, 'tokenizer'})}"
+            )
+        pretrained = given.get("pretrained")
+        if not pretrained and "bert" not in given:
+            raise ValueError("TextBertBase needs a model: its architecture, or `tokenizer` with its name")
+        encoder = BertEncoder(
+            given.get("bert") or architecture(pretrained),
+            given.get("gradient_checkpointing", False),
+            given.get("attention_dropout", bool(pretrained)),
+        )
+        width = hidden_common_dim or given.get("hidden_common_dim", 100)
+        super().__init__(encoder, ChunkPool(encoder.d_out, width, given.get("dropout_rate", 0.1)))
         nn.init.normal_(self.pool.dense.weight, std=encoder.bert.config.initializer_range)
         nn.init.zeros_(self.pool.dense.bias)
+        if pretrained:
+            self.load_pretrained(pretrained, given.get("reinit_pooler", True), given.get("reinit_layers", 2))
+
+    def forward(self, ids: Any, mask: Tensor | None = None) -> Any:
+        """Ids and mask, (B, K, T) both, -> their `Modality`; a published batch -> its vector (B, D)."""
+        if mask is not None:
+            return super().forward(ids, mask)
+        batch = self.keys.read(ids, TEXT_KEYS[0], chunked=True)
+        return super().forward(*batch.values()).vector
 
     def load_pretrained(self, pretrained: str, reinit_pooler: bool = True, reinit_layers: int = 2) -> None:
         """Take the weights of a model folder or hub name, but for its last layers and its pooler.

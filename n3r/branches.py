@@ -57,7 +57,13 @@ def _cnn_text(c: Config, parts: Parts, drop: nn.Module) -> TextBranch:
 
 
 def _bert_text(c: Config, parts: Parts, drop: nn.Module) -> TextBranch:
-    return TextBertBase(c.bert, c.hidden_common_dim, c.dropout_rate, c.gradient_checkpointing)
+    return TextBertBase(
+        c.bert,
+        c.hidden_common_dim,
+        dropout_rate=c.dropout_rate,
+        gradient_checkpointing=c.gradient_checkpointing,
+        attention_dropout=bool(c.pretrained),
+    )
 
 
 class TextPart(NamedTuple):

@@ -91,10 +91,10 @@ def example_batch(model: RiskModel, n_rows: int = 2, n_tokens: int = 5, n_chunks
     two sizes that are the same in its example, the exporter makes one.
     """
     draw, batch = torch.Generator().manual_seed(0), {}
-    for ids, mask in TEXT_KEYS[: len(model.texts)]:
+    for (ids, mask), config in zip(TEXT_KEYS, model.config.of_texts, strict=False):
         more = n_rows if ids == "secondary" else 0
         batch[mask] = _staircase(model, n_rows, n_tokens + more, n_chunks + more)
-        batch[ids] = torch.randint(model.config.vocab_size, batch[mask].shape, generator=draw)
+        batch[ids] = torch.randint(config.vocab_size, batch[mask].shape, generator=draw)
     if "tabular" in model.inputs:
         batch["tabular"] = torch.randn(n_rows, model.config.n_tab_features, generator=draw)
         if model.scaling:  # values between the outer knots

@@ -62,7 +62,8 @@ class ModelConfig(BaseModel):
     reinit_pooler: bool | None = None
     reinit_layers: int | None = Field(None, ge=0)  # last layers that start anew
     gradient_checkpointing: bool | None = None  # less memory, more time
-    fusion_dim: int | None = Field(None, ge=1)  # None: the widest vector's
+    secondary: "ModelConfig | None" = None  # of the second text alone, where that differs; given in part
+    fusion_dim: int | None = Field(None, ge=1)  # None: the widest vector's, in whole heads
     fusion_heads: int | None = Field(None, ge=1)
 
     @model_validator(mode="before")
@@ -75,12 +76,15 @@ class ModelConfig(BaseModel):
         parts = {"encoder": row.encoder, "fusion": row.fusion, **given}
         if parts["encoder"] not in TEXTS or parts["fusion"] not in FUSIONS:
             return parts  # pydantic says what there is
-        known = cls.read(parts["encoder"], parts["fusion"])
+        known = cls.read(parts["encoder"], parts["fusion"], row.n_texts)
         foreign = [name for name in parts if name in cls.model_fields and name not in known]
         if foreign:
             chosen = f"{row.name} with encoder {parts['encoder']} and fusion {parts['fusion']}"
             raise ValueError(f"{chosen} has no {', '.join(foreign)}")
-        parts = {**TEXTS[parts["encoder"]].defaults, **FUSIONS[parts["fusion"]].defaults, **parts}
+        defaults = {**TEXTS[parts["encoder"]].defaults, **FUSIONS[parts["fusion"]].defaults}
+        defaults |= {name: value for name, value in row.dimensions.items() if name in known}
+        own_text = {name: parts[name] for name in parts if name in TEXTS[parts["encoder"]].optional}
+        parts = {**defaults, **parts}
         if parts["encoder"] == "bert":
             own = {name: parts.pop(name) for name in BERT_DIMENSIONS if name in parts}
             if own and ("bert" in parts or "pretrained" in parts):
@@ -91,12 +95,29 @@ class ModelConfig(BaseModel):
                 parts["bert"] = _architecture(parts, own)
             if "pretrained" in parts:
                 parts.setdefault("vocab_size", parts["bert"].get("vocab_size"))
+        if isinstance(parts.get("secondary"), dict):
+            parts["secondary"] = cls._second(parts, own_text, parts["secondary"])
         return parts
 
     @classmethod
-    def read(cls, encoder: str, fusion: str) -> set[str]:
+    def _second(
+        cls, parts: dict[str, Any], own_text: dict[str, Any], given: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The whole config of the second text: what is not given is the first one's."""
+        text = TEXTS[parts["encoder"]]
+        same = {name: parts[name] for name in text.defaults if name in parts}
+        if not given.keys() & {"bert", "pretrained"}:
+            is_new = given.keys() & {*BERT_DIMENSIONS, "vocab_size"}
+            same |= {name: own_text[name] for name in own_text if not is_new or name in BERT_DIMENSIONS}
+            same["vocab_size"] = parts.get("vocab_size")
+        same |= {"model_class": "bert", "encoder": parts["encoder"], "n_tab_features": 0}
+        return {**same, "n_classes": parts.get("n_classes", 2), **given}
+
+    @classmethod
+    def read(cls, encoder: str, fusion: str, n_texts: int = 1) -> set[str]:
         """The fields that a model of these parts reads; those of other parts have None in it."""
         of_all = {name for name, field in cls.model_fields.items() if field.default is not None}
+        of_all |= {"secondary"} if n_texts == 2 else set()
         return {*of_all, *TEXTS[encoder].defaults, *TEXTS[encoder].optional, *FUSIONS[fusion].defaults}
 
     @model_validator(mode="after")
@@ -130,9 +151,15 @@ class ModelConfig(BaseModel):
         return MODEL_CLASSES[self.model_class].n_texts
 
     @property
+    def of_texts(self) -> list["ModelConfig"]:
+        """The config of each text's branch."""
+        return [self, self.secondary or self][: self.n_texts]
+
+    @property
     def max_tokens(self) -> int | None:
         """Longest text, or chunk of a text, that the model reads; None: any."""
-        return n_places(self.bert) if self.bert else self.block_size
+        longest = n_places(self.bert) if self.bert else self.block_size
+        return min(longest, self.secondary.max_tokens) if self.secondary and longest else longest
 
 
 _ARCHITECTURE = ("model_type", "vocab_size", "max_position_embeddings")  # what of it is read here
@@ -195,8 +222,7 @@ class RiskModel(nn.Module):
         row = MODEL_CLASSES[config.model_class]
         drop = parts.dropout(config.dropout_rate)
         self.config = config
-        build = TEXTS[config.encoder].build
-        self.texts = nn.ModuleList(build(config, parts, drop) for _ in range(row.n_texts))
+        self.texts = nn.ModuleList(TEXTS[c.encoder].build(c, parts, drop) for c in config.of_texts)
         widths = [Widths(text.d_out, text.d_tokens) for text in self.texts]
         self.tabular = self.feature_tokens = self.scaling = None
         if config.n_tab_features:
@@ -209,6 +235,9 @@ class RiskModel(nn.Module):
                 self.feature_tokens = FeatureTokens(n, d)
             widths.append(Widths(d, d))
         d = config.fusion_dim or max(width.vector for width in widths)
+        if not config.fusion_dim and config.fusion_heads:
+            # NOTE[DIFF] the published trimodal attention stops at its own defaults, 100 wide with 8 heads.
+            d += -d % config.fusion_heads
         self.fusion = build_fusion(config.fusion, widths, d, config.fusion_heads, drop)
         self.head = row.head(self.fusion.d_out, config.hidden_size, config.n_classes, drop)
 
@@ -239,9 +268,8 @@ class RiskModel(nn.Module):
 
     def load_pretrained(self) -> "RiskModel":
         """Take the weights of `config.pretrained`, where there is one."""
-        c = self.config
-        if c.pretrained:
-            for text in self.texts:
+        for text, c in zip(self.texts, self.config.of_texts, strict=True):
+            if c.pretrained:
                 text.load_pretrained(c.pretrained, c.reinit_pooler, c.reinit_layers)
         return self
 
@@ -256,6 +284,7 @@ class ModelClass(NamedTuple):
     tabular: type[nn.Module] | None  # None: text alone
     n_texts: int = 1
     needs_tabular: bool = False  # nothing would be left to fuse without
+    dimensions: dict[str, Any] = {}  # what it changes of its parts'
     training: dict[str, Any] = {}  # what it changes of TrainConfig's
 
 
@@ -276,7 +305,13 @@ _ROWS = (
     _bert_class("bimodal_gate_fusion", "gate", linear_head, needs_tabular=True),
     _bert_class("bimodal_cross_attn", "cross_attention", two_layer_head, needs_tabular=True),
     _bert_class("trimodal_bert", "concat", two_layer_head, n_texts=2),
-    _bert_class("trimodal_cross_attn", "cross_attention", two_layer_head, n_texts=2),
+    _bert_class(
+        "trimodal_cross_attn",
+        "cross_attention",
+        two_layer_head,
+        n_texts=2,
+        dimensions={"fusion_heads": 8},
+    ),
     _bert_class("trimodal_gate_fusion", "gate", linear_head, n_texts=2),
     _bert_class("bert", "concat", linear_head, tabular=None),
     ModelClass("lstm", "lstm_ends", "concat", linear_head, tabular=None),
@@ -324,11 +359,11 @@ def _configured(name: str | None, given: dict[str, Any], settings: dict[str, Any
     parts = {"encoder": row.encoder, "fusion": row.fusion, **given, **settings}
     encoder, fusion = parts["encoder"], parts["fusion"]
     if given and encoder in TEXTS and fusion in FUSIONS:
-        read = ModelConfig.read(encoder, fusion)
-        if "tokenizer" in given or "pretrained" in parts or "bert" in parts:
+        read = ModelConfig.read(encoder, fusion, row.n_texts)
+        if {"tokenizer", "primary_tokenizer"} & given.keys() or "pretrained" in parts or "bert" in parts:
             read -= set(BERT_DIMENSIONS) if encoder == "bert" else set()
         read -= set() if row.tabular else {"n_tab_features"}
-        given = {"n_tab_features": 0, **dimensions(given, encoder, read, ModelConfig.model_fields)}
+        given = {"n_tab_features": 0, **dimensions(given, encoder, read)}
     return configure(name, **given | renamed(settings, encoder))
 
 

@@ -43,19 +43,24 @@ _OF_ENCODER = {
         "cross_attention_dropout": "dropout_rate",
     },
 }
+FIRST, SECOND = "primary_", "secondary_"  # what a setting of one of two texts begins with
+_OF_A_TEXT = {"tokenizer", "hidden_common_dim", "reinit_pooler", "reinit_layers"}
+_OF_SECOND = {SECOND + key for key in (*_OF_A_TEXT, "vocab_size")}
 _KEYS = """
     adam_epsilon batch_size cat_field_list categorical_features_to_encode chunk_trancate
-    class_weights count_threshold cross_attention_dropout device dropout_keep early_stop_metric
-    early_stop_patience fixed_tokenizer_length fp16 full_field_list fusion_dropout gradient_clip_val
-    header hidden_common_dim id_name id_to_label imputation_dict is_binary is_embeddings_trainable
-    label_name label_to_id load_ckpt lr lr_decay max_epochs max_sen_len max_total_chunks
-    metric_choices model_class model_path momentum multiclass_categories num_layers optimizer
-    optimizer_type pad_token_id primary_text_name primary_text_processing_steps risk_tables
-    run_scheduler secondary_text_name secondary_text_processing_steps smooth_factor tab_field_list
-    text_attention_mask_key text_field_overwrite text_input_ids_key text_name text_processing_steps
-    text_source_fields tokenizer val_check_interval warmup_steps weight_decay
+    class_weights count_threshold cross_attention_dropout device dropout_keep dropout_rate
+    early_stop_metric early_stop_patience embedding_size fixed_tokenizer_length fp16 full_field_list
+    fusion_dim fusion_dropout gradient_clip_val header hidden_common_dim hidden_size id_name
+    id_to_label imputation_dict is_binary is_embeddings_trainable label_name label_to_id load_ckpt
+    lr lr_decay max_epochs max_sen_len max_total_chunks metric_choices model_class model_path
+    momentum multiclass_categories n_blocks n_heads n_lstm_layers num_layers optimizer
+    optimizer_type pad_token_id primary_text_name primary_text_processing_steps reinit_layers
+    reinit_pooler risk_tables run_scheduler secondary_text_name secondary_text_processing_steps
+    smooth_factor tab_field_list text_attention_mask_key text_field_overwrite text_input_ids_key
+    text_name text_processing_steps text_source_fields tokenizer val_check_interval warmup_steps
+    weight_decay
 """
-_NOT_A_MODELS = frozenset(_KEYS.split())  # but of its data, training and serving
+_PUBLISHED = {*_KEYS.split(), *NAMES}  # all that a published configuration may have
 
 
 def as_settings(config: Any) -> dict[str, Any]:
@@ -79,8 +84,14 @@ def as_settings(config: Any) -> dict[str, Any]:
 def renamed(settings: Mapping[str, Any], encoder: str) -> dict[str, Any]:
     """Settings under n3r's names; ValueError for two that mean the same and differ."""
     names = NAMES | _OF_ENCODER.get(encoder, {})
+    second = {key.removeprefix(SECOND): settings[key] for key in settings if key in _OF_SECOND}
     out: dict[str, Any] = {}
+    if second:
+        out["secondary"] = {**settings.get("secondary", {}), **renamed(second, encoder)}
     for key, value in settings.items():
+        if key in _OF_SECOND or (second and key == "secondary"):
+            continue
+        key = key.removeprefix(FIRST) if key.removeprefix(FIRST) in _OF_A_TEXT else key
         name = names.get(key, key)
         if name in out and out[name] != value:
             others = [other for other in settings if names.get(other, other) == name]
@@ -89,8 +100,8 @@ def renamed(settings: Mapping[str, Any], encoder: str) -> dict[str, Any]:
     return out
 
 
-def dimensions(config: Mapping[str, Any], encoder: str, read: Iterable[str], fields: Iterable[str]) -> dict:
-    """A published configuration as the dimensions of a model that reads `read` of all `fields`.
+def dimensions(config: Mapping[str, Any], encoder: str, read: Iterable[str]) -> dict[str, Any]:
+    """A published configuration as the dimensions of a model that reads `read`.
 
     A number of columns follows from their list; keys that are in no published configuration stay.
     """
@@ -99,9 +110,14 @@ def dimensions(config: Mapping[str, Any], encoder: str, read: Iterable[str], fie
         given["input_tab_dim"] = len(given["tab_field_list"])
     # Where a class has a key of its own for it, the general one is another class's.
     general = {name for key, name in _OF_ENCODER[encoder].items() if key in given}
+    if "secondary" in read:
+        general |= {key for key in _OF_A_TEXT if FIRST + key in given}
+    else:
+        general |= {prefix + key for key in _OF_A_TEXT for prefix in (FIRST, SECOND)}
     found = renamed({key: value for key, value in given.items() if key not in general}, encoder)
-    elsewhere = _NOT_A_MODELS | set(fields) | set(NAMES)
-    kept = {name: value for name, value in found.items() if name in set(read) or name not in elsewhere}
+    foreign = {name: name for name in _PUBLISHED} | NAMES
+    foreign = {*foreign, *foreign.values()} - set(read)
+    kept = {name: value for name, value in found.items() if name not in foreign}
     if encoder == "cnn" and given.get("num_layers", 0) not in (0, len(kept.get("n_channels", [0, 0]))):
         raise ValueError("num_layers is not the number of num_channels: a CNN has one number a layer")
     return kept

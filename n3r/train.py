@@ -301,7 +301,7 @@ def check_rows(model: ModelConfig, dataset: OrderDataset, name: str) -> None:
     """Raise ValueError where a data set's texts or features are not what the model reads."""
     kind = TEXTS[model.encoder].tokenizer
     texts = {"text": dataset.text, "second text": dataset.secondary}
-    for which, text in list(texts.items())[: model.n_texts]:
+    for (which, text), own in zip(texts.items(), model.of_texts, strict=False):
         if text is None:
             raise ValueError(
                 f"{model.model_class} reads two texts and the {name} have one: name `secondary_text` in "
@@ -313,10 +313,10 @@ def check_rows(model: ModelConfig, dataset: OrderDataset, name: str) -> None:
                 f"{model.model_class} with the encoder {model.encoder!r} needs a tokenizer of the kind "
                 f"{kind!r}; the {which} of the {name} comes from one of the kind {other!r}"
             )
-        if len(text.ids) and (largest := int(text.ids.max())) >= model.vocab_size:
+        if len(text.ids) and (largest := int(text.ids.max())) >= own.vocab_size:
             raise ValueError(
                 f"the {which} of the {name} holds the token id {largest}; the model knows "
-                f"{model.vocab_size} tokens: tokenise with the tokenizer it was made for"
+                f"{own.vocab_size} tokens: tokenise with the tokenizer it was made for"
             )
         if kind == "bert" and len(text) and text.lengths.max() > model.max_tokens:
             raise ValueError(

@@ -101,7 +101,7 @@ def test_chunks_over_the_places_of_the_bert_are_refused():
 
 
 def test_dropout_is_the_architectures_and_the_pools_and_none_is_on_attention_weights():
-    model = TextBertBase({**ARCHITECTURE, "hidden_dropout_prob": 0.25}, 8, dropout=0.75)
+    model = TextBertBase({**ARCHITECTURE, "hidden_dropout_prob": 0.25}, 8, dropout_rate=0.75)
     assert {m.p for m in model.encoder.modules() if isinstance(m, Dropout)} == {0.25, 0.0}
     assert model.pool.drop.p == 0.75
     assert not [m for m in model.modules() if isinstance(m, nn.Dropout)]

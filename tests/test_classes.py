@@ -212,6 +212,16 @@ def test_the_second_text_enters_every_class_that_reads_it(trained, messages, mod
     assert (np.abs(bundle.predict(other) - bundle.predict(rows)).max(axis=1) > 1e-7).mean() > 0.5
 
 
+def test_a_bundle_whose_second_text_has_a_bert_of_its_own(messages, tmp_path):
+    second = {"hidden_common_dim": 6, "embedding_size": 4, "n_heads": 1}
+    config = messages.config("trimodal_bert", secondary=second)
+    bundle, _ = train_bundle(config, messages.splits, messages.recipe("trimodal_bert"), tmp_path / "fit")
+    bundle.save(tmp_path / "bundle")
+    again, rows = Bundle.load(tmp_path / "bundle"), unlabelled(messages)
+    assert [text.d_out for text in again.model.texts] == [8, 6]
+    assert again.predictions(rows).equals(bundle.predictions(rows))
+
+
 # ---- several classes, weights
 
 

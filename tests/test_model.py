@@ -585,7 +585,7 @@ NEEDS_TABULAR = ["bimodal_moe", "bimodal_gate_fusion", "bimodal_cross_attn"]
         *(
             (
                 name,
-                {**dimensions(name, fusion_heads=4), **change},
+                dimensions(name, fusion_heads=4, fusion_dim=10),
                 ["fusion_dim 10 is not a multiple of fusion_heads 4"],
             )
             for name in ("bimodal_cross_attn", "trimodal_cross_attn")

@@ -9,15 +9,18 @@ import torch
 from transformers import BertConfig, BertModel
 
 from n3r import model as models
+from n3r.bert import TextBertBase
 from n3r.bundle import Bundle
 from n3r.model import (
     CLASSES,
     LSTM2Risk,
+    ModelConfig,
     MultimodalBert,
     RiskModel,
     TextLSTM,
     Transformer2Risk,
     TrimodalBert,
+    TrimodalCrossAttn,
     configure,
     model_select,
 )
@@ -195,3 +198,65 @@ def test_multimodal_bert_takes_its_tokenizers_model(a_bert):
     assert model.config.pretrained == str(a_bert)
     assert model.config.hidden_common_dim == 8
     assert model.config.vocab_size == model.config.bert["vocab_size"]
+    with pytest.raises(ValueError, match="unknown key 'fusoin_dim'"):
+        MultimodalBert({**RUN, "tokenizer": str(a_bert), "n_embed": None, "fusoin_dim": 3})
+
+
+def test_text_bert_base_takes_an_architecture_a_configuration_or_keywords(a_bert):
+    given = {**RUN, "tokenizer": str(a_bert), "reinit_pooler": False, "reinit_layers": 0, "text_name": "chat"}
+    source = BertModel.from_pretrained(a_bert)
+    branches = [TextBertBase(given), TextBertBase(SimpleNamespace(**given))]
+    keywords = {name: given[name] for name in ("tokenizer", "reinit_pooler", "reinit_layers")}
+    branches += [TextBertBase(**keywords, hidden_common_dim=8), TextBertBase(source.config.to_dict(), 8)]
+    for branch in branches:
+        assert branch.d_out == 8
+        same = torch.equal(branch.pool.dense.weight, source.pooler.dense.weight)
+        assert same == (branch is not branches[-1])
+    ids = torch.randint(0, 40, (2, 3, 5))
+    batch = {"chat_input_ids": ids, "chat_attention_mask": torch.ones(2, 3, 5, dtype=torch.int64)}
+    branch = branches[0].eval()
+    torch.testing.assert_close(branch(batch), branch(ids, torch.ones(2, 3, 5, dtype=torch.bool)).vector)
+    for wrong, message in (
+        ({"tokeniser": "x"}, r"has no tokeniser \(did"),
+        ({}, "needs a model: its architecture, or `tokenizer`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TextBertBase(wrong)
+
+
+def test_a_pretrained_berts_attention_keeps_its_dropout(a_bert):
+    fresh = {"vocab_size": 30, "embedding_size": 8, "n_blocks": 1, "n_heads": 2, "n_tab_features": 0}
+    for settings, rate in (({"tokenizer": str(a_bert), "n_tab_features": 0}, 0.1), (fresh, 0.0)):
+        model = MultimodalBert(**settings)
+        assert model.texts[0].encoder.bert.config.attention_probs_dropout_prob == rate
+        assert RiskModel(model.config).texts[0].encoder.bert.config.attention_probs_dropout_prob == rate
+
+
+def test_classes_of_two_texts_have_a_tokenizer_and_a_width_for_each(a_bert):
+    sizes = {"vocab_size": 30, "embedding_size": 8, "n_blocks": 1, "n_heads": 2}
+    for config in (
+        {"primary_hidden_common_dim": 8, "secondary_hidden_common_dim": 6, "fusion_dropout": 0.2},
+        {"hidden_common_dim": 8, "secondary": {"hidden_common_dim": 6}, "dropout_rate": 0.2},
+    ):
+        model = TrimodalBert(config, **sizes)
+        assert [text.d_out for text in model.texts] == [8, 6]
+        assert [text.encoder.bert.config.vocab_size for text in model.texts] == [30, 30]
+        assert model.config == ModelConfig(**model.config.model_dump())
+        assert {c.dropout_rate for c in model.config.of_texts} == {0.2}
+    model = TrimodalBert(
+        {**config, "secondary_tokenizer": str(a_bert), "secondary_reinit_layers": 1}, **sizes
+    )
+    assert [text.encoder.bert.config.vocab_size for text in model.texts] == [30, 40]
+    weight = BertModel.from_pretrained(a_bert).embeddings.word_embeddings.weight
+    assert torch.equal(model.texts[1].encoder.bert.get_input_embeddings().weight, weight)
+    alone = TrimodalBert(config, **sizes, secondary_vocab_size=50)
+    assert [text.encoder.bert.config.vocab_size for text in alone.texts] == [30, 50]
+    with pytest.raises(ValueError, match="bimodal_bert with encoder bert and fusion concat has no secondary"):
+        MultimodalBert(config, **sizes, n_tab_features=0, secondary={"hidden_common_dim": 3})
+
+
+@pytest.mark.parametrize(("n_heads", "width"), [(None, 104), (4, 100)])
+def test_the_trimodal_attention_has_the_published_heads(n_heads, width):
+    with torch.device("meta"):
+        model = TrimodalCrossAttn(vocab_size=30, n_tab_features=3, fusion_heads=n_heads)
+    assert (model.config.fusion_heads, model.fusion.d_out) == (n_heads or 8, 3 * width)
