@@ -25,7 +25,8 @@ CORE = [
     ["tables", "preprocess", "tokenizer", "vocabulary", "features"],
     ["encode", "text", "selection"],
     ["data", "runtime"],
-    ["bert", "tabular", "fusion"],
+    ["bert", "tabular", "fusion", "heads", "published"],
+    ["branches"],
     ["model"],
     ["checkpoints", "export", "score"],
     ["train"],
@@ -57,6 +58,7 @@ MODULES = sorted(
 # Modules without a test file of their own, and the test of the module that they are a part of.
 TESTED_WITH = {
     "accounts": "test_preprocess",  # its report
+    "branches": "test_model",
     "characters": "test_identity",
     "columns": "test_tables",
     "custom_transformer/optimizers": "custom_transformer/test_model",
@@ -65,6 +67,7 @@ TESTED_WITH = {
     "files/limits": "promises/test_strangers_files",
     "files/reader": "promises/test_hostile_input",
     "files/sources": "studies/test_plans",
+    "heads": "test_model",
     "legacy/artefacts": "legacy/test_layouts",
     "legacy/weights": "legacy/test_trainer",
     "members": "test_blend",
