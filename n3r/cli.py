@@ -76,6 +76,10 @@ def run(
     if data:
         given[f"{first}.data"] = [_absolute(item) for item in data]
     parameters = pipeline.resolve_parameters(size, given, p or [], chosen, region)
+    if (p or region) and any("monitor" in values for values in parameters.values()):
+        from n3r.steps import check_training  # which imports torch
+
+        check_training(parameters)
     inputs = [map_file]
     if data:
         inputs += scan(given[f"{first}.data"], column_map, parameters[first]["max_expansion"]).files

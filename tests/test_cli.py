@@ -77,6 +77,11 @@ def test_the_command_lists_what_it_can_do():
         (["run", "--map", "no/such.json"], "no/such.json"),
         (["run", "-p", "epocs=3"], "epocs"),
         (["run", "01", "-p", "epochs=3"], "epochs is read by 03_train_lstm2risk, 04_train_transformer2risk"),
+        (
+            ["run", "-p", "03.monitor=val_auc"],
+            "03_train_lstm2risk: key 'monitor': Input should be 'val_auroc', ",
+        ),
+        (["run", "04", "-p", "lr=0"], "04_train_transformer2risk: key 'lr': Input should be greater than 0"),
         (["params", "10"], "no step '10'"),
         (["run", "--region", "US"], "the regions with a file are EU, FE, NA"),
         (["params", "03", "--region", "US"], "the regions with a file are EU, FE, NA"),
