@@ -6,14 +6,15 @@ TOOK := .venv/.took
 timed = @set -e; start=$$(date +%s); $(1); echo "$@: $$(($$(date +%s) - start)) s" >> $(TOOK)
 
 AUDIT := .audit/bin
-# In the order of the steps: 05 and 08 read what 09 leaves.
-NOTEBOOKS := $(wildcard notebooks/0[1-4]*.ipynb) $(wildcard notebooks/09*.ipynb) $(wildcard notebooks/0[5-8]*.ipynb)
+# In the order of the steps: 05 and 08 read what 09 leaves. 06 reads nothing of the others.
+NOTEBOOKS := $(wildcard notebooks/0[1-4]*.ipynb) $(wildcard notebooks/09*.ipynb) $(wildcard notebooks/0[578]*.ipynb)
+NBVAL := TQDM_DISABLE=1 LC_ALL=C PYTHONCOERCECLOCALE=0 PYTHONUTF8=0 $(BIN)/python -m pytest --nbval-lax --nbval-current-env
 PEERS := .peers/bin
 # What the peers need, each installed on its own: one that cannot be had leaves the others.
 PEER_PACKAGES := pandas pyarrow 'autogluon.tabular[catboost,fastai,lightgbm,xgboost]' catboost lightgbm skrub
 RUNS ?= quick
 
-.PHONY: help setup bert run test torture lint pytest nbval notebooks lab bench bench-smoke peers example audit licences clean
+.PHONY: help setup bert run test torture lint pytest nbval nbval-steps nbval-classes notebooks lab bench bench-smoke peers example audit licences clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,8 +42,13 @@ test: $(READY)  ## all that CI runs: lint, pytest, nbval and bench-smoke, and th
 pytest: $(READY)  ## all tests but the slow ones
 	$(call timed,$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal)
 
-nbval: $(READY)  ## the notebooks as tests, where the locale has no character but those of ASCII
-	$(call timed,TQDM_DISABLE=1 LC_ALL=C PYTHONCOERCECLOCALE=0 PYTHONUTF8=0 $(BIN)/python -m pytest --nbval-lax --nbval-current-env $(NOTEBOOKS))
+nbval: nbval-steps nbval-classes  ## the notebooks as tests, where the locale has no character but those of ASCII
+
+nbval-steps: $(READY)
+	$(call timed,$(NBVAL) $(NOTEBOOKS))
+
+nbval-classes: $(READY)
+	$(call timed,$(NBVAL) $(wildcard notebooks/06*.ipynb))
 
 torture: $(READY) audit  ## test every promise in full and write reports/reliability.md (an hour)
 	$(BIN)/python -m pytest tests/promises --hypothesis-profile torture --tally reports/reliability.md

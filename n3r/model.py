@@ -4,36 +4,28 @@ Decisions:
 - A model class is a row of `MODEL_CLASSES`: its parts, how many texts it reads, and which published
   dimensions of the parts it changes. Encoder and fusion can be replaced in any class.
 - A dimension that none of the class's parts reads is an error, never ignored (defect 4).
+- A class of the registry is a class of Python too: `RiskModel(config)` gives an instance of the config's.
 - Models know nothing of training. They return logits, one per class; `predict` and export take probabilities.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from torch import Tensor, nn
 
-from n3r.bert import TextBertBase, n_places
+from n3r.bert import n_places
+from n3r.branches import BERT_DIMENSIONS, OWN_PARTS, TEXTS, Parts
 from n3r.encode import TEXT_KEYS
 from n3r.files.json_io import explain
 from n3r.files.pretrained import architecture
 from n3r.fusion import FUSIONS, Widths, build_fusion
-from n3r.kernels import BiLSTM, Dropout
+from n3r.heads import linear_head, lstm2risk_head, transformer2risk_head, two_layer_head
+from n3r.published import BatchKeys, as_settings, dimensions, renamed
 from n3r.tabular import FeatureTokens, QuantileMap, TabAE, TabularEncoder
-from n3r.text import (
-    AttentionPool,
-    CNNEncoder,
-    EndsPool,
-    LSTMEncoder,
-    MaxPool,
-    Modality,
-    TextBranch,
-    TransformerBlock,
-    TransformerEncoder,
-)
+from n3r.text import Modality
 
 Batch = dict[str, Tensor]
 MAX_LAYERS = 1000  # of a kind: more are a mistake, and would be built one by one before that shows
@@ -83,24 +75,29 @@ class ModelConfig(BaseModel):
         parts = {"encoder": row.encoder, "fusion": row.fusion, **given}
         if parts["encoder"] not in TEXTS or parts["fusion"] not in FUSIONS:
             return parts  # pydantic says what there is
-        text = TEXTS[parts["encoder"]]
-        dimensions = {**text.defaults, **FUSIONS[parts["fusion"]].defaults}
-        known = {*dimensions, *text.optional}
-        some = [name for name, field in cls.model_fields.items() if field.default is None]  # of some parts
-        foreign = [name for name in parts if name in some and name not in known]
+        known = cls.read(parts["encoder"], parts["fusion"])
+        foreign = [name for name in parts if name in cls.model_fields and name not in known]
         if foreign:
             chosen = f"{row.name} with encoder {parts['encoder']} and fusion {parts['fusion']}"
             raise ValueError(f"{chosen} has no {', '.join(foreign)}")
-        parts = {**dimensions, **parts}
+        parts = {**TEXTS[parts["encoder"]].defaults, **FUSIONS[parts["fusion"]].defaults, **parts}
         if parts["encoder"] == "bert":
-            own = {name: parts.pop(name) for name in _BERT_DIMENSIONS if name in parts}
+            own = {name: parts.pop(name) for name in BERT_DIMENSIONS if name in parts}
             if own and ("bert" in parts or "pretrained" in parts):
                 raise ValueError(
                     f"a BERT whose architecture is given takes no {', '.join(own)}: leave them out"
                 )
             if "bert" not in parts:
                 parts["bert"] = _architecture(parts, own)
+            if "pretrained" in parts:
+                parts.setdefault("vocab_size", parts["bert"].get("vocab_size"))
         return parts
+
+    @classmethod
+    def read(cls, encoder: str, fusion: str) -> set[str]:
+        """The fields that a model of these parts reads; those of other parts have None in it."""
+        of_all = {name for name, field in cls.model_fields.items() if field.default is not None}
+        return {*of_all, *TEXTS[encoder].defaults, *TEXTS[encoder].optional, *FUSIONS[fusion].defaults}
 
     @model_validator(mode="after")
     def _fits(self) -> "ModelConfig":
@@ -139,14 +136,13 @@ class ModelConfig(BaseModel):
 
 
 _ARCHITECTURE = ("model_type", "vocab_size", "max_position_embeddings")  # what of it is read here
-_BERT_DIMENSIONS = {"embedding_size": 128, "n_blocks": 2, "n_heads": 2, "block_size": 512}
 
 
 def _architecture(parts: dict[str, Any], own: dict[str, int]) -> dict[str, Any]:
     """The pretrained model's architecture, or that of a new BERT of the given dimensions."""
     if "pretrained" in parts:
         return architecture(parts["pretrained"])
-    own = {**_BERT_DIMENSIONS, **own}
+    own = {**BERT_DIMENSIONS, **own}
     return {
         "model_type": "bert",
         "vocab_size": parts.get("vocab_size"),
@@ -159,52 +155,43 @@ def _architecture(parts: dict[str, Any], own: dict[str, int]) -> dict[str, Any]:
     }
 
 
-class ResidualBlock(nn.Module):
-    """x plus a feed-forward of it, with or without a norm before: (B, D) -> (B, D)."""
-
-    def __init__(self, d: int, expansion: int, norm: bool, drop: nn.Module):
-        super().__init__()
-        self.norm = nn.LayerNorm(d) if norm else nn.Identity()
-        self.ffn = nn.Sequential(nn.Linear(d, expansion * d), nn.ReLU(), nn.Linear(expansion * d, d), drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, D) -> (B, D)."""
-        return x + self.ffn(self.norm(x))
-
-
-class Head(nn.Module):
-    """Residual blocks and a last layer: (B, D) -> (B, C) logits."""
-
-    def __init__(self, blocks: list[ResidualBlock], last: list[nn.Module], drop: nn.Module):
-        super().__init__()
-        layers = [part for block in blocks for part in (block, nn.ReLU(), drop)]
-        self.net = nn.Sequential(*layers, *last)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, D) -> (B, C)."""
-        return self.net(x)
-
-
-class Parts(NamedTuple):
-    """What models are built of where a study may put a part of another make."""
-
-    dropout: type[nn.Module] = Dropout  # takes the rate
-    lstm: type[BiLSTM] = BiLSTM
-    block: type[TransformerBlock] = TransformerBlock
-    pool: type[AttentionPool] = AttentionPool
-
-
-OWN_PARTS = Parts()
-
-
 class RiskModel(nn.Module):
     """Any model class, built from its registry row, a config and a table of parts; returns logits (B, C).
 
     `knots`, those of the features, scale the features that they are of; without, these stay as they come.
+    A class of its own (`LSTM2Risk`) also takes a published configuration, a dict or an object, and keywords
+    over it, and then has the weights of `pretrained`; a model of a `ModelConfig` has random ones.
     """
 
-    def __init__(self, config: ModelConfig, parts: Parts = OWN_PARTS, knots: np.ndarray | None = None):
+    name: ClassVar[str | None] = None  # of the registry row
+
+    def __new__(cls, config: Any = None, *args: Any, **settings: Any) -> "RiskModel":
+        """An instance of the config's own class."""
+        is_any = cls is RiskModel and isinstance(config, ModelConfig)
+        return super().__new__(CLASSES[config.model_class] if is_any else cls)
+
+    def __init__(
+        self,
+        config: Any = None,
+        parts: Parts = OWN_PARTS,
+        knots: np.ndarray | None = None,
+        **settings: Any,
+    ):
         super().__init__()
+        self.batch_keys = BatchKeys()
+        if isinstance(config, ModelConfig) and not settings:
+            self._build(config, parts, knots)
+            return
+        given = {} if config is None else as_settings(config)
+        self.batch_keys = BatchKeys.of(given)
+        self._build(_configured(self.name, given, settings), parts, knots)
+        self.load_pretrained()
+
+    def _build(self, config: ModelConfig, parts: Parts, knots: np.ndarray | None) -> None:
+        if self.name not in (None, config.model_class):
+            raise ValueError(
+                f"{type(self).__name__} is {self.name}; the configuration is of {config.model_class}"
+            )
         row = MODEL_CLASSES[config.model_class]
         drop = parts.dropout(config.dropout_rate)
         self.config = config
@@ -223,7 +210,7 @@ class RiskModel(nn.Module):
             widths.append(Widths(d, d))
         d = config.fusion_dim or max(width.vector for width in widths)
         self.fusion = build_fusion(config.fusion, widths, d, config.fusion_heads, drop)
-        self.head = row.head(self.fusion.d_out, config, drop)
+        self.head = row.head(self.fusion.d_out, config.hidden_size, config.n_classes, drop)
 
     @property
     def inputs(self) -> list[str]:
@@ -232,7 +219,12 @@ class RiskModel(nn.Module):
         return [*texts, "tabular"] if self.tabular else texts
 
     def forward(self, batch: Batch) -> Tensor:
-        """Batch of `text` (B, T) or (B, K, T), `attn_mask` alike, `tabular` (B, F) .. -> logits (B, C)."""
+        """Batch of `text` (B, T) or (B, K, T), `attn_mask` alike, `tabular` (B, F) .. -> logits (B, C).
+
+        A batch of the published models, legacy or not, is read as `BatchKeys.read` says.
+        """
+        if not self.batch_keys.are_own(batch, self.inputs):
+            batch = self.batch_keys.read(batch, self.inputs, self.config.encoder == "bert")
         texts = zip(self.texts, TEXT_KEYS, strict=False)
         modalities = [text(batch[ids], batch[mask]) for text, (ids, mask) in texts]
         if self.tabular:
@@ -254,104 +246,13 @@ class RiskModel(nn.Module):
         return self
 
 
-def _lstm_text(c: ModelConfig, parts: Parts, drop: nn.Module) -> TextBranch:
-    sizes = c.vocab_size, c.embedding_size, c.hidden_size, c.n_lstm_layers
-    encoder = LSTMEncoder(*sizes, drop, parts.lstm)
-    return TextBranch(encoder, parts.pool(encoder.d_out))
-
-
-def _lstm_ends_text(c: ModelConfig, parts: Parts, drop: nn.Module) -> TextBranch:
-    encoder = _lstm_text(c, parts, drop).encoder
-    return TextBranch(encoder, EndsPool(encoder.d_out))
-
-
-def _transformer_text(c: ModelConfig, parts: Parts, drop: nn.Module) -> TextBranch:
-    sizes = c.vocab_size, c.embedding_size, c.n_blocks, c.n_heads, c.block_size
-    encoder = TransformerEncoder(*sizes, drop, parts.block)
-    return TextBranch(encoder, parts.pool(encoder.d_out, 2 * c.hidden_size))
-
-
-def _cnn_text(c: ModelConfig, parts: Parts, drop: nn.Module) -> TextBranch:
-    encoder = CNNEncoder(c.vocab_size, c.embedding_size, c.kernel_sizes, c.n_channels)
-    return TextBranch(encoder, MaxPool(encoder.d_out, c.hidden_common_dim, drop))
-
-
-def _bert_text(c: ModelConfig, parts: Parts, drop: nn.Module) -> TextBranch:
-    return TextBertBase(c.bert, c.hidden_common_dim, c.dropout_rate, c.gradient_checkpointing)
-
-
-class TextPart(NamedTuple):
-    """How a text branch is built, its published dimensions, and what else it can be given."""
-
-    build: Callable[[ModelConfig, Parts, nn.Module], TextBranch]
-    tokenizer: Literal["bpe", "bert"]  # the kind of tokenizer that makes its ids
-    defaults: dict[str, Any]
-    optional: tuple[str, ...] = ()
-
-
-TEXTS = {
-    "lstm": TextPart(_lstm_text, "bpe", {"embedding_size": 16, "hidden_size": 128, "n_lstm_layers": 4}),
-    "lstm_ends": TextPart(
-        _lstm_ends_text, "bpe", {"embedding_size": 100, "hidden_size": 100, "n_lstm_layers": 1}
-    ),
-    "transformer": TextPart(
-        _transformer_text,
-        "bpe",
-        {"embedding_size": 128, "hidden_size": 256, "n_blocks": 8, "n_heads": 8, "block_size": 100},
-    ),
-    "cnn": TextPart(
-        _cnn_text,
-        "bpe",
-        {
-            "embedding_size": 100,
-            "kernel_sizes": [3, 5, 7],
-            "n_channels": [100, 100],
-            "hidden_common_dim": 100,
-            "dropout_rate": 0.5,
-        },
-    ),
-    "bert": TextPart(
-        _bert_text,
-        "bert",
-        {
-            "hidden_common_dim": 100,
-            "dropout_rate": 0.1,
-            "reinit_pooler": True,
-            "reinit_layers": 2,
-            "gradient_checkpointing": False,
-        },
-        optional=("pretrained", "bert", *_BERT_DIMENSIONS),
-    ),
-}
-
-
-def _lstm2risk_head(d: int, config: ModelConfig, drop: nn.Module) -> Head:
-    blocks = [ResidualBlock(d, 4, norm=True, drop=nn.Identity()) for _ in range(3)]
-    h = config.hidden_size or max(d // 4, 1)
-    return Head(blocks, [nn.Linear(d, h), nn.ReLU(), drop, nn.Linear(h, config.n_classes)], drop)
-
-
-def _transformer2risk_head(d: int, config: ModelConfig, drop: nn.Module) -> Head:
-    blocks = [ResidualBlock(d, 1, norm=False, drop=drop) for _ in range(4)]
-    return Head(blocks, [nn.Linear(d, config.n_classes)], drop)
-
-
-def _linear_head(d: int, config: ModelConfig, drop: nn.Module) -> nn.Module:
-    return nn.Sequential(nn.ReLU(), nn.Linear(d, config.n_classes))
-
-
-def _two_layer_head(d: int, config: ModelConfig, drop: nn.Module) -> nn.Module:
-    h = max(128, d // 2)
-    return nn.Sequential(nn.ReLU(), drop, nn.Linear(d, h), nn.ReLU(), drop, nn.Linear(h, config.n_classes))
-
-
 class ModelClass(NamedTuple):
     """A row of the registry."""
 
     name: str
     encoder: str  # a key of TEXTS
     fusion: str  # a key of FUSIONS
-    head: Callable[[int, ModelConfig, nn.Module], nn.Module]
+    head: Callable[[int, int | None, int, nn.Module], nn.Module]
     tabular: type[nn.Module] | None  # None: text alone
     n_texts: int = 1
     needs_tabular: bool = False  # nothing would be left to fuse without
@@ -367,18 +268,18 @@ def _bert_class(name: str, fusion: str, head: Callable, **options: Any) -> Model
 
 
 _ROWS = (
-    ModelClass("lstm2risk", "lstm", "concat", _lstm2risk_head, TabularEncoder),
-    ModelClass("transformer2risk", "transformer", "concat", _transformer2risk_head, TabularEncoder),
-    _bert_class("bimodal_bert", "concat", _linear_head),
-    ModelClass("bimodal_cnn", "cnn", "concat", _linear_head, TabAE),
-    _bert_class("bimodal_moe", "mixture", _linear_head, needs_tabular=True),
-    _bert_class("bimodal_gate_fusion", "gate", _linear_head, needs_tabular=True),
-    _bert_class("bimodal_cross_attn", "cross_attention", _two_layer_head, needs_tabular=True),
-    _bert_class("trimodal_bert", "concat", _two_layer_head, n_texts=2),
-    _bert_class("trimodal_cross_attn", "cross_attention", _two_layer_head, n_texts=2),
-    _bert_class("trimodal_gate_fusion", "gate", _linear_head, n_texts=2),
-    _bert_class("bert", "concat", _linear_head, tabular=None),
-    ModelClass("lstm", "lstm_ends", "concat", _linear_head, tabular=None),
+    ModelClass("lstm2risk", "lstm", "concat", lstm2risk_head, TabularEncoder),
+    ModelClass("transformer2risk", "transformer", "concat", transformer2risk_head, TabularEncoder),
+    _bert_class("bimodal_bert", "concat", linear_head),
+    ModelClass("bimodal_cnn", "cnn", "concat", linear_head, TabAE),
+    _bert_class("bimodal_moe", "mixture", linear_head, needs_tabular=True),
+    _bert_class("bimodal_gate_fusion", "gate", linear_head, needs_tabular=True),
+    _bert_class("bimodal_cross_attn", "cross_attention", two_layer_head, needs_tabular=True),
+    _bert_class("trimodal_bert", "concat", two_layer_head, n_texts=2),
+    _bert_class("trimodal_cross_attn", "cross_attention", two_layer_head, n_texts=2),
+    _bert_class("trimodal_gate_fusion", "gate", linear_head, n_texts=2),
+    _bert_class("bert", "concat", linear_head, tabular=None),
+    ModelClass("lstm", "lstm_ends", "concat", linear_head, tabular=None),
 )
 MODEL_CLASSES = {row.name: row for row in _ROWS}
 ALIASES = {
@@ -410,11 +311,47 @@ def configure(model_class: str, **dimensions: Any) -> ModelConfig:
         raise ValueError(explain(error, ModelConfig.model_fields)) from None
 
 
+def _configured(name: str | None, given: dict[str, Any], settings: dict[str, Any]) -> ModelConfig:
+    """The config of a class from a published configuration and keywords over it."""
+    if name is None:
+        raise ValueError(
+            "RiskModel takes a ModelConfig; settings are for a class of its own, or model_select"
+        )
+    row = registered(name)
+    theirs = [registered(source.pop("model_class", name)).name for source in (given, settings)]
+    if foreign := [other for other in theirs if other != name]:
+        raise ValueError(f"the configuration is of the model class {foreign[0]}, not of {name}")
+    parts = {"encoder": row.encoder, "fusion": row.fusion, **given, **settings}
+    encoder, fusion = parts["encoder"], parts["fusion"]
+    if given and encoder in TEXTS and fusion in FUSIONS:
+        read = ModelConfig.read(encoder, fusion)
+        if "tokenizer" in given or "pretrained" in parts or "bert" in parts:
+            read -= set(BERT_DIMENSIONS) if encoder == "bert" else set()
+        read -= set() if row.tabular else {"n_tab_features"}
+        given = {"n_tab_features": 0, **dimensions(given, encoder, read, ModelConfig.model_fields)}
+    return configure(name, **given | renamed(settings, encoder))
+
+
 def model_select(model_class: str, knots: np.ndarray | None = None, **dimensions: Any) -> RiskModel:
     """A new model of a class, of the dimensions that `configure` gives; a pretrained one has its weights."""
-    return RiskModel(configure(model_class, **dimensions), knots=knots).load_pretrained()
+    return CLASSES[registered(model_class).name](knots=knots, **dimensions)
 
 
-LSTM2Risk = partial(model_select, "lstm2risk")
-Transformer2Risk = partial(model_select, "transformer2risk")
-MultimodalBert = partial(model_select, "bimodal_bert")
+def _class_of(name: str, model_class: str) -> type[RiskModel]:
+    doc = f"The model class `{model_class}`; see `RiskModel` for what it takes."
+    return type(name, (RiskModel,), {"name": model_class, "__doc__": doc, "__module__": __name__})
+
+
+LSTM2Risk = _class_of("LSTM2Risk", "lstm2risk")
+Transformer2Risk = _class_of("Transformer2Risk", "transformer2risk")
+MultimodalBert = BimodalBert = _class_of("BimodalBert", "bimodal_bert")
+BimodalCNN = _class_of("BimodalCNN", "bimodal_cnn")
+BimodalMoE = _class_of("BimodalMoE", "bimodal_moe")
+BimodalGateFusion = _class_of("BimodalGateFusion", "bimodal_gate_fusion")
+BimodalCrossAttn = _class_of("BimodalCrossAttn", "bimodal_cross_attn")
+TrimodalBert = _class_of("TrimodalBert", "trimodal_bert")
+TrimodalCrossAttn = _class_of("TrimodalCrossAttn", "trimodal_cross_attn")
+TrimodalGateFusion = _class_of("TrimodalGateFusion", "trimodal_gate_fusion")
+TextBertClassification = _class_of("TextBertClassification", "bert")
+TextLSTM = _class_of("TextLSTM", "lstm")
+CLASSES = {cls.name: cls for cls in RiskModel.__subclasses__()}

@@ -52,7 +52,17 @@ def rows(names) -> pl.DataFrame:
 def test_the_command_lists_what_it_can_do():
     done = n3r("--help")
     assert done.returncode == 0
-    for command in ("run", "score", "evaluate", "compare", "export", "import-legacy", "params", "refresh"):
+    for command in (
+        "run",
+        "score",
+        "evaluate",
+        "compare",
+        "export",
+        "import-legacy",
+        "params",
+        "refresh",
+        "verify",
+    ):
         assert command in done.stdout
 
 
@@ -68,6 +78,8 @@ def test_the_command_lists_what_it_can_do():
         (["run", "-p", "epocs=3"], "epocs"),
         (["run", "01", "-p", "epochs=3"], "epochs is read by 03_train_lstm2risk, 04_train_transformer2risk"),
         (["params", "10"], "no step '10'"),
+        (["run", "--region", "US"], "the regions with a file are EU, FE, NA"),
+        (["params", "03", "--region", "US"], "the regions with a file are EU, FE, NA"),
         (["run", "--bogus"], "No such option"),
     ],
 )
@@ -79,6 +91,10 @@ def test_a_mistake_is_one_message_and_exit_status_2(arguments, message):
 def test_params_lists_a_notebooks_parameters():
     done = n3r("params", "03")
     assert "hidden_size" in done.stdout and "published 128" in done.stdout
+    assert re.search(r"weight_decay +\W 0\.01 ", done.stdout)
+    done = n3r("params", "03", "--region", "EU", "--size", "full")
+    assert re.search(r"weight_decay +\W 0\.0 ", done.stdout)
+    assert re.search(r"hidden_size +\W 128 ", done.stdout)
 
 
 def test_three_classes_are_for_steps_06_and_09(tmp_path):
@@ -139,6 +155,19 @@ def test_wrong_requests_end_in_one_message_and_status_2(small, tmp_path):
         done = n3r("export", tmp_path / "out", *arguments)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
         assert not (tmp_path / "out").exists()
+
+
+def test_verify_says_who_wrote_a_bundle_or_which_files_are_at_fault(small, tmp_path):
+    done = n3r("verify", small.folder)
+    assert done.returncode == 0 and "is whole; written with python 3." in done.stdout
+    folder = tmp_path / "copy"
+    shutil.copytree(small.folder, folder)
+    (folder / "vocab.json").write_bytes((folder / "vocab.json").read_bytes()[:-1])
+    (folder / "features.json").unlink()
+    done = n3r("verify", folder)
+    assert done.returncode == 2
+    assert "features.json is missing; vocab.json is truncated" in done.stderr
+    assert n3r("verify", tmp_path).returncode == 2
 
 
 @pytest.mark.slow
