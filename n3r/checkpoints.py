@@ -81,7 +81,7 @@ def trainer(folder: Path, monitor: str, patience: int, with_val: bool, **options
 
     With validation rows it keeps the epoch that is best by `monitor`, and stops `patience` epochs after it.
     """
-    mode, (_, n) = "max" if monitor == "val_auroc" else "min", share()
+    mode, (_, n) = "min" if monitor == "val_loss" else "max", share()
     n_local = int(os.environ.get("LOCAL_WORLD_SIZE", n))
     best = _Checkpoint(folder, "best", monitor=monitor, mode=mode)
     stop = _Patience(monitor, patience=patience, mode=mode, check_on_train_epoch_end=True)

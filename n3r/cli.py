@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from n3r.schema import ColumnMap
 
 Orders = Annotated[list[Path] | None, Option(help="raw orders with labels and columns, by id; repeatable")]
+Region = Annotated[
+    str | None, Option(help="settings of configs/hyperparameters_REGION.json, over the size's and under -p's")
+]
 MapFile = Annotated[Path | None, Option(help="their column map (JSON); default: configs/orders.json")]
 Column = Annotated[str, Option(help="the column of scores in a file")]
 BundleFolder = Annotated[Path, Option(help="the model's folder, such as runs/quick/lstm2risk")]
@@ -48,6 +51,7 @@ def run(
     ] = None,
     map: Annotated[Path | None, Option(help="column map (JSON); default: that of the notebook")] = None,
     name: Annotated[str | None, Option(help="results go to runs/NAME and reports/NAME")] = None,
+    region: Region = None,
     p: Annotated[list[str] | None, Option("-p", help="KEY=VALUE, a parameter; see `n3r params`")] = None,
 ) -> None:
     """Prepare orders, train both models, compare them with the legacy, evaluate them, write the reports.
@@ -57,9 +61,8 @@ def run(
     from n3r.schema import ColumnMap
     from n3r.tables import scan
 
-    if size not in pipeline.SIZES:
-        raise ValueError(f"no size {size!r}; there are {', '.join(pipeline.SIZES)}")
-    name = _run_name(name or (size if not data else f"{_stem(data[0])}-{size}"))
+    words = ([_stem(data[0])] if data else []) + [_size(size)] + ([region] if region else [])
+    name = _run_name(name or "-".join(words))
     chosen = pipeline.with_needs(steps or [pipeline.DEFAULT])
     map_file = (map or _default_map(chosen[0])).resolve()
     column_map = ColumnMap.from_file(map_file)
@@ -72,7 +75,11 @@ def run(
     given: dict[str, Any] = {f"{first}.column_map": str(map_file)}
     if data:
         given[f"{first}.data"] = [_absolute(item) for item in data]
-    parameters = pipeline.resolve_parameters(size, given, p or [], chosen)
+    parameters = pipeline.resolve_parameters(size, given, p or [], chosen, region)
+    if (p or region) and any("monitor" in values for values in parameters.values()):
+        from n3r.steps import check_training  # which imports torch
+
+        check_training(parameters)
     inputs = [map_file]
     if data:
         inputs += scan(given[f"{first}.data"], column_map, parameters[first]["max_expansion"]).files
@@ -81,7 +88,7 @@ def run(
         done = pipeline.run_steps(folder, parameters, inputs, chosen)
     made_by = {"versions": versions(), "processors": os.cpu_count()}
     hashes = {str(path): sha256(path) for path in inputs}
-    provenance = {"name": name, "size": size, **made_by, "inputs": hashes, "steps": done}
+    provenance = {"name": name, "size": size, "region": region, **made_by, "inputs": hashes, "steps": done}
     write_json(folder / "provenance.json", provenance)
     say_results(folder, done)
 
@@ -289,11 +296,22 @@ def lm_eval(
 
 
 @app.command()
-def params(notebook: Annotated[str, Argument(help="a step's name or number, such as 03")]) -> None:
-    """List a notebook's parameters with their defaults."""
-    found = pipeline.notebook_parameters(pipeline.notebook_path(notebook).stem)
-    rows = ((name, repr(spec["default"]), spec["help"]) for name, spec in found.items())
-    print_table(("parameter", "default", "meaning"), rows)
+def params(
+    notebook: Annotated[str, Argument(help="a step's name or number, such as 03")],
+    size: Annotated[
+        str | None, Option(help="what results at a size; with --region: quick by default")
+    ] = None,
+    region: Region = None,
+) -> None:
+    """List a notebook's parameters with their defaults, or with what a size and a region make of them."""
+    step = pipeline.notebook_path(notebook).stem
+    found = pipeline.notebook_parameters(step)
+    values = {name: spec["default"] for name, spec in found.items()}
+    if size or region:
+        chosen = [known for known in pipeline.STEPS if known.name == step]
+        values |= pipeline.resolve_parameters(_size(size or "quick"), {}, [], chosen, region)[step]
+    rows = ((name, repr(values[name]), spec["help"]) for name, spec in found.items())
+    print_table(("parameter", "value" if size or region else "default", "meaning"), rows)
 
 
 @app.command()
@@ -302,6 +320,13 @@ def refresh() -> None:
     for step in pipeline.STEPS:
         pipeline.refresh_notebook(step.name)
         echo(f"{step.name} refreshed", err=True)
+
+
+def _size(size: str) -> str:
+    """The size, where there is one of that name; else ValueError."""
+    if size not in pipeline.SIZES:
+        raise ValueError(f"no size {size!r}; there are {', '.join(pipeline.SIZES)}")
+    return size
 
 
 def _stem(item: str) -> str:

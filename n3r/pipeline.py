@@ -36,6 +36,7 @@ from n3r.process import settled_anew
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("dev", "quick", "full")
+REGIONAL = "hyperparameters_"  # how the names of the regions' files begin
 MAX_SHOWN = 80  # characters of a value in a message
 OPTIONS = {"name": "name", "data": "data", "column_map": "map"}  # parameters with an option of their own
 
@@ -128,12 +129,16 @@ def notebook_parameters(step: str) -> dict[str, dict[str, Any]]:
 
 
 def resolve_parameters(
-    size: str, given: dict[str, Any], overrides: list[str], steps: list[Step] | None = None
+    size: str,
+    given: dict[str, Any],
+    overrides: list[str],
+    steps: list[Step] | None = None,
+    region: str | None = None,
 ) -> Parameters:
     """All parameters of the steps of a run, of every step by default, but its name, which is its folder's.
 
-    The notebook's defaults, over them the size's, then `given` to the steps that have them, then the
-    KEY=VALUE texts.
+    The notebook's defaults, over them the size's, then the region's, then `given` to the steps that have
+    them, then the KEY=VALUE texts.
 
     A key is a parameter's name, for all steps that have it, or `step.name`, where the step's number will do.
     Raises ValueError naming every key that no step has or that none of the run's reads, and every value of
@@ -146,8 +151,7 @@ def resolve_parameters(
     running = [step.name for step in (STEPS if steps is None else steps)]
     chosen: Parameters = {step: dict(defaults[step]) for step in running}
     problems: list[str] = []
-    sized = read_json(ROOT / "configs" / f"size_{size}.json")
-    items = [(f"{step}.{key}", value) for step, values in sized.items() for key, value in values.items()]
+    items = [*_settings(f"size_{size}"), *([] if region is None else _regional(region))]
     for key, value in [*items, *given.items(), *_given_texts(overrides).items()]:
         where, _, name = key.rpartition(".")
         owners = [s for s in defaults if name in defaults[s] and (not where or where in (s, s[:2]))]
@@ -164,6 +168,28 @@ def resolve_parameters(
     for values in chosen.values():
         values.pop("name", None)
     return chosen
+
+
+def regions() -> list[str]:
+    """The regions that have a file of settings."""
+    return sorted(path.stem.removeprefix(REGIONAL) for path in (ROOT / "configs").glob(f"{REGIONAL}*.json"))
+
+
+def _regional(region: str) -> list[tuple[str, Any]]:
+    if region not in (known := regions()):
+        raise ValueError(
+            f"no configs/{REGIONAL}{region}.json; the regions with a file are {', '.join(known)}"
+        )
+    return _settings(f"{REGIONAL}{region}")
+
+
+def _settings(name: str) -> list[tuple[str, Any]]:
+    """The settings of a file of configs/ as `step.name` and value; ValueError names the file."""
+    path = ROOT / "configs" / f"{name}.json"
+    content = read_json(path)
+    if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
+        raise ValueError(f"{path} must hold an object of steps, each with an object of its parameters")
+    return [(f"{step}.{key}", value) for step, values in content.items() for key, value in values.items()]
 
 
 def _unread(key: str, owners: list[str], readers: list[str], defaults: Parameters) -> list[str]:

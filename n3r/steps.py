@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from n3r import metrics, selection, tables
 from n3r.blend import Alone, Blend
@@ -22,6 +22,7 @@ from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.data import make_loader
 from n3r.estimate import Estimate
 from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
+from n3r.files.json_io import explain
 from n3r.model import TEXTS, configure, registered
 from n3r.preprocess import PrepareConfig, Prepared, prepare
 from n3r.schema import LABEL, ColumnMap, mask
@@ -36,6 +37,16 @@ Splits = Mapping[str, pl.DataFrame]
 def fields(config: type[BaseModel], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that a config class has as fields."""
     return {name: parameters[name] for name in config.model_fields if name in parameters}
+
+
+def check_training(parameters: Mapping[str, Mapping[str, Any]]) -> None:
+    """ValueError naming the step and the key where the parameters of a step make no `TrainConfig`."""
+    for step, values in parameters.items():
+        if "monitor" in values:  # other notebooks keep a training's settings in parts
+            try:
+                TrainConfig(**fields(TrainConfig, values))
+            except ValidationError as error:
+                raise ValueError(f"{step}: {explain(error, TrainConfig.model_fields)}") from None
 
 
 def read_rows(

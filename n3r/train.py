@@ -27,9 +27,17 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAUROC
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    BinaryAUROC,
+    BinaryAveragePrecision,
+    BinaryF1Score,
+    MulticlassAUROC,
+    MulticlassAveragePrecision,
+    MulticlassF1Score,
+)
 
 from n3r import checkpoints
 from n3r.data import (
@@ -57,19 +65,25 @@ class TrainConfig(BaseModel):
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(512, ge=2)
     lr: float = Field(1e-3, gt=0)  # the schedule's peak
-    schedule: Literal["one_cycle", "linear", "constant"] = "one_cycle"  # after the warm-up
+    schedule: Literal["one_cycle", "linear", "constant", "none"] = "one_cycle"  # none: nor any warm-up
     weight_decay: float = Field(0.01, ge=0)
     decay: Literal["matrices", "all"] = "matrices"  # of linear and recurrent layers, or all as the legacy
     warmup: float = Field(0.1, gt=0, lt=1)  # share of the steps until the peak
+    adam_epsilon: float = Field(1e-8, gt=0)  # the published value, and torch's
     # NOTE[DIFF] the legacy does not clip, and takes a rare huge gradient whole.
-    gradient_clip: float | None = Field(1.0, gt=0)  # largest norm of all gradients together; None: any
+    gradient_clip: float | None = Field(1.0, gt=0)  # largest norm of all gradients together; None or 0: any
     patience: int = Field(3, ge=1)  # epochs without a better `monitor` before stopping
-    monitor: Literal["val_auroc", "val_loss"] = "val_auroc"
+    monitor: Literal["val_auroc", "val_average_precision", "val_f1", "val_loss"] = "val_auroc"
     class_weights: list[PositiveFloat] | None = None  # weight of each class in the loss
     # NOTE[DIFF] the legacy trains in float32 everywhere; bfloat16 is faster where a processor multiplies it.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = Field(0, ge=0)
     processes: int = Field(1, ge=1)  # that share each batch
+
+    @field_validator("gradient_clip", mode="before")
+    @classmethod
+    def _none_for_zero(cls, value: Any) -> Any:
+        return None if value == 0 else value
 
     @classmethod
     def for_model(cls, model: ModelConfig, **settings: Any) -> "TrainConfig":
@@ -96,7 +110,7 @@ class RiskModule(L.LightningModule):
         self.model = model
         self.config = config
         self.plan = plan  # fingerprint of configs and data, kept in checkpoints
-        self.val_auroc = MulticlassAUROC(model.config.n_classes)
+        self.val_metrics = validation_metrics(model.config.n_classes)
         self.history: list[dict[str, float]] = []
         weights = config.class_weights
         self.register_buffer("class_weights", None if weights is None else torch.tensor(weights))
@@ -112,10 +126,11 @@ class RiskModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         loss, logits = self._step(batch)
-        self.val_auroc.update(logits.softmax(dim=1), batch["label"])
+        p = logits.softmax(dim=1)
+        self.val_metrics.update(p[:, 1] if p.shape[1] == 2 else p, batch["label"])
         n_rows = self._count(batch)
         self.log("val_loss", loss, batch_size=n_rows, sync_dist=True)
-        self.log("val_auroc", self.val_auroc, batch_size=n_rows)
+        self.log_dict(self.val_metrics, batch_size=n_rows)
 
     def on_train_epoch_end(self) -> None:
         figures = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
@@ -130,7 +145,7 @@ class RiskModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         groups = parameter_groups(self.model, self.config)
-        optimizer = torch.optim.AdamW(groups, lr=self.config.lr, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=self.config.lr, eps=self.config.adam_epsilon, fused=True)
         schedule = rate_schedule(optimizer, self.config, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -156,6 +171,17 @@ class RiskModule(L.LightningModule):
                 f"the loss is {loss:.3g} in epoch {self.current_epoch + 1}: {_LOWER}{self.config.lr:g}"
             )
         return loss, logits
+
+
+def validation_metrics(n_classes: int) -> MetricCollection:
+    """Figures of an epoch on validation rows; of three classes or more the mean of each against the rest."""
+    if n_classes == 2:
+        kinds = [BinaryAUROC(), BinaryAveragePrecision(), BinaryF1Score()]
+    else:
+        kinds = [kind(n_classes) for kind in (MulticlassAUROC, MulticlassAveragePrecision, MulticlassF1Score)]
+    return MetricCollection(
+        dict(zip(("auroc", "average_precision", "f1"), kinds, strict=True)), prefix="val_"
+    )
 
 
 def fit(
@@ -357,7 +383,7 @@ def rate_schedule(optimizer: Any, config: TrainConfig, total: int) -> Any:
         total = max(4, total)
         warmup = max(config.warmup, 1.5 / total)
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total, pct_start=warmup)
-    n_warm = max(1, round(config.warmup * total))
+    n_warm = 0 if config.schedule == "none" else max(1, round(config.warmup * total))
 
     def share_of_peak(step: int) -> float:
         if step < n_warm:

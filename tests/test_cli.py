@@ -77,7 +77,14 @@ def test_the_command_lists_what_it_can_do():
         (["run", "--map", "no/such.json"], "no/such.json"),
         (["run", "-p", "epocs=3"], "epocs"),
         (["run", "01", "-p", "epochs=3"], "epochs is read by 03_train_lstm2risk, 04_train_transformer2risk"),
+        (
+            ["run", "-p", "03.monitor=val_auc"],
+            "03_train_lstm2risk: key 'monitor': Input should be 'val_auroc', ",
+        ),
+        (["run", "04", "-p", "lr=0"], "04_train_transformer2risk: key 'lr': Input should be greater than 0"),
         (["params", "10"], "no step '10'"),
+        (["run", "--region", "US"], "the regions with a file are EU, FE, NA"),
+        (["params", "03", "--region", "US"], "the regions with a file are EU, FE, NA"),
         (["run", "--bogus"], "No such option"),
     ],
 )
@@ -89,6 +96,10 @@ def test_a_mistake_is_one_message_and_exit_status_2(arguments, message):
 def test_params_lists_a_notebooks_parameters():
     done = n3r("params", "03")
     assert "hidden_size" in done.stdout and "published 128" in done.stdout
+    assert re.search(r"weight_decay +\W 0\.01 ", done.stdout)
+    done = n3r("params", "03", "--region", "EU", "--size", "full")
+    assert re.search(r"weight_decay +\W 0\.0 ", done.stdout)
+    assert re.search(r"hidden_size +\W 128 ", done.stdout)
 
 
 def test_three_classes_are_for_steps_06_and_09(tmp_path):

@@ -149,6 +149,38 @@ def test_the_sizes_fit_the_notebooks(size):
     assert set(resolve_parameters(size, {}, [])) == {step.name for step in STEPS}
 
 
+def test_defect_09_every_region_has_a_file_that_fits_the_notebooks():
+    assert pipeline.regions() == ["EU", "FE", "NA"]
+    for region in pipeline.regions():
+        found = resolve_parameters("full", {}, [], None, region)["03_train_lstm2risk"]
+        assert (found["weight_decay"], found["hidden_size"]) == (0.0, 128)
+
+
+def test_a_region_goes_over_the_size_and_the_command_line_over_both(house):
+    first = [pipeline.STEPS[0]]
+    (house / "configs" / "hyperparameters_EU.json").write_text('{"01_first": {"n": 7}, "02_second": {}}')
+    assert resolve_parameters("dev", {}, [], first)["01_first"]["n"] == 3
+    assert resolve_parameters("dev", {}, [], first, "EU")["01_first"]["n"] == 7
+    assert resolve_parameters("dev", {}, ["n=9"], first, "EU")["01_first"]["n"] == 9
+
+
+@pytest.mark.parametrize(
+    ("content", "region", "message"),
+    [
+        ("{}", "US", "no configs/hyperparameters_US.json; the regions with a file are EU"),
+        ("{}", "../EU", "no configs/hyperparameters_../EU.json"),
+        ("[1]", "EU", "hyperparameters_EU.json must hold an object of steps"),
+        ('{"n": 1}', "EU", "hyperparameters_EU.json must hold an object of steps"),
+        ('{"01_first": {"m": 1}}', "EU", "no step has the parameter '01_first.m'"),
+        ('{"01_first": {"n": "a"}}', "EU", "01_first.n is 'a'; expected int"),
+    ],
+)
+def test_a_mistaken_region_is_refused(house, content, region, message):
+    (house / "configs" / "hyperparameters_EU.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        resolve_parameters("dev", {}, [], None, region)
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [

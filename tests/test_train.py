@@ -9,7 +9,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from torch import nn
 
 from n3r.data import OrderDataset
@@ -26,6 +26,7 @@ from n3r.train import (
 )
 
 PAD = 1
+FIGURES = ["epoch", "train_loss", "val_auroc", "val_average_precision", "val_f1", "val_loss"]  # of an epoch
 DIMENSIONS = {
     "lstm2risk": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 1},
     "transformer2risk": {"embedding_size": 8, "hidden_size": 6, "n_blocks": 1, "n_heads": 2, "block_size": 9},
@@ -80,7 +81,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_names_lr(model_class, 
         ({"epochs": 0}, "epochs"), ({"epochs": -1}, "epochs"), ({"batch_size": 1}, "batch_size"),
         ({"lr": 0}, "lr"), ({"lr": math.inf}, "lr"), ({"lr": math.nan}, "lr"),
         ({"class_weights": [1.0, -1.0]}, "class_weights"), ({"class_weights": [0.0, 1.0]}, "class_weights"),
-        ({"class_weights": [1.0, math.nan]}, "class_weights"), ({"gradient_clip": 0}, "gradient_clip"),
+        ({"class_weights": [1.0, math.nan]}, "class_weights"), ({"gradient_clip": -1}, "gradient_clip"),
         ({"weight_decay": math.inf}, "weight_decay"),
     ],
 )  # fmt: skip
@@ -167,7 +168,7 @@ def plain(planted, tmp_path_factory) -> Fitted:
 @pytest.mark.parametrize(
     "change",
     [{"batch_size": 16}, {"lr": 2e-2}, {"weight_decay": 0.3}, {"schedule": "linear"}]
-    + [{"schedule": "constant"}, {"warmup": 0.5}, {"gradient_clip": 1e-9}],
+    + [{"schedule": "constant"}, {"warmup": 0.5}, {"gradient_clip": 1e-9}, {"adam_epsilon": 1e-2}],
     ids=str,
 )
 def test_defect_04_every_setting_takes_effect(change, plain, planted, tmp_path):
@@ -237,27 +238,34 @@ def test_the_figures_recomputed_from_predictions_of_a_model_that_is_ready(plante
     kinds = {(parameter.device.type, parameter.dtype) for parameter in fitted.model.parameters()}
     assert kinds == {("cpu", torch.float32)}
     (figures,) = fitted.history
-    assert list(figures) == ["epoch", "train_loss", "val_auroc", "val_loss"]
+    assert list(figures) == FIGURES
     p = predict(fitted.model, val, PAD)
     assert figures["val_auroc"] == pytest.approx(roc_auc_score(val.label, p[:, 1]), abs=1e-5)
+    expected = average_precision_score(val.label, p[:, 1])
+    assert figures["val_average_precision"] == pytest.approx(expected, abs=1e-5)
+    assert figures["val_f1"] == pytest.approx(f1_score(val.label, p[:, 1] > 0.5), abs=1e-5)
     expected = -np.log(p[np.arange(333), val.label]).mean()
     assert figures["val_loss"] == pytest.approx(expected, abs=1e-5)
     assert figures["epoch"] == 1
 
 
-@pytest.mark.parametrize("monitor", ["val_auroc", "val_loss"])
+@pytest.mark.parametrize("monitor", FIGURES[2:])
 def test_defect_40_the_best_epoch_is_returned_and_patience_ends_the_training(monitor, planted, tmp_path):
     """Validation labels are the opposite of the signal: the more is learnt, the worse they fare."""
     val = planted(300, 2, flipped=True)
     config = settings(epochs=9, monitor=monitor, patience=2)
     fitted = fit(MODEL, planted(600, 1), val, config, tmp_path, PAD)
     figures = [epoch[monitor] for epoch in fitted.history]
-    best = max(figures) if monitor == "val_auroc" else min(figures)
+    best = min(figures) if monitor == "val_loss" else max(figures)
     assert figures.index(best) == fitted.best_epoch - 1
     assert len(figures) == fitted.best_epoch + 2 < 9
     p = predict(fitted.model, val, PAD)
-    losses = -np.log(p[np.arange(300), val.label])
-    found = roc_auc_score(val.label, p[:, 1]) if monitor == "val_auroc" else losses.mean()
+    found = {
+        "val_auroc": roc_auc_score(val.label, p[:, 1]),
+        "val_average_precision": average_precision_score(val.label, p[:, 1]),
+        "val_f1": f1_score(val.label, p[:, 1] > 0.5),
+        "val_loss": -np.log(p[np.arange(300), val.label]).mean(),
+    }[monitor]
     assert found == pytest.approx(best, abs=1e-5)
     assert abs(figures[-1] - best) > 0.01
 
@@ -321,6 +329,7 @@ def rates(config: TrainConfig, n_steps: int) -> list[float]:
         # 12 steps, of which a quarter warms up: thirds of the peak, then down by ninths, never to 0
         ("linear", [1 / 3, 2 / 3, 1, *(k / 9 for k in range(9, 0, -1))]),
         ("constant", [1 / 3, 2 / 3, *[1] * 10]),
+        ("none", [1] * 12),
     ],
 )
 def test_the_rate_warms_up_and_then_follows_the_schedule(schedule, expected):
@@ -461,7 +470,15 @@ def test_mistakes_are_told_before_training(train_label, val_label, changes, mess
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": 0}, {"batch_size": 1}, {"lr": 0}, {"gradient_clip": 0}, {"monitor": "auc"}, {"rate": 1}],
+    [
+        {"epochs": 0},
+        {"batch_size": 1},
+        {"lr": 0},
+        {"gradient_clip": -1},
+        {"adam_epsilon": 0},
+        {"monitor": "auc"},
+        {"rate": 1},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

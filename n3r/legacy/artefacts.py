@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 NAMES_CLASSES = {"lstm2risk": "lstm", "transformer2risk": "transformer"}  # and the published encoder
 OURS, FRONT = "n3r/", "front/"  # prefixes of values in a published graph
+MONITORED = {
+    "val_auroc": "val/auroc",
+    "val_average_precision": "val/average_precision",
+    "val_f1": "val/f1_score",
+}
 RESERVED = (  # names in a published graph that no column can have
     "",
     "probs",
@@ -149,13 +154,13 @@ def hyperparameters(bundle: Bundle) -> dict[str, Any]:
         "lr_decay": 0.0,
         "momentum": 0.9,  # AdamW's first beta
         "weight_decay": t.weight_decay,
-        "adam_epsilon": 1e-8,
-        "run_scheduler": t.schedule != "constant",
+        "adam_epsilon": t.adam_epsilon,
+        "run_scheduler": t.schedule not in ("constant", "none"),
         "warmup_steps": 0,
         "warmup_ratio": t.warmup,  # n3r warms up for a share of the steps
         "class_weights": t.class_weights or [1.0] * c.n_classes,
         "gradient_clip_val": t.gradient_clip,
-        "early_stop_metric": t.monitor.replace("val_auroc", "val/auroc"),
+        "early_stop_metric": MONITORED.get(t.monitor, t.monitor),
         "early_stop_patience": t.patience,
         "metric_choices": ["f1_score", "auroc"],
         "val_check_interval": 1.0,

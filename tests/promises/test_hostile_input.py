@@ -977,7 +977,7 @@ refused("tokenizers", "a BERT's", {
 handled("tokenizers", "metadata", {"unknown: a kind": ('{"model_type": 5}', 1)}, in_metadata)
 refused("tokenizers", "a bundle's tokenizer", {
     "type: a model that is a number": ('{"model": 5}', "tokenizer.json cannot be read"),
-    "range: tokens beyond the graph's": (setting("model", "vocab", "zzz", to=958), MORE_TOKENS),
+    "range: tokens beyond the graph's": (setting("model", "vocab", "zzz", to=956), MORE_TOKENS),
 }, used(serve, "tokenizer__json"))
 TOKENS = {"model": {"type": "BPE", "vocab": {"a": NAME}, "merges": []}}
 refused("tokenizers", "with legacy weights", {
