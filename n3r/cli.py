@@ -297,21 +297,29 @@ def lm_eval(
 
 @app.command()
 def params(
-    notebook: Annotated[str, Argument(help="a step's name or number, such as 03")],
+    notebook: Annotated[
+        str | None, Argument(help="a step's name or number, such as 03; default: those that --region sets")
+    ] = None,
     size: Annotated[
         str | None, Option(help="what results at a size; with --region: quick by default")
     ] = None,
     region: Region = None,
 ) -> None:
     """List a notebook's parameters with their defaults, or with what a size and a region make of them."""
-    step = pipeline.notebook_path(notebook).stem
-    found = pipeline.notebook_parameters(step)
-    values = {name: spec["default"] for name, spec in found.items()}
-    if size or region:
-        chosen = [known for known in pipeline.STEPS if known.name == step]
-        values |= pipeline.resolve_parameters(_size(size or "quick"), {}, [], chosen, region)[step]
-    rows = ((name, repr(values[name]), spec["help"]) for name, spec in found.items())
-    print_table(("parameter", "value" if size or region else "default", "meaning"), rows)
+    if notebook:
+        names = [pipeline.notebook_path(notebook).stem]
+    elif region:
+        names = list(dict.fromkeys(key.partition(".")[0] for key, _ in pipeline.regional(region)))
+    else:
+        raise ValueError("name a step, such as 03, or give --region")
+    resolved = pipeline.resolve_parameters(_size(size or "quick"), {}, [], None, region)
+    for step in names:
+        found = pipeline.notebook_parameters(step)
+        values = {name: spec["default"] for name, spec in found.items()}
+        values |= resolved[step] if size or region else {}
+        echo(step)
+        rows = ((name, repr(values[name]), spec["help"]) for name, spec in found.items())
+        print_table(("parameter", "value" if size or region else "default", "meaning"), rows)
 
 
 @app.command()

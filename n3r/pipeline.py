@@ -151,7 +151,7 @@ def resolve_parameters(
     running = [step.name for step in (STEPS if steps is None else steps)]
     chosen: Parameters = {step: dict(defaults[step]) for step in running}
     problems: list[str] = []
-    items = [*_settings(f"size_{size}"), *([] if region is None else _regional(region))]
+    items = [*_settings(f"size_{size}"), *([] if region is None else regional(region))]
     for key, value in [*items, *given.items(), *_given_texts(overrides).items()]:
         where, _, name = key.rpartition(".")
         owners = [s for s in defaults if name in defaults[s] and (not where or where in (s, s[:2]))]
@@ -175,7 +175,8 @@ def regions() -> list[str]:
     return sorted(path.stem.removeprefix(REGIONAL) for path in (ROOT / "configs").glob(f"{REGIONAL}*.json"))
 
 
-def _regional(region: str) -> list[tuple[str, Any]]:
+def regional(region: str) -> list[tuple[str, Any]]:
+    """The settings of a region as `step.name` and value; ValueError lists the regions that have a file."""
     if region not in (known := regions()):
         raise ValueError(
             f"no configs/{REGIONAL}{region}.json; the regions with a file are {', '.join(known)}"

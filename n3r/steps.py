@@ -27,7 +27,7 @@ from n3r.model import TEXTS, configure, registered
 from n3r.preprocess import PrepareConfig, Prepared, prepare
 from n3r.schema import LABEL, ColumnMap, mask
 from n3r.score import Scorer
-from n3r.tokenizer import Reader
+from n3r.tokenizer import Reader, TextConfig
 from n3r.train import Fitted, TrainConfig, collate_for
 from n3r.weights import blended
 
@@ -40,13 +40,15 @@ def fields(config: type[BaseModel], parameters: Mapping[str, Any]) -> dict[str, 
 
 
 def check_training(parameters: Mapping[str, Mapping[str, Any]]) -> None:
-    """ValueError naming the step and the key where the parameters of a step make no `TrainConfig`."""
+    """ValueError naming the step and the key where a step that trains one model would refuse a parameter."""
     for step, values in parameters.items():
-        if "monitor" in values:  # other notebooks keep a training's settings in parts
+        if "monitor" not in values:  # other notebooks keep a training's settings in parts
+            continue
+        for config in (TrainConfig, FeatureConfig, TextConfig):
             try:
-                TrainConfig(**fields(TrainConfig, values))
+                config(**fields(config, values))
             except ValidationError as error:
-                raise ValueError(f"{step}: {explain(error, TrainConfig.model_fields)}") from None
+                raise ValueError(f"{step}: {explain(error, config.model_fields)}") from None
 
 
 def read_rows(

@@ -82,6 +82,9 @@ def test_the_command_lists_what_it_can_do():
             "03_train_lstm2risk: key 'monitor': Input should be 'val_auroc', ",
         ),
         (["run", "04", "-p", "lr=0"], "04_train_transformer2risk: key 'lr': Input should be greater than 0"),
+        (["run", "-p", "03.max_tokens=2"], "03_train_lstm2risk: key 'max_tokens': Input should be greater"),
+        (["run", "-p", "imputation=guess"], "03_train_lstm2risk: key 'imputation': Input should be"),
+        (["params"], "name a step, such as 03, or give --region"),
         (["params", "10"], "no step '10'"),
         (["run", "--region", "US"], "the regions with a file are EU, FE, NA"),
         (["params", "03", "--region", "US"], "the regions with a file are EU, FE, NA"),
@@ -100,6 +103,9 @@ def test_params_lists_a_notebooks_parameters():
     done = n3r("params", "03", "--region", "EU", "--size", "full")
     assert re.search(r"weight_decay +\W 0\.0 ", done.stdout)
     assert re.search(r"hidden_size +\W 128 ", done.stdout)
+    done = n3r("params", "--region", "EU")
+    assert "03_train_lstm2risk" in done.stdout and "04_train_transformer2risk" in done.stdout
+    assert done.stdout.count("'val_loss'") == 2
 
 
 def test_three_classes_are_for_steps_06_and_09(tmp_path):
