@@ -365,15 +365,16 @@ def _absolute(item: str) -> str:
 
 
 def _say_evaluation(row: dict[str, float]) -> None:
-    """Print an evaluation during the training of a language model, above its progress bar."""
+    """Print losses during the training of a language model, above its progress bar."""
     from tqdm import tqdm
 
-    tqdm.write(
-        f"step {row['step']:>6,}  epoch {row['epoch']:6.2f}  training loss {row['train_loss']:.3f}  "
-        f"validation loss {row['val_loss']:.3f}, perplexity {row['val_perplexity']:.2f}, "
-        f"{row['val_bits_per_character']:.3f} bits a character",
-        file=sys.stderr,
-    )
+    text = f"step {row['step']:>6,}  epoch {row['epoch']:6.2f}  training loss {row['train_loss']:.3f}"
+    if "val_loss" in row:
+        text += (
+            f"  validation loss {row['val_loss']:.3f}, perplexity {row['val_perplexity']:.2f}, "
+            f"{row['val_bits_per_character']:.3f} bits a character"
+        )
+    tqdm.write(text, file=sys.stderr)
 
 
 def _say_figures(name: str, found: dict[str, float]) -> None:

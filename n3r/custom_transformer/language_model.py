@@ -39,6 +39,7 @@ from n3r.files.json_io import key_values, read_model, write_json
 from n3r.files.sources import fingerprint
 
 BPE = "bpe"
+NO_PLAN = {"device", "log_every", "save_every"}  # what a training may differ in and go on
 TRAINING = "training.json"
 N_WATCHED = 2_000  # validation windows of the evaluations during training
 BATCH = 256  # windows that are evaluated at a time
@@ -66,6 +67,8 @@ class LanguageModelConfig(CustomTransformerConfig):
     learning_rate: float = Field(2e-3, gt=0, allow_inf_nan=False)  # at its peak
     warmup: float = Field(0.05, ge=0, lt=1)  # share of the steps until the peak; then half a cosine to 0
     eval_every: int = Field(100, ge=1)  # steps
+    log_every: int | None = Field(None, ge=1)  # steps between reports of the training loss alone
+    save_every: int | None = Field(None, ge=1)  # steps between checkpoints beside those of evaluations
     patience: int = Field(5, ge=1)  # evaluations without a better validation loss before stopping
     seed: int = Field(0, ge=0)
 
@@ -98,6 +101,8 @@ class _State(BaseModel):
     config: LanguageModelConfig
     history: list[dict[str, int | float]]
     plan: str | None = None  # see `_plan`
+    step: int = Field(0, ge=0)
+    losses: list[float] = []  # of the steps since the last evaluation
 
     @classmethod
     def of(cls, folder: Path) -> Self:
@@ -170,9 +175,12 @@ class LanguageModel(NamedTuple):
         )
         return weights[:, 0], ["·", *(self.tokenizer.decode([token]) for token in ids)]
 
-    def save(self, folder: Path, plan: str | None = None) -> None:
+    def save(
+        self, folder: Path, plan: str | None = None, step: int = 0, losses: Sequence[float] = ()
+    ) -> None:
         """Write model, tokenizer, config and history; the folder is replaced when all is written."""
-        state = _State(config=self.config, history=self.history, plan=plan)
+        own = {"config": self.config, "history": self.history}
+        state = _State(**own, plan=plan, step=step, losses=list(losses))
         with atomic_folder(folder, "the language model", TRAINING, SafetensorError) as aside:
             self.wrapper.write_checkpoint(aside)
             self.tokenizer.save(str(aside / "tokenizer.json"))
@@ -203,16 +211,17 @@ def train_language_model(
 ) -> LanguageModel:
     """Train on the documents of the config, or on those given, and return the model of the best evaluation.
 
-    `folder` keeps the last and the best evaluation, and a training of the same config and documents goes on
-    from there; `report` gets each evaluation's row of the history. Raises ValueError for a folder that holds
-    another training, unless `replace`, and for a loss that is not finite.
+    `folder` keeps the last checkpoint and the best evaluation, and a training of the same config and
+    documents goes on from there; `report` gets each evaluation's row of the history, and what `log_every`
+    asks for. Raises ValueError for a folder that holds another training, unless `replace`, and for a loss
+    that is not finite.
     """
     folder = Path(folder)
     for kept in ("best", "last"):
         put_back(folder / kept)
     documents = documents or config.documents()
     plan = _plan(config, documents)
-    model = _last(folder, config, plan, replace)
+    model, step, losses = _last(folder, config, plan, replace) or (None, 0, [])
     if model is None:
         if config.tokenizer == BPE:
             tokenizer = byte_pair_tokenizer(documents["train"], config.vocab_size)
@@ -220,7 +229,7 @@ def train_language_model(
             tokenizer = load_tokenizer(config.tokenizer)
         wrapper = CustomTransformerWrapper(config.transformer(tokenizer.get_vocab_size()), config.seed)
         model = LanguageModel(wrapper, tokenizer, config, [])
-    _Training(model, documents, plan, folder, report).run()
+    _Training(model, documents, plan, folder, report).run(step, losses)
     return LanguageModel.load(folder / "best", config.device)._replace(history=model.history)
 
 
@@ -234,10 +243,9 @@ class _Training:
         self.n_batches = len(self._epoch(0))
         self.total = self.config.epochs * self.n_batches
 
-    def run(self) -> None:
-        """Go on from the history's last step to the end, or until nothing gets better."""
-        first = int(self.history[-1]["step"]) if self.history else 0
-        batches, losses = [], []
+    def run(self, first: int, losses: list[float]) -> None:
+        """Go on from a step, and the losses since the evaluation before it, until nothing gets better."""
+        batches = []
         shown = {"desc": "language model", "unit": "batch", "mininterval": 1, "file": sys.stderr}
         with tqdm(total=self.total, initial=first, **shown) as bar:
             for step in range(first, self.total):
@@ -246,11 +254,22 @@ class _Training:
                 epoch, place = divmod(step, self.n_batches)
                 if place == 0 or not batches:
                     batches = self._epoch(epoch)
-                losses.append(self._step(batches[place], step))
+                losses = [*losses, self._step(batches[place], step)]
                 bar.update()
-                if (step + 1) % self.config.eval_every == 0 or step + 1 == self.total:
-                    self._evaluate(step + 1, float(np.mean(losses)))
-                    losses = []
+                losses = self._keep(step + 1, losses)
+
+    def _keep(self, step: int, losses: list[float]) -> list[float]:
+        """Log, evaluate and save where it is time to; the losses that the next evaluation reports."""
+        log, save = self.config.log_every, self.config.save_every
+        if log and step % log == 0:
+            recent = float(np.mean(losses[-log:]))
+            self.report({"step": step, "epoch": step / self.n_batches, "train_loss": recent})
+        if step % self.config.eval_every == 0 or step == self.total:
+            self._evaluate(step, float(np.mean(losses)))
+            return []
+        if save and step % save == 0:
+            self.model.save(self.folder / "last", self.plan, step, losses)
+        return losses
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         return list(self.train.batches(self.config.batch_size, self.config.seed, epoch))
@@ -277,7 +296,7 @@ class _Training:
         row |= {f"val_{name}": found[name] for name in ("loss", "perplexity", "bits_per_character")}
         self.history.append(row)
         for kept in ("best", "last") if self._since_best() == 0 else ("last",):
-            self.model.save(self.folder / kept, self.plan)
+            self.model.save(self.folder / kept, self.plan, step)
         self.report(row)
 
     def _since_best(self) -> int:
@@ -309,7 +328,7 @@ def _figures(wrapper: CustomTransformerWrapper, found: Windows, limit: int | Non
 
 def _plan(config: LanguageModelConfig, documents: Documents) -> str:
     """A fingerprint of config, code and documents: only a training of the same plan is continued."""
-    plan = sha256(json.dumps(config.model_dump(exclude={"device"}), sort_keys=True, allow_nan=False).encode())
+    plan = sha256(json.dumps(config.model_dump(exclude=NO_PLAN), sort_keys=True, allow_nan=False).encode())
     plan.update(fingerprint("import n3r.custom_transformer.language_model").encode())
     for split in ("train", "val"):
         for document in documents[split]:
@@ -317,15 +336,20 @@ def _plan(config: LanguageModelConfig, documents: Documents) -> str:
     return plan.hexdigest()
 
 
-def _last(folder: Path, config: LanguageModelConfig, plan: str, replace: bool) -> LanguageModel | None:
-    """The last state of the same training, if there is one; ValueError for another one, unless `replace`."""
+def _last(
+    folder: Path, config: LanguageModelConfig, plan: str, replace: bool
+) -> tuple[LanguageModel, int, list[float]] | None:
+    """The last checkpoint of the same training, if there is one, with its step and its losses.
+
+    ValueError for another training, unless `replace`.
+    """
     last = folder / "last"
     if not (last / TRAINING).is_file():
         return None
     try:
         state = _State.of(last)
         if state.plan == plan:
-            return LanguageModel.load(last, config.device)
+            return LanguageModel.load(last, config.device), state.step, state.losses
         what = config.differences(state.config) or "of other documents, or by another n3r"
         raise ValueError(f"{folder} holds another training ({what}): choose another folder, or replace it")
     except ValueError:

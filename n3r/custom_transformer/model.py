@@ -70,7 +70,7 @@ class CustomTransformerConfig(BaseModel):
     def min_bytes(self) -> int:
         """A lower bound of the parameters' size."""
         d, blocks = self.d_model, self.n_blocks * (4 * self.d_model + 2 * self.d_ffn)
-        return DTYPES[self.dtype].itemsize * d * (self.vocab_size + self.max_seq_len + blocks)
+        return self.get_dtype().itemsize * d * (self.vocab_size + self.max_seq_len + blocks)
 
     def differences(self, other: "CustomTransformerConfig") -> str:
         """Every setting but the device that differs, with both values; empty if none does."""
@@ -79,8 +79,15 @@ class CustomTransformerConfig(BaseModel):
             f"{key} {theirs[key]!r}, here {own[key]!r}" for key in own if own[key] != theirs[key]
         )
 
-    @property
-    def torch_device(self) -> torch.device:
+    def get(self, name: str, default: Any = None) -> Any:
+        """The setting of a name, or the default where there is none."""
+        return getattr(self, name) if name in type(self).model_fields else default
+
+    def get_dtype(self) -> torch.dtype:
+        """The number type of the tensors."""
+        return DTYPES[self.dtype]
+
+    def get_device(self) -> torch.device:
         """The device of the tensors; ValueError if it cannot be used."""
         name = "cuda" if torch.cuda.is_available() else "cpu"
         name = name if self.device == "auto" else self.device
@@ -99,7 +106,7 @@ class CustomTransformer(Layer):
 
     def __init__(self, config: CustomTransformerConfig, seed: int = 0):
         self.config = config
-        init = Initialiser(torch.Generator().manual_seed(seed), config.torch_device, DTYPES[config.dtype])
+        init = Initialiser(torch.Generator().manual_seed(seed), config.get_device(), config.get_dtype())
         n, n_blocks = config.d_model, config.n_blocks
         self.embedding = Embedding(init, config.vocab_size, config.max_seq_len, n)
         self.blocks = [Block(init, n, config.n_heads, config.d_ffn, n_blocks) for _ in range(n_blocks)]
@@ -161,7 +168,7 @@ class CustomTransformer(Layer):
         if ids.shape[1] > config.max_seq_len:
             raise ValueError(f"sequences of {ids.shape[1]} tokens; max_seq_len is {config.max_seq_len}")
         _require_known(ids, config.vocab_size, "ids")
-        return ids.to(config.torch_device)
+        return ids.to(config.get_device())
 
 
 class CustomTransformerWrapper:
@@ -227,7 +234,7 @@ class CustomTransformerWrapper:
             raise ValueError(f"top_k {top_k}; expected 1 or more, or None for all tokens")
         generator = torch.Generator()
         generator.seed() if seed is None else generator.manual_seed(seed)
-        ids = input_ids.to(self.config.torch_device, torch.int64)
+        ids = input_ids.to(self.config.get_device(), torch.int64)
         ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         while ids.shape[1] < max_length and not ended.all():
             logits = self.model.forward(ids, keep=False)[:, -1].float()
@@ -247,7 +254,7 @@ class CustomTransformerWrapper:
         return {
             "model": "CustomTransformer",
             **self.config.model_dump(),
-            "device": str(self.config.torch_device),
+            "device": str(self.config.get_device()),
             "n_parameters": self.count_parameters(),
             "parameters_by_layer": {name: _count(layer) for name, layer in self.model.layers.items()},
             "bytes": sum(parameter.nbytes for parameter in self.model.parameters.values()),
@@ -306,7 +313,7 @@ class CustomTransformerWrapper:
         if labels.shape != input_ids.shape or labels.is_floating_point():
             shape = tuple(input_ids.shape)
             raise ValueError(f"labels must be integers of the ids' shape {shape}, not {_described(labels)}")
-        targets = labels.roll(-1, dims=1).to(self.config.torch_device, torch.int64)
+        targets = labels.roll(-1, dims=1).to(self.config.get_device(), torch.int64)
         targets[:, -1:] = IGNORED
         known = targets[targets != IGNORED]
         if not len(known):

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -123,6 +124,37 @@ def test_a_training_goes_on_to_the_same_weights_and_is_not_trained_again(trained
         CONFIG, tmp_path, documents, report=lambda row: pytest.fail("trained again")
     )
     assert finished.history == model.history
+
+
+def test_between_evaluations_it_logs_and_saves(trained, documents, tmp_path):
+    """Killed at a log, it goes on from the checkpoint before it to the history of a training that was not."""
+    model, _ = trained
+    config = CONFIG.model_copy(update={"log_every": 3, "save_every": 4})
+    steps = []
+
+    def interrupt(row):
+        steps.append(row["step"])
+        if row["step"] == 15:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train_language_model(config, tmp_path, documents, report=interrupt)
+    assert steps == [3, 6, 9, 10, 12, 15]
+    rows = []
+    again = train_language_model(config, tmp_path, documents, report=rows.append)
+    assert [row["step"] for row in rows[:4]] == [15, 18, 20, 21]  # from step 12 on
+    assert [list(row) for row in rows[:2]] == [["step", "epoch", "train_loss"]] * 2
+    assert again.history == model.history
+
+
+def test_the_published_training_configuration():
+    found = LanguageModelConfig.from_file(
+        Path(__file__).parents[2] / "configs" / "language_model_published.json"
+    )
+    sizes = {"d_model": 256, "n_heads": 4, "n_blocks": 4, "d_ffn": 512, "max_seq_len": 256}
+    training = {"use_subset": True, "subset_size": 5000, "epochs": 5, "tokenizer": "gpt2"}
+    assert {name: found.get(name) for name in sizes | training} == sizes | training
+    assert found.log_every and found.save_every
 
 
 def test_a_folder_with_another_training_is_left_alone_unless_it_is_to_be_replaced(documents, tmp_path):

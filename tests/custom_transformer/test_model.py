@@ -312,3 +312,9 @@ def test_a_checkpoint_that_cannot_be_read_changes_nothing(tmp_path):
     with pytest.raises(FileNotFoundError):
         fresh.load_checkpoint(tmp_path / "a")
     assert torch.equal(fresh.model.head.weight, before)
+
+
+def test_a_config_is_asked_by_name_for_its_device_and_for_its_number_type():
+    config = CustomTransformerConfig(dtype="bfloat16")
+    assert (config.get_device(), config.get_dtype()) == (torch.device("cpu"), torch.bfloat16)
+    assert (config.get("n_heads"), config.get("n_layers"), config.get("n_layers", 3)) == (4, None, 3)
