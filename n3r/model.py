@@ -296,6 +296,8 @@ def _bert_class(name: str, fusion: str, head: Callable, **options: Any) -> Model
     return ModelClass(name, "bert", fusion, head, **{"tabular": TabAE, "training": _FINE_TUNING, **options})
 
 
+# NOTE[DIFF] the published CNN and LSTM train by SGD at 0.02 without a schedule (`optimizer="sgd"`). On 2,100
+# made-up messages, five epochs, two seeds, validation AUC: LSTM 0.604 so and 0.682 by AdamW, CNN 0.760 and 0.795.
 _ROWS = (
     ModelClass("lstm2risk", "lstm", "concat", lstm2risk_head, TabularEncoder),
     ModelClass("transformer2risk", "transformer", "concat", transformer2risk_head, TabularEncoder),
