@@ -63,7 +63,11 @@ class Gate(nn.Module):
 
 
 class Mixture(nn.Module):
-    """Mixture of experts, one a modality, weighed by a router that sees all of them."""
+    """Mixture of experts, one a modality, weighed by a router that sees all of them.
+
+    NOTE[DIFF] every expert is a layer. The published one is none where widths are equal, and its router
+    sees what the experts gave.
+    """
 
     needs_tokens = False
     defaults: ClassVar[dict[str, int | None]] = {"fusion_dim": None}

@@ -43,11 +43,17 @@ def transformer2risk_head(d: int, hidden_size: int | None, n_classes: int, drop:
 
 
 def linear_head(d: int, hidden_size: int | None, n_classes: int, drop: nn.Module) -> nn.Module:
-    """The last layer alone."""
+    """The last layer alone.
+
+    NOTE[DIFF] the published `bert` is the library's classifier, from its pooled vector without a projection.
+    """
     return nn.Sequential(nn.ReLU(), nn.Linear(d, n_classes))
 
 
 def two_layer_head(d: int, hidden_size: int | None, n_classes: int, drop: nn.Module) -> nn.Module:
-    """A hidden layer of half the width or 128."""
+    """A hidden layer of half the width or 128, as the published trimodal classes have it.
+
+    NOTE[DIFF] the published bimodal cross-attention has the same without the least width and the dropout.
+    """
     h = max(128, d // 2)
     return nn.Sequential(nn.ReLU(), drop, nn.Linear(d, h), nn.ReLU(), drop, nn.Linear(h, n_classes))

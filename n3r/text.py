@@ -77,7 +77,10 @@ class TransformerBlock(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """The text branch of the legacy Transformer2Risk: token and position embeddings, then blocks."""
+    """The text branch of the legacy Transformer2Risk: token and position embeddings, then blocks.
+
+    NOTE[DIFF] without its `tab_layer`, a layer of 25,856 weights that nothing reads (defect 18).
+    """
 
     def __init__(
         self,

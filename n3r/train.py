@@ -69,6 +69,7 @@ class TrainConfig(BaseModel):
     weight_decay: float = Field(0.01, ge=0)
     decay: Literal["matrices", "all"] = "matrices"  # of linear and recurrent layers, or all as the legacy
     warmup: float = Field(0.1, gt=0, lt=1)  # share of the steps until the peak
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd: with the published momentum
     adam_epsilon: float = Field(1e-8, gt=0)  # the published value, and torch's
     # NOTE[DIFF] the legacy does not clip, and takes a rare huge gradient whole.
     gradient_clip: float | None = Field(1.0, gt=0)  # largest norm of all gradients together; None or 0: any
@@ -144,8 +145,11 @@ class RiskModule(L.LightningModule):
         self.history = checkpoint["history"]
 
     def configure_optimizers(self) -> dict[str, Any]:
-        groups = parameter_groups(self.model, self.config)
-        optimizer = torch.optim.AdamW(groups, lr=self.config.lr, eps=self.config.adam_epsilon, fused=True)
+        groups, lr = parameter_groups(self.model, self.config), self.config.lr
+        if self.config.optimizer == "sgd":
+            optimizer = torch.optim.SGD(groups, lr, momentum=0.9, fused=True)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr, eps=self.config.adam_epsilon, fused=True)
         schedule = rate_schedule(optimizer, self.config, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -168,7 +168,8 @@ def plain(planted, tmp_path_factory) -> Fitted:
 @pytest.mark.parametrize(
     "change",
     [{"batch_size": 16}, {"lr": 2e-2}, {"weight_decay": 0.3}, {"schedule": "linear"}]
-    + [{"schedule": "constant"}, {"warmup": 0.5}, {"gradient_clip": 1e-9}, {"adam_epsilon": 1e-2}],
+    + [{"schedule": "constant"}, {"warmup": 0.5}, {"gradient_clip": 1e-9}, {"adam_epsilon": 1e-2}]
+    + [{"optimizer": "sgd", "lr": 2e-2, "schedule": "none", "weight_decay": 0.0}],
     ids=str,
 )
 def test_defect_04_every_setting_takes_effect(change, plain, planted, tmp_path):

@@ -149,10 +149,10 @@ def hyperparameters(bundle: Bundle) -> dict[str, Any]:
         "count_threshold": bundle.features.config.count_threshold,
         "batch_size": t.batch_size,
         "max_epochs": t.epochs,
-        "optimizer": "AdamW",
+        "optimizer": {"adamw": "AdamW", "sgd": "SGD"}[t.optimizer],
         "lr": t.lr,
         "lr_decay": 0.0,
-        "momentum": 0.9,  # AdamW's first beta
+        "momentum": 0.9,  # SGD's, and AdamW's first beta
         "weight_decay": t.weight_decay,
         "adam_epsilon": t.adam_epsilon,
         "run_scheduler": t.schedule not in ("constant", "none"),
