@@ -232,7 +232,8 @@ class IdentityFeatures:
         if np.isnan(value):
             return f"{name} is not known"
         said = SAID.get(figure, (f"{figure} of {' and '.join(columns)}: {{value:.3g}}",))
-        return said[-1 if value else 0].format(*columns, value=value, times=np.exp(np.float64(value)))
+        times = np.exp(np.float64(value)) if figure == RATIO else None  # others are no logarithms
+        return said[-1 if value else 0].format(*columns, value=value, times=times)
 
     def to_dict(self) -> dict:
         """The fitted state as JSON types."""
