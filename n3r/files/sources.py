@@ -8,6 +8,7 @@ Decisions:
 import ast
 import hashlib
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -37,13 +38,19 @@ def fingerprint(code: str, without: Collection[str] = (), package: Path = PACKAG
 
 
 def _imported(code: str, package: Path) -> list[Path]:
+    own = [name.split(".") for name in _names(code) if name.split(".")[0] == package.name]
+    places = [package.joinpath(*parts[1:i]) for parts in own for i in range(1, len(parts) + 1)]
+    files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+    return [file for file in dict.fromkeys(files) if file.is_file()]
+
+
+@cache
+def _names(code: str) -> list[str]:
+    """What code imports: modules, and what may be modules in them."""
     names: list[str] = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    own = [name.split(".") for name in dict.fromkeys(names) if name.split(".")[0] == package.name]
-    places = [package.joinpath(*parts[1:i]) for parts in own for i in range(1, len(parts) + 1)]
-    files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
-    return [file for file in dict.fromkeys(files) if file.is_file()]
+    return list(dict.fromkeys(names))
