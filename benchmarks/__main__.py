@@ -52,9 +52,7 @@ PROGRAMS = (
     Program("train LSTM2Risk, names, orders/s", "train lstm2risk names", TINY_TRAIN, asked="ratio 3, aim 5"),
     Program("train LSTM2Risk, long texts", "train lstm2risk bots", None, asked="ratio 15, aim 30"),
     Program("train Transformer2Risk, names", "train transformer2risk names", None, asked="5, aim 9"),
-    Program(
-        "train Transformer2Risk, long texts", "train transformer2risk bots", TINY_TRAIN, asked="5, aim 9"
-    ),
+    Program("train Transformer2Risk, long texts", "train transformer2risk bots", None, asked="5, aim 9"),
     Program(
         "test AUC, 3 seeds",
         "quality",
