@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from n3r.blend import BlendConfig, fit_blend
+from n3r.blend.recipe import BlendConfig, fit_blend
 from n3r.bundle import Recipe, train_bundle
 from n3r.features import TabularFeatures
 from n3r.files.json_io import read_json

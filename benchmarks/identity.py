@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from n3r.identity import IdentityFeatures
+from n3r.identity.features import IdentityFeatures
 from n3r.preprocess import prepare
 from n3r.schema import ColumnMap
 from n3r.synthetic.orders import generate_orders

@@ -37,25 +37,26 @@ import numpy as np
 import polars as pl
 from scipy.stats import t as student
 
-from n3r import kept, metrics, tables
-from n3r.blend import DEFAULT, Blend, BlendConfig, fit_blend
+from n3r import metrics, tables
+from n3r.blend.recipe import DEFAULT, Blend, BlendConfig, fit_blend
+from n3r.blend.weights import blended, choose_weights
 from n3r.bundle import Recipe, train_bundle
 from n3r.estimate import rank_auc
 from n3r.features import FeatureConfig, TabularFeatures
+from n3r.files import kept
 from n3r.files.json_io import read_json
 from n3r.folds import make_folds
-from n3r.identity import ADDRESS, DOMAIN, EQUAL, NEAR, RATIO, RISK, USER_NAME
+from n3r.identity.features import ADDRESS, DOMAIN, EQUAL, NEAR, RATIO, RISK, USER_NAME
+from n3r.identity.relations import FIGURES, PAIR_FIGURES
+from n3r.identity.selection import fit_features
 from n3r.model import ModelConfig, configure
 from n3r.pipeline import read_metrics
 from n3r.preprocess import PrepareConfig, prepare
-from n3r.relations import FIGURES, PAIR_FIGURES
 from n3r.schema import LABEL, ORACLE, ColumnMap
-from n3r.selection import fit_features
 from n3r.synthetic.orders import generate_orders
 from n3r.train import TrainConfig
 from n3r.trees import fit_trees
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
-from n3r.weights import blended, choose_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS, FOLDER = ROOT / "configs", ROOT / "runs" / "quality"
@@ -157,7 +158,7 @@ class Case:
 
     def kept(self, what: str, found: Callable[[], Arrays], *settings: Any) -> Arrays:
         """Arrays by name, found now or in an earlier call."""
-        plan = kept.plan("n3r.blend", self.splits, what, *settings)
+        plan = kept.plan("n3r.blend.recipe", self.splits, what, *settings)
         return kept.kept(self.folder / what, plan, lambda: kept.Result(found())).arrays
 
 

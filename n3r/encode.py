@@ -12,9 +12,9 @@ import polars as pl
 
 from n3r.features import TabularFeatures
 from n3r.ngrams import joined_texts
+from n3r.rows.values import typed_texts
 from n3r.schema import ColumnMap
 from n3r.tokenizer import BertTokenizer, ChunkedText, NameTokenizer, Reader, TextConfig, Texts
-from n3r.values import typed_texts
 
 TEXT_KEYS = (("text", "attn_mask"), ("secondary", "secondary_mask"))  # batch keys of each text of a row
 PRETRAINED_KEYS = ("pretrained", "pretrained_mask")  # the text as the pretrained BERT of a blend reads it

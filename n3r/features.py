@@ -33,7 +33,7 @@ from pydantic import (
 )
 
 from n3r.files.json_io import MAX_TOLD, explain, read_json
-from n3r.identity import IdentityFeatures, IdentityState
+from n3r.identity.features import IdentityFeatures, IdentityState
 from n3r.risk_tables import (
     LearnedTable,
     RiskTable,

@@ -21,8 +21,15 @@ from n3r.branches import BERT_DIMENSIONS, OWN_PARTS, TEXTS, Parts
 from n3r.encode import TEXT_KEYS
 from n3r.files.json_io import explain
 from n3r.files.pretrained import architecture
-from n3r.fusion import FUSIONS, Widths, build_fusion
-from n3r.heads import linear_head, lstm2risk_head, transformer2risk_head, two_layer_head
+from n3r.fusion import (
+    FUSIONS,
+    Widths,
+    build_fusion,
+    linear_head,
+    lstm2risk_head,
+    transformer2risk_head,
+    two_layer_head,
+)
 from n3r.published import BatchKeys, as_settings, dimensions, renamed
 from n3r.tabular import FeatureTokens, QuantileMap, TabAE, TabularEncoder
 from n3r.text import Modality

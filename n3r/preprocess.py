@@ -23,7 +23,8 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from n3r.accounts import (
+from n3r.files.json_io import MAX_TOLD
+from n3r.rows.accounts import (
     DROP,
     DUPLICATE,
     INTERNAL,
@@ -39,8 +40,10 @@ from n3r.accounts import (
     count_steps,
     ends_of,
 )
-from n3r.files.json_io import MAX_TOLD
-from n3r.plausible import doubts, owners, unless_blank
+from n3r.rows.plausible import doubts, owners, unless_blank
+from n3r.rows.times import advice, is_mixed, parse_time
+from n3r.rows.times import doubts as time_doubts
+from n3r.rows.values import as_text, as_typed
 from n3r.schema import (
     FILE_COLUMN,
     KEY,
@@ -58,9 +61,6 @@ from n3r.schema import (
     joined_text,
     mask,
 )
-from n3r.times import advice, is_mixed, parse_time
-from n3r.times import doubts as time_doubts
-from n3r.values import as_text, as_typed
 
 ENTITY, ENTITY_TIME, RAW_LABEL, TIE = (OWN + name for name in ("entity", "entity_time", "raw_label", "tie"))
 MAX_CODE = 3  # characters of a label that a message shows; a longer one may be a name

@@ -21,8 +21,8 @@ import polars as pl
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
+from n3r.rows.values import text_of, texts_of
 from n3r.schema import LABEL
-from n3r.values import text_of, texts_of
 
 NO_LABEL = -1
 MIN_KNOWN = 10  # rows that training leads one to expect, so that chance does not halve them: below 1 %
@@ -101,7 +101,7 @@ def without_default(table: RiskTable) -> RiskTable:
 
 
 def by_value(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The table with a risk for each value: tables made elsewhere may have "3.0" for 3 (values.py)."""
+    """The table with a risk for each value: tables made elsewhere may have "3.0" for 3 (rows/values.py)."""
     bins = table["bins"]
     own = {key: risk for key, risk in bins.items() if text_of(key) == key}
     return {**table, "bins": {text_of(key): risk for key, risk in bins.items()} | own}

@@ -23,8 +23,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from n3r.files.json_io import MAX_TOLD, explain, near, read_json
-from n3r.times import format_problem
-from n3r.values import is_value, text_of
+from n3r.rows.times import format_problem
+from n3r.rows.values import is_value, text_of
 
 MISSING = "[MISSING]"  # stands for a null text field
 SEPARATOR = "|"  # stands between two text fields

@@ -27,13 +27,13 @@ from n3r.files.json_io import explain, read_json
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.manifest import MAX_BYTES, PRETRAINED, verify, written_by
 from n3r.files.writer import writer
-from n3r.inputs import Inputs, typed, typed_row
 from n3r.risk_tables import Unseen
+from n3r.rows.inputs import Inputs, typed, typed_row
+from n3r.rows.values import as_typed
 from n3r.runtime import CHARACTERS, KNOWN, PROBS, TABULAR, Graph
 from n3r.schema import ColumnMap, id_name, is_pattern
 from n3r.tables import column_type, read_chunks, refusal
 from n3r.tokenizer import BertTokenizer, Reader, TextConfig, load_tokenizer
-from n3r.values import as_typed
 
 MAX_THREADS = 1024
 ROUNDING = 1e-6  # of a score by its place in a batch

@@ -16,20 +16,21 @@ import polars as pl
 import torch
 from pydantic import BaseModel, ValidationError
 
-from n3r import metrics, selection, tables
-from n3r.blend import Alone, Blend
+from n3r import metrics, tables
+from n3r.blend.recipe import Alone, Blend
+from n3r.blend.weights import blended
 from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.data import make_loader
 from n3r.estimate import Estimate
 from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
 from n3r.files.json_io import explain
+from n3r.identity import selection
 from n3r.model import TEXTS, configure, registered
 from n3r.preprocess import PrepareConfig, Prepared, prepare
 from n3r.schema import LABEL, ColumnMap, mask
 from n3r.score import Scorer
 from n3r.tokenizer import Reader, TextConfig
 from n3r.train import Fitted, TrainConfig, collate_for
-from n3r.weights import blended
 
 Splits = Mapping[str, pl.DataFrame]
 

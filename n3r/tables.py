@@ -9,7 +9,7 @@ Decisions:
 - Columns keep the names in the file, never a position (defect 28), and each file is read once,
   however many arguments lead to it (defect 30).
 - Of several files the shared columns are kept, in the first file's order; `dropped_columns` names the rest.
-  Where types differ between them, texts, ids, categories and the like become texts (values.py).
+  Where types differ between them, texts, ids, categories and the like become texts (rows/values.py).
   A column the map needs must be in every file, of JSON lines in one of the first lines.
 - Memory is bounded by the chunk in scoring, and by the file when files of text are read for training.
 """
@@ -24,7 +24,6 @@ from typing import NamedTuple
 
 import polars as pl
 
-from n3r.columns import spread
 from n3r.files.atomic import atomic_folder
 from n3r.files.formats import FORMATS, find_files, format_of
 from n3r.files.json_io import read_json, write_json
@@ -32,10 +31,11 @@ from n3r.files.limits import MAX_EXPANSION, check_parquet
 from n3r.files.reader import Schema, Wanted, in_utf8, read_batches, reading, scan_parquet
 from n3r.files.records import MAX_RECORD, NOT_UTF8, SAVED, Batch, Cell
 from n3r.files.writer import POLARS_ERRORS, write
-from n3r.inputs import Inputs, require, to_numbers, typed
+from n3r.rows.columns import spread
+from n3r.rows.inputs import Inputs, require, to_numbers, typed
+from n3r.rows.times import in_utc
+from n3r.rows.values import as_typed, is_value
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_number, is_pattern
-from n3r.times import in_utc
-from n3r.values import as_typed, is_value
 
 REGION = "region"
 CHUNK = 16384  # rows of a file at a time

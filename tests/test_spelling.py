@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
-from n3r.characters import fold
 from n3r.evaluation.attacks import perturb
+from n3r.identity.characters import fold
 from n3r.spelling import CONFUSABLES, LATIN, ONE_SPELLING, WORDS, spelled, words_of
 from n3r.tokenizer import NameTokenizer
 

@@ -16,8 +16,8 @@ from polars.testing import assert_frame_equal
 from n3r.files.formats import FORMATS
 from n3r.files.records import ESCAPED, NESTED
 from n3r.files.writer import write
-from n3r.inputs import NOT_A_NUMBER, Inputs
 from n3r.preprocess import prepare
+from n3r.rows.inputs import NOT_A_NUMBER, Inputs
 from n3r.schema import FILE_COLUMN, ColumnMap, check
 from n3r.synthetic.orders import generate_orders
 from n3r.tables import fingerprint, read_chunks, read_column_map, read_split, scan, write_splits

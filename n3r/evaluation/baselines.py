@@ -5,7 +5,7 @@ scikit-learn does the learning; this module turns prepared rows into its inputs.
 - Text: n-grams of 1 to 4 characters with their case, across field borders, and C = 3. Shorter ones suit
   orders (0.752 with 1 to 3, 0.742, 0.732 with 1 to 5; 0.70 without single characters), longer ones suit
   profiles and reviews (0.821, 0.826, 0.828; 0.947, 0.950, 0.953).
-- Boosting reads the numbers, the identity features (identity.py) and the categories. On validation rows of
+- Boosting reads the numbers, the identity features and the categories. On validation rows of
   three sets of orders the numbers alone reach 0.843, 0.858 and 0.851, with identity features 0.908, 0.939 and
   0.912 (0.899, 0.921 and 0.899 with fewer string statistics); on twitter_bots 0.923 and 0.931 (0.921).
 - A training row does not count itself among the rows that share its value: otherwise every training value
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from n3r.identity import IdentityFeatures
+from n3r.identity.features import IdentityFeatures
 from n3r.ngrams import joined_texts
 from n3r.schema import LABEL, SPLITS, ColumnMap
 

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import polars as pl
 
-from n3r.accounts import DROP
 from n3r.files.formats import SUFFIXES, format_of
 from n3r.files.json_io import near
 from n3r.files.limits import MAX_EXPANSION
-from n3r.inputs import number
 from n3r.preprocess import PrepareConfig, check_times, mark_rows, select_wide
+from n3r.rows.accounts import DROP
+from n3r.rows.inputs import number
+from n3r.rows.times import parse_time
+from n3r.rows.values import as_text
 from n3r.schema import (
     CALIBRATED,
     KEY,
@@ -36,8 +38,6 @@ from n3r.schema import (
     plain,
 )
 from n3r.tables import read_frames, scan
-from n3r.times import parse_time
-from n3r.values import as_text
 
 OPTIONAL = (LABEL, SEGMENT, TIME, ORACLE, CALIBRATED)
 NUMBERS = (SCORE, LABEL, CALIBRATED, ORACLE)

@@ -34,7 +34,6 @@ from n3r.files.atomic import atomic_folder, writing
 from n3r.files.json_io import explain, read_json, write_json
 from n3r.files.limits import check_zip
 from n3r.files.manifest import versions
-from n3r.inputs import Inputs, require
 from n3r.legacy.artefacts import (
     FRONT,
     NAMES_CLASSES,
@@ -50,6 +49,7 @@ from n3r.legacy.artefacts import (
 )
 from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel, configure
+from n3r.rows.inputs import Inputs, require
 from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap, plain
 from n3r.tables import read_frames
 from n3r.tokenizer import SPECIAL_TOKENS, NameTokenizer, TextConfig, read_tokenizer

@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from n3r import kept
 from n3r.bundle import Bundle
 from n3r.data import OrderDataset
 from n3r.estimate import Estimate, bounded
 from n3r.features import TabularFeatures
+from n3r.files import kept
 from n3r.kernels import BiLSTM
 from n3r.legacy.trainer import LegacyTokenizer
 from n3r.metrics import paired_auc

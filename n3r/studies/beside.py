@@ -17,8 +17,8 @@ import polars as pl
 import torch
 from tokenizers import Tokenizer
 
-from n3r import kept
 from n3r.bundle import Bundle, train_bundle
+from n3r.files import kept
 from n3r.kernels import keep_memory
 from n3r.legacy.trainer import (
     LegacyLSTM2Risk,

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from n3r import kept
 from n3r.bundle import Bundle, train_bundle
 from n3r.estimate import bounded, table
+from n3r.files import kept
+from n3r.identity.selection import fit_features
 from n3r.metrics import PairedAUC, auc_ci, paired_auc
 from n3r.schema import LABEL
-from n3r.selection import fit_features
 from n3r.studies.beside import Splits
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 

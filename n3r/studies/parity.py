@@ -151,7 +151,7 @@ def deviations(package: Path = Path(__file__).parents[1]) -> list[dict[str, str]
         for paragraph in _paragraphs(path.read_text(encoding="utf-8")):
             tag, _, note = paragraph.partition(TAG)
             if tag != paragraph:
-                found.append({"where": path.name, "what": note.strip()})
+                found.append({"where": path.relative_to(package).as_posix(), "what": note.strip()})
     return found
 
 

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from n3r.files.formats import find_files
 from n3r.files.records import ESCAPED, KEY_TWICE, REPEATED, Table, records
-from n3r.inputs import Inputs
 from n3r.preprocess import PrepareConfig, Prepared, prepare
+from n3r.rows.inputs import Inputs
 from n3r.schema import TIME, ColumnMap
 from n3r.tables import Source, read_chunks, scan
 

@@ -9,10 +9,10 @@ import torch
 
 from n3r.bundle import Bundle
 from n3r.features import FeatureConfig
+from n3r.identity.selection import fit_features
 from n3r.model import RiskModel, configure
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.schema import ColumnMap
-from n3r.selection import fit_features
 from n3r.synthetic.orders import generate_orders
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from n3r import metrics
+from n3r.identity.selection import fit_features
 from n3r.schema import LABEL
-from n3r.selection import fit_features
 from n3r.studies import learning_curves
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from n3r import kept
 from n3r.bundle import Bundle
+from n3r.files import kept
 from n3r.schema import LABEL, ORACLE, joined_text
 from n3r.studies import beside, parity
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from n3r import kept
+from n3r.files import kept
 from n3r.files.sources import PACKAGE, sources
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from n3r.inputs import number
+from n3r.rows.inputs import number
 from n3r.schema import EVERY_OTHER, MAX_SHAPE, ColumnMap, is_nameless, is_number, mask
 
 COUNTED = 30  # rows: fewer may lie in an order by chance

@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from n3r import selection
 from n3r.features import FeatureConfig
+from n3r.identity import selection
+from n3r.identity.selection import fit_features, reads_identity
 from n3r.schema import LABEL, TIME, ColumnMap
-from n3r.selection import fit_features, reads_identity
 
 CONFIG = FeatureConfig()
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from n3r.blend.weights import LOSS, blended, choose_weights, gains
 from n3r.metrics import class_auc
-from n3r.weights import LOSS, blended, choose_weights, gains
 
 
 def scores(label, strength, seed):

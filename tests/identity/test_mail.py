@@ -2,7 +2,7 @@
 
 import pytest
 
-from n3r.mail import is_disposable, is_free
+from n3r.identity.mail import is_disposable, is_free
 
 
 @pytest.mark.parametrize(

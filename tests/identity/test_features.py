@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score as auc
 
 from n3r.features import TabularFeatures
-from n3r.identity import IdentityFeatures
+from n3r.identity.features import IdentityFeatures
 from n3r.schema import LABEL, TIME, ColumnMap
 
 FIELDS = ["email", "billing", "holder"]
@@ -186,7 +186,7 @@ def test_chunks_change_nothing(names, monkeypatch):
     train = names(60).with_columns(pl.lit(0).cast(pl.Int8).alias(LABEL))
     features = IdentityFeatures().fit(train, a_map(FIELDS))
     whole = features.transform(train)
-    monkeypatch.setattr("n3r.identity.CHUNK", 100)
+    monkeypatch.setattr("n3r.identity.features.CHUNK", 100)
     np.testing.assert_array_equal(features.transform(train), whole)
 
 

@@ -8,7 +8,7 @@ Decisions:
 
 import polars as pl
 
-from n3r import times
+from n3r.rows import times
 from n3r.schema import MAX_SHAPE, TIME, ColumnMap, mask
 
 NOBODY = (

@@ -16,7 +16,7 @@ import polars as pl
 
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.folds import Fold, make_folds
-from n3r.identity import IdentityFeatures
+from n3r.identity.features import IdentityFeatures
 from n3r.metrics import paired_auc
 from n3r.schema import LABEL, ColumnMap
 from n3r.trees import fit_trees

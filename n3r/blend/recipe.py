@@ -23,28 +23,28 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
-from n3r import kept
 from n3r.bert import n_places
+from n3r.blend.members import MEMBERS, NETWORKS, PRETRAINED, Context, Fitted, Rows
+from n3r.blend.weights import blended, choose_weights, gains
 from n3r.bundle import Recipe, int8_effect, write_parts
 from n3r.calibrate import fit_calibration
 from n3r.encode import Encoded, RowEncoder
 from n3r.estimate import Estimate
 from n3r.export import quantize_onnx
 from n3r.features import TabularFeatures
+from n3r.files import kept
 from n3r.files.atomic import atomic_folder
 from n3r.files.manifest import MANIFEST
 from n3r.files.pretrained import architecture
 from n3r.folds import Fold, make_folds
 from n3r.graphs import join_graphs
-from n3r.members import MEMBERS, NETWORKS, PRETRAINED, Context, Fitted, Rows
+from n3r.identity.selection import Choice, fit_features, reads_identity
 from n3r.metrics import class_auc
 from n3r.model import ModelConfig
 from n3r.runtime import Graph
 from n3r.schema import LABEL, prediction_table
-from n3r.selection import Choice, fit_features, reads_identity
 from n3r.tokenizer import BertTokenizer, Reader, TextConfig
 from n3r.train import TrainConfig
-from n3r.weights import blended, choose_weights, gains
 
 if TYPE_CHECKING:
     from onnx import ModelProto

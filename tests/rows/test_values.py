@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from n3r.evaluation.scored import read_scored, with_labels
 from n3r.features import TabularFeatures
-from n3r.inputs import Inputs, typed, typed_row
 from n3r.preprocess import PrepareConfig, prepare
+from n3r.rows.inputs import Inputs, typed, typed_row
+from n3r.rows.values import text_of, texts_of
 from n3r.schema import LABEL, ColumnMap
 from n3r.score import Scorer, score_files
 from n3r.tables import scan
-from n3r.values import text_of, texts_of
 
 DAY = datetime.date(2025, 1, 31)
 # Value, its type as a column (None: Python's own), and its text.

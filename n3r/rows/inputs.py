@@ -16,7 +16,7 @@ import polars as pl
 
 from n3r.files.json_io import near
 from n3r.files.records import SURROGATE, Cell
-from n3r.values import as_text, as_typed, is_value, text_of
+from n3r.rows.values import as_text, as_typed, is_value, text_of
 
 NOT_A_NUMBER = "is not a number"
 TRUE, FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from n3r import kept
+from n3r.files import kept
 
 
 def test_a_result_is_made_once_a_plan_and_anew_where_its_file_is_damaged(tmp_path):

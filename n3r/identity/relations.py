@@ -14,7 +14,8 @@ from unicodedata import normalize
 
 import numpy as np
 
-from n3r.characters import (
+from n3r.files.records import SURROGATE
+from n3r.identity.characters import (
     BREAK,
     FOLDED_FIGURES,
     N_TRIGRAMS,
@@ -26,7 +27,6 @@ from n3r.characters import (
     trigrams,
     typed_figures,
 )
-from n3r.files.records import SURROGATE
 
 FIGURES = ("missing", "length", *TYPED_FIGURES, *FOLDED_FIGURES)
 PAIR_FIGURES = ("trigrams", "containment", "prefix", "Jaro-Winkler", "inside")

@@ -18,11 +18,11 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from n3r.characters import READ
 from n3r.estimate import rank_auc
 from n3r.files.json_io import explain
-from n3r.mail import is_disposable, is_free
-from n3r.relations import (
+from n3r.identity.characters import READ
+from n3r.identity.mail import is_disposable, is_free
+from n3r.identity.relations import (
     DIGITS,
     FIGURES,
     MAX_FIELDS,
@@ -33,7 +33,7 @@ from n3r.relations import (
     pair_figures,
     read_fields,
 )
-from n3r.repeats import (
+from n3r.identity.repeats import (
     Kept,
     Table,
     count_table,
@@ -43,8 +43,8 @@ from n3r.repeats import (
     risk_of,
 )
 from n3r.risk_tables import class_hits
+from n3r.rows.values import as_typed, typed_texts
 from n3r.schema import LABEL, TIME, ColumnMap
-from n3r.values import as_typed, typed_texts
 
 EMAIL = r"^\s*[^@\s]+@[^@\s]+\s*$"
 CHUNK = 300_000  # characters of all fields that are counted at a time, or one row

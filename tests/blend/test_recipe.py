@@ -9,17 +9,17 @@ import polars as pl
 import pytest
 import torch
 
-from n3r import blend as blends
-from n3r.blend import BlendConfig, fit_blend
+from n3r.blend import recipe as blends
+from n3r.blend.members import MEMBERS
+from n3r.blend.recipe import BlendConfig, fit_blend
+from n3r.blend.weights import blended
 from n3r.bundle import Bundle, Recipe
 from n3r.features import TabularFeatures
 from n3r.files.manifest import verify, write_manifest
-from n3r.members import MEMBERS
 from n3r.metrics import class_auc
 from n3r.schema import LABEL
 from n3r.score import Scorer
 from n3r.vocabulary import train_wordpiece
-from n3r.weights import blended
 
 NETWORK = {"embedding_size": 8, "hidden_size": 8, "n_lstm_layers": 1, "epochs": 1, "precision": "float32"}
 FEW = ["boosting", "bert"]

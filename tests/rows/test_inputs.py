@@ -5,7 +5,7 @@ import math
 import polars as pl
 import pytest
 
-from n3r.inputs import NOT_A_NUMBER, Inputs, typed
+from n3r.rows.inputs import NOT_A_NUMBER, Inputs, typed
 
 # A name of a person that no message may show.
 NAME = "Zebedee Quux"

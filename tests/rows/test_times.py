@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from n3r.rows.times import advice, doubts, format_problem, is_mixed, parse_time
 from n3r.schema import ColumnMap
-from n3r.times import advice, doubts, format_problem, is_mixed, parse_time
 
 DAY = datetime(2025, 1, 31, 10)
 
