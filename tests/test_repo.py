@@ -122,8 +122,8 @@ def test_every_module_has_a_test_file_or_is_tested_with_another():
     assert [test for test in TESTED_WITH.values() if not (tests / f"{test}.py").is_file()] == []
 
 
-def test_departures_lists_every_departure_that_the_code_notes():
-    text = (ROOT / "docs" / "departures.md").read_text()
+def test_deviations_lists_every_deviation_that_the_code_notes():
+    text = (ROOT / "docs" / "deviations.md").read_text()
     listed = {module: int(n) for module, n in re.findall(r"^\| `([\w/]+)` \| (\d+) \|", text, re.MULTILINE)}
     counted = {module: (PACKAGE / f"{module}.py").read_text().count("NOTE[DIFF]") for module in MODULES}
     assert listed == {module: n for module, n in counted.items() if n}
