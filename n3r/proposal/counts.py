@@ -7,6 +7,7 @@ Decisions:
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -71,27 +72,33 @@ def count(files: Files, looked: Looked) -> Counts:
     found = Counts(filled=dict.fromkeys(looked.keys, 0), numbers={name: Bad() for name in looked.numbers})
     found.times = {(name, form): Bad() for name, forms in looked.times.items() for form in forms}
     hashes: dict[str, list[pl.Series]] = {name: [] for name in looked.keys}
-    for path, batch in files.batches(looked.names):
-        found.n_rows += batch.frame.height + len(batch.lost)
-        found.n_lost += len(batch.lost)
-        found.lost += [f"row {row} of {path.name} {reason}" for row, reason in batch.lost[:3]]
-        _add(found, hashes, batch, looked, path.name)
+    with ThreadPoolExecutor(1) as pool:  # the next rows are read while these are counted
+        last = pool.submit(lambda: None)
+        for path, batch in files.batches(looked.names):
+            last.result()
+            last = pool.submit(_add, found, hashes, batch, looked, path.name)
+        last.result()
     found.different = {name: pl.concat(parts).n_unique() for name, parts in hashes.items() if parts}
     return found
 
 
-def _add(found: Counts, hashes: Mapping[str, list[pl.Series]], batch: Batch, looked: Looked, file: str) -> None:
+def _add(
+    found: Counts, hashes: Mapping[str, list[pl.Series]], batch: Batch, looked: Looked, file: str
+) -> None:
     frame = batch.frame
-    if looked.label in frame.columns and is_value(frame.schema[looked.label]):
+    found.n_rows += frame.height + len(batch.lost)
+    found.n_lost += len(batch.lost)
+    found.lost += [f"row {row} of {file} {reason}" for row, reason in batch.lost[:3]]
+    if is_value(frame.schema.get(looked.label, pl.Object())) and len(found.labels) <= MAX_LABELS:
         values = texts_of(frame[looked.label]).value_counts(name="n")
-        if len(found.labels) <= MAX_LABELS:
-            found.labels.update(dict(values.iter_rows()))
-    for name, bad in found.numbers.items():
-        if frame.schema.get(name) == pl.String:
-            _add_bad(bad, frame[name], read_numbers(frame[name], looked.form), batch.rows, file)
+        found.labels.update(dict(values.iter_rows()))
+    texts = {name: series for name, series in frame.to_dict().items() if series.dtype == pl.String}
+    for name in found.numbers.keys() & texts:
+        numbers = read_numbers(texts[name], looked.form)
+        _add_bad(found.numbers[name], texts[name], numbers, batch.rows, file)
     for (name, form), bad in found.times.items():
-        if frame.schema.get(name) == pl.String:
-            _add_bad(bad, frame[name], read_times(frame[name], form), batch.rows, file)
+        if name in texts:
+            _add_bad(bad, texts[name], read_times(texts[name], form), batch.rows, file)
     for name, parts in hashes.items():
         if name in frame.columns:
             known = frame[name].drop_nulls()

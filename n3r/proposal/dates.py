@@ -1,10 +1,10 @@
 """In which format a column's texts are times, and which of several is meant.
 
 Decisions:
-- The formats tried are those that files of shops, databases and log files have; what reads a text is the reader's
-  own `parse_time`, so that a proposed format reads what a run reads.
-- Where day and month may be either way round, the rows decide: by a day after the 12th, then by the order of the
-  file, then as the other times of the file are. Else the format is in doubt.
+- The formats tried are those that files of shops, databases and log files have; what reads a text is the
+  reader's own `parse_time`, so that a proposed format reads what a run reads.
+- Where day and month may be either way round, the rows decide: by a day after the 12th, then by the order
+  of the file, then as the other times of the file are. Else the format is in doubt.
 """
 
 import re
@@ -22,12 +22,36 @@ _DAYS += ("%Y/%m/%d", "%Y.%m.%d", "%Y-%m-%d", "%Y%m%d", "%Y/%d/%m")
 _DAYS += ("%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%m.%d.%y", "%d-%m-%y", "%m-%d-%y", "%y-%m-%d", "%y/%m/%d")
 _DAYS += ("%d %b %Y", "%b %d, %Y", "%b %d %Y", "%d-%b-%Y", "%d/%b/%Y", "%d-%b-%y", "%d %b %y", "%d. %b %Y")
 _DAYS += ("%d %B %Y", "%B %d, %Y", "%B %d %Y", "%d. %B %Y", "%a, %d %b %Y", "%a %d %b %Y", "%A, %B %d, %Y")
-_CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S%.f", "%I:%M %p", "%I:%M:%S %p", "%I:%M%p", "%H.%M", "%H.%M.%S", "%Hh%M")
-_CLOCKS += ("%H:%M:%S %z", "%H:%M %z", "%H:%M:%S%z", "%H:%M:%S%.f %z", "%H:%M:%S UTC", "%H:%M:%S GMT", "%H:%M Uhr")
+_CLOCKS = (
+    "%H:%M",
+    "%H:%M:%S",
+    "%H:%M:%S%.f",
+    "%I:%M %p",
+    "%I:%M:%S %p",
+    "%I:%M%p",
+    "%H.%M",
+    "%H.%M.%S",
+    "%Hh%M",
+)
+_CLOCKS += (
+    "%H:%M:%S %z",
+    "%H:%M %z",
+    "%H:%M:%S%z",
+    "%H:%M:%S%.f %z",
+    "%H:%M:%S UTC",
+    "%H:%M:%S GMT",
+    "%H:%M Uhr",
+)
 _CLOCKS += ("%H%M%S",)
 _BETWEEN = (" ", ", ", "T", " - ", ":", "  ", " at ", "")
 _WHOLE = ("%a %b %d %H:%M:%S UTC %Y", "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S GMT %Y", "%H:%M:%S %d/%m/%Y")
-_WHOLE += ("%a %b %d %H:%M:%S %z %Y", "%H:%M %d.%m.%Y", "%H:%M %d/%m/%Y", "%H:%M %m/%d/%Y", "%Y-%m-%dT%H:%M:%S%.fZ")
+_WHOLE += (
+    "%a %b %d %H:%M:%S %z %Y",
+    "%H:%M %d.%m.%Y",
+    "%H:%M %d/%m/%Y",
+    "%H:%M %m/%d/%Y",
+    "%Y-%m-%dT%H:%M:%S%.fZ",
+)
 EPOCH = "epoch"
 _SECONDS = (631_152_000, 4_102_444_800)  # 1990 to 2100
 ENOUGH = 0.99  # of the texts that a format must read: the reader tolerates 1 % of bad times
@@ -35,7 +59,8 @@ _MOST = 0.8  # of a few texts, for a closer look
 _FEW, _MANY = 25, 1000  # texts that all formats are tried on, and those that read these
 _STEPS = 20  # between different times, for a statement on the order of the rows
 _CODES = {
-    "%Y": r"\d{4}", "%m": r"\d{1,2}", "%d": r"\d{1,2}", "%y": r"\d\d(?!\d)", "%b": "[A-Za-z]{3}", "%B": "[A-Za-z]+",
+    "%Y": r"\d{4}", "%m": r"\d{1,2}", "%d": r"\d{1,2}", "%y": r"\d\d(?!\d)", "%b": "[A-Za-z]{3}",
+    "%B": "[A-Za-z]+",
     "%a": "[A-Za-z]{3}", "%A": "[A-Za-z]+", "%H": r"\d{1,2}", "%I": r"\d{1,2}", "%M": r"\d\d", "%S": r"\d\d",
     "%.f": r"(?:\.\d+)?", "%p": "[AaPp][Mm]", "%z": r"[+-]\d\d:?\d\d",
 }  # fmt: skip
@@ -72,7 +97,9 @@ def _of_digits(texts: pl.Series) -> list[str | None]:
     """The formats of times that have no other sign than digits: seconds since 1970, and 20251103140000."""
     if texts.str.contains(r"^\d{9,10}(\.\d+)?$").all():
         return [EPOCH] if texts.cast(pl.Float64).is_between(*_SECONDS).all() else []
-    whole = ("%Y%m%d", "%Y%m%d%H%M%S") if texts.str.contains(r"^(19[7-9]\d|20\d\d)\d{4}(\d{6})?$").all() else ()
+    whole = (
+        ("%Y%m%d", "%Y%m%d%H%M%S") if texts.str.contains(r"^(19[7-9]\d|20\d\d)\d{4}(\d{6})?$").all() else ()
+    )
     return [time_format for time_format in whole if _share(texts, time_format) >= ENOUGH]
 
 

@@ -1,4 +1,4 @@
-"""What is decided when all rows have been counted: id, times, customers, classes, and what to say of the rows."""
+"""What is decided when all rows have been counted: id, times, customers, classes, and notes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,9 @@ _SPLITS = {"train": "train", "val": "val", "valid": "val", "dev": "val", "test":
 
 def id_of(ids: Sequence[str], counts: Counts) -> str:
     """The first candidate that has a value of its own in every row, else in most."""
-    return max(ids, key=lambda name: (round(counts.different[name] / max(1, counts.n_rows), 2), -ids.index(name)))
+    return max(
+        ids, key=lambda name: (round(counts.different[name] / max(1, counts.n_rows), 2), -ids.index(name))
+    )
 
 
 def entity_of(name: str | None, counts: Counts) -> tuple[str | None, str]:
@@ -27,14 +29,22 @@ def entity_of(name: str | None, counts: Counts) -> tuple[str | None, str]:
     return None, f"{n_rows:,} rows of {n:,} customers: as `entity` it would keep the first row of each alone"
 
 
-def time_format_of(name: str | None, columns: Sequence[Column], counts: Counts, answers: Answers) -> str | None:
+def time_format_of(
+    name: str | None, columns: Sequence[Column], counts: Counts, answers: Answers
+) -> str | None:
     """The format that reads all rows' times, asked for where two do."""
     column = next((column for column in columns if column.name == name), None)
     if column is None or column.is_typed:
         return None
     fewest = min(counts.times[name, form].n for form in column.formats)
     formats = [form for form in column.formats if counts.times[name, form].n <= max(fewest, 0)]
-    others = [form for other in columns if other.name != name for form in other.formats[:1] if len(other.formats) == 1]
+    others = [
+        form
+        for other in columns
+        if other.name != name
+        for form in other.formats[:1]
+        if len(other.formats) == 1
+    ]
     found = choose(column.texts, formats, others)
     if not found.is_open:
         return answers.given.get("time_format", found.formats[0])
@@ -48,12 +58,14 @@ def classes_of(name: str, counts: Counts, answers: Answers) -> labels.Classes:
         return labels.Classes(answers.given["label_values"], [], None)
     if len(counts.labels) > 4 * labels.MAX_VALUES:
         raise ValueError(
-            f"the column {name!r} has more than {4 * labels.MAX_VALUES} different values: which column is the "
-            "label? name it with -p label=COLUMN"
+            f"the column {name!r} has more than {4 * labels.MAX_VALUES} different values: which column is "
+            "the label? name it with -p label=COLUMN"
         )
     found = labels.classes(name, counts.labels)
     if len(found.values) < 2:
-        raise ValueError(f"the column {name!r} has one value in every row: which column is the label? -p label=COLUMN")
+        raise ValueError(
+            f"the column {name!r} has one value in every row: which column is the label? -p label=COLUMN"
+        )
     if found.doubt and len(found.values) == 2:
         other = {value: 1 - c for value, c in found.values.items()}
         pairs = {_words(values): values for values in (found.values, other)}
@@ -61,7 +73,7 @@ def classes_of(name: str, counts: Counts, answers: Answers) -> labels.Classes:
         return found._replace(values=answers.of(Question("label_values", says, pairs)))
     if found.doubt:
         answers.guesses.append(f"The label {name!r}: {found.doubt} (-p label_values=..).")
-    return found
+    return found._replace(values=dict(sorted(found.values.items(), key=lambda item: item[1])))
 
 
 def _words(values: Mapping[str, int]) -> str:
@@ -73,7 +85,9 @@ def split_files_of(files: Iterable[Path]) -> dict[str, str]:
     found = {}
     for path in files:
         stem = path.name.lower().partition(".")[0]
-        split = next((split for word, split in _SPLITS.items() if stem.startswith(word) or stem.endswith(word)), None)
+        split = next(
+            (split for word, split in _SPLITS.items() if stem.startswith(word) or stem.endswith(word)), None
+        )
         found[path.name] = split
     splits = set(found.values())
     return found if None not in splits and {"train", "test"} <= splits else {}
@@ -81,20 +95,24 @@ def split_files_of(files: Iterable[Path]) -> dict[str, str]:
 
 def notes_of(content: Mapping[str, Any], counts: Counts, label: labels.Classes) -> list[str]:
     """What is to be known of the rows, a sentence each."""
-    notes = [f"{counts.n_lost:,} of {counts.n_rows:,} rows cannot be read: {reason}" for reason in counts.lost[:1]]
+    notes = [
+        f"{counts.n_lost:,} of {counts.n_rows:,} rows cannot be read: {reason}" for reason in counts.lost[:1]
+    ]
     id, time = content["id"], content.get("time")
     repeated = counts.filled[id] - counts.different[id] if id in counts.filled else 0
     if repeated:
         notes.append(
-            f"{repeated:,} of {counts.n_rows:,} rows repeat an {id!r}, and only the first of each is kept: is it "
-            "the id? -p id=COLUMN"
+            f"{repeated:,} of {counts.n_rows:,} rows repeat an {id!r}, and only the first of each is kept: "
+            "is it the id? -p id=COLUMN"
         )
     blank = sum(n for value, n in counts.labels.items() if not value)
     if blank and "" not in label.values:
         notes.append(f"{blank:,} rows have no label and are dropped")
     if label.dropped:
         n = sum(counts.labels[value] for value in label.dropped)
-        notes.append(f"{n:,} rows have a label that decides nothing and are dropped: {_listed(label.dropped)}")
+        notes.append(
+            f"{n:,} rows have a label that decides nothing and are dropped: {_listed(label.dropped)}"
+        )
     bad = counts.times.get((time, content.get("time_format")))
     if bad is not None and bad.n:
         fatal = " (more than 1 %: mend them)" if bad.n > (1 - ENOUGH) * counts.n_rows else " and are dropped"

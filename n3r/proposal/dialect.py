@@ -1,12 +1,12 @@
 """How a file of CSV or TSV is written, by its bytes: encoding, separator, quote, header or none.
 
 Decisions:
-- A byte order mark tells the encoding, then zero bytes tell UTF-16, then a file that decodes as UTF-8 is UTF-8.
-  Of the code pages of one byte that one is taken by which the letters outside ASCII stand in words as the
-  letters of some language do.
+- A byte order mark tells the encoding, then zero bytes tell UTF-16, then a file that decodes as UTF-8 is
+  UTF-8. Of the code pages of one byte that one is taken by which the letters outside ASCII stand in words
+  as the letters of some language do.
 - A separator divides most lines into equally many cells; of several that do, the one into more.
-- A first line is a header unless its cells look like those below it: an e-mail address, a number or a time in
-  a column of such, or no cell that is a name of a column while all have the shapes of the rows.
+- A first line is a header unless its cells look like those below it: an e-mail address, a number or a time
+  in a column of such, or no cell that is a name of a column while all have the shapes of the rows.
 """
 
 import codecs
@@ -35,7 +35,13 @@ _PAGES = {
     "mac_roman": "äöüßéèêëàâçîïôœùûñáíóú",
     "koi8_r": "абвгдежзийклмнопрстуфхцчшщъыьэюя",
 }
-_MANY_BYTES = ("shift_jis", "gb18030", "euc_kr", "big5")
+# Encodings of two bytes a letter: their letters, and the first bytes of the common ones of China.
+_COMMON = {
+    "euc_kr": ("[\uac00-\ud7a3]", (0x81, 0xFE)),
+    "shift_jis": ("[\u3040-\u30ff\u4e00-\u9fff]", (0x88, 0x97)),
+    "gb18030": ("[\u4e00-\u9fff]", (0xB0, 0xD7)),
+    "big5": ("[\u4e00-\u9fff]", (0xA4, 0xC6)),
+}
 _SCRIPTS = {"cp1251": "CYRILLIC", "cp1253": "GREEK", "koi8_r": "CYRILLIC"}
 _WORD = re.compile(r"[^\W\d_]*[^\x00-\x7f]+[^\W\d_]*")
 _MARKS = "€£©®°’‘“”–…«»"  # which stand between words in texts of many languages
@@ -56,7 +62,7 @@ def find_encoding(head: bytes, rest: Sequence[bytes] = ()) -> str:
     if all(map(_is_utf8, pieces)):
         return UTF_8
     odd = b"\n".join(line for piece in pieces for line in piece.split(b"\n") if not line.isascii())[: 1 << 17]
-    if many := next((name for name in _MANY_BYTES if _is_east_asian(odd, name)), None):
+    if many := next((name for name in _COMMON if _is_east_asian(odd, name)), None):
         return many
     found = {name: _plausibility(odd, name, letters) for name, letters in _PAGES.items()}
     best = max(found, key=found.__getitem__)
@@ -82,15 +88,17 @@ def _is_utf8(content: bytes) -> bool:
 
 
 def _is_east_asian(odd: bytes, name: str) -> bool:
-    """Whether the characters outside ASCII come in runs of letters that such a language has."""
+    """Whether the characters outside ASCII are common ones of the language, none beside Latin letters."""
     try:
         text = odd.decode(name)
     except UnicodeDecodeError:
         return False
-    letters = [character for character in text if ord(character) > 127]
-    usual = sum("\u3040" <= c <= "\u30ff" or "\u4e00" <= c <= "\u9fff" or "\uac00" <= c <= "\ud7a3" for c in letters)
-    runs = re.findall(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]{2,}", text)
-    return usual > 0.95 * len(letters) and sum(map(len, runs)) > 0.9 * len(letters)
+    wide = "".join(character for character in text if ord(character) > 127)
+    usual = len(re.findall(_COMMON[name][0], wide))
+    first, last = _COMMON[name][1]
+    rare = sum(not first <= c.encode(name)[0] <= last for c in re.findall("[\u4e00-\u9fff]", wide))
+    beside = re.search("[A-Za-z][\u4e00-\ud7a3]|[\u4e00-\ud7a3][A-Za-z]", text)
+    return usual > 0.95 * len(wide) and rare < 0.1 * usual and not beside
 
 
 def _plausibility(odd: bytes, name: str, usual: str) -> float:
@@ -99,11 +107,15 @@ def _plausibility(odd: bytes, name: str, usual: str) -> float:
         text = odd.decode(name)
     except UnicodeDecodeError:
         return float("-inf")
-    return sum(n * _of_word(word, usual, name in _SCRIPTS) for word, n in Counter(_WORD.findall(text)).items())
+    return sum(
+        n * _of_word(word, usual, name in _SCRIPTS) for word, n in Counter(_WORD.findall(text)).items()
+    )
 
 
 def _of_word(word: str, usual: str, is_other_script: bool) -> float:
     score, letters = 0.0, [c for c in word if c.isalpha()]
+    if word in _MARKS or len(letters) == 1 == len(word):
+        return 0.5 if word in _MARKS else -0.5  # a letter alone is a sign of something else
     if is_other_script and any(c.isascii() for c in letters):
         return -2.0 * len(letters)  # "Müller" is no word of two alphabets
     for before, character in zip(" " + word, word, strict=False):
@@ -140,7 +152,8 @@ def cells(text: str, separator: str, quote: str | None = '"', limit: int = _LINE
 
 def _quote(text: str) -> str | None:
     """The sign that stands around cells."""
-    around = {sign: len(re.findall(rf"(?:^|[,;\t|]){sign}[^\n{sign}]*{sign}(?=[,;\t|\r\n])", text)) for sign in "\"'"}
+    cell = r"(?:^|[,;\t|]){0}(?:[^\n{0}]|{0}{0})*{0}(?=[,;\t|\n])"
+    around = {sign: len(re.findall(cell.format(sign), text, re.MULTILINE)) for sign in "\"'"}
     return "'" if around["'"] > 2 * around['"'] and around["'"] >= 3 else '"'
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from n3r.files.dialect import UTF_8, Dialect
 from n3r.files.formats import find_files, format_of
 from n3r.files.limits import MAX_EXPANSION
-from n3r.files.reader import read_batches
+from n3r.files.reader import Wanted, read_batches
 from n3r.files.records import MAX_RECORD, Batch
 from n3r.proposal.sample import dialect_of, read_text, rows_of
 
@@ -44,12 +44,12 @@ class Files:
         """All rows of some columns, in pieces, as the reader reads them."""
         wanted = set(names)
         for path in self.regions:
-            for batch in _read(path, self.dialect, wanted, CHUNK):
+            for batch in _read(path, self.dialect, lambda schema: [n for n in schema if n in wanted], CHUNK):
                 yield path, batch
 
 
 def open_files(data: Sequence[str], given: Mapping[str, Any]) -> Files:
-    """The files that some items mean, and how they are written; `given` are keys of it that are known already.
+    """The files that some items mean, and how they are written; `given` are keys of it that are known.
 
     Raises FileNotFoundError, or ValueError for files that cannot be read or that differ.
     """
@@ -77,9 +77,9 @@ def names_of(path: Path, dialect: Dialect) -> list[str]:
 
     def note(schema: Mapping[str, pl.DataType]) -> list[str]:
         names.extend(name for name in schema if name not in names)
-        return []
+        return names[:1]
 
-    for _ in _batches_of(path, dialect, note, 1000):
+    for _ in _read(path, dialect, note, 1000):
         if format_of(path) != "jsonl" or len(names):
             break
     return names
@@ -93,7 +93,11 @@ def _the_same(found: Mapping[Path, Dialect]) -> dict[str, Any]:
             mine, theirs = getattr(dialect, key), getattr(other, key)
             if mine != theirs:
                 raise ValueError(
-                    f"{first} and {path} are written in two ways, their {key} is {mine!r} and {theirs!r}: save "
-                    "them alike, or make a map of each"
+                    f"{first} and {path} are written in two ways, their {key} is {mine!r} and {theirs!r}: "
+                    "save them alike, or make a map of each"
                 )
     return dialect.model_dump()
+
+
+def _read(path: Path, dialect: Dialect, wanted: Wanted, size: int) -> Iterator[Batch]:
+    return read_batches(path, lambda _: None, wanted, size, MAX_RECORD, MAX_EXPANSION, dialect)

@@ -1,27 +1,31 @@
 """What kind of thing each column of a table holds, by its values first and its name second.
 
 Decisions:
-- A name of a person is known by its company: its words stand in the e-mail address of the row, or in another
-  column of names. A column's name alone tells one only if the values are words of letters.
-- A number that names something, such as a postcode, a telephone number or a customer's number, is a code: it has
-  leading zeros, or its column's name says so.
+- A name of a person is known by its company: its words stand in the e-mail address of the row, or in
+  another column of names. A column's name alone tells one only if the values are words of letters.
+- A number that names something, such as a postcode, a telephone number or a customer's number, is a code:
+  it has leading zeros, or its column's name says so.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 from anyascii import anyascii
 
-from n3r.proposal.dates import time_formats
 from n3r.proposal.dialect import EMAIL
 from n3r.proposal.words import means
+from n3r.rows.columns import COUNTED
 from n3r.rows.values import texts_of
 
 MOST = 0.8  # of the cells, for a kind that a typing mistake does not change
 NEARLY = 0.98  # for one that every cell should be of
-FEW, FEW_SHARE, MANY = 60, 0.1, 1000  # different values of a category: some, or a share of the rows, and at most
+FEW, FEW_SHARE, MANY = (
+    60,
+    0.1,
+    1000,
+)  # different values of a category: some, or a share of the rows, and at most
 _LOOKED_AT = 400  # rows, for words that two columns share
 _SHARED = 0.25  # of the rows, for columns that speak of one person
 _LETTERS = r"^[\p{L}\p{M}][\p{L}\p{M}'’`´.,\- ]*$"
@@ -55,6 +59,17 @@ class Column:
         return len(self.texts) - self.texts.null_count()
 
     @property
+    def counts_rows(self) -> bool:
+        """Whether it holds whole numbers that rise from row to row by one, or each of a range once."""
+        if self.kind != "number" or not self.is_unique or len(self.texts) < COUNTED:
+            return False
+        numbers = self.texts.str.replace(r"\.0$", "").cast(pl.Int64, strict=False)
+        if numbers.null_count():
+            return False
+        by_one = (numbers.head(_LOOKED_AT).diff() == 1).mean() or 0
+        return by_one > MOST or numbers.max() - numbers.min() == len(numbers) - 1
+
+    @property
     def is_unique(self) -> bool:
         """Whether nearly every row has a value of its own."""
         return self.n_filled > 0.999 * len(self.texts) and self.n_values > 0.99 * self.n_filled
@@ -65,10 +80,15 @@ class Column:
         return dict(table.iter_rows())
 
 
-def columns_of(frame: pl.DataFrame, numbers: Sequence[str]) -> list[Column]:
-    """The columns of a sample; `numbers` are those that can be read as numbers in the file's form."""
+def columns_of(
+    frame: pl.DataFrame, numbers: Collection[str], times: Mapping[str, list[str | None]]
+) -> list[Column]:
+    """The columns of a sample, of which some texts can be read as numbers, and some as times in formats."""
     cells = {series.name: filled(series) for series in frame}
-    found = {name: _kind(name, texts, frame.schema[name], name in numbers) for name, texts in cells.items()}
+    found = {
+        name: _kind(name, texts, frame.schema[name], name in numbers, times.get(name, []))
+        for name, texts in cells.items()
+    }
     people = _people(found)
     return [
         Column(**{**vars(column), "kind": "person"}) if name in people else column
@@ -86,7 +106,9 @@ def filled(series: pl.Series) -> pl.Series:
     return texts.set(texts == "", None)
 
 
-def _kind(name: str, texts: pl.Series, kind: pl.DataType, is_number: bool) -> Column:
+def _kind(
+    name: str, texts: pl.Series, kind: pl.DataType, is_number: bool, formats: list[str | None]
+) -> Column:
     known = texts.drop_nulls()
     n_values = known.n_unique() if len(known) else 0
 
@@ -97,17 +119,21 @@ def _kind(name: str, texts: pl.Series, kind: pl.DataType, is_number: bool) -> Co
         return column("one value" if n_values else "nothing")
     if kind.is_temporal():
         return column("time", formats=[None], is_typed=True)
-    if kind.is_numeric() or kind == pl.Boolean:
-        return column(*_number(name, known), is_typed=True)
+    if kind in (pl.String, pl.Categorical, pl.Enum):
+        if formats and not means(name, "postcode"):
+            return column("time", formats=formats)
+        return _of_text(column, name, known, is_number)
+    return column(*_number(name, known), is_typed=True)
+
+
+def _of_text(column: Callable[..., Column], name: str, known: pl.Series, is_number: bool) -> Column:
     if (known.str.contains(EMAIL).mean() or 0) > MOST:
         return column("email")
-    if formats := [] if means(name, "postcode") else time_formats(known):
-        return column("time", formats=formats)
     if what := _pattern(name, known):
         return column("code", what)
     if is_number:
         return column(*_number(name, known))
-    return column(*_text(name, known, n_values))
+    return column(*_text(name, known, known.n_unique()))
 
 
 def _number(name: str, known: pl.Series) -> tuple[str, str]:
@@ -119,8 +145,7 @@ def _number(name: str, known: pl.Series) -> tuple[str, str]:
         return "code", "a postcode"
     names = means(name, "customer") or means(name, "order") or means(name, "id")
     is_long = known.str.len_chars().max() >= 4 or known.n_unique() > 0.9 * len(known)
-    counts = re.search(r"(?i)(^|_)(n|num|count|anzahl|nb|total|days?|age|since|amount)(_|$)", name)
-    if is_whole and names and is_long and not counts and known.n_unique() > 0.05 * len(known):
+    if is_whole and names and is_long and not means(name, "measure") and known.n_unique() > 0.05 * len(known):
         return "code", "a number that names something"
     return "number", ""
 
@@ -139,7 +164,7 @@ def _text(name: str, known: pl.Series, n_values: int) -> tuple[str, str]:
         return "category", ""
     has_digit = known.str.contains(r"\d").mean()
     words = (known.str.count_matches(r"\s+") + 1).mean()
-    if means(name, "address") and words > 1 or (has_digit > MOST and 1.5 < words < 8):
+    if has_digit > (0.5 if means(name, "address") else MOST) and 1.5 < words < 8:
         return "address", ""
     if words < 1.5 and has_digit > 0.5:
         return "code", "a code"
@@ -153,19 +178,22 @@ def _people(columns: Mapping[str, Column]) -> list[str]:
     may_be = {
         name: column
         for name, column in columns.items()
-        if column.kind in ("words", "category", "prose", "one value")
-        and column.n_filled
+        if column.kind in ("words", "category", "prose")
+        and column.n_values > (5 if _is_called_first_or_last(column) else min(FEW / 2, 0.3 * column.n_filled))
         and (column.texts.drop_nulls().str.contains(_LETTERS).mean() or 0) > MOST
         and (column.texts.drop_nulls().str.len_chars().mean() or 0) < 40
     }
     words = {name: _words(column.texts) for name, column in may_be.items()}
-    mails = [_words(column.texts.str.split("@").list.first()) for column in columns.values() if column.kind == "email"]
+    mails = [
+        _words(column.texts.str.split("@").list.first())
+        for column in columns.values()
+        if column.kind == "email"
+    ]
     found = [name for name in may_be if _is_called_so(columns[name]) or _in_company(words[name], mails)]
     while more := [
         name
         for name in may_be
-        if name not in found and columns[name].n_values > FEW / 2
-        and any(_share(words[name], words[other]) > 2 * _SHARED for other in found)
+        if name not in found and any(_share(words[name], words[other]) > 2 * _SHARED for other in found)
     ]:
         found += more
     if not found:  # without addresses: two columns that have the same words in many rows
@@ -178,11 +206,14 @@ def _people(columns: Mapping[str, Column]) -> list[str]:
     return found
 
 
+def _is_called_first_or_last(column: Column) -> bool:
+    return means(column.name, "first_name") or means(column.name, "last_name")
+
+
 def _is_called_so(column: Column) -> bool:
     is_name = any(means(column.name, role) for role in ("first_name", "last_name", "holder", "name"))
-    others = ("segment", "label", "outcome", "group", "time", "order")
-    about = re.search(r"(?i)product|item|article|artikel|produ|file|city|stadt|ville|device|browser|store|shop|brand|category|bank|company|firma|plan|method", column.name)
-    return is_name and not about and not any(means(column.name, role) for role in others)
+    others = ("segment", "label", "outcome", "group", "time", "thing")
+    return is_name and not any(means(column.name, role) for role in others)
 
 
 def _in_company(words: Sequence[list[str]], mails: Sequence[Sequence[list[str]]]) -> bool:

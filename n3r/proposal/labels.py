@@ -1,10 +1,10 @@
 """Which column is the label, and the classes of its values: 1 is fraud, else the rarer one.
 
 Decisions:
-- Values speak first: words of fraud, yes and no, 0 and 1, codes of chargebacks beside nothing. The column's name
-  comes second, and alone is enough only for a word such as fraud or label.
-- A value's own meaning decides its class, then which is the rarer. Where both are silent, or several columns may
-  be the label, the proposal is in doubt.
+- Values speak first: words of fraud, yes and no, 0 and 1, codes of chargebacks beside nothing. The column's
+  name comes second, and alone is enough only for a word such as fraud or label.
+- A value's own meaning decides its class, then which is the rarer. Where both are silent, or several
+  columns may be the label, the proposal is in doubt.
 - A blank cell is class 0 where the others are codes or a mark: "" in `label_values` stands for no value.
 """
 
@@ -15,21 +15,155 @@ from typing import NamedTuple
 from n3r.proposal.words import means
 
 FRAUD = frozenset(
-    "fraud fraudulent fraudster confirmed_fraud fraud_confirmed is_fraud betrug betrügerisch betrugsfall fraude "
-    "frauduleux fraudulento frode oszustwo chargeback charged_back chargedback rückbelastung impayé contracargo "
-    "bad scam abuse abusive spam bot malicious suspicious default stolen unauthorized unauthorised".split()
+    [
+        "fraud",
+        "fraudulent",
+        "fraudster",
+        "confirmed_fraud",
+        "fraud_confirmed",
+        "is_fraud",
+        "betrug",
+        "betrügerisch",
+        "betrugsfall",
+        "fraude",
+        "frauduleux",
+        "fraudulento",
+        "frode",
+        "oszustwo",
+        "chargeback",
+        "charged_back",
+        "chargedback",
+        "rückbelastung",
+        "impayé",
+        "contracargo",
+        "bad",
+        "scam",
+        "abuse",
+        "abusive",
+        "spam",
+        "bot",
+        "malicious",
+        "suspicious",
+        "default",
+        "stolen",
+        "unauthorized",
+        "unauthorised",
+    ]
 )
 LEGITIMATE = frozenset(
-    "legit legitimate genuine ok okay good normal clean not_fraud no_fraud non_fraud nonfraud notfraud nofraud "
-    "kein_betrug legitim echt legitime légitime légitimo genuino regular valid ham human paid bezahlt payé pagado "
-    "settled complete completed delivered approved accepted safe none no_chargeback keine ninguno aucun "
-    "seriös sain benign authorized authorised".split()
+    [
+        "legit",
+        "legitimate",
+        "genuine",
+        "ok",
+        "okay",
+        "good",
+        "normal",
+        "clean",
+        "not_fraud",
+        "no_fraud",
+        "non_fraud",
+        "nonfraud",
+        "notfraud",
+        "nofraud",
+        "kein_betrug",
+        "legitim",
+        "echt",
+        "legitime",
+        "légitime",
+        "légitimo",
+        "genuino",
+        "regular",
+        "valid",
+        "ham",
+        "human",
+        "paid",
+        "bezahlt",
+        "payé",
+        "pagado",
+        "settled",
+        "complete",
+        "completed",
+        "delivered",
+        "approved",
+        "accepted",
+        "safe",
+        "none",
+        "no_chargeback",
+        "keine",
+        "ninguno",
+        "aucun",
+        "seriös",
+        "sain",
+        "benign",
+        "authorized",
+        "authorised",
+    ]
 )
-UNDECIDED = frozenset("pending open review in_review manual_review unknown unclear tbd offen unbekannt ?".split())
-YES = frozenset("yes y true t 1 ja j oui o si sí s sim tak da vrai v wahr verdadero verdadeiro vero x".split())
-NO = frozenset("no n false f 0 nein non não nao nie ne nee faux falsch falso -".split())
+UNDECIDED = frozenset(
+    [
+        "pending",
+        "open",
+        "review",
+        "in_review",
+        "manual_review",
+        "unknown",
+        "unclear",
+        "tbd",
+        "offen",
+        "unbekannt",
+        "?",
+    ]
+)
+YES = frozenset(
+    [
+        "yes",
+        "y",
+        "true",
+        "t",
+        "1",
+        "ja",
+        "j",
+        "oui",
+        "o",
+        "si",
+        "sí",
+        "s",
+        "sim",
+        "tak",
+        "da",
+        "vrai",
+        "v",
+        "wahr",
+        "verdadero",
+        "verdadeiro",
+        "vero",
+        "x",
+    ]
+)
+NO = frozenset(
+    [
+        "no",
+        "n",
+        "false",
+        "f",
+        "0",
+        "nein",
+        "non",
+        "não",
+        "nao",
+        "nie",
+        "ne",
+        "nee",
+        "faux",
+        "falsch",
+        "falso",
+        "-",
+    ]
+)
 CODE = r"\d{1,2}\.\d{1,2}|\d{2,4}|[A-Z]{1,3}\d{1,3}|UA\d\d"
 MAX_VALUES = 30
+_MOST = 0.6  # share of rows from which a value is too common to be that of fraud
 _CLOSE = 0.4  # share of the rarer value from which the rarer one is doubted
 SURE, POSSIBLE, AHEAD = 2.0, 1.0, 0.5  # points of a label, of one that is asked for, and between two
 
@@ -52,7 +186,7 @@ def points(name: str, counts: Mapping[str | None, int], is_last: bool) -> float:
     n_rows, values = sum(counts.values()), [value for value in counts if value]
     n_blank = n_rows - sum(counts[value] for value in values)
     keys = {key(value) for value in values}
-    is_label = means(name, "label")
+    is_label = means(name, "fraud") or means(name, "label")
     if not values or len(keys) > MAX_VALUES or len(keys) < 2 and not n_blank:
         return -1.0
     if n_blank > 0.5 * n_rows and not (keys & FRAUD or keys <= YES or is_label):
@@ -75,8 +209,12 @@ def classes(name: str, counts: Mapping[str | None, int]) -> Classes:
     kept = {value: n for value, n in found.items() if value not in undecided} or found
     dropped = [value for value in undecided if value not in kept]
     if told := _told(name, kept, keys):
-        return Classes(told, dropped, _if_commoner(told, kept))
-    if len(kept) == 1 or (n_blank > sum(kept.values()) and means(name, "label")):
+        n_fraud = sum(n for value, n in kept.items() if told[value])
+        if n_fraud <= _MOST * sum(kept.values()) or means(name, "legitimate"):
+            return Classes(told, dropped, None)
+        rarer = told if means(name, "fraud") else {value: 1 - c for value, c in told.items()}
+        return Classes(rarer, dropped, "one value is much commoner, and fraud is rare")
+    if len(kept) == 1 or (n_blank > sum(kept.values()) and means(name, "fraud")):
         return Classes({"": 0, **dict.fromkeys(kept, 1)}, dropped, None)
     return _by_count(name, kept, dropped)
 
@@ -96,13 +234,6 @@ def _told(name: str, counts: Mapping[str, int], keys: Mapping[str, str]) -> dict
     return None
 
 
-def _if_commoner(told: Mapping[str, int], counts: Mapping[str, int]) -> str | None:
-    """A doubt where what is taken for fraud is commoner by far than what is not."""
-    n_fraud = sum(n for value, n in counts.items() if told[value])
-    is_usual = 2 * n_fraud <= sum(counts.values())
-    return None if is_usual else "most rows are of class 1; is fraud not the rarer one?"
-
-
 def _by_count(name: str, counts: Mapping[str, int], dropped: list[str]) -> Classes:
     """The commonest value, or words of fraud apart all, as class 0."""
     commonest = max(counts, key=counts.__getitem__)
@@ -110,7 +241,11 @@ def _by_count(name: str, counts: Mapping[str, int], dropped: list[str]) -> Class
     values = {value: int(value in fraud if fraud else value != commonest) for value in counts}
     share = sum(n for value, n in counts.items() if values[value]) / sum(counts.values())
     codes = [value for value in counts if value != commonest]
-    are_codes = means(name, "label") and all(re.fullmatch(CODE, value) for value in codes)
+    are_codes = means(name, "fraud") and all(re.fullmatch(CODE, value) for value in codes)
     if len(counts) > 2 and not are_codes:
-        return Classes(values, dropped, f"of {len(counts)} values {'those of fraud' if fraud else 'all but the commonest'} are class 1")
+        return Classes(
+            values,
+            dropped,
+            f"of {len(counts)} values {'those of fraud' if fraud else 'all but the commonest'} are class 1",
+        )
     return Classes(values, dropped, None if share < _CLOSE else "both values are about as common")

@@ -1,22 +1,21 @@
 """In which form a table writes its numbers: decimal and thousands marks, by all of its columns together.
 
 Decisions:
-- A file has one form: that which reads the most columns. Of several the first counts that they all agree with;
-  where two read different numbers and nothing tells which are meant, the choice is in doubt.
+- A file has one form: that which reads the most columns. Of several the first counts that they all agree
+  with; where two read different numbers and nothing tells which are meant, the choice is in doubt.
 - A column of numbers may have some cells that are none: they are counted and named, and cost it its place.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import polars as pl
 
-from n3r.rows.inputs import number
-from n3r.rows.numbers import NumberFormat
+from n3r.rows.numbers import FORMATS, NumberFormat, number
 from n3r.rows.plausible import NOBODY
 
 # None, plain numbers alone, is tried first, and is what a map without the key means.
-FORMS: tuple[NumberFormat | None, ...] = (None, "plain", *(f for f in get_args(NumberFormat) if f != "plain"))
+FORMS: tuple[NumberFormat | None, ...] = (None, *FORMATS)
 EXAMPLES = {
     None: "plain numbers, 1234.56",
     "plain": "plain numbers with a currency, 1234.56",
@@ -63,7 +62,9 @@ def number_columns(columns: Iterable[pl.Series], form: NumberFormat | None) -> l
     return [series.name for series in columns if form in _readings(series, (form,))]
 
 
-def _readings(series: pl.Series, forms: Iterable[NumberFormat | None] = FORMS) -> dict[NumberFormat | None, pl.Series]:
+def _readings(
+    series: pl.Series, forms: Iterable[NumberFormat | None] = FORMS
+) -> dict[NumberFormat | None, pl.Series]:
     """The numbers of a column by each form that reads nearly all of its cells."""
     known = series.drop_nulls().unique(maintain_order=True)
     known = known.filter(~known.str.to_lowercase().is_in(NOBODY))
@@ -71,7 +72,9 @@ def _readings(series: pl.Series, forms: Iterable[NumberFormat | None] = FORMS) -
     if known.is_empty() or not known.str.contains(r"\d").any():
         return {}
     found = {form: read(known, form) for form in forms}
-    return {form: numbers for form, numbers in found.items() if numbers.null_count() <= (1 - NEARLY) * len(known)}
+    return {
+        form: numbers for form, numbers in found.items() if numbers.null_count() <= (1 - NEARLY) * len(known)
+    }
 
 
 def _agree(values: Mapping[str, Mapping], form: NumberFormat | None, other: NumberFormat | None) -> bool:

@@ -1,13 +1,14 @@
 """From files to a column map: sample, kinds, roles, one pass over all rows, and what is left to ask.
 
 Decisions:
-- A question is asked only where the files do not tell. Whoever is not asked gets the best guess of each, and is
-  told which guesses those are.
+- A question is asked only where the files do not tell. Whoever is not asked gets the best guess of each,
+  and is told which guesses those are.
 - The map holds what differs from a map's defaults, and every column: one that plays no role is in `ignore`.
-- A column of numbers with a cell that is none is left out and named, as the reader would stop at that cell; so is
-  one that alone tells the label.
+- A column of numbers with a cell that is none is left out and named, as the reader would stop at that cell;
+  so is one that alone tells the label.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
-from n3r.files.json_io import explain, write_json
+from n3r.files.atomic import write_together
+from n3r.files.json_io import explain
 from n3r.proposal import decide
 from n3r.proposal.counts import Counts, Looked, count
 from n3r.proposal.dates import time_formats
@@ -33,6 +35,9 @@ from n3r.rows.numbers import NumberFormat
 from n3r.rows.values import text_of
 from n3r.schema import SCHEMA_KEY, ColumnMap
 from n3r.tables import REGION
+
+# A map of no table, for keys to be checked before a table is read.
+_SOME = {"id": "?id", "text": ["?text"], "label": "?label", "label_values": {"0": 0, "1": 1}, "time": "?time"}
 
 
 @dataclass(frozen=True)
@@ -55,20 +60,30 @@ class Proposal:
     def write(self, path: Path, schema: Path) -> None:
         """Write the map, which names its JSON Schema by the way from its own folder."""
         there = Path(os.path.relpath(schema, path.resolve().parent)).as_posix()
-        write_json(path, {SCHEMA_KEY: there, **self.content})
+        content = {SCHEMA_KEY: there, **self.content}
+        lines = (
+            f"  {_json(key)}: {_json(value)}" for key, value in content.items()
+        )  # a line each, to be edited
+        path = path.resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_together(path.parent, {path.name: ("{\n" + ",\n".join(lines) + "\n}\n").encode()})
 
 
 def propose(data: Sequence[str], given: Mapping[str, Any] | None = None, ask: Ask = best_guess) -> Proposal:
     """The column map of some files of one shape; `given` are values of it that are known already.
 
-    Raises FileNotFoundError, or ValueError for files that cannot be read, that differ in how they are written, or
-    that lack a column for a role that every map has.
+    Raises FileNotFoundError, or ValueError for files that cannot be read, that differ in how they are
+    written, or that lack a column for a role that every map has.
     """
+    _check(_SOME | dict(given or {}))
     answers = Answers(given or {}, ask)
     files = open_files(data, answers.given.get("csv", {}))
     sample, lost = files.sample()
-    form = _number_form(sample, files, answers)
-    columns = columns_of(sample, number_columns(_texts(sample), form))
+    texts = [filled(series) for series in sample if series.dtype == pl.String]
+    times = {series.name: found for series in texts if (found := time_formats(series))}
+    texts = [series for series in texts if series.name not in times]
+    form = _number_form(texts, files, answers)
+    columns = columns_of(sample, number_columns(texts, form), times)
     roles = _roles(columns, files, answers)
     counts = count(files, _looked(roles, columns, form))
     label = decide.classes_of(roles.label, counts, answers)
@@ -104,15 +119,14 @@ def propose(data: Sequence[str], given: Mapping[str, Any] | None = None, ask: As
     return Proposal(content, files, columns, counts, left_out, notes, answers.guesses)
 
 
-def _texts(sample: pl.DataFrame) -> list[pl.Series]:
-    """The columns of text, without blank cells."""
-    return [filled(series) for series in sample if series.dtype == pl.String]
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _number_form(sample: pl.DataFrame, files: Files, answers: Answers) -> NumberFormat | None:
-    if files.kind == "parquet" or "number_format" in answers.given:
-        return answers.given.get("number_format")
-    texts = [series for series in _texts(sample) if not time_formats(series)]
+def _number_form(texts: Sequence[pl.Series], files: Files, answers: Answers) -> NumberFormat | None:
+    """The form of the numbers in columns of text."""
+    if "number_format" in answers.given:
+        return answers.given["number_format"]
     found = find_form(texts, files.dialect.separator)
     if not found.others:
         return found.form
@@ -143,7 +157,7 @@ def _looked(roles: Roles, columns: Sequence[Column], form: NumberFormat | None) 
 def _unread(counts: Counts) -> dict[str, str]:
     """Why columns of numbers are left out that hold other cells."""
     return {
-        name: f"{bad.n:,} of {counts.n_rows:,} cells are no number, the first in {bad.first}: empty or mend them"
+        name: f"{bad.n:,} cells are no number, the first in {bad.first}: mend them, or leave them empty"
         for name, bad in counts.numbers.items()
         if bad.n
     }
@@ -176,4 +190,6 @@ def _check(content: Mapping[str, Any]) -> None:
     try:
         ColumnMap(**content)
     except ValidationError as error:
-        raise ValueError(f"the column map would not hold: {explain(error, ColumnMap.model_fields)}") from None
+        raise ValueError(
+            f"what is given makes no column map: {explain(error, ColumnMap.model_fields)}"
+        ) from None

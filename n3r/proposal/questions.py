@@ -21,7 +21,7 @@ def best_guess(question: Question) -> str:
 
 
 class Answers:
-    """The answers of a proposal: what its owner has given beforehand, else what is asked, else the best guess."""
+    """The answers of a proposal: what its owner has given, else what is asked, else the best guess."""
 
     def __init__(self, given: Mapping[str, Any], ask: Ask):
         self.given, self.ask = dict(given), ask

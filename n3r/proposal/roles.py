@@ -1,7 +1,8 @@
 """Which column plays which role of the column map, and why each other column plays none.
 
 Decisions:
-- Each column gets one role; only a segment is a category, too. What the map's owner gives is not looked for.
+- Each column gets one role; only a segment is a category, too. What the map's owner gives is not looked
+  for.
 - The label is chosen first, then id, time, customer and segment, then texts and features. What is left is
   ignored, with a reason each.
 """
@@ -63,11 +64,24 @@ def assign(columns: Sequence[Column], given: Mapping[str, object]) -> Roles:
     def free(kinds: str) -> list[Column]:
         return [c for c in left.values() if c.kind in kinds.split("|") and c.name not in reserved]
 
-    likely = [given["label"]] if "label" in given else _labels([c for c in columns if c.name in left and c.name not in reserved])
+    likely = (
+        [given["label"]]
+        if "label" in given
+        else _labels([c for c in columns if c.name in left and c.name not in reserved])
+    )
     label, rivals = likely[0], likely[1:]
     take([label])
     rivals = [name for name in rivals if name in left]
-    ids = [given["id"]] if "id" in given else _ids(free("code|number|words|category|person"))
+    ids = [given["id"]] if "id" in given else _ids(free("code|number|words|category"))
+    ids = ids or _ids(
+        [c for c in columns if c.name in ignore]
+    )  # row numbers, where nothing else tells rows apart
+    if not ids:
+        raise ValueError(
+            "no column has a value of its own in every row, as an order's number has: add one, or name the "
+            "one that is meant with -p id=COLUMN"
+        )
+    ignore.pop(ids[0], None)
     take(ids[:1])
     time = _one(given, "time", _time(free("time")))
     entity = _one(given, "entity", _entity(free("code|number|category|words")))
@@ -80,9 +94,17 @@ def assign(columns: Sequence[Column], given: Mapping[str, object]) -> Roles:
     features = [name for name in _several(given, "numeric", [c.name for c in free("number")]) if name != "*"]
     categorical = _several(given, "categorical", [c.name for c in free("category|code") if _is_category(c)])
     take([*features, *categorical])
+    if "numeric" not in given:
+        counting = [c.name for c in columns if c.name in features and c.counts_rows]
+        ignore |= dict.fromkeys(counting, "it counts the rows")
+        features = [name for name in features if name not in counting]
     if segment and "categorical" not in given:
         categorical = [c.name for c in columns if c.name in (*categorical, segment)]
-    ignore |= {name: _reason(column) for name, column in left.items() if name not in reserved or name in given.get("ignore", ())}
+    ignore |= {
+        name: _reason(column)
+        for name, column in left.items()
+        if name not in reserved or name in given.get("ignore", ())
+    }
     return Roles(label, rivals, ids, time, entity, segment, text, features, categorical, groups, ignore)
 
 
@@ -96,7 +118,7 @@ def _named(given: Mapping[str, object]) -> list[str]:
 
 
 def _one(given: Mapping[str, object], key: str, found: str | None) -> str | None:
-    return given[key] if key in given else found
+    return given.get(key, found)
 
 
 def _several(given: Mapping[str, object], key: str, found: list[str]) -> list[str]:
@@ -105,27 +127,34 @@ def _several(given: Mapping[str, object], key: str, found: list[str]) -> list[st
 
 def _labels(columns: Sequence[Column]) -> list[str]:
     """The column that is the label, then those that may as well be it; ValueError where none may."""
-    few = [c for c in columns if 0 < c.n_values <= labels.MAX_VALUES and c.kind not in ("time", "email", "person", "nothing")]
+    most = {"number": 2, "code": 2, "category": labels.MAX_VALUES, "words": labels.MAX_VALUES, "one value": 1}
+    few = [c for c in columns if c.n_values <= most.get(c.kind, 0)]
     if len(few) > 1:
         few = [c for c in few if c.n_values > 1 or c.n_filled < len(c.texts)]
     found = {c.name: labels.points(c.name, c.counts(), c.name == columns[-1].name) for c in few}
     ranked = sorted(found, key=found.__getitem__, reverse=True)
     if not ranked or found[ranked[0]] < labels.POSSIBLE:
         raise ValueError(
-            "no column looks like a label, which has two values such as yes and no, or fraud and legit: name it "
-            "with -p label=COLUMN"
+            "no column looks like a label, which has two values such as yes and no, or fraud and legit: name "
+            "it with -p label=COLUMN"
         )
     best = found[ranked[0]]
     return [name for name in ranked if found[name] >= max(best - labels.AHEAD, labels.POSSIBLE)]
 
 
 def _ids(columns: Sequence[Column]) -> list[str]:
-    """The columns that may tell rows apart, the likeliest first; ValueError where none can."""
+    """The columns that may tell rows apart, the likeliest first."""
 
     def rank(column: Column) -> tuple:
         is_own = means(column.name, "id") or means(column.name, "order")
         is_customers = means(column.name, "customer") and not means(column.name, "order")
-        return (column.is_unique, is_own and not is_customers, means(column.name, "order"), column.kind == "code", -columns.index(column))
+        return (
+            column.is_unique,
+            is_own and not is_customers,
+            means(column.name, "order") + means(column.name, "id"),
+            column.kind == "code",
+            -columns.index(column),
+        )
 
     def may_be(column: Column) -> bool:
         known = column.texts.drop_nulls()
@@ -136,11 +165,6 @@ def _ids(columns: Sequence[Column]) -> list[str]:
         return is_key and is_whole and most and column.kind != "person"
 
     found = sorted(filter(may_be, columns), key=rank, reverse=True)
-    if not found:
-        raise ValueError(
-            "no column has a value of its own in every row, as an order's number has: add one, or name the one that "
-            "is meant with -p id=COLUMN"
-        )
     return [column.name for column in found[:_NAMES]]
 
 
@@ -148,7 +172,9 @@ def _time(columns: Sequence[Column]) -> str | None:
     """The column of the order's time: filled in nearly every row, and called so."""
 
     def rank(column: Column) -> tuple:
-        points = 1 * means(column.name, "time") + 2 * means(column.name, "order") - 2 * means(column.name, "later")
+        points = (
+            1 * means(column.name, "time") + 2 * means(column.name, "order") - 2 * means(column.name, "later")
+        )
         has_clock = column.texts.drop_nulls().str.contains(r":\d\d|\d{9}").mean() > 0.5
         return (points, has_clock, column.n_values, -columns.index(column))
 
@@ -190,8 +216,10 @@ def _texts(columns: Sequence[Column]) -> list[str]:
         return found
     longest = sorted(columns, key=lambda c: c.texts.str.len_chars().mean() or 0, reverse=True)
     for kinds in (("prose", "words"), ("address", "code")):
-        if names := [c.name for c in longest if c.kind in kinds]:
-            return names[:1]
+        if names := [c.name for c in longest if c.kind in kinds][:1]:
+            return [
+                c.name for c in columns if c.name in names or (c.kind == "words" and means(c.name, "name"))
+            ]
     raise ValueError(
         "no column holds names, e-mail addresses or other texts, which n3r learns from: name one with "
         "-p 'text=[\"COLUMN\"]'"

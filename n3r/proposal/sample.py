@@ -2,7 +2,8 @@
 
 Decisions:
 - A file may be sorted, by time or by the label. So a large one is read in pieces, spread over its length.
-- Pieces begin after a line's end. Where that lies within a quoted cell, the rows that do not fit are left out.
+- Pieces begin after a line's end. Where that lies within a quoted cell, the rows that do not fit are left
+  out.
 - What cannot be read at all is refused by the reader, in its words.
 """
 
@@ -13,10 +14,11 @@ from typing import NamedTuple
 
 import polars as pl
 
-from n3r.files.dialect import UTF_8, Dialect
+from n3r.files.dialect import Dialect
 from n3r.files.formats import SEPARATORS, format_of
 from n3r.files.limits import MAX_EXPANSION, opened_gzip
 from n3r.files.reader import scan_parquet
+from n3r.files.workbook import read_workbook
 from n3r.proposal.dialect import cells, find_dialect, find_encoding
 
 WHOLE = 1 << 22  # bytes of a file that is read as a whole
@@ -39,10 +41,11 @@ def read_text(path: Path) -> Text:
     bounded = [piece[piece.find(b"\n") + 1 : piece.rfind(b"\n") + 1] for piece in rest]
     encoding = find_encoding(head, bounded)
     texts = [_decoded(piece, encoding) for piece in (head, *rest)]
-    if rest:
+    if rest and "\n" in texts[0]:
         texts[0] = texts[0][: texts[0].rfind("\n") + 1]
-    inner = [text[text.find("\n") + 1 : text.rfind("\n") + 1] for text in texts[1:]]
-    return Text(texts[0].removeprefix("\ufeff").replace("\r\n", "\n"), [t.replace("\r\n", "\n") for t in inner], encoding)
+    first, *others = map(_with_line_feeds, texts)
+    inner = [text[text.find("\n") + 1 : text.rfind("\n") + 1] for text in others]
+    return Text(first.removeprefix("\ufeff"), inner, encoding)
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
@@ -71,6 +74,11 @@ def _decoded(piece: bytes, encoding: str) -> str:
     return piece.decode(encoding, errors="replace")
 
 
+def _with_line_feeds(text: str) -> str:
+    """The text with lines that end with LF, whatever ended them."""
+    return text.replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
+
+
 def dialect_of(path: Path, text: Text) -> Dialect:
     """How a file of CSV or TSV is written."""
     named = SEPARATORS[format_of(path)]
@@ -82,6 +90,9 @@ def rows_of(path: Path, names: list[str], dialect: Dialect) -> pl.DataFrame:
     kind = format_of(path)
     if kind == "parquet":
         return _of_parquet(path)
+    if kind == "xlsx":
+        table = read_workbook(path, MAX_EXPANSION)
+        return table.gather_every(max(1, table.height // _ROWS))
     text = read_text(path)
     if kind == "jsonl":
         return _of_lines(text, names)
