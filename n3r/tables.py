@@ -25,11 +25,13 @@ from typing import NamedTuple
 import polars as pl
 
 from n3r.files.atomic import atomic_folder
-from n3r.files.formats import FORMATS, find_files, format_of
+from n3r.files.dialect import PLAIN, Dialect
+from n3r.files.encoding import NOT_UTF8, SAVED
+from n3r.files.formats import FORMATS, find_files, format_of, written_as
 from n3r.files.json_io import read_json, write_json
 from n3r.files.limits import MAX_EXPANSION, check_parquet
 from n3r.files.reader import Schema, Wanted, in_utf8, read_batches, reading, scan_parquet
-from n3r.files.records import MAX_RECORD, NOT_UTF8, SAVED, Batch, Cell
+from n3r.files.records import MAX_RECORD, Batch, Cell
 from n3r.files.writer import POLARS_ERRORS, write
 from n3r.rows.columns import spread
 from n3r.rows.inputs import Inputs, require, to_numbers, typed
@@ -69,7 +71,7 @@ class Source:
     """Raw files as one lazy table."""
 
     frame: pl.LazyFrame
-    format: str  # one of FORMATS
+    format: str  # one of FORMATS, in which prepared splits are written
     files: tuple[Path, ...]  # each once, in reading order
     dropped_columns: tuple[str, ...]  # in some files but not in all
     left_out: Mapping[str, str]  # column that "*" might stand for -> why it does not
@@ -117,7 +119,7 @@ def scan(
     dropped = [name for name in every if name not in shared]
     left_out |= {name: "not all files have it" for name in dropped if EVERY_OTHER in column_map.numeric}
     left_out.pop(REGION if any(regions.values()) else None, None)
-    return Source(frame, formats[0], tuple(regions), tuple(dropped), left_out, sum(counts.values()))
+    return Source(frame, written_as(formats[0]), tuple(regions), tuple(dropped), left_out, sum(counts.values()))
 
 
 @contextmanager
@@ -139,10 +141,12 @@ def read_chunks(
     region: str | None = None,
     max_record: int = MAX_RECORD,
     max_expansion: float = MAX_EXPANSION,
+    dialect: Dialect = PLAIN,
 ) -> Iterator[Chunk]:
     """Rows of one file, at most `size` at a time; a file without rows gives one empty chunk.
 
-    `region` becomes the column `region` of every row, in place of the file's. CSV records and JSON lines of
+    `region` becomes the column `region` of every row, in place of the file's; a CSV or TSV is written as
+    `dialect` says. CSV records and JSON lines of
     more than `max_record` bytes are rejects. Raises FileNotFoundError, or ValueError naming the file when it
     cannot be read, lacks columns or holds more than `max_expansion` times its size (limits.py).
     """
@@ -152,7 +156,8 @@ def read_chunks(
     def check(schema: Schema) -> None:
         require({**schema, **dict.fromkeys(own, pl.String())}, inputs, str(path))
 
-    for batch in read_batches(Path(path), check, lambda _: names, size, max_record, max_expansion):
+    inputs = inputs._replace(number_format=_spoken(path, inputs.number_format))
+    for batch in read_batches(Path(path), check, lambda _: names, size, max_record, max_expansion, dialect):
         frame, cells = typed(batch.frame.with_columns(**own), inputs)
         rejects = _rejects(path, batch, [*batch.cells, *cells], inputs.id)
         if bad := {row for row, _, _ in (*batch.cells, *cells)}:
@@ -162,6 +167,9 @@ def read_chunks(
 
 def column_type(path: str | Path, name: str) -> pl.DataType | None:
     """The type of a column in one file, None where it is missing; all is text in files of text."""
+    if format_of(Path(path)) == "xlsx":
+        with reading(Path(path)):
+            return read_workbook(Path(path), MAX_EXPANSION).schema.get(name)
     if format_of(Path(path)) != "parquet":
         return pl.String()
     with reading(Path(path)):
@@ -177,10 +185,12 @@ def read_frames(
     *,
     max_record: int = MAX_RECORD,
     max_expansion: float = MAX_EXPANSION,
+    dialect: Dialect = PLAIN,
+    number_format: NumberFormat | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Rows of one file, some at a time, of the columns that `wanted` chooses of those there.
 
-    Of text, the columns among `numbers` become Float64. Raises as `read_chunks`, what `check` raises of the
+    Of text, the columns among `numbers` become Float64, read by `number_format`; `dialect` as `read_chunks`. Raises as `read_chunks`, what `check` raises of the
     columns, and ValueError naming the first rows that cannot be read; with `strict`, bad cells count in these
     columns alone.
     """

@@ -1,4 +1,4 @@
-"""Rows of one file, some at a time, as the file has them: text, or Parquet's own types.
+"""Rows of one file, some at a time, as the file has them: text, or the types of Parquet and Excel.
 
 Decisions:
 - Parquet is decoded in slices of up to 131,072 rows or 32 MB: a slice of a row group costs as much as all
@@ -16,9 +16,13 @@ from typing import BinaryIO
 import polars as pl
 from polars.exceptions import DuplicateError, PolarsError
 
+from n3r.files.dialect import PLAIN, Dialect
+from n3r.files.encoding import HeaderError
 from n3r.files.formats import SEPARATORS, SUFFIXES, format_of
+from n3r.files.json_lines import read_json_lines, refuse_array
 from n3r.files.limits import check_parquet, opened_gzip
-from n3r.files.records import Batch, HeaderError, read_json_lines, read_separated, refuse_array
+from n3r.files.records import Batch, read_separated
+from n3r.files.workbook import read_workbook
 from n3r.files.writer import POLARS_ERRORS
 
 Schema = Mapping[str, pl.DataType]
@@ -33,8 +37,12 @@ def read_batches(
     size: int,
     max_record: int,
     max_expansion: float,
+    dialect: Dialect = PLAIN,
 ) -> Iterator[Batch]:
-    """Rows of one file as the file has them, at least one batch: text, or Parquet's own types."""
+    """Rows of one file as the file has them, at least one batch: text, or the types of Parquet and Excel.
+
+    `dialect` is that of a CSV or TSV.
+    """
     kind = format_of(path)
     if kind is None:
         raise ValueError(f"{path}: the name must end in {', '.join(SUFFIXES)}")
@@ -55,12 +63,15 @@ def read_batches(
         if kind == "parquet":
             yield from _parquet(path, check, wanted, size, max_expansion)
             return
+        if kind == "xlsx":
+            yield from _excel(path, check, wanted, size, max_expansion)
+            return
         with _open(path, max_expansion) as file:
             if kind == "jsonl":
                 refuse_array(file.peek(1))
                 yield from read_json_lines(file, columns, size, max_record)
             else:
-                yield from read_separated(file, SEPARATORS[kind], columns, size, max_record)
+                yield from read_separated(file, SEPARATORS[kind], columns, size, max_record, dialect)
 
 
 @contextmanager
@@ -98,6 +109,17 @@ def _parquet(
         for at in range(0, max(part.height, 1), size):
             piece = part.slice(at, size)
             yield Batch(piece, range(start + at + 1, start + at + 1 + piece.height))
+
+
+def _excel(
+    path: Path, check: Callable[[Schema], None], wanted: Wanted, size: int, max_expansion: float
+) -> Iterator[Batch]:
+    table = read_workbook(path, max_expansion)
+    check(table.schema)
+    table = table.select(wanted(table.schema))
+    for at in range(0, max(table.height, 1), size):
+        piece = table.slice(at, size)
+        yield Batch(piece, range(at + 1, at + 1 + piece.height))
 
 
 def scan_parquet(path: Path) -> pl.LazyFrame:
