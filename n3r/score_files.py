@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from n3r.files.formats import FORMATS, SUFFIXES, find_files
+from n3r.files.formats import FORMATS, SUFFIXES, find_files, written_as
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.writer import writer
 from n3r.rows.values import as_typed
@@ -74,7 +74,7 @@ def _targets(files: Mapping[Path, str | None], output: Path, kind: str | None) -
         targets = {}
         for path, region in files.items():
             ending = next(suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix))
-            name = f"{path.name[: -len(ending)]}.{kind or SUFFIXES[ending]}"
+            name = f"{path.name[: -len(ending)]}.{kind or written_as(SUFFIXES[ending])}"
             targets.setdefault(output / name, []).append((path, region))
         several = [target.name for target, sources in targets.items() if len(sources) > 1]
         if several:
@@ -103,7 +103,14 @@ def _score_into(
         types = {column_type(path, scorer.inputs.id) for path, _ in sources}
         ids = [as_typed(id_name(scorer.inputs.id))] if len(types) > 1 else []
         for path, region in sources:
-            for chunk in read_chunks(path, scorer.inputs, region=region, max_expansion=max_expansion):
+            chunks = read_chunks(
+                path,
+                scorer.inputs,
+                region=region,
+                max_expansion=max_expansion,
+                dialect=scorer.column_map.csv,
+            )
+            for chunk in chunks:
                 if chunk.rejects and not skip:
                     raise ValueError(
                         refusal(chunk.rejects, "mend them, or list them and go on with --on-error skip")

@@ -37,7 +37,7 @@ class HeaderError(ValueError):
 
 def setting(**csv: str | bool | None) -> str:
     """The line of a column map that sets keys of `csv`."""
-    return f'"csv": {json.dumps(csv)}'
+    return f'"csv": {json.dumps(csv, allow_nan=False)}'
 
 
 NOT_UTF8 = "is not UTF-8 text"
@@ -58,19 +58,22 @@ def refuse_other(head: bytes, as_utf16: str = AS_UTF16) -> None:
         raise HeaderError("is a web page or XML")
 
 
-def check_encoding(head: bytes, codec: str) -> None:
-    """Raise HeaderError where a file's first bytes are not text of the codec, as far as they tell."""
+def check_encoding(head: bytes, codec: str, name: str) -> None:
+    """Raise HeaderError where a file's first bytes are not text of the codec, as far as they tell.
+
+    `name` is what the column map calls it.
+    """
     wide = codec.startswith(("utf-16", "utf-32"))
     if not wide:
         refuse_other(head)
     if not head or codec == UTF_8:
         return
-    told = f"as the column map's csv says: put {setting(encoding=UTF_8)} there, or save the file as {codec}"
+    told = f"as the column map's csv says: put {setting(encoding=UTF_8)} there, or save the file as {name}"
     if wide and not (_is_utf16(head) or head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))):
         if b"\0" not in head[:1024]:
-            raise HeaderError(f"is not {codec} text, {told}")
+            raise HeaderError(f"is not {name} text, {told}")
     elif not wide and (head.startswith(BOM) or (_is_single_byte(codec) and _is_wide_utf8(head))):
-        raise HeaderError(f"is UTF-8 text and not {codec}, {told}")
+        raise HeaderError(f"is UTF-8 text and not {name}, {told}")
 
 
 def _is_utf16(head: bytes) -> bool:

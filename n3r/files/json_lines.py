@@ -7,7 +7,7 @@ Decisions:
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import polars as pl

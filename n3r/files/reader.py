@@ -43,13 +43,7 @@ def read_batches(
 
     `dialect` is that of a CSV or TSV.
     """
-    kind = format_of(path)
-    if kind is None:
-        raise ValueError(f"{path}: the name must end in {', '.join(SUFFIXES)}")
-    if size < 1:
-        raise ValueError(f"a chunk has at least one row, asked for {size}")
-    if not path.is_file():  # reading a pipe would wait for ever
-        raise FileNotFoundError(f"no file {path}")
+    kind = _checked(path, size)
     checked: list[Schema] = []
 
     def columns(names: Sequence[str]) -> list[str]:
@@ -60,11 +54,9 @@ def read_batches(
         return list(wanted(schema))
 
     with reading(path):
-        if kind == "parquet":
-            yield from _parquet(path, check, wanted, size, max_expansion)
-            return
-        if kind == "xlsx":
-            yield from _excel(path, check, wanted, size, max_expansion)
+        if kind in ("parquet", "xlsx"):
+            read = _parquet if kind == "parquet" else _excel
+            yield from read(path, check, wanted, size, max_expansion)
             return
         with _open(path, max_expansion) as file:
             if kind == "jsonl":
@@ -72,6 +64,18 @@ def read_batches(
                 yield from read_json_lines(file, columns, size, max_record)
             else:
                 yield from read_separated(file, SEPARATORS[kind], columns, size, max_record, dialect)
+
+
+def _checked(path: Path, size: int) -> str:
+    """The format of a file that is there."""
+    kind = format_of(path)
+    if kind is None:
+        raise ValueError(f"{path}: the name must end in {', '.join(SUFFIXES)}")
+    if size < 1:
+        raise ValueError(f"a chunk has at least one row, asked for {size}")
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise FileNotFoundError(f"no file {path}")
+    return kind
 
 
 @contextmanager

@@ -10,8 +10,8 @@ Decisions:
 - Blank lines are no records, even in a file of one column. An unquoted empty cell is null, a quoted one "",
   and an unquoted \N, as databases write it, is null too.
 - A header without the separator of the file's name or of the map, but with another usual one, is read by that
-  one; a first line "sep=;" tells it. Quotes escaped by a backslash, as Spark and MySQL write, are refused by that name:
-  read by the rule of doubled quotes they would join rows.
+  one; a first line "sep=;" tells it. Quotes escaped by a backslash, as Spark and MySQL write, are refused by
+  that name: read by the rule of doubled quotes they would join rows.
 """
 
 import re
@@ -41,7 +41,7 @@ Wanted = Callable[[list[str]], Sequence[str]]  # columns that are there -> those
 MAX_RECORD = 1 << 24  # bytes of one CSV record or JSON line
 UNCLOSED = "a quote is opened and never closed"
 ESCAPED = "has quotes escaped by a backslash, as Spark and MySQL write; they must be doubled"
-REPEATED = "repeats the header"
+REPEATED = "repeats the header: delete the row"
 STRAY = "a quoted cell goes on after its closing quote"
 BLOCK = 1 << 20  # bytes read at a time
 _BATCH = 1 << 26  # bytes of records in a batch, so that long records make smaller ones
@@ -67,12 +67,12 @@ def read_separated(
 ) -> Iterator[Batch]:
     """The records of a CSV or TSV, up to `size` at a time, one batch at least; raises HeaderError."""
     head, quote = file.read(BLOCK), dialect.quote and dialect.quote.encode()
-    check_encoding(head, dialect.codec)
+    check_encoding(head, dialect.codec, dialect.encoding)
     if dialect.codec != UTF_8:
         file = in_utf8(file, dialect.codec, head)
         head = file.read(BLOCK)
     file, head = with_line_ends(file, head, quote)
-    head, by = _separator(head.removeprefix(BOM), (dialect.separator or separator).encode(), quote)
+    head, by = _separator(head.removeprefix(BOM), separator.encode(), dialect)
     found = records(file, by, max_bytes, head=head, quote=quote)
     first = next(found, None)
     table = Table(first, by, dialect)
@@ -83,14 +83,18 @@ def read_separated(
         yield table.read(batch, names)
 
 
-def _separator(head: bytes, separator: bytes, quote: bytes | None) -> tuple[bytes, bytes]:
-    """A file's beginning from its header on, and its separator: that which is given, or of its header."""
+def _separator(head: bytes, separator: bytes, dialect: Dialect) -> tuple[bytes, bytes]:
+    """A file's beginning from its header on, and its separator: that of the map, its name or its header."""
     if told := re.match(rb"sep=([,;\t|])\r?\n", head):
         return head[told.end() :], told[1]
-    bare = re.sub(rb"%b[^%b]*%b" % (quote, quote, quote), b"", head) if quote else head
+    q = dialect.quote and dialect.quote.encode()
+    bare = re.sub(rb"%b[^%b]*%b" % (q, q, q), b"", head) if q else head
     line = bare.lstrip(b"\r\n").partition(b"\n")[0]
-    others = {other: line.count(other) for other in _SEPARATORS}
-    return head, separator if line.count(separator) else max(others, key=others.get)
+    given = dialect.separator.encode() if dialect.separator else separator
+    others = {other: line.count(other) for other in (given, *_SEPARATORS)}
+    if others[given] and (dialect.separator or dialect.header):
+        return head, given
+    return head, max(others, key=others.get)  # in rows of data commas may be decimal marks
 
 
 def records(
@@ -211,7 +215,9 @@ class Table:
                 del rows[at], good[at]
             content = b"".join(good)
         if not _is_utf8(content):
-            cells = [(at, name, self.not_text) for at, plain in enumerate(good) for name in self._not_utf8(plain)]
+            cells = [
+                (at, name, self.not_text) for at, plain in enumerate(good) for name in self._not_utf8(plain)
+            ]
             content = content.decode(errors="replace").encode()
         cells = [cell for cell in cells if cell[1] in names]
         return Batch(self._frame(content, len(rows), names), rows, cells, lost)
@@ -303,6 +309,7 @@ def _after_line(file: BinaryIO) -> bytes:
 
 
 def too_long(max_bytes: int) -> str:
+    """Why a record or line of more than `max_bytes` cannot be read."""
     return f"is longer than {max_bytes} bytes, or a quote is open"
 
 

@@ -43,6 +43,8 @@ def read_workbook(path: Path, max_expansion: float) -> pl.DataFrame:
         raise HeaderError(DAMAGED) from None
     rows.columns = names
     rows = rows.drop(name for name in names if name.startswith("...") and not rows[name].count())
+    whole = [c.name for c in rows if _is_whole(c)]  # a sheet has floats alone
+    rows = rows.with_columns(pl.col(whole).cast(pl.Int64))
     return rows.filter(~pl.all_horizontal(pl.all().is_null()))
 
 
@@ -50,7 +52,9 @@ def _names(cells: tuple[str | None, ...]) -> list[str]:
     given = [cell for cell in cells if cell]
     if len(given) > len(set(given)):
         first, second = next((given.index(n), i) for i, n in enumerate(given) if n in given[:i])
-        raise HeaderError(f"has columns of one name, {first + 1} and {second + 1} of those named; rename them")
+        raise HeaderError(
+            f"has columns of one name, {first + 1} and {second + 1} of those named; rename them"
+        )
     return [cell or f"...{i}" for i, cell in enumerate(cells, start=1)]
 
 
@@ -66,3 +70,8 @@ def _check(path: Path, max_expansion: float) -> None:
         raise HeaderError("is a zip archive and no Excel workbook: unpack it")
     if n_bytes > allowed(path, max_expansion):
         raise ValueError(too_much(path, max_expansion))
+
+
+def _is_whole(column: pl.Series) -> bool:
+    """Whether a column holds whole numbers that a float tells apart."""
+    return column.dtype.is_float() and bool(((column == column.floor()) & (column.abs() < 2**53)).all())
