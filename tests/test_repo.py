@@ -80,6 +80,7 @@ TESTED_WITH = {
     "risk_tables": "test_features",
     "runtime": "test_score",
     "studies/beside": "studies/test_parity",
+    "studies/parts": "studies/test_ablation",
     "synthetic/people": "synthetic/test_orders",
     "terminal": "promises/test_interruption",
 }
