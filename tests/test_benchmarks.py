@@ -76,6 +76,16 @@ def test_quality_compares_over_data_seeds_and_without_each_part():
 
 
 @pytest.mark.slow
+def test_deviations_are_measured_beside_the_legacy_and_trained_once():
+    tiny = ("--of", "decay", "--rows", "256", "--epochs", "1", "--orders", "2000", "--seeds", "0", "1")
+    lines = run("benchmarks.deviations", "lstm2risk", *tiny)
+    assert [line["on"] for line in lines] == ["none", "decay", "the legacy"]
+    assert lines[0]["by_seed"] == [0, 0] and len(lines[1]["by_seed"]) == 2
+    assert all(line["low"] <= line["difference"] <= line["high"] for line in lines)
+    assert run("benchmarks.deviations", "lstm2risk", *tiny) == lines
+
+
+@pytest.mark.slow
 def test_all_benchmarks_can_be_asked_for_at_once():
     command = [sys.executable, "-m", "benchmarks", "--smoke", "--only", "custom"]
     root = Path(__file__).resolve().parent.parent
