@@ -17,16 +17,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
     ["rows/values", "rows/times", "rows/numbers"],
-    ["schema", "estimate", "process"],
-    ["rows/inputs", "rows/accounts", "rows/plausible", "clean", "spelling", "metrics", "calibrate", "card"],
-    ["rows/columns", "rows/alike", "kernels", "risk_tables", "graphs", "folds"],
+    ["schema", "estimate", "process", "thresholds"],
+    ["rows/inputs", "rows/accounts", "rows/plausible", "clean", "spelling", "metrics", "card"],
+    ["calibrate", "rows/columns", "rows/alike", "kernels", "risk_tables", "graphs", "folds"],
     ["identity/characters", "identity/mail", "identity/repeats", "trees"],
     ["identity/relations", "ngrams"],
     ["identity/features", "blend/weights"],
     ["tables", "preprocess", "tokenizer", "vocabulary", "features"],
     ["encode", "text", "identity/selection"],
     ["data", "runtime", "published"],
-    ["bert", "tabular", "fusion"],
+    ["bert", "tabular", "fusion", "reasons"],
     ["branches"],
     ["model"],
     ["checkpoints", "export", "score"],
@@ -79,6 +79,7 @@ TESTED_WITH = {
     "rows/alike": "test_tables",
     "identity/relations": "identity/test_features",
     "identity/repeats": "identity/test_features",
+    "reasons": "test_score",
     "report/comparison": "test_cli",  # n3r compare
     "report/page": "report/test_evaluation",
     "report/parts": "report/test_evaluation",
@@ -86,6 +87,7 @@ TESTED_WITH = {
     "runtime": "test_score",
     "score_files": "test_score",
     "studies/beside": "studies/test_parity",
+    "studies/parts": "studies/test_ablation",
     "synthetic/people": "synthetic/test_orders",
     "terminal": "promises/test_interruption",
 }
