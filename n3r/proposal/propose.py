@@ -127,9 +127,12 @@ def _number_form(texts: Sequence[pl.Series], files: Files, answers: Answers) -> 
     """The form of the numbers in columns of text."""
     if "number_format" in answers.given:
         return answers.given["number_format"]
+    if files.kind == "jsonl":  # its numbers are written one way
+        return None
     found = find_form(texts, files.dialect.separator)
     if not found.others:
-        return found.form
+        is_typed = files.kind not in SEPARATED and number_columns(texts, None)
+        return found.form or ("plain" if is_typed else None)  # text is no number there unless the map says so
     says = "The mark in the numbers may stand before thousands or before decimals."
     forms = {EXAMPLES[form]: form for form in (found.form, *found.others)}
     return answers.of(Question("number_format", says, forms))
