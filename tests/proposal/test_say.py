@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from n3r import cli
+from n3r.commands.map import map_for_run
 
 from .conftest import FAMILY, GIVEN, orders
 
@@ -148,3 +149,20 @@ def test_without_a_file_to_write_the_map_is_printed_alone(write, capsys, monkeyp
     with pytest.raises(SystemExit):
         cli.main()
     assert json.loads(capsys.readouterr().out)["id"] == "order_no"
+
+
+def test_a_run_without_a_map_takes_the_default_where_it_fits_and_else_proposes(write, tmp_path, capsys):
+    path, target = write(), tmp_path / "runs" / "shop" / "map.json"
+    default = tmp_path / "default.json"
+    names = {"id": "order_no", "text": ["e_mail"], "label": "fraud", "label_values": {"no": 0, "yes": 1}}
+    default.write_text(json.dumps(names | {"split_by": "random"}))
+    assert map_for_run([str(path)], default, target) == default and not target.exists()
+    default.write_text(json.dumps(names | {"id": "objectId", "split_by": "random"}))
+    assert map_for_run([str(path)], default, target) == target
+    assert json.loads(target.read_text())["id"] == "order_no"
+    output = capsys.readouterr().out
+    assert (
+        "whose columns the data have" in output
+        and "as proposed" in output
+        and "class 1: fraud 'yes'" in output
+    )
