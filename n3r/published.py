@@ -157,7 +157,7 @@ class BatchKeys(NamedTuple):
         ValueError naming what is absent, and for several chunks where the model reads one.
         """
         inputs, out = list(inputs), {}
-        for name, keys in zip(self.texts, TEXT_KEYS, strict=True):
+        for name, keys in zip(self.texts, TEXT_KEYS, strict=False):
             if keys[0] in inputs:
                 out |= dict(zip(keys, self._text(batch, name, *keys, chunked), strict=True))
         if "tabular" in inputs:

@@ -81,9 +81,7 @@ def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[st
 
 def follow(bundle: Bundle, row: pl.DataFrame) -> pl.DataFrame:
     """One prepared row on its way to a score: columns `step`, `shape`, `content`; text is masked."""
-    (batch,) = make_loader(
-        bundle.dataset(row), collate_for(bundle.model.config, bundle.tokenizer.pad_token), 1
-    )
+    (batch,) = make_loader(bundle.dataset(row), collate_for(bundle.model.config, bundle.pad_tokens), 1)
     with torch.no_grad():
         logits = bundle.model.eval()(batch)
     texts = [mask(cell or "") for cell in row.select(bundle.column_map.all_text).row(0)]

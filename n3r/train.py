@@ -49,6 +49,7 @@ from n3r.data import (
     build_transformer2risk_collate_fn,
     make_loader,
 )
+from n3r.encode import PerText
 from n3r.kernels import BFLOAT16, keep_memory
 from n3r.model import OWN_PARTS, TEXTS, ModelConfig, Parts, RiskModel, registered
 from n3r.tokenizer import ChunkedText
@@ -194,7 +195,7 @@ def fit(
     val: OrderDataset | None,
     config: TrainConfig,
     folder: Path,
-    pad_token: int,
+    pad_token: PerText,
     parts: Parts = OWN_PARTS,
     knots: np.ndarray | None = None,
 ) -> Fitted:
@@ -234,7 +235,7 @@ def _train(
     val: OrderDataset | None,
     config: TrainConfig,
     folder: Path,
-    pad_token: int,
+    pad_token: PerText,
     parts: Parts,
     knots: np.ndarray | None,
 ) -> None:
@@ -273,7 +274,9 @@ def _train(
         )
 
 
-def predict(model: RiskModel, dataset: OrderDataset, pad_token: int, batch_size: int = 1024) -> np.ndarray:
+def predict(
+    model: RiskModel, dataset: OrderDataset, pad_token: PerText, batch_size: int = 1024
+) -> np.ndarray:
     """Probabilities (N, C) float32 in the data set's order, whatever order the batches had.
 
     Under a launcher of several processes each scores its share and all get the whole.
@@ -296,7 +299,7 @@ def predict(model: RiskModel, dataset: OrderDataset, pad_token: int, batch_size:
     return out
 
 
-def collate_for(config: ModelConfig, pad_token: int) -> Collate:
+def collate_for(config: ModelConfig, pad_token: PerText) -> Collate:
     """The collate function of a model's encoder."""
     if config.encoder == "transformer":
         return build_transformer2risk_collate_fn(pad_token, config.block_size)

@@ -10,12 +10,13 @@ import pytest
 
 from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.data import OrderDataset
+from n3r.encode import RowEncoder
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.model import MODEL_CLASSES, TEXTS, ModelConfig, configure
 from n3r.preprocess import prepare
 from n3r.schema import LABEL, ORACLE, ColumnMap
 from n3r.synthetic.messages import generate_messages
-from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
+from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, fit
 from n3r.vocabulary import TokenizerConfig, train_tokenizer, train_wordpiece
 
@@ -271,9 +272,9 @@ def test_a_trimodal_class_without_a_second_text(messages, model_class, tmp_path)
     refused(messages, model_class, tmp_path, "name `secondary_text`", column_map=alone)
     splits = {name: rows.drop("sellerMessages") for name, rows in messages.splits.items()}
     refused(messages, model_class, tmp_path, "sellerMessages", splits=splits)
-    one = OrderDataset.from_frame(
-        splits["train"], alone, messages.tokenizers["bert"], messages.features, TextConfig(max_tokens=32)
-    )
+    reader = Reader(messages.tokenizers["bert"], TextConfig(max_tokens=32))
+    encoder = RowEncoder(alone, {"text": reader}, messages.features)
+    one = OrderDataset.from_frame(splits["train"], encoder)
     with pytest.raises(ValueError, match="rows of the train split have one: name `secondary_text`"):
         fit(messages.config(model_class), one, None, TrainConfig(), tmp_path, 0)
     assert not list(tmp_path.rglob("*.ckpt"))

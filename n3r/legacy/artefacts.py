@@ -35,7 +35,7 @@ MONITORED = {
 RESERVED = (  # names in a published graph that no column can have
     "",
     "probs",
-    *(f"{ids}_{part}" for ids, _ in TEXT_KEYS for part in ("input_ids", "attention_mask")),
+    *(f"{ids}_{part}" for ids, _ in TEXT_KEYS[:2] for part in ("input_ids", "attention_mask")),
 )
 DIMENSIONS = {
     "vocab_size": "n_embed",

@@ -99,8 +99,7 @@ def test_a_graph_gives_what_its_library_gave(fitted, small, folder, monkeypatch)
     shutil.rmtree(folder / "training" / "boosting" / "all", ignore_errors=True)
     everyone = fit_blend(small.prepared.splits, recipe_of(small), QUICK, folder / "training")
     rows, recipe = small.prepared.splits["test"], everyone.recipe
-    encoder = blends.RowEncoder(recipe.tokenizer, recipe.column_map, recipe.features, joined=True)
-    encoded, alone = encoder.frame(rows), everyone.measure(rows)
+    encoded, alone = recipe.encoder(["text"], joined=True).frame(rows), everyone.measure(rows)
     assert set(alone) == set(QUICK.members) and "boosting" in made
     for name, member in made.items():
         np.testing.assert_allclose(alone[name].p, member.predict(encoded), atol=1e-5)
@@ -454,7 +453,7 @@ def test_altered_files_of_the_second_tokenizer_are_named(
     (bundle / file).write_text(json.dumps(content))
     (bundle / "MANIFEST.json").unlink()
     write_manifest(bundle)
-    with pytest.raises(ValueError, match="cannot run on what the tokenizer|pretrained_tokenizer.json"):
+    with pytest.raises(ValueError, match="there is no tokenizer for it|pretrained_tokenizer.json"):
         Scorer(bundle)
 
 
