@@ -152,7 +152,7 @@ class TextBertBase(TextBranch):
         """Ids and mask, (B, K, T) both, -> their `Modality`; a published batch -> its vector (B, D)."""
         if mask is not None:
             return super().forward(ids, mask)
-        batch = self.keys.read(ids, TEXT_KEYS[0], chunked=True)
+        batch = self.keys.read(ids, ("text", TEXT_KEYS["text"]), chunked=("text",))
         return super().forward(*batch.values()).vector
 
     def load_pretrained(self, pretrained: str, reinit_pooler: bool = True, reinit_layers: int = 2) -> None:

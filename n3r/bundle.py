@@ -53,7 +53,7 @@ class Recipe:
     @property
     def pad_tokens(self) -> dict[str, int]:
         """What fills batches of each text, by the batch key of its ids."""
-        return {key: self.others.get(key, self).tokenizer.pad_token for key, _ in TEXT_KEYS}
+        return {key: self.others.get(key, self).tokenizer.pad_token for key in TEXT_KEYS}
 
     def encoder(self, keys: Iterable[str], joined: bool = False) -> RowEncoder:
         """What reads rows for a model of the texts `keys`; ValueError as `text_readers`."""
@@ -62,8 +62,7 @@ class Recipe:
 
     def read(self, frame: pl.DataFrame, n_texts: int, training: bool = False) -> OrderDataset:
         """Prepared rows as a model of `n_texts` texts reads them; `training` as `OrderDataset.from_frame`."""
-        keys = [ids for ids, _ in TEXT_KEYS[:n_texts]]
-        return OrderDataset.from_frame(frame, self.encoder(keys), training)
+        return OrderDataset.from_frame(frame, self.encoder(list(TEXT_KEYS)[:n_texts]), training)
 
 
 @dataclass(frozen=True, kw_only=True)

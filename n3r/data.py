@@ -193,7 +193,7 @@ def make_loader(
 
 
 def _texts(rows: Rows) -> dict[str, Texts]:
-    return {ids: rows[ids] for ids, _ in TEXT_KEYS if ids in rows}
+    return {key: rows[key] for key in TEXT_KEYS if key in rows}
 
 
 def _pad(rows: Rows, pad_token: PerText) -> Batch:

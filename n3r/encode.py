@@ -16,9 +16,9 @@ from n3r.rows.values import typed_texts
 from n3r.schema import ColumnMap
 from n3r.tokenizer import ChunkedText, Reader, Texts
 
-# Batch keys of the ids and the mask of each text that a row can have: the text, the second text of trimodal
+# The texts that a row can have, batch key of the ids -> of the mask: the text, the second text of trimodal
 # classes, and in a blend all text fields in the ids of a pretrained BERT.
-TEXT_KEYS = (("text", "attn_mask"), ("secondary", "secondary_mask"), ("pretrained", "pretrained_mask"))
+TEXT_KEYS = {"text": "attn_mask", "secondary": "secondary_mask", "pretrained": "pretrained_mask"}
 PerText = int | Mapping[str, int]  # the same for every text of a row, or for each by the key of its ids
 
 
@@ -124,9 +124,9 @@ def cut(texts: Mapping[str, Texts], longest: PerText) -> dict[str, Texts]:
 
 def padded(texts: Mapping[str, Texts], pad_token: PerText) -> dict[str, np.ndarray]:
     """Ids and mask of each text of some rows under its `TEXT_KEYS`, as `pad` gives them."""
-    masks, pad_token, out = dict(TEXT_KEYS), _of_each(texts, pad_token), {}
+    pad_token, out = _of_each(texts, pad_token), {}
     for key, text in texts.items():
-        out[key], out[masks[key]] = pad(text, pad_token[key])
+        out[key], out[TEXT_KEYS[key]] = pad(text, pad_token[key])
     return out
 
 

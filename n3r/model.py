@@ -110,15 +110,16 @@ class ModelConfig(BaseModel):
     def _second(
         cls, parts: dict[str, Any], own_text: dict[str, Any], given: dict[str, Any]
     ) -> dict[str, Any]:
-        """The whole config of the second text: what is not given is the first one's."""
-        text = TEXTS[parts["encoder"]]
-        same = {name: parts[name] for name in text.defaults if name in parts}
-        if not given.keys() & {"bert", "pretrained"}:
-            is_new = given.keys() & {*BERT_DIMENSIONS, "vocab_size"}
-            same |= {name: own_text[name] for name in own_text if not is_new or name in BERT_DIMENSIONS}
-            same["vocab_size"] = parts.get("vocab_size")
-        same |= {"model_class": "bert", "encoder": parts["encoder"], "n_tab_features": 0}
-        return {**same, "n_classes": parts.get("n_classes", 2), **given}
+        """The whole config of the second text: what is not given is the first one's, by the same encoder."""
+        encoder = given.get("encoder", parts["encoder"])
+        same = {name: parts[name] for name in ("n_classes", "dropout_rate") if name in parts}
+        if encoder == parts["encoder"]:
+            same |= {name: parts[name] for name in TEXTS[encoder].defaults if name in parts}
+            if not given.keys() & {"bert", "pretrained"}:
+                is_new = given.keys() & {*BERT_DIMENSIONS, "vocab_size"}
+                same |= {name: own_text[name] for name in own_text if not is_new or name in BERT_DIMENSIONS}
+                same["vocab_size"] = parts.get("vocab_size")
+        return {**same, "model_class": "bert", "encoder": encoder, "n_tab_features": 0, **given}
 
     @classmethod
     def read(cls, encoder: str, fusion: str, n_texts: int = 1) -> set[str]:
@@ -158,15 +159,15 @@ class ModelConfig(BaseModel):
         return MODEL_CLASSES[self.model_class].n_texts
 
     @property
-    def of_texts(self) -> list["ModelConfig"]:
-        """The config of each text's branch."""
-        return [self, self.secondary or self][: self.n_texts]
+    def of_texts(self) -> dict[str, "ModelConfig"]:
+        """The config of each text's branch, by the batch key of the text's ids."""
+        branches = [self, self.secondary or self][: self.n_texts]
+        return dict(zip(TEXT_KEYS, branches, strict=False))
 
     @property
     def max_tokens(self) -> int | None:
-        """Longest text, or chunk of a text, that the model reads; None: any."""
-        longest = n_places(self.bert) if self.bert else self.block_size
-        return min(longest, self.secondary.max_tokens) if self.secondary and longest else longest
+        """Longest text, or chunk of a text, that the branch reads; None: any."""
+        return n_places(self.bert) if self.bert else self.block_size
 
 
 _ARCHITECTURE = ("model_type", "vocab_size", "max_position_embeddings")  # what of it is read here
@@ -229,7 +230,8 @@ class RiskModel(nn.Module):
         row = MODEL_CLASSES[config.model_class]
         drop = parts.dropout(config.dropout_rate)
         self.config = config
-        self.texts = nn.ModuleList(TEXTS[c.encoder].build(c, parts, drop) for c in config.of_texts)
+        branches = config.of_texts.values()
+        self.texts = nn.ModuleList(TEXTS[c.encoder].build(c, parts, drop) for c in branches)
         widths = [Widths(text.d_out, text.d_tokens) for text in self.texts]
         self.tabular = self.feature_tokens = self.scaling = None
         if config.n_tab_features:
@@ -251,7 +253,7 @@ class RiskModel(nn.Module):
     @property
     def inputs(self) -> list[str]:
         """The batch keys that the model reads."""
-        texts = [key for keys in TEXT_KEYS[: len(self.texts)] for key in keys]
+        texts = [key for ids in self.config.of_texts for key in (ids, TEXT_KEYS[ids])]
         return [*texts, "tabular"] if self.tabular else texts
 
     def forward(self, batch: Batch) -> Tensor:
@@ -260,9 +262,10 @@ class RiskModel(nn.Module):
         A batch of the published models, legacy or not, is read as `BatchKeys.read` says.
         """
         if not self.batch_keys.are_own(batch, self.inputs):
-            batch = self.batch_keys.read(batch, self.inputs, self.config.encoder == "bert")
-        texts = zip(self.texts, TEXT_KEYS, strict=False)
-        modalities = [text(batch[ids], batch[mask]) for text, (ids, mask) in texts]
+            chunked = [ids for ids, c in self.config.of_texts.items() if c.encoder == "bert"]
+            batch = self.batch_keys.read(batch, self.inputs, chunked)
+        texts = zip(self.texts, self.config.of_texts, strict=True)
+        modalities = [text(batch[ids], batch[TEXT_KEYS[ids]]) for text, ids in texts]
         if self.tabular:
             modalities.append(self._look_at_features(batch["tabular"]))
         return self.head(self.fusion(modalities))
@@ -275,7 +278,7 @@ class RiskModel(nn.Module):
 
     def load_pretrained(self) -> "RiskModel":
         """Take the weights of `config.pretrained`, where there is one."""
-        for text, c in zip(self.texts, self.config.of_texts, strict=True):
+        for text, c in zip(self.texts, self.config.of_texts.values(), strict=True):
             if c.pretrained:
                 text.load_pretrained(c.pretrained, c.reinit_pooler, c.reinit_layers)
         return self
@@ -292,7 +295,7 @@ class ModelClass(NamedTuple):
     n_texts: int = 1
     needs_tabular: bool = False  # nothing would be left to fuse without
     dimensions: dict[str, Any] = {}  # what it changes of its parts'
-    training: dict[str, Any] = {}  # what it changes of TrainConfig's
+    training: dict[str, Any] = {}  # what it changes of TrainConfig's where a BERT is fine-tuned
 
 
 # The published fine-tuning of BERT: AdamW without decay, linear warm-up and decay of the rate.

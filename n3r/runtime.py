@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SPIN = 10  # microseconds that a thread waits awake: as fast alone as the default, twice as fast in company
 BATCH_ROWS, BATCH_TOKENS = 32, 8192  # at most, with padding; 64 rows are as fast, 8 or 256 a tenth slower
-KNOWN = (*(key for keys in TEXT_KEYS for key in keys), TABULAR, CHARACTERS)  # what a graph may read
+KNOWN = (*TEXT_KEYS, *TEXT_KEYS.values(), TABULAR, CHARACTERS)  # what a graph may read
 
 
 class Graph:
@@ -42,7 +42,7 @@ class Graph:
     @property
     def texts(self) -> list[str]:
         """The batch keys of the token ids that it reads."""
-        return [ids for ids, _ in TEXT_KEYS if ids in self.inputs]
+        return [key for key in TEXT_KEYS if key in self.inputs]
 
     def probabilities(self, encoded: Encoded) -> np.ndarray:
         """(N, C) float32 of encoded rows, in their order; ValueError where the graph does not fit them."""

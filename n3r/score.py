@@ -128,7 +128,7 @@ class Scorer:
         if not graph.is_file():
             raise ValueError(f"{folder} has no 8-bit weights: save it with int8_rows, or score without int8")
         self._n_classes = n_classes = self.calibration.n_classes
-        pads = {key: others.get(key, first).tokenizer.pad_token for key, _ in TEXT_KEYS}
+        pads = {key: others.get(key, first).tokenizer.pad_token for key in TEXT_KEYS}
         branches = _branches(config["model"])
         longest = {key: size for key, own in branches.items() if (size := own.get("block_size")) is not None}
         with written_by(graph, "onnxruntime", writers):

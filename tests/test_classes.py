@@ -15,6 +15,7 @@ from n3r.features import FeatureConfig, TabularFeatures
 from n3r.model import MODEL_CLASSES, TEXTS, ModelConfig, configure
 from n3r.preprocess import prepare
 from n3r.schema import LABEL, ORACLE, ColumnMap
+from n3r.score import Scorer
 from n3r.synthetic.messages import generate_messages
 from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, fit
@@ -222,6 +223,52 @@ def test_a_bundle_whose_second_text_has_a_bert_of_its_own(messages, tmp_path):
     again, rows = Bundle.load(tmp_path / "bundle"), unlabelled(messages)
     assert [text.d_out for text in again.model.texts] == [8, 6]
     assert again.predictions(rows).equals(bundle.predictions(rows))
+
+
+@pytest.mark.parametrize(
+    ("model_class", "first", "second"),
+    [
+        ("trimodal_bert", "bert", "bert"),
+        ("trimodal_cross_attn", "lstm", "bert"),
+        ("trimodal_gate_fusion", "bert", "transformer"),
+    ],
+)
+def test_a_bundle_whose_second_text_has_a_tokenizer_of_its_own(
+    messages, tmp_path, model_class, first, second
+):
+    own = messages.splits["train"].select(messages.column_map.secondary_text)
+    known = messages.tokenizers | {"second": train_wordpiece(own, vocab_size=200)}
+    kinds = [TEXTS[encoder].tokenizer for encoder in (first, second)]
+    tokenizers = [known[kinds[0]], known["second" if second == "bert" else "bpe"]]
+    texts = [TextConfig(steps=STEPS[kind], max_tokens=32 if kind == "bert" else 60) for kind in kinds]
+    features, training = messages.features, messages.recipe("bert").train_config
+    others = {"secondary": Reader(tokenizers[1], texts[1])}
+    parts = tokenizers[0], features, messages.column_map, training, texts[0]
+    secondary = {"encoder": second, "vocab_size": tokenizers[1].vocab_size, **TINY[second]}
+    sizes = {"vocab_size": tokenizers[0].vocab_size, "n_tab_features": len(features), **TINY[first]}
+    config = configure(model_class, encoder=first, secondary=secondary, **sizes)
+    bundle, _ = train_bundle(config, messages.splits, Recipe(*parts, others=others), tmp_path / "fit")
+    bundle.save(tmp_path / "bundle")
+    again, rows = Bundle.load(tmp_path / "bundle"), unlabelled(messages)
+    assert [c.encoder for c in again.model.config.of_texts.values()] == [first, second]
+    assert again.others["secondary"].tokenizer.vocab_size == tokenizers[1].vocab_size
+    predicted = bundle.predictions(rows)
+    assert again.predictions(rows).equals(predicted)
+    scorer = Scorer(tmp_path / "bundle", threads=1)
+    np.testing.assert_allclose(scorer.score(rows)["score"], predicted["score"], rtol=0, atol=1e-5)
+    assert scorer.score_one(rows.row(3, named=True)) == pytest.approx(predicted["score"][3], abs=1e-5)
+    moved = rows.with_columns(sellerMessages=rows["sellerMessages"].reverse())
+    assert (bundle.predictions(moved)["score"] - predicted["score"]).abs().max() > 1e-6
+    steps = texts[0].model_copy(update={"secondary_steps": STEPS[kinds[0]]})
+    with pytest.raises(ValueError, match="give its `steps` there and no `secondary_steps` here"):
+        replace(bundle, texts=steps).predict(rows)
+    with pytest.raises(ValueError, match="the second text .* (comes from one of|holds the token id)"):
+        replace(bundle, texts=steps, others={}).predict(rows)
+
+
+def test_a_second_tokenizer_for_a_class_with_one_text(messages, tmp_path):
+    others = {"secondary": Reader(messages.tokenizers["bpe"], TextConfig())}
+    refused(messages, "bert", tmp_path, "text 'secondary', which this model does not read", others=others)
 
 
 # ---- several classes, weights

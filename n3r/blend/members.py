@@ -111,8 +111,8 @@ def _graph_of(model: RiskModel) -> "ModelProto":
         export_onnx(model, Path(aside) / "model.onnx")
         made = onnx.load(Path(aside) / "model.onnx")
     if model.config.model_class in PRETRAINED:
-        own = next(keys for keys in TEXT_KEYS if keys[0] == "pretrained")
-        return rename_inputs(made, dict(zip(TEXT_KEYS[0], own, strict=True)))
+        names = {"text": "pretrained", TEXT_KEYS["text"]: TEXT_KEYS["pretrained"]}
+        return rename_inputs(made, names)
     return made if model.config.block_size is None else cut_texts(made, model.config.block_size)
 
 
