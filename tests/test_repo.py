@@ -28,6 +28,7 @@ CORE = [
     ["data", "runtime", "published"],
     ["bert", "tabular", "fusion"],
     ["branches"],
+    ["registry"],
     ["model"],
     ["checkpoints", "export", "score"],
     ["train"],
@@ -77,6 +78,7 @@ TESTED_WITH = {
     "rows/plausible": "test_preprocess",
     "identity/relations": "identity/test_features",
     "identity/repeats": "identity/test_features",
+    "registry": "test_model",
     "report/comparison": "test_cli",  # n3r compare
     "report/page": "report/test_evaluation",
     "report/parts": "report/test_evaluation",
