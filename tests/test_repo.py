@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
-    ["rows/values", "rows/times"],
+    ["rows/values", "rows/times", "rows/numbers"],
     ["schema", "estimate", "process"],
     ["rows/inputs", "rows/accounts", "rows/plausible", "clean", "spelling", "metrics", "calibrate", "card"],
     ["rows/columns", "kernels", "risk_tables", "graphs", "folds"],
@@ -31,7 +31,7 @@ CORE = [
     ["registry"],
     ["model"],
     ["checkpoints", "export", "score"],
-    ["train"],
+    ["train", "score_files"],
     ["bundle"],
     ["blend/members"],
     ["blend/recipe"],
@@ -69,6 +69,7 @@ TESTED_WITH = {
     "custom_transformer/optimizers": "custom_transformer/test_model",
     "encode": "test_score",
     "files/atomic": "files/test_writer",
+    "files/dialect": "test_schema",
     "files/limits": "promises/test_strangers_files",
     "files/reader": "promises/test_hostile_input",
     "files/sources": "studies/test_plans",
@@ -76,6 +77,7 @@ TESTED_WITH = {
     "legacy/weights": "legacy/test_trainer",
     "blend/members": "blend/test_recipe",
     "rows/plausible": "test_preprocess",
+    "rows/numbers": "test_schema",
     "identity/relations": "identity/test_features",
     "identity/repeats": "identity/test_features",
     "registry": "test_model",
@@ -84,6 +86,7 @@ TESTED_WITH = {
     "report/parts": "report/test_evaluation",
     "risk_tables": "test_features",
     "runtime": "test_score",
+    "score_files": "test_score",
     "studies/beside": "studies/test_parity",
     "synthetic/people": "synthetic/test_orders",
     "terminal": "promises/test_interruption",
