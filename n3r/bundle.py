@@ -206,6 +206,7 @@ def train_bundle(
     A bundle is a recipe as well: that of another training like it. `folder` keeps the training's checkpoints.
     Raises ValueError as `fit` does.
     """
+    _check_vocabularies(model_config, recipe)
     train, val = (
         recipe.read(splits[name], model_config.n_texts, training=name == "train")
         if len(splits[name])
@@ -218,6 +219,17 @@ def train_bundle(
     own = {part.name: getattr(recipe, part.name) for part in fields(Recipe)}
     own["data"] = {**recipe.data, "splits": {name: _describe(frame) for name, frame in splits.items()}}
     return Bundle(**own, model=fitted.model, calibration=calibration), fitted
+
+
+def _check_vocabularies(config: ModelConfig, recipe: Recipe) -> None:
+    """Raise ValueError where a text starts from one BERT's weights and is read by another's tokenizer."""
+    for key, branch in config.of_texts.items():
+        source, tokenizer = branch.pretrained or branch.embeddings, recipe.others.get(key, recipe).tokenizer
+        if source and tokenizer.vocabulary != BertTokenizer.from_pretrained(source).vocabulary:
+            raise ValueError(
+                f"the {key} starts from {source} and is read by a tokenizer of another vocabulary: "
+                "take the tokenizer of that model"
+            )
 
 
 def _with_weights(config: ModelConfig, knots: np.ndarray | None, path: Path) -> RiskModel:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from n3r.bert import word_embeddings
 from n3r.branches import BERT_DIMENSIONS, OWN_PARTS, TEXTS, Parts
 from n3r.encode import TEXT_KEYS
 from n3r.fusion import FUSIONS, Widths, build_fusion
@@ -109,10 +110,12 @@ class RiskModel(nn.Module):
         return Modality(vector, tokens, torch.ones_like(tokens[:, :, 0], dtype=torch.bool))
 
     def load_pretrained(self) -> "RiskModel":
-        """Take the weights of `config.pretrained`, where there is one."""
+        """Take the weights of each text's `pretrained` model or its word `embeddings`, where it has such."""
         for text, c in zip(self.texts, self.config.of_texts.values(), strict=True):
             if c.pretrained:
                 text.load_pretrained(c.pretrained, c.reinit_pooler, c.reinit_layers)
+            if c.embeddings:
+                text.start_from(word_embeddings(c.embeddings))
         return self
 
 
@@ -134,6 +137,8 @@ def _configured(name: str | None, given: dict[str, Any], settings: dict[str, Any
             read -= set(BERT_DIMENSIONS) if encoder == "bert" else set()
         read -= set() if row.tabular else {"n_tab_features"}
         given = {"n_tab_features": 0, **dimensions(given, encoder, read)}
+        if "embeddings" in given:  # the published run gives sizes too, of its other classes
+            given = {name: given[name] for name in given.keys() - {"vocab_size", "embedding_size"}}
     return configure(name, **given | renamed(settings, encoder))
 
 

@@ -34,9 +34,10 @@ _OF_ENCODER = {
         "hidden_common_dim": "hidden_size",
         "num_layers": "n_lstm_layers",
         "dropout_keep": "dropout_rate",
+        "tokenizer": "embeddings",
     },
     "transformer": {"max_sen_len": "block_size"},
-    "cnn": {"dropout_keep": "dropout_rate"},
+    "cnn": {"dropout_keep": "dropout_rate", "tokenizer": "embeddings"},
     "bert": {
         "tokenizer": "pretrained",
         "fusion_dropout": "dropout_rate",

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from torch import nn
 
-from n3r.bert import n_places
+from n3r.bert import n_places, word_embeddings
 from n3r.branches import BERT_DIMENSIONS, TEXTS
 from n3r.encode import TEXT_KEYS
 from n3r.files.json_io import explain
@@ -60,6 +60,9 @@ class ModelConfig(BaseModel):
     reinit_pooler: bool | None = None
     reinit_layers: int | None = Field(None, ge=0)  # last layers that start anew
     gradient_checkpointing: bool | None = None  # less memory, more time
+    embeddings: str | None = (
+        None  # folder or hub name of a BERT whose word embeddings a CNN or LSTM starts from
+    )
     secondary: "ModelConfig | None" = None  # of the second text alone, where that differs; given in part
     fusion_dim: int | None = Field(None, ge=1)  # None: the widest vector's, in whole heads
     fusion_heads: int | None = Field(None, ge=1)
@@ -83,6 +86,7 @@ class ModelConfig(BaseModel):
         defaults |= {name: value for name, value in row.dimensions.items() if name in known}
         own_text = {name: parts[name] for name in parts if name in TEXTS[parts["encoder"]].optional}
         parts = {**defaults, **parts}
+        parts |= _of_embeddings(given)
         if parts["encoder"] == "bert":
             own = {name: parts.pop(name) for name in BERT_DIMENSIONS if name in parts}
             if own and ("bert" in parts or "pretrained" in parts):
@@ -102,11 +106,13 @@ class ModelConfig(BaseModel):
         cls, parts: dict[str, Any], own_text: dict[str, Any], given: dict[str, Any]
     ) -> dict[str, Any]:
         """The whole config of the second text: what is not given is the first one's, by the same encoder."""
+        given = {name: value for name, value in given.items() if value is not None}
         encoder = given.get("encoder", parts["encoder"])
         same = {name: parts[name] for name in ("n_classes", "dropout_rate") if name in parts}
         if encoder == parts["encoder"]:
-            same |= {name: parts[name] for name in TEXTS[encoder].defaults if name in parts}
-            if not given.keys() & {"bert", "pretrained"}:
+            shared = TEXTS[encoder].defaults.keys() - ({"embedding_size"} if "embeddings" in given else set())
+            same |= {name: parts[name] for name in shared if name in parts}
+            if not given.keys() & {"bert", "pretrained", "embeddings"}:
                 is_new = given.keys() & {*BERT_DIMENSIONS, "vocab_size"}
                 same |= {name: own_text[name] for name in own_text if not is_new or name in BERT_DIMENSIONS}
                 same["vocab_size"] = parts.get("vocab_size")
@@ -159,6 +165,22 @@ class ModelConfig(BaseModel):
     def max_tokens(self) -> int | None:
         """Longest text, or chunk of a text, that the branch reads; None: any."""
         return n_places(self.bert) if self.bert else self.block_size
+
+
+def _of_embeddings(given: dict[str, Any]) -> dict[str, int]:
+    """The sizes of an embedding that starts from a BERT's, where not all are known; ValueError for others."""
+    source, vocab_size, width = (given.get(key) for key in ("embeddings", "vocab_size", "embedding_size"))
+    if source is None or (vocab_size and width):  # a loaded model's are known
+        return {}
+    n_tokens, d = word_embeddings(source).shape
+    if width not in (None, d):
+        raise ValueError(f"the word embeddings of {source} are {d} wide: leave embedding_size out")
+    if vocab_size is not None and vocab_size > n_tokens:
+        raise ValueError(
+            f"a tokenizer of {vocab_size} tokens for the {n_tokens} word embeddings of {source}: "
+            "take the tokenizer of that model"
+        )
+    return {"vocab_size": vocab_size or n_tokens, "embedding_size": d}
 
 
 _ARCHITECTURE = ("model_type", "vocab_size", "max_position_embeddings")  # what of it is read here

@@ -236,7 +236,7 @@ def _check(config: BlendConfig) -> None:
             f"{', '.join(found)} among the members: give `pretrained`, a model to fine-tune, such as minilm, "
             "which `make bert` installs"
         )
-    known = {*ModelConfig.model_fields, *TrainConfig.model_fields} - {"pretrained"}
+    known = {*ModelConfig.model_fields, *TrainConfig.model_fields} - {"pretrained", "embeddings"}
     for name, given in config.networks.items():
         if name not in NETWORKS:
             raise ValueError(f"there is no network {name!r} among the members, only {', '.join(NETWORKS)}")
