@@ -342,10 +342,10 @@ def check_rows(model: ModelConfig, dataset: OrderDataset, name: str) -> None:
                 "the column map"
             )
         if isinstance(text, ChunkedText) != (kind == "bert"):
-            which_texts = {"bpe": "or `flat` texts", "bert": "and texts in chunks"}[kind]
+            how = {"bpe": "or `flat` texts", "bert": "and texts in chunks"}[kind]
             raise ValueError(
-                f"{model.model_class} with the encoder {own.encoder!r} needs a tokenizer of the kind {kind!r}, "
-                f"{which_texts}; the {which} of the {name} is of another kind"
+                f"{model.model_class} with the encoder {own.encoder!r} needs a tokenizer of the kind "
+                f"{kind!r}, {how}; the {which} of the {name} is of another kind"
             )
         if len(text.ids) and (largest := int(text.ids.max())) >= own.vocab_size:
             raise ValueError(

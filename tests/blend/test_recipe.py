@@ -7,7 +7,6 @@ import time
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
 from n3r.blend import recipe as blends
 from n3r.blend.members import MEMBERS
@@ -360,23 +359,9 @@ def test_networks_of_other_classes(small, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pretrained(small, tmp_path_factory):
-    """A BERT of random weights and its tokenizer, as transformers saves them."""
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("pretrained")
+def pretrained(small, made_bert, tmp_path_factory):
     texts = small.prepared.splits["train"].select(small.prepared.column_map.all_text)
-    wordpiece = train_wordpiece(texts, vocab_size=300)
-    roles = {name: wordpiece.metadata[name] for name in ("cls_token", "sep_token", "pad_token")}
-    PreTrainedTokenizerFast(tokenizer_object=wordpiece.tokenizer, **roles).save_pretrained(folder)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    torch.manual_seed(1)
-    config = BertConfig(vocab_size=wordpiece.vocab_size, **sizes, max_position_embeddings=40)
-    model = BertModel(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter)  # as drawn they would be too small to tell rows apart
-    model.save_pretrained(folder)
-    return str(folder)
+    return made_bert(tmp_path_factory.mktemp("pretrained"), train_wordpiece(texts, vocab_size=300))
 
 
 def with_bert(pretrained, /, **changes):
