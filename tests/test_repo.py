@@ -88,6 +88,7 @@ TESTED_WITH = {
     "runtime": "test_score",
     "score_files": "test_score",
     "studies/beside": "studies/test_parity",
+    "studies/parts": "studies/test_ablation",
     "synthetic/people": "synthetic/test_orders",
     "terminal": "promises/test_interruption",
 }
