@@ -16,6 +16,7 @@ from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.data import OrderDataset
 from n3r.encode import RowEncoder
 from n3r.features import FeatureConfig, TabularFeatures
+from n3r.legacy.layouts import write_sagemaker
 from n3r.model import (
     MODEL_CLASSES,
     TEXTS,
@@ -272,6 +273,10 @@ def test_a_bundle_whose_second_text_has_a_tokenizer_of_its_own(
     assert scorer.score_one(rows.row(3, named=True)) == pytest.approx(predicted["score"][3], abs=1e-5)
     moved = rows.with_columns(sellerMessages=rows["sellerMessages"].reverse())
     assert (bundle.predictions(moved)["score"] - predicted["score"]).abs().max() > 1e-6
+    with pytest.raises(
+        ValueError, match="its second text has a tokenizer of its own, and that layout has room"
+    ):
+        write_sagemaker(tmp_path / "bundle", tmp_path / "layout")
     steps = texts[0].model_copy(update={"secondary_steps": STEPS[kinds[0]]})
     with pytest.raises(ValueError, match="give its `steps` there and no `secondary_steps` here"):
         replace(bundle, texts=steps).predict(rows)
