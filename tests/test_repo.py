@@ -17,16 +17,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
     ["rows/values", "rows/times", "rows/numbers"],
-    ["schema", "estimate", "process"],
-    ["rows/inputs", "rows/accounts", "rows/plausible", "clean", "spelling", "metrics", "calibrate", "card"],
-    ["rows/columns", "kernels", "risk_tables", "graphs", "folds"],
+    ["schema", "estimate", "process", "thresholds"],
+    ["rows/inputs", "rows/accounts", "rows/plausible", "clean", "spelling", "metrics", "card"],
+    ["calibrate", "rows/columns", "kernels", "risk_tables", "graphs", "folds"],
     ["identity/characters", "identity/mail", "identity/repeats", "trees"],
     ["identity/relations", "ngrams"],
     ["identity/features", "blend/weights"],
     ["tables", "preprocess", "tokenizer", "vocabulary", "features"],
     ["encode", "text", "identity/selection"],
     ["data", "runtime", "published"],
-    ["bert", "tabular", "fusion"],
+    ["bert", "tabular", "fusion", "reasons"],
     ["branches"],
     ["registry"],
     ["model"],
@@ -81,6 +81,7 @@ TESTED_WITH = {
     "identity/relations": "identity/test_features",
     "identity/repeats": "identity/test_features",
     "registry": "test_model",
+    "reasons": "test_score",
     "report/comparison": "test_cli",  # n3r compare
     "report/page": "report/test_evaluation",
     "report/parts": "report/test_evaluation",
