@@ -244,7 +244,7 @@ def test_a_bundle_whose_second_text_has_a_bert_of_its_own(messages, tmp_path):
     [
         ("trimodal_bert", "bert", "bert"),
         ("trimodal_cross_attn", "lstm", "bert"),
-        ("trimodal_gate_fusion", "bert", "transformer"),
+        pytest.param("trimodal_gate_fusion", "bert", "transformer", marks=pytest.mark.slow),
     ],
 )
 def test_a_bundle_whose_second_text_has_a_tokenizer_of_its_own(
@@ -305,7 +305,9 @@ def without_width(encoder: str) -> dict:
     return {name: size for name, size in TINY[encoder].items() if name != "embedding_size"}
 
 
-@pytest.mark.parametrize("model_class", ["bimodal_cnn", "lstm", "lstm2risk"])
+@pytest.mark.parametrize(
+    "model_class", ["bimodal_cnn", "lstm", pytest.param("lstm2risk", marks=pytest.mark.slow)]
+)
 def test_word_embeddings_of_a_bert_start_a_cnn_or_an_lstm(messages, a_bert, tmp_path, model_class):
     row, wide = MODEL_CLASSES[model_class], word_embeddings(a_bert)
     n_features = len(messages.features) if row.tabular else 0
