@@ -175,7 +175,7 @@ class Scorer:
             list(dict.fromkeys([*own, *also]))
             for own, also in zip((texts, self.features.numeric), read, strict=True)
         )
-        return Inputs(columns.id, texts, numeric, self.features.categorical)
+        return Inputs(columns.id, texts, numeric, self.features.categorical, columns.number_format)
 
     def score(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The id of each row (`schema.id_name`) and, in their order, `score`, `p_calibrated`, `percentile`.
