@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 GIVEN = [
-    "Anina", "Belto", "Corvin", "Dalmer", "Elshi", "Fenno", "Garish", "Hulda", "Imari", "Jorun", "Kasimo", "Lenka",
-    "Mirto", "Nasrin", "Ovid",
+    "Anina", "Belto", "Corvin", "Dalmer", "Elshi", "Fenno", "Garish", "Hulda", "Imari", "Jorun", "Kasimo",
+    "Lenka", "Mirto", "Nasrin", "Ovid",
 ]  # fmt: skip
 FAMILY = [
     "Abernal", "Bostrik", "Cavendo", "Drumond", "Eskelin", "Farqua", "Gunders", "Holmgar", "Iverna", "Jolind",
