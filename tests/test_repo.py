@@ -19,7 +19,7 @@ CORE = [
     ["rows/values", "rows/times"],
     ["schema", "estimate", "process"],
     ["rows/inputs", "rows/accounts", "rows/plausible", "clean", "spelling", "metrics", "calibrate", "card"],
-    ["rows/columns", "kernels", "risk_tables", "graphs", "folds"],
+    ["rows/columns", "multiclass", "kernels", "risk_tables", "graphs", "folds"],
     ["identity/characters", "identity/mail", "identity/repeats", "trees"],
     ["identity/relations", "ngrams"],
     ["identity/features", "blend/weights"],
