@@ -203,7 +203,8 @@ def cold(made: Bundle, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
 # VmHWM: getrusage's peak starts at that of the process that started this one.
 MEMORY = """
 import re, sys
-from n3r.score import Scorer, score_files
+from n3r.score import Scorer
+from n3r.score_files import score_files
 scorer = Scorer(sys.argv[1], threads=2)
 print(score_files(scorer, [sys.argv[2]], sys.argv[3], progress=False).scored)
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
