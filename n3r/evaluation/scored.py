@@ -23,7 +23,7 @@ from n3r.files.json_io import near
 from n3r.files.limits import MAX_EXPANSION
 from n3r.preprocess import PrepareConfig, check_times, mark_rows, select_wide
 from n3r.rows.accounts import DROP
-from n3r.rows.inputs import number
+from n3r.rows.numbers import number
 from n3r.rows.times import parse_time
 from n3r.rows.values import as_text
 from n3r.schema import (
@@ -81,7 +81,10 @@ def as_two(table: pl.DataFrame) -> pl.DataFrame:
     table = table.drop(ORACLE, strict=False)
     if LABEL not in table.columns:
         return table
-    if wrong := table.height - table[LABEL].is_in(list(range(len(names)))).sum():
+    if (
+        wrong := table.height
+        - table[LABEL].cast(pl.Float64).is_in([float(c) for c in range(len(names))]).sum()
+    ):
         raise ValueError(
             f"labels: {wrong} of {table.height} are not of the classes 0 to {len(names) - 1} that have scores"
         )
