@@ -113,7 +113,7 @@ def test_three_classes_are_compared_as_class_0_against_the_rest():
     def three(p):
         risk = stats.norm.cdf(p)
         scores = {"score_0": 1 - risk, "score_1": risk / 3, "score_2": 2 * risk / 3}
-        return table(kinds, risk, **scores).drop("score")
+        return table(kinds, risk, **scores).drop("score").rename({"order": "id"})
 
     content, scores = comparison.compare_models({"m": three(a)}, {"m": three(b)}, ("one", "other"))
     expected = comparison.compare(table(y, stats.norm.cdf(a)), table(y, stats.norm.cdf(b)))
