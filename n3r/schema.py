@@ -66,7 +66,9 @@ class ColumnMap(BaseModel):
     text: list[str] = _key(..., "identity strings, in the order they are joined")
     secondary_text: list[str] = _key([], "a second text, which trimodal classes read apart")
     label: str = _key(..., "raw label column")
-    label_values: dict[str, int] = _key(..., "raw label, as text -> class 0, 1, ...")
+    label_values: dict[str, int] = _key(
+        ..., 'raw label, as text -> class 0, 1, ...; "": rows without a value'
+    )
     other_labels: Literal["error", "drop"] = _key("error", "rows whose label is not in label_values")
     time: str | None = _key(None, "the time the split is made by")
     time_format: str | None = _key(None, 'strptime format, "epoch" (seconds), null: a date or ISO text')

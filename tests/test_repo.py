@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "custom_transformer": {"core", "files", "synthetic"},
     "legacy": {"core", "files"},
     "studies": {"core", "files", "legacy"},
+    "proposal": {"core", "files"},
     "commands": {"core", "files"},
 }
 PACKAGE = ROOT / "n3r"
@@ -61,6 +62,19 @@ MODULES = sorted(
 )
 # Modules without a test file of their own, and the test of the module that they are a part of.
 TESTED_WITH = {
+    "proposal/counts": "proposal/test_propose",
+    "proposal/decide": "proposal/test_propose",
+    "proposal/kinds": "proposal/test_propose",
+    "proposal/labels": "proposal/test_propose",
+    "proposal/leaks": "proposal/test_propose",
+    "proposal/numbers": "proposal/test_propose",
+    "proposal/dates": "proposal/test_propose",
+    "proposal/questions": "proposal/test_propose",
+    "proposal/roles": "proposal/test_propose",
+    "proposal/sample": "proposal/test_files",
+    "proposal/words": "proposal/test_propose",
+    "proposal/since": "proposal/test_say",  # n3r map --check
+    "commands/map": "proposal/test_say",
     "rows/accounts": "test_preprocess",  # its report
     "branches": "test_model",
     "commands/language_model": "test_cli",
@@ -91,6 +105,7 @@ TESTED_WITH = {
     "studies/beside": "studies/test_parity",
     "studies/parts": "studies/test_ablation",
     "synthetic/people": "synthetic/test_orders",
+    "synthetic/shop": "test_walkthrough",
     "terminal": "promises/test_interruption",
 }
 TRACKED = subprocess.run(
