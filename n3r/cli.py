@@ -70,10 +70,10 @@ def run(
     default = _default_map(chosen[0])
     map_file = (map or (map_for_run(data, default, folder / "map.json") if data else default)).resolve()
     column_map = ColumnMap.from_file(map_file)
-    if column_map.n_classes > 2 and (of_two := [step.name for step in chosen if step.two_classes]):
+    if column_map.n_classes > 2 and (binary := [step.name for step in chosen if step.binary_only]):
         raise ValueError(
-            f"{map_file} has {column_map.n_classes} classes, of which {', '.join(of_two)} take two: "
-            "run 09 or 06, which take any number"
+            f"{map_file} has {column_map.n_classes} classes, and {', '.join(binary)} is binary only: "
+            "leave it out, or map the labels to two classes"
         )
     first = chosen[0].name
     given: dict[str, Any] = {f"{first}.column_map": str(map_file)}
@@ -182,7 +182,7 @@ def evaluate(
     labels_of({str(scores): test})
     of_orders = column_map if orders else None
     content = {"name": scores.stem, **evaluate_model(test, config, of_orders, val, train)}
-    page = write_evaluation(content, {scores.stem: (test[LABEL], test[SCORE])}, output, "evaluation")
+    page = write_evaluation(content, {scores.stem: (test[LABEL] > 0, test[SCORE])}, output, "evaluation")
     echo(headline(content))
     echo(f"report: {page}", err=True)
 

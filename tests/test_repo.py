@@ -19,7 +19,7 @@ CORE = [
     ["rows/values", "rows/times", "rows/numbers"],
     ["schema", "estimate", "process", "thresholds"],
     ["rows/inputs", "rows/accounts", "rows/plausible", "clean", "spelling", "metrics", "card"],
-    ["calibrate", "rows/columns", "rows/alike", "kernels", "risk_tables", "graphs", "folds"],
+    ["calibrate", "rows/columns", "rows/alike", "multiclass", "kernels", "risk_tables", "graphs", "folds"],
     ["identity/characters", "identity/mail", "identity/repeats", "trees"],
     ["identity/relations", "ngrams"],
     ["identity/features", "blend/weights"],
