@@ -57,6 +57,11 @@ def number(name: str, form: NumberFormat | None = None) -> pl.Expr:
     return pl.coalesce(plain, marked).alias(name)
 
 
+def form_of(kind: str | None, form: NumberFormat | None) -> NumberFormat | None:
+    """The format of texts in files of a kind: JSON has one of its own, in which its numbers are written."""
+    return None if kind == "jsonl" else form
+
+
 def fitting(texts: pl.Series) -> list[NumberFormat]:
     """The formats that read all filled texts, of those that read the same numbers the first."""
     frame, found, seen = texts.to_frame("text").filter(pl.col("text").str.strip_chars() != ""), [], []
