@@ -28,6 +28,7 @@ CORE = [
     ["data", "runtime", "published"],
     ["bert", "tabular", "fusion", "reasons"],
     ["branches"],
+    ["registry"],
     ["model"],
     ["checkpoints", "export", "score"],
     ["train", "score_files"],
@@ -79,6 +80,7 @@ TESTED_WITH = {
     "rows/alike": "test_tables",
     "identity/relations": "identity/test_features",
     "identity/repeats": "identity/test_features",
+    "registry": "test_model",
     "reasons": "test_score",
     "report/comparison": "test_cli",  # n3r compare
     "report/page": "report/test_evaluation",
