@@ -98,7 +98,9 @@ def run(
 
 @app.command()
 def score(  # noqa: PLR0913 - one argument an option
-    inputs: Annotated[list[str], Argument(help="Parquet, CSV, TSV, JSON lines: files, folders, REGION=path")],
+    inputs: Annotated[
+        list[str], Argument(help="Parquet, CSV, TSV, JSON lines, .xlsx: files, folders, REGION=path")
+    ],
     bundle: BundleFolder,
     output: Annotated[Path, Option("-o", "--output", help="a file for all rows, or a folder")],
     format: Annotated[str | None, Option(help="parquet, csv, tsv or jsonl; default: as the input")] = None,

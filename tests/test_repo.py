@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
     ["rows/values", "rows/times", "rows/numbers"],
-    ["schema", "estimate", "process", "thresholds"],
+    ["schema", "estimate", "process", "thresholds", "token_arrays"],
     ["rows/inputs", "rows/accounts", "rows/plausible", "clean", "spelling", "metrics", "card"],
     ["calibrate", "rows/columns", "rows/alike", "multiclass", "kernels", "risk_tables", "graphs", "folds"],
     ["identity/characters", "identity/mail", "identity/repeats", "trees"],
@@ -92,6 +92,7 @@ TESTED_WITH = {
     "legacy/weights": "legacy/test_trainer",
     "blend/members": "blend/test_recipe",
     "rows/plausible": "test_preprocess",
+    "token_arrays": "test_data",
     "rows/alike": "test_tables",
     "identity/relations": "identity/test_features",
     "identity/repeats": "identity/test_features",
