@@ -63,6 +63,7 @@ MODULES = sorted(
 )
 # Modules without a test file of their own, and the test of the module that they are a part of.
 TESTED_WITH = {
+    "files/places": "test_installed",
     "proposal/counts": "proposal/test_propose",
     "proposal/decide": "proposal/test_propose",
     "proposal/kinds": "proposal/test_propose",
