@@ -52,7 +52,7 @@ class Step(NamedTuple):
 
 
 STEPS = (
-    Step("01_preprocess", (), ("data/columns.json",)),
+    Step("01_preprocess", (), ("data/columns.json",), pages=("data.html",)),
     Step("02_tokenizer", ("01_preprocess",), ("tokenizer/tokenizer.json",)),
     Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",), two_classes=True),
     Step(
@@ -65,7 +65,7 @@ STEPS = (
         pages=("report.html",),
         two_classes=True,
     ),
-    Step("06_multimodal", (), ("multimodal/data/columns.json",)),
+    Step("06_multimodal", (), ("multimodal/data/columns.json",), pages=("multimodal_data.html",)),
     Step("07_custom_transformer", ("03_train_lstm2risk",), two_classes=True),
     Step(
         "08_evaluate",

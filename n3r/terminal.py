@@ -99,8 +99,14 @@ def _say_oddities(found: Mapping[str, Any]) -> None:
         echo(f"no feature: {column!r}, {reason}")
     if len(left_out) > MAX_TOLD:
         echo(f"no feature: {len(left_out) - MAX_TOLD} more columns, see the notebook of the step")
-    for warning in found["preparation"]["warnings"]:
-        echo(f"warning: {warning}")
+    for one in found["preparation"]["findings"]:
+        say_finding(one)
+
+
+def say_finding(one: Mapping[str, str]) -> None:
+    """Print one finding of a data check: how bad it is, its name, what was seen and what to do."""
+    advice = f"; {one['advice']}" if one["advice"] else ""
+    echo(f"{one['severity']}: {one['name']}: {one['what']}{advice}")
 
 
 SAY = {

@@ -21,9 +21,10 @@ def check_rows(
 ) -> dict[str, Any]:
     """What there is to know of prepared rows before a model is trained on them, or judged by them.
 
-    Keys: `rows` (what there is of all), `columns` (a card each), `findings` (the severest first), `left_out`
-    (columns that are no features, and why), `preparation` (what was dropped). With a `bundle`, whether it was
-    trained on any of the rows. The seed is that of the sample. Raises as `manifest.verify` for a bundle.
+    Keys: `rows` (what there is of all), `columns` (a card each), `left_out` (columns that are no features,
+    and why), `preparation` (what was dropped; its warnings stand among its `findings`, the severest first).
+    With a `bundle`, whether it was trained on any of the rows. The seed is that of the sample. Raises as
+    `manifest.verify` for a bundle.
     """
     rows = pl.concat(list(prepared.splits.values()), rechunk=False)
     drawn = sample(rows, seed)
@@ -33,10 +34,10 @@ def check_rows(
     doubts = findings(prepared, drawn, told, columns)
     if bundle is not None:
         doubts = by_severity([*seen(rows, prepared.splits, prepared.column_map, bundle), *doubts])
+    preparation = {key: value for key, value in prepared.report.to_dict().items() if key != "warnings"}
     return {
         "rows": of_rows(rows, drawn),
         "columns": columns,
-        "findings": [one._asdict() for one in doubts],
         "left_out": dict(left_out or {}),
-        "preparation": prepared.report.to_dict(),
+        "preparation": {**preparation, "findings": [one._asdict() for one in doubts]},
     }
