@@ -22,6 +22,11 @@ Config = Any  # a `ModelConfig`, whose module imports this one
 BERT_DIMENSIONS = {"embedding_size": 128, "n_blocks": 2, "n_heads": 2, "block_size": 512}  # of a new one
 
 
+def as_it_is(head: nn.Module) -> nn.Module:
+    """A head, not changed."""
+    return head
+
+
 class Parts(NamedTuple):
     """What models are built of where a study may put a part of another make."""
 
@@ -29,6 +34,7 @@ class Parts(NamedTuple):
     lstm: type[BiLSTM] = BiLSTM
     block: type[TransformerBlock] = TransformerBlock
     pool: type[AttentionPool] = AttentionPool
+    head: Callable[[nn.Module], nn.Module] = as_it_is  # takes the class's own
 
 
 OWN_PARTS = Parts()

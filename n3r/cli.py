@@ -107,7 +107,8 @@ def score(  # noqa: PLR0913 - one argument an option
     ] = MAX_EXPANSION,
 ) -> None:
     """Score rows with a bundle: id, score, p_calibrated, percentile, in the rows' order."""
-    from n3r.score import Scorer, score_files
+    from n3r.score import Scorer
+    from n3r.score_files import score_files
 
     if on_error not in ("stop", "skip"):
         raise ValueError(f"--on-error takes stop or skip, not {on_error!r}")

@@ -246,7 +246,7 @@ class RiskModel(nn.Module):
             # NOTE[DIFF] the published trimodal attention stops at its own defaults, 100 wide with 8 heads.
             d += -d % config.fusion_heads
         self.fusion = build_fusion(config.fusion, widths, d, config.fusion_heads, drop)
-        self.head = row.head(self.fusion.d_out, config.hidden_size, config.n_classes, drop)
+        self.head = parts.head(row.head(self.fusion.d_out, config.hidden_size, config.n_classes, drop))
 
     @property
     def inputs(self) -> list[str]:

@@ -4,14 +4,10 @@ Decisions:
 - The `RowEncoder` that made the model's inputs in training makes the graph's. A row scores the same alone,
   beside others, and from any kind of file.
 - One order given as a dict is scored without a table: a table of one row costs more than the graph.
-- Files are read, scored and written a chunk of rows at a time, so that memory does not grow with them. The
-  output gets its name when its last row is written.
 """
 
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,23 +18,17 @@ from pydantic import ValidationError
 from n3r.calibrate import Calibration
 from n3r.encode import RowEncoder
 from n3r.features import TabularFeatures
-from n3r.files.formats import FORMATS, SUFFIXES, find_files
 from n3r.files.json_io import explain, read_json
-from n3r.files.limits import MAX_EXPANSION
 from n3r.files.manifest import MAX_BYTES, PRETRAINED, verify, written_by
-from n3r.files.writer import writer
 from n3r.risk_tables import Unseen
 from n3r.rows.inputs import Inputs, typed, typed_row
-from n3r.rows.values import as_typed
 from n3r.runtime import CHARACTERS, KNOWN, PROBS, TABULAR, Graph
 from n3r.schema import ColumnMap, id_name, is_pattern
-from n3r.tables import column_type, read_chunks, refusal
 from n3r.tokenizer import BertTokenizer, Reader, TextConfig, load_tokenizer
 
 MAX_THREADS = 1024
 ROUNDING = 1e-6  # of a score by its place in a batch
 REASONS = {"reason": pl.String, "score_without": pl.Float64}
-REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}
 
 
 class Parts(NamedTuple):
@@ -297,107 +287,6 @@ class Scorer:
             percentile = self.calibration.percentile(p[:, 1])
             named |= {} if percentile is None else {"percentile": percentile}
         return {name: values.astype(np.float32) for name, values in named.items()}
-
-
-class Counts(NamedTuple):
-    """What became of the rows of files: read = scored + rejected."""
-
-    read: int
-    scored: int
-    rejected: int
-
-
-def score_files(
-    scorer: Scorer,
-    items: Sequence[str | Path],
-    output: str | Path,
-    kind: str | None = None,
-    skip: bool = False,
-    progress: bool = True,
-    max_expansion: float = MAX_EXPANSION,
-    for_spreadsheets: bool = False,
-) -> Counts:
-    """Score files, folders and patterns of Parquet, CSV, TSV and JSON lines, rows and files in their order.
-
-    An `output` that ends in .parquet, .csv, .tsv or .jsonl is one file of all rows; else it is a folder that
-    gets a file for each file, in the `kind` given or its own. With `skip` rows that cannot be read are listed
-    beside the output, in `<its name>.rejects.csv`; otherwise the first of them is a ValueError naming file,
-    row and column, and nothing is written. Warns as `Scorer.score`. `max_expansion`: see limits.py,
-    `for_spreadsheets`: writer.py.
-    """
-    from tqdm import tqdm
-
-    counts = Counts(0, 0, 0)
-    hidden = {} if progress else {"disable": True}  # False would overrule TQDM_DISABLE
-    with tqdm(
-        desc="scored", unit=" rows", unit_scale=True, mininterval=0.5, file=sys.stderr, **hidden
-    ) as bar:
-        for target, sources in _targets(find_files(items), Path(output), kind).items():
-            found = _score_into(target, sources, scorer, skip, bar, max_expansion, for_spreadsheets)
-            counts = Counts(*(a + b for a, b in zip(counts, found, strict=True)))
-    return counts
-
-
-def _targets(files: Mapping[Path, str | None], output: Path, kind: str | None) -> dict[Path, list]:
-    """Each file to write and the files that its rows come from."""
-    if output.suffix.removeprefix(".") in FORMATS:
-        if kind not in (None, output.suffix.removeprefix(".")):
-            raise ValueError(f"{output} is to be {kind}: let its name end so, or leave the format out")
-        targets = {output: list(files.items())}
-    else:
-        targets = {}
-        for path, region in files.items():
-            ending = next(suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix))
-            name = f"{path.name[: -len(ending)]}.{kind or SUFFIXES[ending]}"
-            targets.setdefault(output / name, []).append((path, region))
-        several = [target.name for target, sources in targets.items() if len(sources) > 1]
-        if several:
-            raise ValueError(f"several files would become {', '.join(several)}: give one output file")
-    inputs = {os.path.realpath(path) for path in files}  # Path.resolve raises on a link to itself
-    if over := [str(target) for target in targets if os.path.realpath(target) in inputs]:
-        raise ValueError(f"the output would replace the input {', '.join(over)}: choose another name")
-    return targets
-
-
-def _score_into(
-    target: Path,
-    sources: list[tuple[Path, str | None]],
-    scorer: Scorer,
-    skip: bool,
-    bar: Any,
-    max_expansion: float,
-    for_spreadsheets: bool,
-) -> Counts:
-    n_read = n_scored = n_rejected = 0
-    rejects = target.with_name(f"{target.stem}.rejects.csv")
-    with ExitStack() as files:
-        scored = files.enter_context(writer(target, target.suffix.removeprefix("."), for_spreadsheets))
-        rejected, unseen = None, scorer.unseen()
-        # An id may be a whole number in one file, a float in another and is text in CSV.
-        types = {column_type(path, scorer.inputs.id) for path, _ in sources}
-        ids = [as_typed(id_name(scorer.inputs.id))] if len(types) > 1 else []
-        for path, region in sources:
-            for chunk in read_chunks(path, scorer.inputs, region=region, max_expansion=max_expansion):
-                if chunk.rejects and not skip:
-                    raise ValueError(
-                        refusal(chunk.rejects, "mend them, or list them and go on with --on-error skip")
-                    )
-                unseen.count(chunk.frame)
-                scores = scorer.score_typed(chunk.frame).with_columns(ids)
-                scored.write(scores)
-                if chunk.rejects:
-                    rejected = rejected or files.enter_context(writer(rejects, "csv", for_spreadsheets))
-                    rejected.write(pl.DataFrame(chunk.rejects, schema=REJECTS, orient="row"))
-                n_read += chunk.n_rows
-                n_scored += scores.height
-                n_rejected += len(chunk.rejects)
-                bar.update(chunk.n_rows)
-        if n_read != n_scored + n_rejected:  # inside, so that nothing is written
-            raise RuntimeError(f"{n_read} rows read, {n_scored} scored and {n_rejected} rejected")
-        unseen.warn()
-        if rejected is None:
-            rejects.unlink(missing_ok=True)  # of an earlier run
-    return Counts(n_read, n_scored, n_rejected)
 
 
 def _is_size(value: Any) -> bool:

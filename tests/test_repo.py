@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
-    ["rows/values", "rows/times"],
+    ["rows/values", "rows/times", "rows/numbers"],
     ["schema", "estimate", "process"],
     ["rows/inputs", "rows/accounts", "rows/plausible", "clean", "spelling", "metrics", "calibrate", "card"],
     ["rows/columns", "kernels", "risk_tables", "graphs", "folds"],
@@ -30,7 +30,7 @@ CORE = [
     ["branches"],
     ["model"],
     ["checkpoints", "export", "score"],
-    ["train"],
+    ["train", "score_files"],
     ["bundle"],
     ["blend/members"],
     ["blend/recipe"],
@@ -68,6 +68,7 @@ TESTED_WITH = {
     "custom_transformer/optimizers": "custom_transformer/test_model",
     "encode": "test_score",
     "files/atomic": "files/test_writer",
+    "files/dialect": "test_schema",
     "files/limits": "promises/test_strangers_files",
     "files/reader": "promises/test_hostile_input",
     "files/sources": "studies/test_plans",
@@ -75,6 +76,7 @@ TESTED_WITH = {
     "legacy/weights": "legacy/test_trainer",
     "blend/members": "blend/test_recipe",
     "rows/plausible": "test_preprocess",
+    "rows/numbers": "test_schema",
     "identity/relations": "identity/test_features",
     "identity/repeats": "identity/test_features",
     "report/comparison": "test_cli",  # n3r compare
@@ -82,7 +84,9 @@ TESTED_WITH = {
     "report/parts": "report/test_evaluation",
     "risk_tables": "test_features",
     "runtime": "test_score",
+    "score_files": "test_score",
     "studies/beside": "studies/test_parity",
+    "studies/parts": "studies/test_ablation",
     "synthetic/people": "synthetic/test_orders",
     "terminal": "promises/test_interruption",
 }

@@ -15,7 +15,8 @@ from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.model import configure
 from n3r.schema import LABEL, SEGMENT, ColumnMap
-from n3r.score import Scorer, score_files
+from n3r.score import Scorer
+from n3r.score_files import score_files
 from n3r.tokenizer import TextConfig
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer, train_wordpiece
@@ -140,7 +141,8 @@ def test_a_process_without_torch_scores_as_the_training_process_does(made, model
 import json, sys
 for name in {BLOCKED}: sys.modules[name] = None  # an import of it raises
 import polars as pl
-from n3r.score import Scorer, score_files
+from n3r.score import Scorer
+from n3r.score_files import score_files
 scorer = Scorer(sys.argv[1])
 for kind in ("parquet", "csv"):
     score_files(scorer, [f"{{sys.argv[2]}}/rows.{{kind}}"], f"{{sys.argv[2]}}/out.{{kind}}", progress=False)

@@ -31,6 +31,7 @@ from n3r.model import RiskModel
 from n3r.schema import LABEL, ORACLE, SEPARATOR
 from n3r.studies import ablation
 from n3r.studies.beside import LegacyRun, Splits, scored
+from n3r.studies.parts import parts_without
 from n3r.tokenizer import NameTokenizer
 from n3r.train import collate_for
 from n3r.vocabulary import truncate
@@ -102,7 +103,7 @@ def _our_probabilities(
     config = bundle.model.config.model_copy(update={**sizes, "n_tab_bins": 0, "tab_gain_power": 0})
     off = () if "pool" in on or run.model_class == "lstm2risk" else ("pool",)
     with torch.random.fork_rng():
-        model = RiskModel(config, ablation.parts_without(off)).eval()
+        model = RiskModel(config, parts_without(off)).eval()
     model.load_state_dict(to_n3r(run.model.state_dict(), run.model_class))
     pad_token = run.tokenizer.pad_token
     collate = collate_for(config, pad_token)

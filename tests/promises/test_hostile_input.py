@@ -41,7 +41,8 @@ from n3r.legacy.layouts import import_legacy
 from n3r.legacy.trainer import LegacyLSTM2Risk, LegacyLSTMConfig
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.schema import LABEL, OWN, ROW, ColumnMap
-from n3r.score import REJECTS, Scorer, score_files
+from n3r.score import Scorer
+from n3r.score_files import REJECTS, score_files
 from n3r.tokenizer import TextConfig, load_tokenizer
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig
