@@ -16,6 +16,7 @@ from typer import Argument, Option, echo
 
 from n3r import pipeline
 from n3r.commands import language_model
+from n3r.commands.check import check
 from n3r.files.formats import split_region
 from n3r.files.json_io import write_json
 from n3r.files.limits import MAX_EXPANSION
@@ -35,6 +36,7 @@ BundleFolder = Annotated[Path, Option(help="the model's folder, such as runs/qui
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(language_model.lm, name="lm")
+app.command()(check)
 
 
 @app.command()

@@ -55,13 +55,13 @@ def check_training(parameters: Mapping[str, Mapping[str, Any]]) -> None:
 def read_rows(
     frame: pl.LazyFrame, data: Sequence[str], columns: ColumnMap, parameters: Mapping[str, Any]
 ) -> tuple[Prepared, dict[str, Any]]:
-    """The rows of files, or of `frame` where none is given, prepared; and what a step records of them."""
+    """The rows of files, or of `frame` where none is given, prepared; which columns are no features."""
     left_out, n_rows = {}, None
     if data:
         source = tables.scan(data, columns, parameters["max_expansion"])
         frame, left_out, n_rows = source.frame, dict(source.left_out), source.n_rows
     prepared = prepare(frame, columns, PrepareConfig(**fields(PrepareConfig, parameters)), n_rows)
-    return prepared, {"data": {"left_out": left_out}, "preparation": prepared.report.to_dict()}
+    return prepared, {"data": {"left_out": left_out}}
 
 
 def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:

@@ -16,6 +16,7 @@ from typer import echo
 
 from n3r.files.json_io import MAX_TOLD
 from n3r.pipeline import read_metrics
+from n3r.rows.accounts import in_words
 
 
 def print_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
@@ -94,19 +95,23 @@ def _say_preparation(folder: Path) -> None:
 
 
 def _say_oddities(found: Mapping[str, Any]) -> None:
-    left_out = list(found["data"]["left_out"].items())
-    for column, reason in left_out[:MAX_TOLD]:
-        echo(f"no feature: {column!r}, {reason}")
-    if len(left_out) > MAX_TOLD:
-        echo(f"no feature: {len(left_out) - MAX_TOLD} more columns, see the notebook of the step")
+    say_left_out(found["data"]["left_out"])
     for one in found["preparation"]["findings"]:
         say_finding(one)
 
 
+def say_left_out(reasons: Mapping[str, str]) -> None:
+    """Print which columns are no features, and why."""
+    left_out = list(reasons.items())
+    for column, reason in left_out[:MAX_TOLD]:
+        echo(f"no feature: {column!r}, {reason}")
+    if len(left_out) > MAX_TOLD:
+        echo(f"no feature: {len(left_out) - MAX_TOLD} more columns, see the notebook of the step")
+
+
 def say_finding(one: Mapping[str, str]) -> None:
     """Print one finding of a data check: how bad it is, its name, what was seen and what to do."""
-    advice = f"; {one['advice']}" if one["advice"] else ""
-    echo(f"{one['severity']}: {one['name']}: {one['what']}{advice}")
+    echo(f"{one['severity']}: {one['name']}: {in_words(one)}")
 
 
 SAY = {

@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "synthetic": {"files"},
     "core": {"files"},
     "evaluation": {"core", "files", "synthetic"},
+    "checks": {"core", "files", "evaluation"},
     "report": {"core", "files", "evaluation"},
     "custom_transformer": {"core", "files", "synthetic"},
     "legacy": {"core", "files"},
@@ -62,6 +63,11 @@ MODULES = sorted(
 TESTED_WITH = {
     "rows/accounts": "test_preprocess",  # its report
     "branches": "test_model",
+    "checks/alone": "checks/test_check",
+    "checks/cards": "checks/test_check",
+    "checks/findings": "checks/test_check",
+    "checks/seen": "checks/test_check",
+    "commands/check": "checks/test_check",
     "commands/language_model": "test_cli",
     "identity/characters": "identity/test_features",
     "rows/columns": "test_tables",
@@ -80,6 +86,7 @@ TESTED_WITH = {
     "identity/relations": "identity/test_features",
     "identity/repeats": "identity/test_features",
     "report/comparison": "test_cli",  # n3r compare
+    "report/data": "checks/test_check",
     "report/page": "report/test_evaluation",
     "report/parts": "report/test_evaluation",
     "risk_tables": "test_features",

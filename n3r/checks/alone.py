@@ -75,7 +75,10 @@ def alone(sample: Sample, column: pl.Series) -> Alone:
     if min(sample.y.sum(), (~sample.y).sum()) >= FEW_ROWS:
         auroc = auc_ci(sample.y, risk)
     over_time = [(name, _auc(sample.y[rows], risk[rows])) for name, rows in sample.slices]
-    return Alone(auroc, over_time, _sure(codes, sample))
+    filled = (
+        column.is_not_null().cast(pl.Int64).to_numpy()
+    )  # that there is a value may tell it, whatever it is
+    return Alone(auroc, over_time, max(_sure(codes, sample), _sure(filled, sample)))
 
 
 def code(column: pl.Series) -> np.ndarray:
@@ -151,7 +154,8 @@ def categories(sample: Sample, column: pl.Series, n_bars: int = 11) -> dict[str,
     codes = found.fill_null(len(shown)).zip_with(
         column.is_not_null(), pl.Series([len(shown) + 1], dtype=pl.Int64)
     )
-    return {"bars": list(_bars(codes.to_numpy(), len(shown) + 2, sample)), "scale": "most common first"}
+    *bars, others, missing = _bars(codes.to_numpy(), len(shown) + 2, sample)
+    return {"bars": [*bars, *([others] if others["share"] else []), missing], "scale": "most common first"}
 
 
 def _bars(codes: np.ndarray, n: int, sample: Sample) -> Iterator[dict[str, float | None]]:

@@ -1,7 +1,7 @@
 """A card for each column: what it holds, in figures and shapes, and how it goes with the label.
 
 Decisions:
-- No value of a text or a category is shown, only its shape (`schema.mask`); of a number its quartiles are.
+- No value of a text or a category is shown, only its shape (`schema.mask`); of a number its quantiles are.
 - Missing cells and constants are counted in all rows, and so are distinct values of up to 100,000 rows; of
   more their number is an estimate, and the rest is of a sample (alone.py).
 """
@@ -48,7 +48,7 @@ def cards(rows: pl.DataFrame, drawn: Sample, column_map: ColumnMap) -> Iterator[
             card["examples"] = _examples(values, common=not is_text)
             card |= histogram(drawn, column) if is_text else categories(drawn, column)
         else:
-            card["quartiles"] = [column.quantile(q, "nearest") for q in (0, 0.25, 0.5, 0.75, 1)]
+            card["quantiles"] = [column.quantile(q, "nearest") for q in (0, 0.25, 0.5, 0.75, 1)]
             card |= histogram(drawn, column)
         card |= told.auroc.columns("auroc")
         card["over_time"] = [{"period": period, "auroc": auroc} for period, auroc in told.over_time]

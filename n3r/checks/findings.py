@@ -24,6 +24,7 @@ from n3r.evaluation.drift import drift
 from n3r.files.json_io import near
 from n3r.folds import bare_text
 from n3r.preprocess import Prepared
+from n3r.rows.accounts import in_words
 from n3r.rows.plausible import NOBODY
 from n3r.schema import LABEL, TIME, ColumnMap
 
@@ -88,9 +89,10 @@ def refuse(found: Iterable[Mapping[str, Any] | Finding], accept: Collection[str]
     severe = [one for one in every if one.severity == "severe"]
     if not (left := [one for one in severe if one.name not in accept]):
         return
-    listed = "".join(f"\n- {one.name}: {one.what}; {one.advice}" for one in left)
-    names = ", ".join(f'"{name}"' for name in dict.fromkeys([*accept, *(one.name for one in left)]))
+    listed = "".join(f"\n- {one.name}: {in_words(one._asdict())}" for one in left)
     odd = [name for name in accept if name not in {one.name for one in severe}]
+    named = dict.fromkeys([*(name for name in accept if name not in odd), *(one.name for one in left)])
+    names = ", ".join(f'"{name}"' for name in named)
     unknown = "".join(
         f"\nnothing of the name {name!r} was found{near(name, [o.name for o in left])}" for name in odd
     )
@@ -108,7 +110,7 @@ def leaks(told: Mapping[str, Alone]) -> Iterator[Finding]:
             continue
         ranks = f"the column {name!r} alone ranks class 1 with an AUROC of {one.auroc}"
         tells = f"the column {name!r} alone tells {one.sure:.0%} of the rarer class for sure"
-        ask = "is it known when an order is made? If not, put it into `ignore` of the column map"
+        ask = 'is it known when an order is made? If not, list it under "ignore" in the column map'
         if value >= LEAK and (low or 0) >= LEAK_LOW:
             yield Finding(f"leak:{name}", "severe", ranks, ask)
         elif one.sure >= SURE_HALF:

@@ -15,16 +15,18 @@ from n3r.files.json_io import plain
 from n3r.report import figures
 from n3r.report.page import Bar, Card, Page, Section, Table, cell, glossary, show, tabulate, write_page
 from n3r.report.parts import interval
+from n3r.rows.accounts import in_words
 
 FINDINGS = (
     "Severe findings make a model's figures meaningless, and stop a run unless they are accepted by name. A "
     "warning may be a mistake or be meant. Each says what to do."
 )
 COLUMNS = (
-    "Blue: how the rows spread over the column's values; grey: those without one. Orange: the rate of class 1 "
-    "among them, and dashed that of all rows. AUROC alone: how well the column ranks class 1 by itself, rows "
-    "judged by the rates of others; 0.5 is chance. Of texts and categories the shape is shown, a letter for any "
-    "letter and 9 for any digit, and of texts the bars are lengths."
+    "Blue: how the rows spread over a column's values; grey: those without one. Orange: the rate of class 1 "
+    "among them, and dashed that of all rows. AUROC alone: how well the column ranks class 1 by itself, each "
+    "row judged by the rates of others; 0.5 is chance. Quantiles: the least, the quarters, the largest. Of "
+    "texts and categories the shape is shown, a letter for any letter and 9 for any digit; the bars of texts "
+    "are their lengths."
 )
 WORDS = ("AUROC", "[low, high], 95 % interval", "PSI, population stability index", "n/a")
 AUROC = interval("auroc", ".3f")
@@ -56,16 +58,16 @@ def headline(content: Mapping[str, Any]) -> str:
         return f"Nothing in {rows} forbids to train on them; {warnings}."
     worst = [one for one in content["preparation"]["findings"] if one["severity"] == "severe"]
     more = f" There are {len(worst) - 1} more severe findings." if len(worst) > 1 else ""
-    what, advice = worst[0]["what"], worst[0]["advice"]
-    return f"Not to be trained on as it is: {what}; {advice}{'' if advice.endswith('?') else '.'}{more}"
+    return f"Not to be trained on as they are: {in_words(worst[0])}.{more}"
 
 
 def findings_section(findings: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
     """What is to be doubted, if anything."""
     if findings:
-        columns = {"severity": ("severity", ""), "what was seen": ("what", ""), "what to do": ("advice", "")}
-        columns["name"] = ("name", "")
-        yield Section("What to look at first", [], [tabulate("", columns, findings, 4)], lead=FINDINGS)
+        columns = {"severity": ("severity", ""), "what was seen, and what to do": ("told", "")}
+        rows = [{**one, "told": in_words(one)} for one in findings]
+        found = tabulate("", {**columns, "name": ("name", "")}, rows, 3)
+        yield Section("What to look at first", [], [found], lead=FINDINGS)
 
 
 def card_facts(card: Mapping[str, Any]) -> dict[str, str]:
@@ -74,8 +76,8 @@ def card_facts(card: Mapping[str, Any]) -> dict[str, str]:
     facts["distinct"] = f"{'' if card['exact'] else 'about '}{card['distinct']:,}"
     if examples := card.get("examples"):
         facts["such as"] = "; ".join(examples)
-    if quartiles := card.get("quartiles"):
-        facts["quartiles"] = "; ".join("n/a" if value is None else f"{value:.4g}" for value in quartiles)
+    if quantiles := card.get("quantiles"):
+        facts["quantiles"] = "; ".join("n/a" if value is None else f"{value:.4g}" for value in quantiles)
     facts["AUROC alone"] = cell(card, *AUROC)
     if over_time := card["over_time"]:
         facts["over time"] = "; ".join(show(one["auroc"], ".2f") for one in over_time)

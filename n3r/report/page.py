@@ -40,7 +40,7 @@ class Table(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """One bar of a card: a share of the rows, their rate of class 1 if known, and whether they lack a value."""
+    """One bar of a card: a share of the rows, their rate of class 1, and whether they lack a value."""
 
     share: float
     rate: float | None
@@ -181,17 +181,13 @@ def _bars(card: Card) -> str:
     top = max([2 * card.rate, *(bar.rate or 0 for bar in bars)]) or 1
     drawn = []
     for i, bar in enumerate(bars):
-        colour = style.GREY if bar.is_missing else style.BLUE
-        for base, height, fill in (
-            (24, 22 * bar.share / highest, colour),
-            (40, 14 * (bar.rate or 0) / top, style.RED),
-        ):
-            place = f'x="{i * width + 0.08 * width:.2f}" y="{base - height:.2f}" width="{0.84 * width:.2f}"'
-            drawn.append(f'<rect {place} height="{height:.2f}" fill="{fill}"/>')
-    level = 40 - 14 * card.rate / top
-    drawn.append(
-        f'<path d="M0 {level:.2f}H100" stroke="{style.INK}" stroke-width=".4" stroke-dasharray="1.5 1"/>'
-    )
+        sizes = (24, 22 * bar.share / highest), (40, 14 * (bar.rate or 0) / top)
+        colours = style.GREY if bar.is_missing else style.BLUE, style.RED
+        for (base, height), colour in zip(sizes, colours, strict=True):
+            place = f'x="{(i + 0.08) * width:.2f}" y="{base - height:.2f}" width="{0.84 * width:.2f}"'
+            drawn.append(f'<rect {place} height="{height:.2f}" fill="{colour}"/>')
+    line = f'stroke="{style.INK}" stroke-width=".4" stroke-dasharray="1.5 1"'
+    drawn.append(f'<path d="M0 {40 - 14 * card.rate / top:.2f}H100" {line}/>')
     label = escape(f"distribution of {card.title}, and the rate of class 1")
     frame = 'viewBox="0 0 100 41" preserveAspectRatio="none"'
     return f'<svg {frame} role="img" aria-label="{label}">{"".join(drawn)}</svg>'

@@ -86,3 +86,8 @@ def ends_of(splits: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     ends = [(split, rows[TIME].min(), rows[TIME].max()) for split, rows in splits.items() if rows.height]
     texts = [(split, *(None if time is None else str(time) for time in pair)) for split, *pair in ends]
     return pl.DataFrame(texts, {"split": pl.String, "first": pl.String, "last": pl.String}, orient="row")
+
+
+def in_words(finding: Mapping[str, str]) -> str:
+    """What a finding of a data check saw, and what to do about it."""
+    return "; ".join(part for part in (finding["what"], finding["advice"]) if part)
