@@ -203,7 +203,7 @@ def train_bundle(
     fitted = fit(model_config, train, val, recipe.train_config, folder, pad_token, knots=knots)
     calibration = _calibrate(fitted.model, val, pad_token)
     own = {part.name: getattr(recipe, part.name) for part in fields(Recipe)}
-    own["data"] = {**recipe.data, "splits": {name: _describe(frame) for name, frame in splits.items()}}
+    own["data"] = {**recipe.data, "splits": describe_splits(splits)}
     return Bundle(**own, model=fitted.model, calibration=calibration), fitted
 
 
@@ -227,8 +227,12 @@ def _calibrate(model: RiskModel, val: OrderDataset | None, pad_token: int) -> Ca
     return fit_calibration(val.label, predict(model, val, pad_token))
 
 
+def describe_splits(splits: Mapping[str, pl.DataFrame]) -> dict[str, dict[str, Any]]:
+    """Of each prepared split its rows, rows of each class, and first and last time."""
+    return {name: _describe(frame) for name, frame in splits.items()}
+
+
 def _describe(frame: pl.DataFrame) -> dict[str, Any]:
-    """Rows, rows of each class, and first and last time of a prepared split."""
     counts = frame[LABEL].value_counts(sort=False).sort(LABEL)
     described = {"rows": len(frame), "classes": {str(c): n for c, n in counts.iter_rows()}}
     if TIME in frame.columns and frame[TIME].count():

@@ -107,17 +107,38 @@ def score(  # noqa: PLR0913 - one argument an option
     max_expansion: Annotated[
         float, Option(help="refuse a file that holds more times its size", min=1)
     ] = MAX_EXPANSION,
+    fpr: Annotated[float | None, Option(help="flag at most this share of legitimate orders")] = None,
+    budget: Annotated[str | None, Option(help="flag what can be reviewed: 50/day, or 2% of orders")] = None,
+    cost_missed: Annotated[float | None, Option(help="flag at the least cost: of a missed fraud")] = None,
+    cost_alarm: Annotated[float | None, Option(help="and of a false alarm")] = None,
+    threshold: Annotated[float | None, Option(help="flag scores at or above it")] = None,
+    reasons: Annotated[int, Option(help="how many reasons flagged rows get, in words", min=0)] = 0,
 ) -> None:
-    """Score rows with a bundle: id, score, p_calibrated, percentile, in the rows' order."""
+    """Score rows with a bundle: id, score, p_calibrated, percentile, in the rows' order; and decide.
+
+    --fpr, --budget, --cost-missed with --cost-alarm, or --threshold add decision and rank.
+    """
     from n3r.score import Scorer
     from n3r.score_files import score_files
+    from n3r.thresholds import Rule
 
     if on_error not in ("stop", "skip"):
         raise ValueError(f"--on-error takes stop or skip, not {on_error!r}")
     if format not in (None, "parquet", "csv", "tsv", "jsonl"):
         raise ValueError(f"--format takes parquet, csv, tsv or jsonl, not {format!r}")
     options = {"max_expansion": max_expansion, "for_spreadsheets": for_spreadsheets}
+    ways = {
+        "fpr": fpr,
+        "budget": budget,
+        "cost_missed": cost_missed,
+        "cost_alarm": cost_alarm,
+        "threshold": threshold,
+    }
+    rule = Rule.of(**ways) if any(way is not None for way in ways.values()) else None
     scorer = Scorer(bundle, threads, int8)
+    if rule:
+        echo(str(scorer.decision(rule)), err=True)
+    options |= {"rule": rule, "reasons": reasons}
     with plain_warnings():
         counts = score_files(scorer, inputs, output, format, on_error == "skip", **options)
     summary = f"{counts.read:,} rows read, {counts.scored:,} scored, {counts.rejected:,} rejected"

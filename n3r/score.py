@@ -20,15 +20,15 @@ from n3r.encode import RowEncoder
 from n3r.features import TabularFeatures
 from n3r.files.json_io import explain, read_json
 from n3r.files.manifest import MAX_BYTES, PRETRAINED, verify, written_by
+from n3r.reasons import REASONS, Reason, find_reasons, reason_columns
 from n3r.risk_tables import Unseen
 from n3r.rows.inputs import Inputs, typed, typed_row
 from n3r.runtime import CHARACTERS, KNOWN, PROBS, TABULAR, Graph
 from n3r.schema import ColumnMap, id_name, is_pattern
+from n3r.thresholds import Decision, Rule, orders_a_day
 from n3r.tokenizer import BertTokenizer, Reader, TextConfig, load_tokenizer
 
 MAX_THREADS = 1024
-ROUNDING = 1e-6  # of a score by its place in a batch
-REASONS = {"reason": pl.String, "score_without": pl.Float64}
 
 
 class Parts(NamedTuple):
@@ -111,6 +111,7 @@ class Scorer:
         if not graph.is_file():
             raise ValueError(f"{folder} has no 8-bit weights: save it with int8_rows, or score without int8")
         self._n_classes = n_classes = self.calibration.n_classes
+        self._orders_a_day = orders_a_day(config["data"].get("splits", {}))
         longest = config["model"].get("block_size")
         pretrained = _read_pretrained(folder, config, writers)
         pads = self.tokenizer.pad_token, pretrained.tokenizer.pad_token if pretrained else 0
@@ -183,6 +184,10 @@ class Scorer:
         Warns of columns most of whose categories training did not see. Raises ValueError naming every column
         that is missing or of a wrong type, or the first cells that are.
         """
+        return self.score_typed(self._typed(frame))
+
+    def _typed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The columns that are read, checked."""
         if not isinstance(frame, pl.DataFrame):
             raise ValueError(f"expected a polars DataFrame, found {type(frame).__name__}: see pl.from_pandas")
         rows, problems = typed(frame, self.inputs)
@@ -192,7 +197,7 @@ class Scorer:
         unseen = self.unseen()
         unseen.count(rows)
         unseen.warn()
-        return self.score_typed(rows)
+        return rows
 
     def unseen(self) -> Unseen:
         """What counts rows of categories that training did not see."""
@@ -242,34 +247,51 @@ class Scorer:
         return table.sort(pl.col("contribution").abs(), descending=True, maintain_order=True)
 
     def reasons(self, order: Mapping[str, Any], n: int = 3, of_class: int = 1) -> pl.DataFrame:
-        """What the identity strings of one order say, in words: the `n` features that move its score most.
+        """What the features of one order say, in words: the `n` that move its score most.
 
-        Columns: `reason`, which shows nothing of the strings; `score_without`, with the value that a missing
-        one gets in the feature's place, by default the training rows' median; `contribution`, the score less
-        that. A feature of that value is no reason, and a model without identity features has none. Raises
-        ValueError as `explain_one`, and for an `n` below 1.
+        Columns: `reason`, which shows nothing of the strings; `score_without`, with the usual value in the
+        feature's place, by default the training rows' median; `contribution`, the score less that. A model
+        that reads texts alone has no reasons. Raises ValueError as `explain_one`, and for an `n` below 1.
         """
         self._check_class(of_class)
         if type(n) is not int or n < 1:
             raise ValueError("n: expected a whole number from 1")
         row = self._encoder.rows([typed_row(order, self.inputs)])
-        features = self._encoder.features
-        identity = features.identity if features else None
-        usual = {
-            i: np.float32(features.imputation_[name])
-            for i, name in enumerate(features.names if identity else [])
-            if name in identity.names
-        }
-        at = [i for i, value in usual.items() if row.tabular[0, i] != value]
-        rows = row.take([0] * (len(at) + 1))
-        if at:
-            rows.tabular[range(1, len(at) + 1), at] = [usual[i] for i in at]
-        score, *without = self._graph.probabilities(rows)[:, of_class].tolist()
-        said = [identity.words(features.names[i], row.tabular[0, i]) for i in at]
-        table = pl.DataFrame({"reason": said, "score_without": without}, REASONS)
-        table = table.with_columns(contribution=score - pl.col("score_without"))
-        table = table.filter(pl.col("contribution").abs() > ROUNDING)
-        return table.sort(pl.col("contribution").abs(), descending=True, maintain_order=True).head(n)
+        (found,) = find_reasons(self._graph, self._encoder.features, row, n, of_class)
+        return pl.DataFrame(found, REASONS, orient="row")
+
+    def decide(self, frame: pl.DataFrame, rule: Rule, reasons: int = 0) -> pl.DataFrame:
+        """`score`, and by a rule `decision`, "flag" or "pass", and `rank`, 1 for the highest score.
+
+        With `reasons` the flagged rows also get `reason_1` .., the features that raise their score most.
+        Raises ValueError as `score` and `decision` do.
+        """
+        decision = self.decision(rule)
+        decided = self.decide_typed(self._typed(frame), decision, reasons)
+        return decided.with_columns(ranks(decided["score"]))
+
+    def decision(self, rule: Rule) -> Decision:
+        """The threshold of a rule; ValueError for more than two classes and where none can be chosen."""
+        if self._n_classes > 2:
+            raise ValueError(f"decisions are of two classes; this model has {self._n_classes}")
+        if rule.threshold is not None:
+            return Decision(rule.threshold)
+        if self.calibration.ranking is None:
+            raise ValueError("this bundle keeps no ranking to choose a threshold by: give a threshold")
+        return self.calibration.ranking.decide(rule, self._orders_a_day)
+
+    def decide_typed(self, rows: pl.DataFrame, decision: Decision, reasons: int) -> pl.DataFrame:
+        """`decide` of rows that `typed` or `read_chunks` gave, without ranks."""
+        scored = self.score_typed(rows)
+        flagged = decision.flags(scored["score"].to_numpy())
+        found: list[list[Reason]] = [[] for _ in flagged]
+        if reasons and flagged.any():
+            encoded, features = self._encoder.frame(rows.filter(flagged)), self._encoder.features
+            told = find_reasons(self._graph, features, encoded, reasons, raising=True)
+            for at, own in zip(np.flatnonzero(flagged), told, strict=True):
+                found[at] = own
+        said = pl.Series("decision", np.where(flagged, "flag", "pass"), pl.String)
+        return scored.with_columns(said, *reason_columns(found, reasons))
 
     def _one(self, values: Mapping[str, Any]) -> np.ndarray:
         """Probabilities (1, C) of one row."""
@@ -287,6 +309,11 @@ class Scorer:
             percentile = self.calibration.percentile(p[:, 1])
             named |= {} if percentile is None else {"percentile": percentile}
         return {name: values.astype(np.float32) for name, values in named.items()}
+
+
+def ranks(score: pl.Series) -> pl.Series:
+    """The column `rank` of rows, 1 for the highest score; tied rows have the first of theirs."""
+    return score.rank("min", descending=True).alias("rank")
 
 
 def _is_size(value: Any) -> bool:

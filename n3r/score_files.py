@@ -3,12 +3,15 @@
 Decisions:
 - Files are read, scored and written a chunk of rows at a time, so that memory does not grow with them. The
   output gets its name when its last row is written.
+- A rank needs every score: where rows are ranked, chunks wait in a folder beside the output.
 """
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +19,12 @@ import polars as pl
 
 from n3r.files.formats import FORMATS, SUFFIXES, find_files
 from n3r.files.limits import MAX_EXPANSION
-from n3r.files.writer import writer
+from n3r.files.writer import Writer, writer
 from n3r.rows.values import as_typed
 from n3r.schema import id_name
-from n3r.score import Scorer
+from n3r.score import Scorer, ranks
 from n3r.tables import column_type, read_chunks, refusal
+from n3r.thresholds import Decision, Rule
 
 REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}
 
@@ -33,7 +37,7 @@ class Counts(NamedTuple):
     rejected: int
 
 
-def score_files(
+def score_files(  # noqa: PLR0913 - one argument an option
     scorer: Scorer,
     items: Sequence[str | Path],
     output: str | Path,
@@ -42,6 +46,8 @@ def score_files(
     progress: bool = True,
     max_expansion: float = MAX_EXPANSION,
     for_spreadsheets: bool = False,
+    rule: Rule | None = None,
+    reasons: int = 0,
 ) -> Counts:
     """Score files, folders and patterns of Parquet, CSV, TSV and JSON lines, rows and files in their order.
 
@@ -49,18 +55,21 @@ def score_files(
     gets a file for each file, in the `kind` given or its own. With `skip` rows that cannot be read are listed
     beside the output, in `<its name>.rejects.csv`; otherwise the first of them is a ValueError naming file,
     row and column, and nothing is written. Warns as `Scorer.score`. `max_expansion`: see limits.py,
-    `for_spreadsheets`: writer.py.
+    `for_spreadsheets`: writer.py; with a `rule` rows also get what `Scorer.decide` gives, ranks by file.
     """
     from tqdm import tqdm
 
+    if reasons and rule is None:
+        raise ValueError("reasons are those of flagged rows: say which orders to flag")
+    decision = scorer.decision(rule) if rule else None
     counts = Counts(0, 0, 0)
     hidden = {} if progress else {"disable": True}  # False would overrule TQDM_DISABLE
     with tqdm(
         desc="scored", unit=" rows", unit_scale=True, mininterval=0.5, file=sys.stderr, **hidden
     ) as bar:
+        job = _Job(scorer, decision, reasons, skip, max_expansion, for_spreadsheets, bar)
         for target, sources in _targets(find_files(items), Path(output), kind).items():
-            found = _score_into(target, sources, scorer, skip, bar, max_expansion, for_spreadsheets)
-            counts = Counts(*(a + b for a, b in zip(counts, found, strict=True)))
+            counts = Counts(*(a + b for a, b in zip(counts, job.run(target, sources), strict=True)))
     return counts
 
 
@@ -85,42 +94,91 @@ def _targets(files: Mapping[Path, str | None], output: Path, kind: str | None) -
     return targets
 
 
-def _score_into(
-    target: Path,
-    sources: list[tuple[Path, str | None]],
-    scorer: Scorer,
-    skip: bool,
-    bar: Any,
-    max_expansion: float,
-    for_spreadsheets: bool,
-) -> Counts:
-    n_read = n_scored = n_rejected = 0
-    rejects = target.with_name(f"{target.stem}.rejects.csv")
-    with ExitStack() as files:
-        scored = files.enter_context(writer(target, target.suffix.removeprefix("."), for_spreadsheets))
-        rejected, unseen = None, scorer.unseen()
-        # An id may be a whole number in one file, a float in another and is text in CSV.
-        types = {column_type(path, scorer.inputs.id) for path, _ in sources}
-        ids = [as_typed(id_name(scorer.inputs.id))] if len(types) > 1 else []
-        for path, region in sources:
-            for chunk in read_chunks(path, scorer.inputs, region=region, max_expansion=max_expansion):
-                if chunk.rejects and not skip:
-                    raise ValueError(
-                        refusal(chunk.rejects, "mend them, or list them and go on with --on-error skip")
-                    )
-                unseen.count(chunk.frame)
-                scores = scorer.score_typed(chunk.frame).with_columns(ids)
-                scored.write(scores)
-                if chunk.rejects:
-                    rejected = rejected or files.enter_context(writer(rejects, "csv", for_spreadsheets))
-                    rejected.write(pl.DataFrame(chunk.rejects, schema=REJECTS, orient="row"))
-                n_read += chunk.n_rows
-                n_scored += scores.height
-                n_rejected += len(chunk.rejects)
-                bar.update(chunk.n_rows)
-        if n_read != n_scored + n_rejected:  # inside, so that nothing is written
-            raise RuntimeError(f"{n_read} rows read, {n_scored} scored and {n_rejected} rejected")
-        unseen.warn()
-        if rejected is None:
-            rejects.unlink(missing_ok=True)  # of an earlier run
-    return Counts(n_read, n_scored, n_rejected)
+@dataclass(frozen=True)
+class _Job:
+    """How files are scored."""
+
+    scorer: Scorer
+    decision: Decision | None
+    reasons: int
+    skip: bool
+    max_expansion: float
+    for_spreadsheets: bool
+    bar: Any
+
+    def run(self, target: Path, sources: list[tuple[Path, str | None]]) -> Counts:
+        """Score the rows of some files into one."""
+        scorer = self.scorer
+        n_read = n_scored = n_rejected = 0
+        rejects = target.with_name(f"{target.stem}.rejects.csv")
+        with ExitStack() as files:
+            kind = target.suffix.removeprefix(".")
+            scored = files.enter_context(writer(target, kind, self.for_spreadsheets))
+            if self.decision:
+                scored = files.enter_context(_ranked(scored, target.parent))
+            rejected, unseen = None, scorer.unseen()
+            # An id may be a whole number in one file, a float in another and is text in CSV.
+            types = {column_type(path, scorer.inputs.id) for path, _ in sources}
+            ids = [as_typed(id_name(scorer.inputs.id))] if len(types) > 1 else []
+            for path, region in sources:
+                for chunk in read_chunks(
+                    path, scorer.inputs, region=region, max_expansion=self.max_expansion
+                ):
+                    if chunk.rejects and not self.skip:
+                        raise ValueError(
+                            refusal(chunk.rejects, "mend them, or list them and go on with --on-error skip")
+                        )
+                    unseen.count(chunk.frame)
+                    scores = self._scores(chunk.frame).with_columns(ids)
+                    scored.write(scores)
+                    if chunk.rejects:
+                        rejected = rejected or files.enter_context(
+                            writer(rejects, "csv", self.for_spreadsheets)
+                        )
+                        rejected.write(pl.DataFrame(chunk.rejects, schema=REJECTS, orient="row"))
+                    n_read += chunk.n_rows
+                    n_scored += scores.height
+                    n_rejected += len(chunk.rejects)
+                    self.bar.update(chunk.n_rows)
+            if n_read != n_scored + n_rejected:  # inside, so that nothing is written
+                raise RuntimeError(f"{n_read} rows read, {n_scored} scored and {n_rejected} rejected")
+            unseen.warn()
+            if rejected is None:
+                rejects.unlink(missing_ok=True)  # of an earlier run
+        return Counts(n_read, n_scored, n_rejected)
+
+    def _scores(self, rows: pl.DataFrame) -> pl.DataFrame:
+        if self.decision is None:
+            return self.scorer.score_typed(rows)
+        return self.scorer.decide_typed(rows, self.decision, self.reasons)
+
+
+@contextmanager
+def _ranked(rows: Writer, beside: Path) -> Iterator["_Unranked"]:
+    """`.write(frame)` takes tables with a score, which go to `rows` with their ranks when the block ends."""
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unranked-", dir=beside) as folder:
+        waiting = _Unranked(Path(folder))
+        yield waiting
+        waiting.release(rows)
+
+
+class _Unranked:
+    """Chunks that wait until the scores of all are known."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.scores = folder, [pl.Series([], dtype=pl.Float32)]
+
+    def write(self, frame: pl.DataFrame) -> None:
+        """Take a chunk."""
+        frame.write_parquet(self.folder / str(len(self.scores)))
+        self.scores.append(frame["score"])
+
+    def release(self, rows: Writer) -> None:
+        """Write all with their ranks."""
+        rank = ranks(pl.concat(self.scores))
+        start = 0
+        for i, scores in enumerate(self.scores[1:], 1):
+            own = rank.slice(start, len(scores))
+            rows.write(pl.read_parquet(self.folder / str(i)).with_columns(own))
+            start += len(scores)

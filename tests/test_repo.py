@@ -17,16 +17,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
     ["rows/values", "rows/times", "rows/numbers"],
-    ["schema", "estimate", "process"],
-    ["rows/inputs", "rows/accounts", "rows/plausible", "clean", "spelling", "metrics", "calibrate", "card"],
-    ["rows/columns", "kernels", "risk_tables", "graphs", "folds"],
+    ["schema", "estimate", "process", "thresholds"],
+    ["rows/inputs", "rows/accounts", "rows/plausible", "clean", "spelling", "metrics", "card"],
+    ["calibrate", "rows/columns", "kernels", "risk_tables", "graphs", "folds"],
     ["identity/characters", "identity/mail", "identity/repeats", "trees"],
     ["identity/relations", "ngrams"],
     ["identity/features", "blend/weights"],
     ["tables", "preprocess", "tokenizer", "vocabulary", "features"],
     ["encode", "text", "identity/selection"],
     ["data", "runtime", "published"],
-    ["bert", "tabular", "fusion"],
+    ["bert", "tabular", "fusion", "reasons"],
     ["branches"],
     ["model"],
     ["checkpoints", "export", "score"],
@@ -85,6 +85,7 @@ TESTED_WITH = {
     "rows/numbers": "test_schema",
     "identity/relations": "identity/test_features",
     "identity/repeats": "identity/test_features",
+    "reasons": "test_score",
     "report/comparison": "test_cli",  # n3r compare
     "report/data": "checks/test_check",
     "report/page": "report/test_evaluation",

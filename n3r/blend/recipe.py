@@ -26,7 +26,7 @@ from tqdm import tqdm
 from n3r.bert import n_places
 from n3r.blend.members import MEMBERS, NETWORKS, PRETRAINED, Context, Fitted, Rows
 from n3r.blend.weights import blended, choose_weights, gains
-from n3r.bundle import Recipe, int8_effect, write_parts
+from n3r.bundle import Recipe, describe_splits, int8_effect, write_parts
 from n3r.calibrate import fit_calibration
 from n3r.encode import Encoded, RowEncoder
 from n3r.estimate import Estimate
@@ -227,7 +227,8 @@ def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendC
         )
         for name in config.tried
     ]
-    own = replace(recipe, features=work.whole.features)
+    data = {**recipe.data, "splits": describe_splits(splits)}
+    own = replace(recipe, features=work.whole.features, data=data)
     if not set(weights) & set(PRETRAINED):
         own = replace(own, pretrained=None)
     return Blend(config, own, graphs, tried, rows[held], p)
