@@ -1,6 +1,7 @@
 """What the `n3r` command says in a terminal of a run's results, and how Ctrl-C ends it."""
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import typer
 from typer import echo
+from typer.core import TyperGroup
 
 from n3r.files.json_io import MAX_TOLD
 from n3r.pipeline import read_metrics
@@ -121,6 +123,17 @@ SAY = {
     "07_custom_transformer": _say_surprisal,
     "08_evaluate": _say_headlines,
 }
+
+
+class AtHome(TyperGroup):
+    """A command whose paths may begin with ~, after `--option=` too, where a shell leaves it as it is."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """The words of the command, each ~ at the start of a path replaced by the user's folder."""
+        found = [re.fullmatch(r"([\w.-]+=|)(~.*)", word) for word in args]
+        home = os.path.expanduser  # Path's raises where there is no such user
+        words = [f"{m[1]}{home(m[2])}" if m else word for m, word in zip(found, args, strict=True)]
+        return super().parse_args(ctx, words)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CORE = [
     ["rows/values", "rows/times", "rows/numbers"],
     ["schema", "estimate", "process", "thresholds"],
-    ["rows/inputs", "rows/accounts", "rows/plausible", "clean", "spelling", "metrics", "card"],
+    ["rows/inputs", "rows/accounts", "rows/labels", "rows/plausible", "clean", "spelling", "metrics", "card"],
     ["calibrate", "rows/columns", "kernels", "risk_tables", "graphs", "folds"],
     ["identity/characters", "identity/mail", "identity/repeats", "trees"],
     ["identity/relations", "ngrams"],
@@ -81,6 +81,7 @@ TESTED_WITH = {
     "legacy/artefacts": "legacy/test_layouts",
     "legacy/weights": "legacy/test_trainer",
     "blend/members": "blend/test_recipe",
+    "rows/labels": "test_mistakes",
     "rows/plausible": "test_preprocess",
     "rows/numbers": "test_schema",
     "identity/relations": "identity/test_features",

@@ -25,6 +25,7 @@ from n3r.files.json_io import near
 from n3r.folds import bare_text
 from n3r.preprocess import Prepared
 from n3r.rows.accounts import in_words
+from n3r.rows.labels import FAIR, FRAUD, NO, YES
 from n3r.rows.plausible import NOBODY
 from n3r.schema import LABEL, TIME, ColumnMap
 
@@ -40,9 +41,6 @@ FILLER = 0.01  # share of rows with a word or a number that may stand for nothin
 FEW = 20  # rows of a class, below which an interval is wide
 SHIFT_ROWS = 50_000  # rows of a split that are compared
 YOUNG, YOUNG_Z = 0.5, 4.0  # a last tenth with less than half of the rate before it, beyond chance
-_FRAUD = {"fraud", "fraudulent", "chargeback", "abuse", "bad", "bot", "spam", "scam"}
-_FAIR = {"legit", "legitimate", "honest", "genuine", "good", "ok", "clean", "human", "not fraud", "non-fraud"}
-_YES, _NO = {"1", "true", "yes", "y"}, {"0", "false", "no", "n"}
 _WORDS = [word for word in NOBODY if any(map(str.isalpha, word))]
 _FILLERS = (*(-(10.0**n - 1) for n in range(1, 7)), -1.0, *(10.0**n - 1 for n in range(2, 10)))
 
@@ -126,8 +124,8 @@ def _label(m: ColumnMap, rate: float) -> Iterator[Finding]:
     if m.n_classes != 2:
         return
     words = {c: {raw.strip().lower() for raw, c_ in m.label_values.items() if c_ == c} for c in (0, 1)}
-    reversed_ = words[1] & _FAIR or words[0] & _FRAUD
-    doubtful = words[1] & _NO and words[0] & _YES and rate > 0.5
+    reversed_ = words[1] & FAIR or words[0] & FRAUD
+    doubtful = words[1] & NO and words[0] & YES and rate > 0.5
     share = f"class 1 has {rate:.1%} of the rows"
     ask = "class 1 is what is looked for, fraud: are the classes of `label_values` the right way round?"
     if reversed_ or doubtful:
