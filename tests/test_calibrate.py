@@ -388,7 +388,7 @@ ISOTONIC = {"score": [0.1, 0.2], "probability": [0.3, 0.4]}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "valid dictionary"),
+        ([], "expected an object"),
         ({}, "'method': .*'reason': .*'n_classes': .*'percentile_thresholds': "),
         (good(extra=1), "unknown key 'extra'"),
         (good(method="gam"), "'method': expected 'isotonic', 'platt' or 'none'"),

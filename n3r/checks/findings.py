@@ -12,6 +12,7 @@ Decisions:
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,10 +82,11 @@ def by_severity(found: Iterable[Finding]) -> list[Finding]:
     return sorted(found, key=lambda one: SEVERITIES.index(one.severity))
 
 
-def refuse(found: Iterable[Mapping[str, Any] | Finding], accept: Collection[str] = ()) -> None:
+def refuse(
+    found: Iterable[Mapping[str, str]], accept: Collection[str] = (), page: Path | None = None
+) -> None:
     """ValueError naming the severe findings that are not accepted by name, and how to accept them."""
-    every = [one if isinstance(one, Finding) else Finding(**one) for one in found]
-    severe = [one for one in every if one.severity == "severe"]
+    severe = [one for one in (Finding(**one) for one in found) if one.severity == "severe"]
     if not (left := [one for one in severe if one.name not in accept]):
         return
     listed = "".join(f"\n- {one.name}: {in_words(one._asdict())}" for one in left)
@@ -96,7 +98,7 @@ def refuse(found: Iterable[Mapping[str, Any] | Finding], accept: Collection[str]
     )
     raise ValueError(
         f"the rows are not to be trained on as they are:{listed}{unknown}\n"
-        f"mend that, or accept it by name: -p accept='[{names}]'"
+        f"mend that, or accept it by name: -p accept='[{names}]'{f'; {page} shows it' if page else ''}"
     )
 
 

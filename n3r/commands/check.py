@@ -53,4 +53,4 @@ def check(
     for one in found["preparation"]["findings"]:
         say_finding(one)
     echo(f"report: {page}", err=True)
-    refuse(found["preparation"]["findings"], values["accept"])
+    refuse(found["preparation"]["findings"], values["accept"], page)

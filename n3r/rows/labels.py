@@ -40,9 +40,10 @@ def outside(
     found = ", ".join(f"{shown[label]!r} ({n} rows)" for label, n in counts.items())
     found = found if n_values <= MAX_TOLD else f"{n_values} different values, not shown: is it the label?"
     more = " and more" * (len(known) > MAX_TOLD)
+    line = _line(counts, safe, n_values, all_rows, m)
     return (
         f"column {m.label!r} (label): {n_rows} rows have a label outside label_values "
-        f"{known[:MAX_TOLD]}{more}: {found}; in the column map, write {_line(counts, safe, n_values, all_rows, m)}"
+        f"{known[:MAX_TOLD]}{more}: {found}; in the column map, write {line}"
     )
 
 

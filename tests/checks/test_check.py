@@ -1,6 +1,7 @@
 """What a data check finds of planted mistakes, what it does not find where there is none, what it shows."""
 
 import json
+import os
 import re
 import shutil
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n3r import tables
+from n3r import pipeline, tables
 from n3r.checks import check_rows, refuse
 from n3r.checks.alone import alone, histogram, sample
 from n3r.preprocess import PrepareConfig, prepare
@@ -301,3 +302,31 @@ def test_a_page_without_findings_or_times_and_with_hostile_names_is_whole(orders
     page = write_data_page(found, tmp_path, "x")
     text = page.read_text()
     assert "<b>" not in text and "Over time" not in text
+
+
+@pytest.mark.slow
+def test_a_run_stops_at_a_leak_and_goes_on_when_it_is_accepted(orders, tmp_path):
+    columns, changes, name, _ = PLANTED["the outcome as a number"]
+    orders.with_columns(**columns).write_csv(tmp_path / "orders.csv")
+    (tmp_path / "map.json").write_text(json.dumps(MAP | changes))
+    run = f"test-{os.getpid()}-leak"
+    arguments = [
+        "run",
+        "01",
+        "--name",
+        run,
+        "--data",
+        tmp_path / "orders.csv",
+        "--map",
+        tmp_path / "map.json",
+    ]
+    folders = pipeline.ROOT / "runs" / run, pipeline.ROOT / "reports" / run
+    try:
+        done = n3r(*arguments)
+        assert done.returncode == 2 and f"- {name}: the column 'back' alone" in done.stderr
+        assert (folders[1] / "data.html").is_file() and not (folders[0] / "data").exists()
+        done = n3r(*arguments, "-p", f'accept=["{name}"]')
+        assert done.returncode == 0 and f"severe: {name}: " in done.stdout, done.stderr
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)

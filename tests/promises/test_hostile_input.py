@@ -892,7 +892,7 @@ def knots(value: list, score: list, name: str = "*") -> Callable[[Any], None]:
 
 
 refused("bundles", "what features.json says", {
-    "missing: knots": (lambda c: c.pop("knots") and None, "'knots': Field required"),
+    "missing: knots": (lambda c: c.pop("knots") and None, "'knots': it is missing"),
     "missing: a risk table's column": (setting("risk_tables", "r", to={"bins": {}}), "'risk_tables.r."),
     "missing: an indicator": (lambda c: c["indicators"].clear(), "the graph cannot run"),
     "unknown: a key": (setting("zzz", to=1), "unknown key 'zzz'"),
