@@ -48,17 +48,14 @@ def write_data_page(content: dict[str, Any], folder: Path, name: str, stem: str 
 
 def headline(content: Mapping[str, Any]) -> str:
     """The check's answer in a sentence or two."""
-    counts = {
-        s: sum(one["severity"] == s for one in content["preparation"]["findings"])
-        for s in ("severe", "warning")
-    }
-    rows = f"{content['rows']['n']:,} rows"
-    if not counts["severe"]:
-        warnings = {0: "no warning", 1: "one warning"}.get(counts["warning"], f"{counts['warning']} warnings")
-        return f"Nothing in {rows} forbids to train on them; {warnings}."
-    worst = [one for one in content["preparation"]["findings"] if one["severity"] == "severe"]
-    more = f" There are {len(worst) - 1} more severe findings." if len(worst) > 1 else ""
-    return f"Not to be trained on as they are: {in_words(worst[0])}.{more}"
+    found, rows = content["preparation"]["findings"], f"{content['rows']['n']:,} rows"
+    severe = [one for one in found if one["severity"] == "severe"]
+    n = sum(one["severity"] == "warning" for one in found)
+    if not severe:
+        warnings = {0: "no warning", 1: "one warning"}.get(n, f"{n} warnings")
+        return f"Nothing in {rows} speaks against training on them; {warnings}."
+    more = f" {len(severe) - 1} more findings are severe." if len(severe) > 1 else ""
+    return f"Not to be trained on as they are: {in_words(severe[0])}.{more}"
 
 
 def findings_section(findings: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
