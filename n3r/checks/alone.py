@@ -147,10 +147,11 @@ def histogram(sample: Sample, column: pl.Series, n_bars: int = 12) -> dict[str, 
 
 def categories(sample: Sample, column: pl.Series, n_bars: int = 11) -> dict[str, object]:
     """`histogram` of a column of categories, the most common first."""
-    counts = column.drop_nulls().value_counts(name="n").sort("n", column.name, descending=[True, False])
-    shown = counts[column.name].head(n_bars)
-    places = pl.DataFrame({column.name: shown, "at": range(len(shown))}, {column.name: pl.String, "at": int})
-    found = column.to_frame().join(places, on=column.name, how="left", maintain_order="left")["at"]
+    values = column.alias("value")  # a user's column may be called as those below
+    counts = values.drop_nulls().value_counts(name="n").sort("n", "value", descending=[True, False])
+    shown = counts["value"].head(n_bars)
+    places = pl.DataFrame({"value": shown, "at": range(len(shown))}, {"value": pl.String, "at": pl.Int64})
+    found = values.to_frame().join(places, on="value", how="left", maintain_order="left")["at"]
     codes = found.fill_null(len(shown)).zip_with(
         column.is_not_null(), pl.Series([len(shown) + 1], dtype=pl.Int64)
     )

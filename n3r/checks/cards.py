@@ -68,8 +68,8 @@ def _counts(column: pl.Series) -> dict[str, Any]:
 def _examples(values: pl.Series, common: bool) -> list[str]:
     """Shapes of the most common values, or of the first that differ."""
     if common:
-        counts = values.value_counts(name="n").sort("n", values.name, descending=[True, False])
-        values = counts[values.name]
+        counts = values.alias("value").value_counts(name="n")
+        values = counts.sort("n", "value", descending=[True, False])["value"]
     first = values.head(100 * N_EXAMPLES).unique(maintain_order=True).head(N_EXAMPLES)
     return [mask(value[:MAX_SHAPE]) for value in first]
 

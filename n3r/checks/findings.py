@@ -212,7 +212,7 @@ def _fillers(train: pl.DataFrame, m: ColumnMap) -> Iterator[Finding]:
     n_rows = len(train)
     ask = "if it stands for no value, leave the cells empty"
     for name in dict.fromkeys([*m.all_text, *m.categorical]):
-        words = train[name].str.strip_chars().str.to_lowercase()
+        words = train[name].alias("word").str.strip_chars().str.to_lowercase()
         counts = words.filter(words.is_in(_WORDS)).value_counts(name="n", sort=True)
         for word, n in counts.head(1).iter_rows():
             if n >= FILLER * n_rows:

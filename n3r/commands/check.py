@@ -7,6 +7,7 @@ from typer import Argument, Option, echo
 
 from n3r import pipeline
 from n3r.files.formats import as_folder
+from n3r.files.manifest import verify
 from n3r.terminal import print_table, say_finding, say_left_out
 
 STEP = "01_preprocess"  # whose parameters are the check's
@@ -34,6 +35,8 @@ def check(
     from n3r.tables import scan
 
     output = as_folder(output)
+    if bundle:
+        verify(bundle)
     default = bundle / "columns.json" if bundle else pipeline.ROOT / "configs" / "orders.json"
     columns = ColumnMap.from_file(map or default)
     step = [step for step in pipeline.STEPS if step.name == STEP]

@@ -295,6 +295,14 @@ def test_the_page_and_the_command_show_columns_findings_and_no_person(orders, tm
     assert [person for person in people if person in told] == []
 
 
+def test_columns_may_be_called_anything(orders):
+    names = {"country": "n", "age": "at", "billing": "value", "amount": "rest", "email": "text"}
+    changes = {"text": ["text", "value"], "numeric": ["rest", "at"], "categorical": ["n"]}
+    assert names_of(found_in(orders.rename(names), **changes)) == []
+    odd = orders.rename(names).with_columns(n=pl.lit("unknown"), at=pl.lit(None, dtype=pl.Float64))
+    assert {"placeholder:n", "constant:n", "rows"} <= set(names_of(found_in(odd, **changes)))
+
+
 def test_a_page_without_findings_or_times_and_with_hostile_names_is_whole(orders, tmp_path):
     evil = "<b>$x$|"
     frame = orders.rename({"age": evil})
