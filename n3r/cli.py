@@ -17,6 +17,7 @@ from typer import Argument, Option, echo
 from n3r import pipeline
 from n3r.commands import language_model
 from n3r.commands.check import check
+from n3r.commands.map import map_files, map_for_run
 from n3r.files.formats import as_folder, split_region
 from n3r.files.json_io import near, without_links, write_json
 from n3r.files.limits import MAX_EXPANSION
@@ -36,6 +37,7 @@ BundleFolder = Annotated[Path, Option(help="the model's folder, such as runs/qui
 
 app = typer.Typer(cls=AtHome, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(language_model.lm, name="lm")
+app.command(name="map")(map_files)
 app.command()(check)
 
 
@@ -48,7 +50,10 @@ def run(
     data: Annotated[
         list[str] | None, Option(help="file, folder or REGION=path; repeatable. Default: synthetic orders")
     ] = None,
-    map: Annotated[Path | None, Option(help="column map (JSON); default: that of the notebook")] = None,
+    map: Annotated[
+        Path | None,
+        Option(help="column map (JSON); default: the notebook's if it fits, else one is proposed"),
+    ] = None,
     name: Annotated[str | None, Option(help="results go to runs/NAME and reports/NAME")] = None,
     region: Region = None,
     p: Annotated[list[str] | None, Option("-p", help="KEY=VALUE, a parameter; see `n3r params`")] = None,
@@ -63,12 +68,14 @@ def run(
     words = ([_stem(data[0])] if data else []) + [_size(size)] + ([region] if region else [])
     name = _run_name(name or "-".join(words))
     chosen = pipeline.with_needs(steps or [pipeline.DEFAULT])
-    map_file = (map or _default_map(chosen[0])).resolve()
+    folder = pipeline.ROOT / "runs" / name
+    default = _default_map(chosen[0])
+    map_file = (map or (map_for_run(data, default, folder / "map.json") if data else default)).resolve()
     column_map = ColumnMap.from_file(map_file)
-    if column_map.n_classes > 2 and (of_two := [step.name for step in chosen if step.two_classes]):
+    if column_map.n_classes > 2 and (binary := [step.name for step in chosen if step.binary_only]):
         raise ValueError(
-            f"{map_file} has {column_map.n_classes} classes, of which {', '.join(of_two)} take two: "
-            "run 09 or 06, which take any number"
+            f"{map_file} has {column_map.n_classes} classes, and {', '.join(binary)} is binary only: "
+            "leave it out, or map the labels to two classes"
         )
     first = chosen[0].name
     given: dict[str, Any] = {f"{first}.column_map": str(map_file)}
@@ -82,7 +89,6 @@ def run(
     inputs = [map_file]
     if data:
         inputs += scan(given[f"{first}.data"], column_map, parameters[first]["max_expansion"]).files
-    folder = pipeline.ROOT / "runs" / name
     with resumable():
         done = pipeline.run_steps(folder, parameters, inputs, chosen)
     made_by = {"versions": versions(), "processors": os.cpu_count()}
@@ -94,7 +100,9 @@ def run(
 
 @app.command()
 def score(  # noqa: PLR0913 - one argument an option
-    inputs: Annotated[list[str], Argument(help="Parquet, CSV, TSV, JSON lines: files, folders, REGION=path")],
+    inputs: Annotated[
+        list[str], Argument(help="Parquet, CSV, TSV, JSON lines, .xlsx: files, folders, REGION=path")
+    ],
     bundle: BundleFolder,
     output: Annotated[Path, Option("-o", "--output", help="a file for all rows, or a folder")],
     format: Annotated[str | None, Option(help="parquet, csv, tsv or jsonl; default: as the input")] = None,
@@ -179,7 +187,7 @@ def evaluate(
     labels_of({str(scores): test})
     of_orders = column_map if orders else None
     content = {"name": scores.stem, **evaluate_model(test, config, of_orders, val, train)}
-    page = write_evaluation(content, {scores.stem: (test[LABEL], test[SCORE])}, output, "evaluation")
+    page = write_evaluation(content, {scores.stem: (test[LABEL] > 0, test[SCORE])}, output, "evaluation")
     echo(headline(content))
     echo(f"report: {page}", err=True)
 

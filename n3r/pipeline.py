@@ -48,30 +48,26 @@ class Step(NamedTuple):
     needs: tuple[str, ...]
     outputs: tuple[str, ...] = ()  # in the run's folder
     pages: tuple[str, ...] = ()  # in `reports_folder`
-    two_classes: bool = False  # whether it takes no more
+    binary_only: bool = False
 
 
 STEPS = (
     Step("01_preprocess", (), ("data/columns.json",), pages=("data.html",)),
     Step("02_tokenizer", ("01_preprocess",), ("tokenizer/tokenizer.json",)),
-    Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",), two_classes=True),
-    Step(
-        "04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",), two_classes=True
-    ),
+    Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",)),
+    Step("04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",)),
     Step("09_best", ("02_tokenizer",), ("best/MANIFEST.json",)),
     Step(
         "05_parity",
         ("03_train_lstm2risk", "04_train_transformer2risk", "09_best"),
         pages=("report.html",),
-        two_classes=True,
     ),
     Step("06_multimodal", (), ("multimodal/data/columns.json",), pages=("multimodal_data.html",)),
-    Step("07_custom_transformer", ("03_train_lstm2risk",), two_classes=True),
+    Step("07_custom_transformer", ("03_train_lstm2risk",), binary_only=True),
     Step(
         "08_evaluate",
         ("05_parity",),
         pages=("best.html", "lstm2risk.html", "transformer2risk.html"),
-        two_classes=True,
     ),
 )
 DEFAULT = "08_evaluate"  # what `n3r run` runs, with the steps it needs

@@ -165,6 +165,7 @@ def add_keys(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
     """Add id, entity, raw label, class, segment and both times under their own names, times parsed."""
     m, schema = column_map, frame.collect_schema()
     label = as_text(m.label)
+    label = label.fill_null("") if "" in m.classes else label  # rows without a value may have a class
     return frame.with_columns(
         unless_blank(as_text(m.id)).alias(KEY),
         unless_blank(as_text(m.entity)).alias(ENTITY),

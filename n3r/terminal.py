@@ -21,7 +21,7 @@ from n3r.pipeline import read_metrics
 from n3r.rows.accounts import in_words
 
 
-def print_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+def print_table(head: Iterable[str], rows: Iterable[Iterable[str]], err: bool = False) -> None:
     """A table as wide as the terminal, or of 120 characters where there is none."""
     from rich.console import Console
     from rich.table import Table
@@ -29,7 +29,7 @@ def print_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     table = Table(*head)
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(stderr=err, width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def say_results(folder: Path, steps: Collection[str]) -> None:

@@ -120,8 +120,9 @@ def data_section(data: Mapping[str, Any], preparation: Mapping[str, Any]) -> Sec
     if splits := preparation.get("splits"):
         drawn = [("Rows kept, by split", figures.split_counts(pl.DataFrame(splits)))]
         kinds = {0: "legitimate", 1: "fraud"}
-        kinds = [f"{r['split']}, {kinds.get(r['label'], r['label'])}" for r in splits]
-        cells = [(r["segment"] or "(none)", kind, r["n"]) for r, kind in zip(splits, kinds, strict=True)]
+        if max(row["label"] for row in splits) > 1:
+            kinds = {row["label"]: f"class {row['label']}" for row in splits}
+        cells = [(r["segment"] or "(none)", f"{r['split']}, {kinds[r['label']]}", r["n"]) for r in splits]
         counts = pl.DataFrame(cells, ["marketplace", "of", "n"], orient="row")
         wide = counts.pivot("of", values="n", aggregate_function="sum")
         rows = [(name, *(f"{n or 0:,}" for n in counts)) for name, *counts in wide.rows()]

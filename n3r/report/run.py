@@ -36,6 +36,11 @@ METRICS = {
     "fraud": ("base_rate", "%"),
 }
 MARKETPLACE = {"marketplace": ("group", "")}
+SEVERAL = (
+    "Figures of more than two classes are the mean of each class against the rest; precision, recall and F1 "
+    "are of the likeliest class, accuracy is the share of rows whose class it is. Curves and marketplaces "
+    "are of class 0 against the rest."
+)
 SCORED = (
     "Scored on test orders that no model has seen. Precision, recall, F1 and accuracy count a score of 0.5 "
     "or more as fraud, which rare fraud seldom reaches: the recalls at 1 % and 5 % false positives (FPR) say "
@@ -86,6 +91,8 @@ def _tiles(models: list[dict]) -> list[tuple[str, str]]:
         (_attained(models), "of what any model could gain over chance"),
         (show(test["n"], ","), f"test orders, {show(test['base_rate'], '%')} of them fraud"),
     ]
+    if n_classes := test.get("n_classes"):
+        tiles = [tiles[0], (show(test["n"], ","), f"test orders of {n_classes} classes")]
     return [tile for tile in tiles if tile[0] is not None]
 
 
@@ -128,7 +135,11 @@ def _ranking(title: str, lead: str, split: str, models: list[dict], scores: Curv
         drawn.append((f"Scores of {best['name']}", figures.score_distribution(*scored[best["name"]])))
     own = ("name", "system")  # and no other key: a model's precision is not its scores'
     rows = [{**{key: m[key] for key in own}, **(m[split] or {})} for m in models if split in m]
-    return Section(title, drawn, [tabulate(f"Metrics, {split} rows", SYSTEM | METRICS, rows)], lead=lead)
+    columns, notes = SYSTEM | METRICS, []
+    if any("n_classes" in row for row in rows):
+        columns, notes = {**columns, "rarest class": columns["fraud"]}, [SEVERAL]
+        del columns["fraud"]
+    return Section(title, drawn, [tabulate(f"Metrics, {split} rows", columns, rows)], notes, lead)
 
 
 def _members(members: list[dict]) -> Section:
@@ -162,7 +173,9 @@ def _marketplaces(models: list[dict]) -> Section:
 
 
 def _parity(parity: dict[str, Any]) -> Iterator[Section]:
-    """The three levels: the same function, as good when trained, each deviation alone."""
+    """The three levels: the same function, as good when trained, each deviation alone; or why not."""
+    if parity.get("note"):
+        yield Section("Beside the legacy", [], [], [parity["note"]])
     if parity.get("function"):
         yield _same_function(parity["function"])
     if parity.get("comparisons"):
