@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "synthetic": {"files"},
     "core": {"files"},
     "evaluation": {"core", "files", "synthetic"},
-    "checks": {"core", "files", "evaluation"},
+    "checks": {"core", "files", "evaluation", "report"},
     "report": {"core", "files", "evaluation"},
     "custom_transformer": {"core", "files", "synthetic"},
     "legacy": {"core", "files"},

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from n3r import pipeline, tables
-from n3r.checks import check_rows, refuse
+from n3r.checks import check_rows, read_rows, refuse
 from n3r.checks.alone import alone, histogram, sample
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.report.data import headline, write_data_page
@@ -310,6 +310,22 @@ def test_a_page_without_findings_or_times_and_with_hostile_names_is_whole(orders
     page = write_data_page(found, tmp_path, "x")
     text = page.read_text()
     assert "<b>" not in text and "Over time" not in text
+
+
+def test_a_step_reads_rows_and_leaves_a_page_also_where_it_stops(orders, tmp_path):
+    columns, changes, name, _ = PLANTED["the outcome as a number"]
+    page = tmp_path / "made" / "look.html"
+    given = {"name": "x", "seed": 0, "max_expansion": 200, "train": 0.6, "val": 0.2, "test": 0.2}
+    prepared, record = read_rows(orders.lazy(), [], ColumnMap(**MAP), given | {"accept": []}, page)
+    assert len(prepared.splits["train"]) == 1200 and record["preparation"]["findings"] == []
+    orders.with_columns(**columns).write_csv(tmp_path / "orders.csv")
+    page.unlink()
+    files, column_map = [str(tmp_path / "orders.csv")], ColumnMap(**MAP | changes)
+    with pytest.raises(ValueError, match="look.html shows it"):
+        read_rows(orders.lazy(), files, column_map, given | {"accept": []}, page)
+    assert "Not to be trained on" in page.read_text()
+    _, record = read_rows(orders.lazy(), files, column_map, given | {"accept": [name]}, page)
+    assert record["preparation"]["findings"][0]["name"] == name and record["data"]["left_out"] == {}
 
 
 @pytest.mark.slow
