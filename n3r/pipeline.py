@@ -29,7 +29,7 @@ import typer
 
 from n3r.files import lock
 from n3r.files.atomic import atomic_file
-from n3r.files.json_io import key_values, plain, read_json, write_json
+from n3r.files.json_io import key_values, near, plain, read_json, without_links, write_json
 from n3r.files.manifest import sha256, versions
 from n3r.files.places import ROOT, SHIPPED
 from n3r.files.sources import fingerprint
@@ -52,7 +52,7 @@ class Step(NamedTuple):
 
 
 STEPS = (
-    Step("01_preprocess", (), ("data/columns.json",)),
+    Step("01_preprocess", (), ("data/columns.json",), pages=("data.html",)),
     Step("02_tokenizer", ("01_preprocess",), ("tokenizer/tokenizer.json",)),
     Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",)),
     Step("04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",)),
@@ -62,7 +62,7 @@ STEPS = (
         ("03_train_lstm2risk", "04_train_transformer2risk", "09_best"),
         pages=("report.html",),
     ),
-    Step("06_multimodal", (), ("multimodal/data/columns.json",)),
+    Step("06_multimodal", (), ("multimodal/data/columns.json",), pages=("multimodal_data.html",)),
     Step("07_custom_transformer", ("03_train_lstm2risk",), binary_only=True),
     Step(
         "08_evaluate",
@@ -193,8 +193,11 @@ def _settings(name: str) -> list[tuple[str, Any]]:
 def _unread(key: str, owners: list[str], readers: list[str], defaults: Parameters) -> list[str]:
     """What is wrong with a parameter that no step of a run reads."""
     if not owners:
-        names = sorted({name for values in defaults.values() for name in values})
-        return [f"no step has the parameter {key!r}; there are {', '.join(names)}"]
+        names = {
+            f"{own}{name}" for step in defaults for name in defaults[step] for own in ("", f"{step[:2]}.")
+        }
+        meant = near(key, sorted(names))
+        return [f"no step has the parameter {key!r}{meant}; `n3r params 03` lists those of a step"]
     return [] if readers else [f"{key} is read by {', '.join(owners)} alone, which this run does not include"]
 
 
@@ -287,7 +290,7 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
     except PapermillExecutionError as error:
         mistake = error.ename in ("ValueError", "FileNotFoundError", "ValidationError")
         raise (ValueError if mistake else StepError)(
-            f"{step.name} failed: {_in_words(error.evalue)}\nthe failing cell is marked in {executed}"
+            f"{step.name} failed: {without_links(error.evalue)}\nthe failing cell is marked in {executed}"
         ) from None
     except RuntimeError as error:  # nbclient's and jupyter_client's, each its own
         told = str(error).rstrip(".")
@@ -308,14 +311,6 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
     }
     write_json(records / "done.json", record)
     return record
-
-
-def _in_words(told: str) -> str:
-    """What an error says, pydantic's of several lines and a link as "key: what was expected"."""
-    if "errors.pydantic.dev" not in told:
-        return told
-    found = re.findall(r"^(\S+)\n  (.*?) \[type=", told, re.MULTILINE)
-    return "; ".join(f"{key}: {what.removeprefix('Value error, ')}" for key, what in found) or told
 
 
 def _kernels(*held: int) -> type:
@@ -405,4 +400,5 @@ def notebook_path(step: str) -> Path:
             if not path.is_file():
                 raise FileNotFoundError(f"{path} does not exist: install n3r again")
             return path
-    raise ValueError(f"no step {step!r}; there are {', '.join(known.name for known in STEPS)}")
+    names = [known.name for known in STEPS]
+    raise ValueError(f"no step {step!r}{near(step, names)}; `n3r run --help` lists them")

@@ -29,7 +29,6 @@ from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
 from n3r.files.json_io import explain
 from n3r.identity import selection
 from n3r.multiclass import measure
-from n3r.preprocess import PrepareConfig, Prepared, prepare
 from n3r.registry import configure, registered
 from n3r.schema import LABEL, ColumnMap, id_name, mask, plain, probabilities
 from n3r.score import Scorer
@@ -55,18 +54,6 @@ def check_training(parameters: Mapping[str, Mapping[str, Any]]) -> None:
                 config(**fields(config, values))
             except ValidationError as error:
                 raise ValueError(f"{step}: {explain(error, config.model_fields)}") from None
-
-
-def read_rows(
-    frame: pl.LazyFrame, data: Sequence[str], columns: ColumnMap, parameters: Mapping[str, Any]
-) -> tuple[Prepared, dict[str, Any]]:
-    """The rows of files, or of `frame` where none is given, prepared; and what a step records of them."""
-    left_out, n_rows = {}, None
-    if data:
-        source = tables.scan(data, columns, parameters["max_expansion"])
-        frame, left_out, n_rows = source.frame, dict(source.left_out), source.n_rows
-    prepared = prepare(frame, columns, PrepareConfig(**fields(PrepareConfig, parameters)), n_rows)
-    return prepared, {"data": {"left_out": left_out}, "preparation": prepared.report.to_dict()}
 
 
 def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:

@@ -58,7 +58,7 @@ def content(**changes):
             "steps": [step],
             "splits": [dict(zip(("split", "segment", "label", "n"), row, strict=True)) for row in splits],
             "times": [{"split": "train", "first": "2025-01-01 00:00:00", "last": "2025-02-01 00:00:00"}],
-            "warnings": ["the column 'velocity' is null in every row"],
+            "findings": [{"name": "rows", "severity": "warning", "what": "'v' is null", "advice": "look"}],
         },
         "tokenizer": {
             "vocab_size": 2000,
@@ -210,7 +210,7 @@ def test_a_measured_zero_is_zero(page):
 def test_markup_and_formulas_in_names_stay_text(tmp_path):
     evil = copy.deepcopy(content(name=EVIL))
     evil["data"]["source"] = EVIL
-    evil["preparation"]["warnings"] = [EVIL]
+    evil["preparation"]["findings"][0] |= {"what": EVIL, "name": EVIL}
     evil["deviations"][0]["what"] = evil["provenance"][EVIL] = f"{EVIL} --> </svg>"
     evil["models"][0] |= {"name": EVIL, "dimensions": {EVIL: EVIL}}
     evil["models"][0]["segments"][0]["group"] = r"$\broken{$" + EVIL
