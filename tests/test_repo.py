@@ -38,6 +38,7 @@ CORE = [
     ["steps"],
     ["pipeline"],
     ["terminal", "front"],
+    ["classifier"],
     ["cli"],
 ]
 # Room -> what its modules import from beside their own room. Only commands and the cli, inside functions,
