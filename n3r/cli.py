@@ -16,12 +16,14 @@ from typer import Argument, Option, echo
 
 from n3r import pipeline
 from n3r.commands import language_model
+from n3r.commands.check import check
 from n3r.commands.map import map_files, map_for_run
-from n3r.files.formats import split_region
-from n3r.files.json_io import write_json
+from n3r.files.formats import as_folder, split_region
+from n3r.files.json_io import near, without_links, write_json
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.manifest import sha256, verify, versions
-from n3r.terminal import plain_warnings, print_table, resumable, say_results
+from n3r.files.places import SHIPPED
+from n3r.terminal import AtHome, plain_warnings, print_table, resumable, say_results
 
 if TYPE_CHECKING:
     from n3r.schema import ColumnMap
@@ -34,12 +36,13 @@ MapFile = Annotated[Path | None, Option(help="their column map (JSON); default: 
 Column = Annotated[str, Option(help="the column of scores in a file")]
 BundleFolder = Annotated[Path, Option(help="the model's folder, such as runs/quick/lstm2risk")]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=AtHome, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(language_model.lm, name="lm")
 app.command(name="map")(map_files)
+app.command()(check)
 
 
-@app.command()
+@app.command(epilog=f"Steps: {', '.join(step.name for step in pipeline.STEPS)}")
 def run(
     steps: Annotated[
         list[str] | None, Argument(help="steps, such as 06; default: 08 and what it needs")
@@ -70,10 +73,10 @@ def run(
     default = _default_map(chosen[0])
     map_file = (map or (map_for_run(data, default, folder / "map.json") if data else default)).resolve()
     column_map = ColumnMap.from_file(map_file)
-    if column_map.n_classes > 2 and (of_two := [step.name for step in chosen if step.two_classes]):
+    if column_map.n_classes > 2 and (binary := [step.name for step in chosen if step.binary_only]):
         raise ValueError(
-            f"{map_file} has {column_map.n_classes} classes, of which {', '.join(of_two)} take two: "
-            "run 09 or 06, which take any number"
+            f"{map_file} has {column_map.n_classes} classes, and {', '.join(binary)} is binary only: "
+            "leave it out, or map the labels to two classes"
         )
     first = chosen[0].name
     given: dict[str, Any] = {f"{first}.column_map": str(map_file)}
@@ -98,7 +101,9 @@ def run(
 
 @app.command()
 def score(  # noqa: PLR0913 - one argument an option
-    inputs: Annotated[list[str], Argument(help="Parquet, CSV, TSV, JSON lines: files, folders, REGION=path")],
+    inputs: Annotated[
+        list[str], Argument(help="Parquet, CSV, TSV, JSON lines, .xlsx: files, folders, REGION=path")
+    ],
     bundle: BundleFolder,
     output: Annotated[Path, Option("-o", "--output", help="a file for all rows, or a folder")],
     format: Annotated[str | None, Option(help="parquet, csv, tsv or jsonl; default: as the input")] = None,
@@ -123,7 +128,7 @@ def score(  # noqa: PLR0913 - one argument an option
     --fpr, --budget, --cost-missed with --cost-alarm, or --threshold add decision and rank.
     """
     from n3r.score import Scorer
-    from n3r.score_files import score_files
+    from n3r.score_files import rejects_of, score_files
     from n3r.thresholds import Rule
 
     if on_error not in ("stop", "skip"):
@@ -146,7 +151,8 @@ def score(  # noqa: PLR0913 - one argument an option
     with plain_warnings():
         counts = score_files(scorer, inputs, output, format, on_error == "skip", **options)
     summary = f"{counts.read:,} rows read, {counts.scored:,} scored, {counts.rejected:,} rejected"
-    echo(f"{summary}: {output}", err=True)
+    listed = f"; those rejected, and why, are in {rejects_of(output)}" if counts.rejected else ""
+    echo(f"{summary}: {output}{listed}", err=True)
 
 
 @app.command()
@@ -172,7 +178,7 @@ def evaluate(
     from n3r.report.evaluation import headline, write_evaluation
     from n3r.schema import LABEL, SCORE, id_name
 
-    config = EvaluationConfig.from_texts(p or [])
+    config, output = EvaluationConfig.from_texts(p or []), as_folder(output)
     column_map = _column_map(map) if orders or map else None
     id = id_name(column_map.id) if column_map else None
     tables = [only_model(place, column, id) if place else None for place in (scores, validation, reference)]
@@ -182,7 +188,7 @@ def evaluate(
     labels_of({str(scores): test})
     of_orders = column_map if orders else None
     content = {"name": scores.stem, **evaluate_model(test, config, of_orders, val, train)}
-    page = write_evaluation(content, {scores.stem: (test[LABEL], test[SCORE])}, output, "evaluation")
+    page = write_evaluation(content, {scores.stem: (test[LABEL] > 0, test[SCORE])}, output, "evaluation")
     echo(headline(content))
     echo(f"report: {page}", err=True)
 
@@ -204,7 +210,7 @@ def compare(
     from n3r.report.comparison import verdict, write_comparison
     from n3r.schema import id_name
 
-    column_map = _column_map(map) if orders or map else None
+    column_map, output = _column_map(map) if orders or map else None, as_folder(output)
     id = id_name(column_map.id) if column_map else None
     models = [scored_models(place, column, id) for place in (a, b)]
     if orders:
@@ -302,7 +308,9 @@ def refresh() -> None:
 def _size(size: str) -> str:
     """The size, where there is one of that name; else ValueError."""
     if size not in pipeline.SIZES:
-        raise ValueError(f"no size {size!r}; there are {', '.join(pipeline.SIZES)}")
+        raise ValueError(
+            f"no size {size!r}{near(size, pipeline.SIZES)}; there are {', '.join(pipeline.SIZES)}"
+        )
     return size
 
 
@@ -323,7 +331,7 @@ def _run_name(name: str) -> str:
 
 def _default_map(step: pipeline.Step) -> Path:
     """The column map of a step's parameters cell, which is relative to the notebook."""
-    return pipeline.ROOT / "notebooks" / pipeline.notebook_parameters(step.name)["column_map"]["default"]
+    return SHIPPED / "notebooks" / pipeline.notebook_parameters(step.name)["column_map"]["default"]
 
 
 def _absolute(item: str) -> str:
@@ -336,7 +344,7 @@ def _absolute(item: str) -> str:
 def _column_map(path: Path | None) -> "ColumnMap":
     from n3r.schema import ColumnMap
 
-    return ColumnMap.from_file(path or pipeline.ROOT / "configs" / "orders.json")
+    return ColumnMap.from_file(path or SHIPPED / "configs" / "orders.json")
 
 
 def _apart(a: Path, b: Path) -> tuple[str, str]:
@@ -358,7 +366,10 @@ def main() -> None:
     try:
         app()
     except (ValueError, FileNotFoundError) as error:
-        echo(f"n3r: {error}", err=True)
+        echo(f"n3r: {without_links(str(error))}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        echo(f"n3r: {error.name} is not installed, which this needs: pip install 'n3r[train]'", err=True)
         sys.exit(2)
     except (pipeline.StepError, OSError) as error:  # a full disk, say, where nothing else names it
         echo(f"n3r: {error}", err=True)

@@ -276,6 +276,18 @@ def prediction_table(frame: pl.DataFrame, id: str, p: np.ndarray) -> pl.DataFram
     return known.with_columns(pl.Series(f"score_{c}", p[:, c]) for c in range(p.shape[1]))
 
 
+def probabilities(table: pl.DataFrame, kind: str = "score") -> np.ndarray:
+    """Class probabilities (N, C) of a table of predictions or scores: of `score`, or of `score_0` and so on.
+
+    `kind` is "score" or "p_calibrated".
+    """
+    n_classes = sum(re.fullmatch(rf"{kind}_\d+", name) is not None for name in table.columns)
+    if n_classes:
+        return table.select(f"{kind}_{c}" for c in range(n_classes)).to_numpy()
+    p = table[kind].to_numpy()
+    return np.column_stack([1 - p, p])
+
+
 def id_name(id: str) -> str:
     """The id column's name in score files and predictions: its own, or "id" where others are called so."""
     return plain(KEY) if _PREDICTED.fullmatch(id) else id
