@@ -22,6 +22,7 @@ from n3r.files.formats import as_folder, split_region
 from n3r.files.json_io import near, without_links, write_json
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.manifest import sha256, verify, versions
+from n3r.files.places import SHIPPED
 from n3r.terminal import AtHome, plain_warnings, print_table, resumable, say_results
 
 if TYPE_CHECKING:
@@ -330,7 +331,7 @@ def _run_name(name: str) -> str:
 
 def _default_map(step: pipeline.Step) -> Path:
     """The column map of a step's parameters cell, which is relative to the notebook."""
-    return pipeline.ROOT / "notebooks" / pipeline.notebook_parameters(step.name)["column_map"]["default"]
+    return SHIPPED / "notebooks" / pipeline.notebook_parameters(step.name)["column_map"]["default"]
 
 
 def _absolute(item: str) -> str:
@@ -343,7 +344,7 @@ def _absolute(item: str) -> str:
 def _column_map(path: Path | None) -> "ColumnMap":
     from n3r.schema import ColumnMap
 
-    return ColumnMap.from_file(path or pipeline.ROOT / "configs" / "orders.json")
+    return ColumnMap.from_file(path or SHIPPED / "configs" / "orders.json")
 
 
 def _apart(a: Path, b: Path) -> tuple[str, str]:
@@ -366,6 +367,9 @@ def main() -> None:
         app()
     except (ValueError, FileNotFoundError) as error:
         echo(f"n3r: {without_links(str(error))}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        echo(f"n3r: {error.name} is not installed, which this needs: pip install 'n3r[train]'", err=True)
         sys.exit(2)
     except (pipeline.StepError, OSError) as error:  # a full disk, say, where nothing else names it
         echo(f"n3r: {error}", err=True)

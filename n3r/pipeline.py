@@ -31,10 +31,10 @@ from n3r.files import lock
 from n3r.files.atomic import atomic_file
 from n3r.files.json_io import key_values, near, plain, read_json, without_links, write_json
 from n3r.files.manifest import sha256, versions
+from n3r.files.places import ROOT, SHIPPED
 from n3r.files.sources import fingerprint
 from n3r.process import settled_anew
 
-ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("dev", "quick", "full")
 REGIONAL = "hyperparameters_"  # how the names of the regions' files begin
 MAX_SHOWN = 80  # characters of a value in a message
@@ -168,7 +168,8 @@ def resolve_parameters(
 
 def regions() -> list[str]:
     """The regions that have a file of settings."""
-    return sorted(path.stem.removeprefix(REGIONAL) for path in (ROOT / "configs").glob(f"{REGIONAL}*.json"))
+    files = (SHIPPED / "configs").glob(f"{REGIONAL}*.json")
+    return sorted(path.stem.removeprefix(REGIONAL) for path in files)
 
 
 def regional(region: str) -> list[tuple[str, Any]]:
@@ -182,7 +183,7 @@ def regional(region: str) -> list[tuple[str, Any]]:
 
 def _settings(name: str) -> list[tuple[str, Any]]:
     """The settings of a file of configs/ as `step.name` and value; ValueError names the file."""
-    path = ROOT / "configs" / f"{name}.json"
+    path = SHIPPED / "configs" / f"{name}.json"
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
         raise ValueError(f"{path} must hold an object of steps, each with an object of its parameters")
@@ -280,7 +281,7 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
             executed,
             parameters={"name": folder.name, **parameters},
             kernel_name="python3",
-            cwd=ROOT / "notebooks",
+            cwd=folder.parent,  # beside notebooks/, if that is there: both find ../runs
             progress_bar=False,
             stderr_file=sys.stderr,  # shows the training's progress bar
             kernel_manager_class=_kernels(held),
@@ -395,9 +396,9 @@ def notebook_path(step: str) -> Path:
     """A step's notebook by its name or number; ValueError lists the steps."""
     for known in STEPS:
         if step in (known.name, known.name[:2], f"{known.name}.ipynb"):
-            path = ROOT / "notebooks" / f"{known.name}.ipynb"
+            path = SHIPPED / "notebooks" / f"{known.name}.ipynb"
             if not path.is_file():
-                raise FileNotFoundError(f"{path} does not exist: n3r runs in a checkout of its repository")
+                raise FileNotFoundError(f"{path} does not exist: install n3r again")
             return path
     names = [known.name for known in STEPS]
     raise ValueError(f"no step {step!r}{near(step, names)}; `n3r run --help` lists them")

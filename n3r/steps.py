@@ -143,7 +143,7 @@ def answer(name: str, measured: Mapping[str, Any]) -> str:
 def member_records(blend: Blend, test: pl.DataFrame, alone: Mapping[str, Alone]) -> list[dict[str, Any]]:
     """A row for each member tried: held out, in the blend, on test rows (`alone`), and what it costs."""
     label = test[LABEL].to_numpy()
-    p = blended({name: found.p for name, found in alone.items()}, blend.weights)
+    p = blended({name: found.p for name, found in alone.items()}, blend.weights) if alone else None
     rows = []
     for member in blend.tried:
         row = {

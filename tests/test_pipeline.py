@@ -47,6 +47,7 @@ def house(tmp_path, monkeypatch):
         "pipeline.finish_step(run, '02_second', {'twice': 2 * n})",
     )
     monkeypatch.setattr(pipeline, "ROOT", tmp_path)
+    monkeypatch.setattr(pipeline, "SHIPPED", tmp_path)
     steps = (Step("01_first", (), ("out",)), Step("02_second", ("01_first",), pages=("page.html",)))
     monkeypatch.setattr(pipeline, "STEPS", steps)
     return tmp_path

@@ -38,6 +38,7 @@ CORE = [
     ["steps"],
     ["pipeline"],
     ["terminal", "front"],
+    ["classifier"],
     ["cli"],
 ]
 # Room -> what its modules import from beside their own room. Only commands and the cli, inside functions,
@@ -64,6 +65,7 @@ MODULES = sorted(
 )
 # Modules without a test file of their own, and the test of the module that they are a part of.
 TESTED_WITH = {
+    "files/places": "test_installed",
     "proposal/counts": "proposal/test_propose",
     "proposal/decide": "proposal/test_propose",
     "proposal/kinds": "proposal/test_propose",

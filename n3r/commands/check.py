@@ -8,6 +8,7 @@ from typer import Argument, Option, echo
 from n3r import pipeline
 from n3r.files.formats import as_folder
 from n3r.files.manifest import verify
+from n3r.files.places import SHIPPED
 from n3r.terminal import print_table, say_finding, say_left_out
 
 STEP = "01_preprocess"  # whose parameters are the check's
@@ -37,7 +38,7 @@ def check(
     output = as_folder(output)
     if bundle:
         verify(bundle)
-    default = bundle / "columns.json" if bundle else pipeline.ROOT / "configs" / "orders.json"
+    default = bundle / "columns.json" if bundle else SHIPPED / "configs" / "orders.json"
     columns = ColumnMap.from_file(map or default)
     step = [step for step in pipeline.STEPS if step.name == STEP]
     values = pipeline.resolve_parameters("quick", {}, p or [], step)[STEP]
