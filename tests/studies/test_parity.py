@@ -8,8 +8,9 @@ import pytest
 
 from n3r.bundle import Bundle
 from n3r.files import kept
+from n3r.model import RiskModel
 from n3r.schema import LABEL, ORACLE, joined_text
-from n3r.studies import beside, parity
+from n3r.studies import ablation, beside, parity
 
 
 @pytest.mark.parametrize("n_rows", [13, 100, 513, 1025])
@@ -148,6 +149,20 @@ def test_another_seed_is_another_training_of_both_on_the_same_rows(trained, spli
         assert first is own[side] and first.columns == other.columns
         assert (first["score"] - other["score"]).abs().max() > 1e-3
         assert other.equals(found[1][side][1]) and other.equals(again[side][1])
+
+
+def test_three_classes_are_not_compared_with_the_legacy(trained, splits, tmp_path):
+    bundle, _ = trained
+    several = RiskModel(bundle.model.config.model_copy(update={"n_classes": 3}))
+    for compare in (
+        lambda own: beside.train_beside(own, splits, tmp_path),
+        lambda own: ablation.ablate(own, splits, [0], tmp_path),
+    ):
+        with pytest.raises(
+            ValueError, match="the legacy is binary only: .* this model tells 3 classes apart"
+        ):
+            compare(replace(bundle, model=several))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_legacy_that_was_not_trained_is_told(tmp_path):
