@@ -23,6 +23,7 @@ from n3r.files.json_io import explain
 from n3r.files.pretrained import architecture
 from n3r.fusion import (
     FUSIONS,
+    HIDDEN,
     Widths,
     build_fusion,
     linear_head,
@@ -72,6 +73,7 @@ class ModelConfig(BaseModel):
     secondary: "ModelConfig | None" = None  # of the second text alone, where that differs; given in part
     fusion_dim: int | None = Field(None, ge=1)  # None: the widest vector's, in whole heads
     fusion_heads: int | None = Field(None, ge=1)
+    fusion_hidden_dim: int | None = Field(None, ge=1)  # of a head of two layers; None: half its input or 128
 
     @model_validator(mode="before")
     @classmethod
@@ -83,7 +85,7 @@ class ModelConfig(BaseModel):
         parts = {"encoder": row.encoder, "fusion": row.fusion, **given}
         if parts["encoder"] not in TEXTS or parts["fusion"] not in FUSIONS:
             return parts  # pydantic says what there is
-        known = cls.read(parts["encoder"], parts["fusion"], row.n_texts)
+        known = cls.read(row, parts["encoder"], parts["fusion"])
         foreign = [name for name in parts if name in cls.model_fields and name not in known]
         if foreign:
             chosen = f"{row.name} with encoder {parts['encoder']} and fusion {parts['fusion']}"
@@ -121,10 +123,11 @@ class ModelConfig(BaseModel):
         return {**same, "n_classes": parts.get("n_classes", 2), **given}
 
     @classmethod
-    def read(cls, encoder: str, fusion: str, n_texts: int = 1) -> set[str]:
-        """The fields that a model of these parts reads; those of other parts have None in it."""
+    def read(cls, row: "ModelClass", encoder: str, fusion: str) -> set[str]:
+        """The fields that a class's model of these parts reads; those of other parts have None in it."""
         of_all = {name for name, field in cls.model_fields.items() if field.default is not None}
-        of_all |= {"secondary"} if n_texts == 2 else set()
+        of_all |= {"secondary"} if row.n_texts == 2 else set()
+        of_all |= {HIDDEN[row.head]} if row.head in HIDDEN else set()
         return {*of_all, *TEXTS[encoder].defaults, *TEXTS[encoder].optional, *FUSIONS[fusion].defaults}
 
     @model_validator(mode="after")
@@ -246,7 +249,8 @@ class RiskModel(nn.Module):
             # NOTE[DIFF] the published trimodal attention stops at its own defaults, 100 wide with 8 heads.
             d += -d % config.fusion_heads
         self.fusion = build_fusion(config.fusion, widths, d, config.fusion_heads, drop)
-        self.head = row.head(self.fusion.d_out, config.hidden_size, config.n_classes, drop)
+        width = getattr(config, HIDDEN[row.head]) if row.head in HIDDEN else None
+        self.head = row.head(self.fusion.d_out, width, config.n_classes, drop)
 
     @property
     def inputs(self) -> list[str]:
@@ -369,7 +373,7 @@ def _configured(name: str | None, given: dict[str, Any], settings: dict[str, Any
     parts = {"encoder": row.encoder, "fusion": row.fusion, **given, **settings}
     encoder, fusion = parts["encoder"], parts["fusion"]
     if given and encoder in TEXTS and fusion in FUSIONS:
-        read = ModelConfig.read(encoder, fusion, row.n_texts)
+        read = ModelConfig.read(row, encoder, fusion)
         if {"tokenizer", "primary_tokenizer"} & given.keys() or "pretrained" in parts or "bert" in parts:
             read -= set(BERT_DIMENSIONS) if encoder == "bert" else set()
         read -= set() if row.tabular else {"n_tab_features"}

@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
     ["rows/values", "rows/times"],
-    ["schema", "estimate", "process"],
+    ["schema", "estimate", "presets", "process"],
     ["rows/inputs", "rows/accounts", "rows/plausible", "clean", "spelling", "metrics", "calibrate", "card"],
     ["rows/columns", "kernels", "risk_tables", "graphs", "folds"],
     ["identity/characters", "identity/mail", "identity/repeats", "trees"],

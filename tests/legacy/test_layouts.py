@@ -34,10 +34,12 @@ from n3r.legacy.trainer import (
     predict_legacy,
 )
 from n3r.model import MODEL_CLASSES, configure, model_select
+from n3r.pipeline import resolve_parameters
 from n3r.schema import LABEL, ColumnMap
+from n3r.steps import fields
 from n3r.tokenizer import TextConfig
 from n3r.train import TrainConfig
-from n3r.vocabulary import train_wordpiece
+from n3r.vocabulary import TokenizerConfig, train_tokenizer, train_wordpiece
 
 N = 160
 SMALL = {
@@ -110,10 +112,12 @@ def spread(last: torch.nn.Linear, p: np.ndarray) -> None:
         last.bias[-1] -= z.mean() / z.std()
 
 
-def make_bundle(frame, tokenizer, model_class, scaling="quantile", column_map=None, **dimensions) -> Bundle:
+def make_bundle(
+    frame, tokenizer, model_class, scaling="quantile", column_map=None, features=None, **dimensions
+) -> Bundle:
     column_map = column_map or columns()
     reads = MODEL_CLASSES[model_class].tabular is not None
-    features = TabularFeatures(FeatureConfig(scaling=scaling, count_threshold=5))
+    features = TabularFeatures(features or FeatureConfig(scaling=scaling, count_threshold=5))
     features.fit(frame, column_map.numeric, column_map.categorical, column_map.n_classes)
     encoder = dimensions.get("encoder", MODEL_CLASSES[model_class].encoder)
     model = model_select(
@@ -347,6 +351,28 @@ def test_defect_54_no_pickle_holds_anything_but_plain_data(layout, frame):
     assert len(pickles) == 3
     for path in pickles:
         plain(path)
+
+
+@pytest.mark.parametrize("step", ["03_train_lstm2risk", "04_train_transformer2risk"])
+def test_the_preset_goes_out_under_the_published_names_and_reads_case(frame, tmp_path, step):
+    settings = resolve_parameters("dev", {}, ["preset=published"])
+    spelling = {name: settings["02_tokenizer"][name] for name in ("lower_case", "fold_confusables")}
+    text = ["email", "billing", "holder"]
+    tokenizer = train_tokenizer(frame.select(text), TokenizerConfig(min_frequency=2, **spelling))[0]
+    config = FeatureConfig(**fields(FeatureConfig, settings[step]))
+    bins = {name: settings[step][name] for name in ("n_tab_bins", "tab_gain_power")}
+    bundle = make_bundle(frame, tokenizer, step[9:], features=config, **bins)
+    bundle.save(tmp_path / "bundle")
+    write_sagemaker(tmp_path / "bundle", folder := tmp_path / "layout")
+    artefacts = torch.load(folder / "model_artifacts.pth", weights_only=True)
+    weights = torch.load(folder / "model.pth", weights_only=True)
+    assert artefacts["state_dict_names"] == "published"
+    assert {key.split(".")[0] for key in weights} >= {"text_encoder", "tab_encoder", "classifier"}
+    encode = Tokenizer.from_file(str(folder / "tokenizer.json")).encode
+    assert encode("ANNA").tokens == list("ANNA") != encode("anna").tokens
+    assert set(json.loads((folder / "impute_dict.json").read_text()).values()) == {-1.0}
+    inputs = names_inputs(folder, frame, impute=False)
+    np.testing.assert_allclose(served(folder, inputs), bundle.predict(frame), rtol=0, atol=1e-5)
 
 
 def test_defect_46_percentiles_are_those_of_the_calibration(layout, frame):
