@@ -14,7 +14,7 @@ PEERS := .peers/bin
 PEER_PACKAGES := pandas pyarrow 'autogluon.tabular[catboost,fastai,lightgbm,xgboost]' catboost lightgbm skrub
 RUNS ?= quick
 
-.PHONY: help setup bert run test torture lint pytest nbval nbval-steps nbval-classes notebooks lab bench bench-smoke peers example audit licences clean
+.PHONY: help setup schema bert run test torture lint pytest nbval nbval-steps nbval-classes notebooks lab bench bench-smoke peers example audit licences clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,10 @@ torture: $(READY) audit  ## test every promise in full and write reports/reliabi
 
 lint: $(READY)  ## ruff on code and notebooks
 	$(call timed,$(BIN)/ruff check .; $(BIN)/ruff format --check .)
+
+schema: $(READY)  ## write configs/column_map.schema.json anew
+	$(BIN)/python -c 'from n3r.files.json_io import write_json; from n3r.schema import ColumnMap; \
+		write_json("configs/column_map.schema.json", ColumnMap.json_schema())'
 
 notebooks: $(READY)  ## run the notebooks at dev size and save their outputs
 	$(BIN)/n3r refresh

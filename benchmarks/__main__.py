@@ -3,7 +3,8 @@
     python -m benchmarks                    all, some 60 minutes on two cores that do nothing else
     python -m benchmarks --resume           the same, without the programs that an interrupted run finished
     python -m benchmarks --smoke            each program and case once, tiny, in this process; no report
-    python -m benchmarks --only train       those whose command has this word
+    python -m benchmarks --only train       those whose command has this word; no report
+    python -m benchmarks --renew train      the same, and their rows of the report anew
 
 A figure is a ratio to the legacy in the same run, the median of at least three pairs; each program says what
 it measures.
@@ -25,11 +26,14 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks import published
 from n3r.files.manifest import versions
 from n3r.report.style import COLOURS, canvas, heading, legend_below, to_svg
 
 ROOT = Path(__file__).resolve().parent.parent
 FINISHED = ROOT / "runs" / "benchmarks.json"  # what each program printed
+REPORT = ROOT / "reports" / "benchmarks.md"
+PUBLISHED = "Speed and size at the published dimensions"  # a section of the report
 
 
 class Program(NamedTuple):
@@ -93,6 +97,12 @@ PROGRAMS = (
         )
         for case in ("train", "score")
     ),
+    Program(
+        PUBLISHED,
+        "published",
+        "--small --rows 64 --scored 5 --systems lstm2risk legacy_lstm2risk",
+        {},
+    ),
     Program("evaluation report", "report", "--rows 2000 --runs 1", {"s": "seconds", "peak MB": "peak_mb"}),
     Program(
         "hand-written step, ms",
@@ -130,10 +140,11 @@ def run_here(command: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
+Lines = dict[str, list[dict[str, Any]]]  # command -> what it printed
 Growth = dict[str, dict[int, dict[str, float]]]  # stage -> orders -> seconds, and peak_mb where measured
 
 
-def growth(lines: dict[str, list[dict[str, Any]]]) -> Growth:
+def growth(lines: Lines) -> Growth:
     """Seconds and peak memory of each stage, by the number of orders."""
     prepared = [run(f"prepare preprocess --rows {n} --pairs 1")[-1] for n in (10_000, 100_000, 1_000_000)]
     prepared.append(lines["prepare preprocess"][-1])
@@ -179,7 +190,7 @@ def shown(value: Any) -> str:
 
 def profiles() -> list[str]:
     """The operations that a training step of each system spends its time on, in Markdown."""
-    text = ["", "## Where a training step's time goes", ""]
+    text = []
     for model in ("lstm2risk", "transformer2risk"):
         text += [f"`profile {model} names`, share of the time and milliseconds per step:", ""]
         text += ["| legacy | share | ms | n3r | share | ms |", "|---|---|---|---|---|---|"]
@@ -188,7 +199,7 @@ def profiles() -> list[str]:
             cells = (f"`{row['operation']}` | {row['share']:.0%} | {row['ms']:,.0f}" for row in pair)
             text.append(f"| {' | '.join(cells)} |")
         text.append("")
-    return text
+    return text[:-1]
 
 
 def sizes(found: dict[str, Any]) -> str:
@@ -214,30 +225,50 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def report(lines: dict[str, list[dict[str, Any]]]) -> str:
-    """The table in Markdown."""
+def row(program: Program, found: dict[str, Any]) -> str:
+    """A program's row of the table, in Markdown."""
+    figures = "; ".join(f"{name} {shown(found[key])}" for name, key in program.figures.items())
+    cells = program.what, figures, program.asked, sizes(found), f"`{program.command}`", f"{date.today()}"
+    return f"| {' | '.join(cells)} |"
+
+
+def head() -> list[str]:
+    """What stands above the table."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU was available"
     libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
-    text = [
+    return [
         "# Benchmarks",
         "",
-        f"{date.today()}, {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {gpu}.",
+        f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {gpu}.",
         f"{libraries}.",
         "",
         "Written by `make bench`. A row's command is `python -m benchmarks.` and its words; it says what is",
         "measured. Figures are medians of at least three pairs; `ratio` is the legacy's time by n3r's.",
         "Scoring and the hand-written transformer are measured in float32, `int8` with 8-bit weights.",
-        "",
-        "| what | figures | asked | of | command |",
-        "|---|---|---|---|---|",
     ]
-    for program in PROGRAMS:
-        if program.command in lines:
-            found = lines[program.command][-1]
-            cells = [f"{name} {shown(found[key])}" for name, key in program.figures.items()]
-            row = program.what, "; ".join(cells), program.asked, sizes(found), f"`{program.command}`"
-            text.append(f"| {' | '.join(row)} |")
-    return "\n".join(text)
+
+
+def sections(page: str) -> dict[str, list[str]]:
+    """Heading -> lines of a report's sections below its table."""
+    parts = (part.partition("\n") for part in page.split("\n## ")[1:])
+    return {heading: text.strip("\n").split("\n") for heading, _, text in parts}
+
+
+def report(lines: Lines, before: str = "", more: dict[str, list[str]] | None = None) -> str:
+    """The report in Markdown, with `more` sections; what was not measured now is as in the one `before`."""
+    old = (line for line in before.partition("\n## ")[0].split("\n") if line.endswith(" |"))
+    rows = {line.split(" | ")[-2]: line for line in old}
+    rows |= {f"`{p.command}`": row(p, lines[p.command][-1]) for p in PROGRAMS if p.command in lines}
+    table = [rows[f"`{p.command}`"] for p in PROGRAMS if p.figures and f"`{p.command}`" in rows]
+    text = [*head(), "", "| what | figures | asked | of | command | measured |", "|---" * 6 + "|", *table]
+    parts = sections(before) | (more or {})
+    if "published" in lines:
+        found = lines["published"][-1]
+        told = f"`published`, {date.today()}, {found['rows']:,} orders to train on."
+        parts[PUBLISHED] = [told, "", *published.markdown(found["systems"])]
+    for heading_line, part in parts.items():
+        text += ["", f"## {heading_line}", "", *part]
+    return "\n".join(text) + "\n"
 
 
 def main() -> None:
@@ -245,13 +276,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, and no report")
     parser.add_argument("--only", default="", help="a word of the commands to run")
+    parser.add_argument("--renew", default="", help="the same, and their rows of the report anew")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     arguments = parser.parse_args()
-    chosen = [program for program in PROGRAMS if arguments.only in program.command]
+    word = arguments.only or arguments.renew
+    chosen = [program for program in PROGRAMS if word in program.command]
     if arguments.smoke:
         smokes = [program for program in chosen if program.smoke is not None]
         print(report({each.command: run_here(f"{each.command} {each.smoke}") for each in smokes}))
-        for command in [] if arguments.only else SMOKED:
+        for command in [] if word else SMOKED:
             run_here(command)
         return
     lines = (
@@ -260,15 +293,18 @@ def main() -> None:
     for program in chosen:
         if program.command not in lines:
             lines[program.command] = run(program.command)
-            if not arguments.only:
+            if not word:
                 FINISHED.parent.mkdir(exist_ok=True)
                 FINISHED.write_text(json.dumps(lines))
     print(report(lines))
     if not arguments.only:
-        growing = ["", "## Growth", "", "![Seconds and memory by orders](benchmarks.svg)"]
-        page = "\n".join([report(lines), *growing, *profiles()])
-        (ROOT / "reports" / "benchmarks.svg").write_text(plot(growth(lines)), encoding="utf-8")
-        (ROOT / "reports" / "benchmarks.md").write_text(page, encoding="utf-8")
+        more = {}
+        if not word:
+            REPORT.with_suffix(".svg").write_text(plot(growth(lines)), encoding="utf-8")
+            more = {"Growth": ["![Seconds and memory by orders](benchmarks.svg)"]}
+            more["Where a training step's time goes"] = profiles()
+        before = REPORT.read_text(encoding="utf-8") if REPORT.is_file() else ""
+        REPORT.write_text(report(lines, before, more), encoding="utf-8")
 
 
 if __name__ == "__main__":

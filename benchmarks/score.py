@@ -70,11 +70,16 @@ def orders(n_rows: int, seed: int = 0) -> pl.DataFrame:
     return frame.with_columns(pl.Series(f"x{i}", values[:, i]).fill_nan(None) for i in range(N_FEATURES))
 
 
+def a_tokenizer(train: pl.DataFrame) -> NameTokenizer:
+    """A vocabulary of the published size."""
+    config = TokenizerConfig(max_vocab=VOCAB, min_frequency=2, target_compression=2.33)
+    return train_tokenizer(train.select(TEXT), config)[0]
+
+
 def bundle(model_class: str, folder: Path, **dimensions: Any) -> Bundle:
     """A saved bundle of random weights with both graphs."""
     train = orders(2_000 if dimensions else 20_000, seed=1)
-    config = TokenizerConfig(max_vocab=VOCAB, min_frequency=2, target_compression=2.33)
-    tokenizer, _ = train_tokenizer(train.select(TEXT), config)
+    tokenizer = a_tokenizer(train)
     features = TabularFeatures().fit(train, COLUMNS.numeric)
     torch.manual_seed(0)
     sizes = {"vocab_size": VOCAB, "n_tab_features": len(features), "knots": features.knots, **dimensions}
@@ -112,25 +117,31 @@ def legacy(made: Bundle) -> tuple[torch.nn.Module, Callable[[pl.DataFrame], Lega
     return model, read
 
 
+def legacy_one(model: torch.nn.Module, tokenizer: NameTokenizer) -> Callable[[dict[str, Any]], float]:
+    """How the legacy scores one order, given as a dict."""
+    block, text = getattr(model.config, "block_size", None), LegacyText(tokenizer)
+    collate = (
+        legacy_transformer_collate(text.pad_token, block) if block else legacy_lstm_collate(text.pad_token)
+    )
+
+    def score(row: dict[str, Any]) -> float:
+        joined = "|".join("[MISSING]" if row[name] is None else row[name] for name in TEXT)
+        tabular = np.array([[-1.0 if row[n] is None else row[n] for n in COLUMNS.numeric]], np.float32)
+        dataset = LegacyTextDataset([joined], tabular, np.zeros(1, np.float32), text)
+        with torch.inference_mode():
+            return model(collate([dataset[0]])).item()
+
+    return score
+
+
 def latency(made: Bundle, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
     """Milliseconds per order, one at a time, of each system; medians and 95th percentiles."""
     torch.set_num_threads(1)
     scorers = {"n3r": Scorer(folder, threads=1), "n3r int8": Scorer(folder, threads=1, int8=True)}
-    model, read = legacy(made)
-    pad = made.tokenizer.pad_token
-    block = made.model.config.block_size
-    collate = legacy_transformer_collate(pad, block) if block else legacy_lstm_collate(pad)
+    model, _ = legacy(made)
     frame = orders(n_rows, seed=2)
     rows = frame.to_dicts()
-
-    def legacy_one(row: dict[str, Any]) -> float:
-        joined = "|".join("[MISSING]" if row[name] is None else row[name] for name in TEXT)
-        tabular = np.array([[-1.0 if row[n] is None else row[n] for n in COLUMNS.numeric]], np.float32)
-        dataset = LegacyTextDataset([joined], tabular, np.zeros(1, np.float32), LegacyText(made.tokenizer))
-        with torch.inference_mode():
-            return model(collate([dataset[0]])).item()
-
-    systems: dict[str, Callable[[dict[str, Any]], float]] = {"legacy": legacy_one}
+    systems: dict[str, Callable[[dict[str, Any]], float]] = {"legacy": legacy_one(model, made.tokenizer)}
     systems |= {name: lambda row, s=s: s.score_one(row, "p_calibrated") for name, s in scorers.items()}
     found: dict[str, list[float]] = {name: [] for name in systems}
     for pair in range(pairs + 1):  # the first warms up
@@ -203,7 +214,8 @@ def cold(made: Bundle, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
 # VmHWM: getrusage's peak starts at that of the process that started this one.
 MEMORY = """
 import re, sys
-from n3r.score import Scorer, score_files
+from n3r.score import Scorer
+from n3r.score_files import score_files
 scorer = Scorer(sys.argv[1], threads=2)
 print(score_files(scorer, [sys.argv[2]], sys.argv[3], progress=False).scored)
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])

@@ -37,6 +37,7 @@ from pydantic import (
 )
 
 from n3r.files.json_io import explain
+from n3r.thresholds import Ranking, RankingState
 
 RESOLUTION = 1e-5
 MIN_ROWS = 10  # of each class; with fewer a fold would be fitted on less than 8
@@ -79,6 +80,7 @@ class Calibration:
     why). log_loss: "raw", "platt" and "isotonic" in nats, out of fold; empty when nothing was fitted.
     n_rows: rows that the percentiles rest on, `n_labelled` those that the maps do.
     thresholds: (999,), the lowest score of each of `PERCENTILES`; None for other than two classes or no rows.
+    ranking: of the labelled rows, by which decisions are made; None as `thresholds` is.
     """
 
     method: str
@@ -89,6 +91,7 @@ class Calibration:
     maps: tuple[Isotonic | Platt, ...] = ()
     log_loss: Mapping[str, float] | None = None
     thresholds: np.ndarray | None = None
+    ranking: Ranking | None = None
 
     def calibrated(self, p: ArrayLike) -> np.ndarray:
         """Calibrated class probabilities (N, C) float64 of a model's (N, C); rows sum to 1.
@@ -126,6 +129,7 @@ class Calibration:
             "log_loss": dict(self.log_loss or {}),
             "maps": [{k: np.asarray(v).tolist() for k, v in one._asdict().items()} for one in self.maps],
             "percentile_thresholds": None if self.thresholds is None else self.thresholds.tolist(),
+            "ranking": None if self.ranking is None else self.ranking.to_dict(),
         }
 
     @classmethod
@@ -137,9 +141,10 @@ class Calibration:
             raise ValueError(f"calibration: {explain(error, State.model_fields)}; fit it again") from None
         thresholds = state.percentile_thresholds
         return cls(
-            **state.model_dump(exclude={"maps", "percentile_thresholds"}),
+            **state.model_dump(exclude={"maps", "percentile_thresholds", "ranking"}),
             maps=tuple(one.map() for one in state.maps),
             thresholds=None if thresholds is None else np.array(thresholds, np.float64),
+            ranking=None if state.ranking is None else Ranking.from_state(state.ranking),
         )
 
 
@@ -159,7 +164,9 @@ def fit_calibration(label: ArrayLike, p: ArrayLike, seed: int = 0) -> Calibratio
     known = label != UNKNOWN
     label, p = label[known], p[known]
     counts = np.bincount(label, minlength=n_classes)
-    sizes = {"n_classes": n_classes, "n_rows": n_rows, "n_labelled": len(label), "thresholds": thresholds}
+    ranking = Ranking.of(label == 1, p[:, 1]) if n_rows and n_classes == 2 else None
+    sizes = {"n_classes": n_classes, "n_rows": n_rows, "n_labelled": len(label)}
+    sizes |= {"thresholds": thresholds, "ranking": ranking}
     if counts.min() < MIN_ROWS:
         few = ", ".join(f"{counts[c]} of class {c}" for c in np.flatnonzero(counts < MIN_ROWS))
         return Calibration("none", reason=f"too few labelled rows: {few}; {MIN_ROWS} are needed", **sizes)
@@ -366,6 +373,7 @@ class State(BaseModel):
     percentile_thresholds: (
         Annotated[Ascending, Field(min_length=PERCENTILES.size, max_length=PERCENTILES.size)] | None
     )
+    ranking: RankingState | None = None  # bundles of before there were decisions have none
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -15,12 +15,15 @@ import typer
 from typer import Argument, Option, echo
 
 from n3r import pipeline
-from n3r.files.formats import split_region
-from n3r.files.json_io import write_json
+from n3r.commands import language_model
+from n3r.commands.check import check
+from n3r.commands.map import map_files, map_for_run
+from n3r.files.formats import as_folder, split_region
+from n3r.files.json_io import near, without_links, write_json
 from n3r.files.limits import MAX_EXPANSION
-from n3r.files.lock import held
 from n3r.files.manifest import sha256, verify, versions
-from n3r.terminal import plain_warnings, print_table, resumable, say_results
+from n3r.files.places import SHIPPED
+from n3r.terminal import AtHome, plain_warnings, print_table, resumable, say_results
 
 if TYPE_CHECKING:
     from n3r.schema import ColumnMap
@@ -33,14 +36,13 @@ MapFile = Annotated[Path | None, Option(help="their column map (JSON); default: 
 Column = Annotated[str, Option(help="the column of scores in a file")]
 BundleFolder = Annotated[Path, Option(help="the model's folder, such as runs/quick/lstm2risk")]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-lm = typer.Typer(
-    no_args_is_help=True, help="A language model of names or prose: the hand-written transformer."
-)
-app.add_typer(lm, name="lm")
+app = typer.Typer(cls=AtHome, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(language_model.lm, name="lm")
+app.command(name="map")(map_files)
+app.command()(check)
 
 
-@app.command()
+@app.command(epilog=f"Steps: {', '.join(step.name for step in pipeline.STEPS)}")
 def run(
     steps: Annotated[
         list[str] | None, Argument(help="steps, such as 06; default: 08 and what it needs")
@@ -49,7 +51,10 @@ def run(
     data: Annotated[
         list[str] | None, Option(help="file, folder or REGION=path; repeatable. Default: synthetic orders")
     ] = None,
-    map: Annotated[Path | None, Option(help="column map (JSON); default: that of the notebook")] = None,
+    map: Annotated[
+        Path | None,
+        Option(help="column map (JSON); default: the notebook's if it fits, else one is proposed"),
+    ] = None,
     name: Annotated[str | None, Option(help="results go to runs/NAME and reports/NAME")] = None,
     region: Region = None,
     p: Annotated[list[str] | None, Option("-p", help="KEY=VALUE, a parameter; see `n3r params`")] = None,
@@ -64,12 +69,14 @@ def run(
     words = ([_stem(data[0])] if data else []) + [_size(size)] + ([region] if region else [])
     name = _run_name(name or "-".join(words))
     chosen = pipeline.with_needs(steps or [pipeline.DEFAULT])
-    map_file = (map or _default_map(chosen[0])).resolve()
+    folder = pipeline.ROOT / "runs" / name
+    default = _default_map(chosen[0])
+    map_file = (map or (map_for_run(data, default, folder / "map.json") if data else default)).resolve()
     column_map = ColumnMap.from_file(map_file)
-    if column_map.n_classes > 2 and (of_two := [step.name for step in chosen if step.two_classes]):
+    if column_map.n_classes > 2 and (binary := [step.name for step in chosen if step.binary_only]):
         raise ValueError(
-            f"{map_file} has {column_map.n_classes} classes, of which {', '.join(of_two)} take two: "
-            "run 09 or 06, which take any number"
+            f"{map_file} has {column_map.n_classes} classes, and {', '.join(binary)} is binary only: "
+            "leave it out, or map the labels to two classes"
         )
     first = chosen[0].name
     given: dict[str, Any] = {f"{first}.column_map": str(map_file)}
@@ -83,7 +90,6 @@ def run(
     inputs = [map_file]
     if data:
         inputs += scan(given[f"{first}.data"], column_map, parameters[first]["max_expansion"]).files
-    folder = pipeline.ROOT / "runs" / name
     with resumable():
         done = pipeline.run_steps(folder, parameters, inputs, chosen)
     made_by = {"versions": versions(), "processors": os.cpu_count()}
@@ -95,7 +101,9 @@ def run(
 
 @app.command()
 def score(  # noqa: PLR0913 - one argument an option
-    inputs: Annotated[list[str], Argument(help="Parquet, CSV, TSV, JSON lines: files, folders, REGION=path")],
+    inputs: Annotated[
+        list[str], Argument(help="Parquet, CSV, TSV, JSON lines, .xlsx: files, folders, REGION=path")
+    ],
     bundle: BundleFolder,
     output: Annotated[Path, Option("-o", "--output", help="a file for all rows, or a folder")],
     format: Annotated[str | None, Option(help="parquet, csv, tsv or jsonl; default: as the input")] = None,
@@ -108,20 +116,43 @@ def score(  # noqa: PLR0913 - one argument an option
     max_expansion: Annotated[
         float, Option(help="refuse a file that holds more times its size", min=1)
     ] = MAX_EXPANSION,
+    fpr: Annotated[float | None, Option(help="flag at most this share of legitimate orders")] = None,
+    budget: Annotated[str | None, Option(help="flag what can be reviewed: 50/day, or 2% of orders")] = None,
+    cost_missed: Annotated[float | None, Option(help="flag at the least cost: of a missed fraud")] = None,
+    cost_alarm: Annotated[float | None, Option(help="and of a false alarm")] = None,
+    threshold: Annotated[float | None, Option(help="flag scores at or above it")] = None,
+    reasons: Annotated[int, Option(help="how many reasons flagged rows get, in words", min=0)] = 0,
 ) -> None:
-    """Score rows with a bundle: id, score, p_calibrated, percentile, in the rows' order."""
-    from n3r.score import Scorer, score_files
+    """Score rows with a bundle: id, score, p_calibrated, percentile, in the rows' order; and decide.
+
+    --fpr, --budget, --cost-missed with --cost-alarm, or --threshold add decision and rank.
+    """
+    from n3r.score import Scorer
+    from n3r.score_files import rejects_of, score_files
+    from n3r.thresholds import Rule
 
     if on_error not in ("stop", "skip"):
         raise ValueError(f"--on-error takes stop or skip, not {on_error!r}")
     if format not in (None, "parquet", "csv", "tsv", "jsonl"):
         raise ValueError(f"--format takes parquet, csv, tsv or jsonl, not {format!r}")
     options = {"max_expansion": max_expansion, "for_spreadsheets": for_spreadsheets}
+    ways = {
+        "fpr": fpr,
+        "budget": budget,
+        "cost_missed": cost_missed,
+        "cost_alarm": cost_alarm,
+        "threshold": threshold,
+    }
+    rule = Rule.of(**ways) if any(way is not None for way in ways.values()) else None
     scorer = Scorer(bundle, threads, int8)
+    if rule:
+        echo(str(scorer.decision(rule)), err=True)
+    options |= {"rule": rule, "reasons": reasons}
     with plain_warnings():
         counts = score_files(scorer, inputs, output, format, on_error == "skip", **options)
     summary = f"{counts.read:,} rows read, {counts.scored:,} scored, {counts.rejected:,} rejected"
-    echo(f"{summary}: {output}", err=True)
+    listed = f"; those rejected, and why, are in {rejects_of(output)}" if counts.rejected else ""
+    echo(f"{summary}: {output}{listed}", err=True)
 
 
 @app.command()
@@ -147,7 +178,7 @@ def evaluate(
     from n3r.report.evaluation import headline, write_evaluation
     from n3r.schema import LABEL, SCORE, id_name
 
-    config = EvaluationConfig.from_texts(p or [])
+    config, output = EvaluationConfig.from_texts(p or []), as_folder(output)
     column_map = _column_map(map) if orders or map else None
     id = id_name(column_map.id) if column_map else None
     tables = [only_model(place, column, id) if place else None for place in (scores, validation, reference)]
@@ -157,7 +188,7 @@ def evaluate(
     labels_of({str(scores): test})
     of_orders = column_map if orders else None
     content = {"name": scores.stem, **evaluate_model(test, config, of_orders, val, train)}
-    page = write_evaluation(content, {scores.stem: (test[LABEL], test[SCORE])}, output, "evaluation")
+    page = write_evaluation(content, {scores.stem: (test[LABEL] > 0, test[SCORE])}, output, "evaluation")
     echo(headline(content))
     echo(f"report: {page}", err=True)
 
@@ -179,7 +210,7 @@ def compare(
     from n3r.report.comparison import verdict, write_comparison
     from n3r.schema import id_name
 
-    column_map = _column_map(map) if orders or map else None
+    column_map, output = _column_map(map) if orders or map else None, as_folder(output)
     id = id_name(column_map.id) if column_map else None
     models = [scored_models(place, column, id) for place in (a, b)]
     if orders:
@@ -239,62 +270,6 @@ def import_legacy(
     echo(f"bundle: {output}", err=True)
 
 
-@lm.command(name="train")
-def lm_train(
-    config: Annotated[Path, Option(help="what to read, the model's dimensions, how to train (JSON)")],
-    output: Annotated[
-        Path | None, Option("-o", "--output", help="default: runs/lm/NAME of the config")
-    ] = None,
-    replace: Annotated[bool, Option(help="in the place of another training in the folder")] = False,
-    p: Annotated[list[str] | None, Option("-p", help="KEY=VALUE over the config")] = None,
-) -> None:
-    """Train a language model; the same command goes on with one that was interrupted."""
-    from n3r.custom_transformer.language_model import LanguageModelConfig, train_language_model
-
-    settings = LanguageModelConfig.from_file(config, p or [])
-    folder = output or pipeline.ROOT / "runs" / "lm" / config.stem
-    documents = settings.documents()
-    sizes = ", ".join(f"{len(texts):,} {split}" for split, texts in documents.items())
-    echo(f"documents: {sizes}", err=True)
-    with resumable(), held(folder):
-        model = train_language_model(settings, folder, documents, replace, report=_say_evaluation)
-    info = model.wrapper.get_model_info()
-    echo(f"{info['n_parameters']:,} parameters, {info['n_steps']} steps to the best evaluation")
-    _say_figures("test", model.evaluate(documents["test"]))
-    echo(f"checkpoint: {os.path.relpath(folder)}", err=True)
-
-
-@lm.command(name="eval")
-def lm_eval(
-    checkpoint: Annotated[Path, Option(help="the folder of a training, or of one checkpoint in it")],
-    data: Annotated[
-        str | None, Option(help="file, folder, hub data set; default: its test documents")
-    ] = None,
-    column: Annotated[str | None, Option(help="of a table; default: as in training")] = None,
-    generate: Annotated[str | None, Option(help="go on from this text, in place of figures")] = None,
-    n: Annotated[int, Option(help="how many texts to generate", min=1)] = 5,
-    temperature: Annotated[float, Option(help="0: always the likeliest token")] = 1.0,
-    top_k: Annotated[int | None, Option(help="draw from so many likeliest tokens")] = None,
-    seed: Annotated[int, Option(help="of what is drawn")] = 0,
-) -> None:
-    """Perplexity and bits a character of a language model, or texts that it invents."""
-    from n3r.custom_transformer.corpus import find_documents
-    from n3r.custom_transformer.language_model import LanguageModel
-
-    model = LanguageModel.load(checkpoint)
-    if generate is not None:
-        for text in model.generate(generate, n, temperature, top_k, seed=seed):
-            echo(text)
-        return
-    if data is None:
-        name, documents = "test", model.config.documents()["test"]
-    else:
-        limit = model.config.subset_size if model.config.use_subset else None
-        found = find_documents(data, column or model.config.column, model.config.unit, limit)
-        name, documents = data, found.get("test") or sum(found.values(), [])
-    _say_figures(name, model.evaluate(documents))
-
-
 @app.command()
 def params(
     notebook: Annotated[
@@ -333,7 +308,9 @@ def refresh() -> None:
 def _size(size: str) -> str:
     """The size, where there is one of that name; else ValueError."""
     if size not in pipeline.SIZES:
-        raise ValueError(f"no size {size!r}; there are {', '.join(pipeline.SIZES)}")
+        raise ValueError(
+            f"no size {size!r}{near(size, pipeline.SIZES)}; there are {', '.join(pipeline.SIZES)}"
+        )
     return size
 
 
@@ -354,7 +331,7 @@ def _run_name(name: str) -> str:
 
 def _default_map(step: pipeline.Step) -> Path:
     """The column map of a step's parameters cell, which is relative to the notebook."""
-    return pipeline.ROOT / "notebooks" / pipeline.notebook_parameters(step.name)["column_map"]["default"]
+    return SHIPPED / "notebooks" / pipeline.notebook_parameters(step.name)["column_map"]["default"]
 
 
 def _absolute(item: str) -> str:
@@ -364,30 +341,10 @@ def _absolute(item: str) -> str:
     return path if region is None else f"{region}={path}"
 
 
-def _say_evaluation(row: dict[str, float]) -> None:
-    """Print losses during the training of a language model, above its progress bar."""
-    from tqdm import tqdm
-
-    text = f"step {row['step']:>6,}  epoch {row['epoch']:6.2f}  training loss {row['train_loss']:.3f}"
-    if "val_loss" in row:
-        text += (
-            f"  validation loss {row['val_loss']:.3f}, perplexity {row['val_perplexity']:.2f}, "
-            f"{row['val_bits_per_character']:.3f} bits a character"
-        )
-    tqdm.write(text, file=sys.stderr)
-
-
-def _say_figures(name: str, found: dict[str, float]) -> None:
-    echo(
-        f"{name}: perplexity {found['perplexity']:.3f} a token, {found['bits_per_character']:.4f} bits a "
-        f"character ({found['n_tokens']:,} tokens, {found['n_characters']:,} characters)"
-    )
-
-
 def _column_map(path: Path | None) -> "ColumnMap":
     from n3r.schema import ColumnMap
 
-    return ColumnMap.from_file(path or pipeline.ROOT / "configs" / "orders.json")
+    return ColumnMap.from_file(path or SHIPPED / "configs" / "orders.json")
 
 
 def _apart(a: Path, b: Path) -> tuple[str, str]:
@@ -409,7 +366,10 @@ def main() -> None:
     try:
         app()
     except (ValueError, FileNotFoundError) as error:
-        echo(f"n3r: {error}", err=True)
+        echo(f"n3r: {without_links(str(error))}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        echo(f"n3r: {error.name} is not installed, which this needs: pip install 'n3r[train]'", err=True)
         sys.exit(2)
     except (pipeline.StepError, OSError) as error:  # a full disk, say, where nothing else names it
         echo(f"n3r: {error}", err=True)

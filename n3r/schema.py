@@ -16,13 +16,15 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from n3r.files.dialect import Dialect
 from n3r.files.json_io import MAX_TOLD, explain, near, read_json
+from n3r.rows.numbers import NumberFormat
 from n3r.rows.times import format_problem
 from n3r.rows.values import is_value, text_of
 
@@ -40,6 +42,17 @@ MAX_CLASSES = 128  # a class is kept in 8 bits
 MAX_SHAPE = 40  # characters of a cell whose shape a message shows
 
 
+SCHEMA_KEY = "$schema"
+NUMBERS = (
+    "how text writes numbers: en 1,234.56, de 1.234,56, fr 1 234,56, ch 1'234.56, plain 1234.56, each also "
+    "with a currency, a percent sign or negative in parentheses; null: plain numbers alone"
+)
+
+
+def _key(default: Any, says: str) -> Any:
+    return Field(default, description=says)
+
+
 class ColumnMap(BaseModel):
     """Which column plays which role.
 
@@ -49,27 +62,41 @@ class ColumnMap(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str  # one value an order; of two rows with one id the earlier is kept
-    text: list[str]  # identity strings, in the order they are joined
-    secondary_text: list[str] = []  # a second text, which trimodal classes read apart
-    label: str  # raw label column
-    label_values: dict[str, int]  # raw label, as text -> class 0, 1, ...
-    other_labels: Literal["error", "drop"] = "error"  # rows whose label is not in label_values
-    time: str | None = None  # the time the split is made by
-    time_format: str | None = None  # strptime format, "epoch" (seconds), None: a date or ISO text
-    entity: str | None = None  # whose first order is kept, the customer
-    entity_time: str | None = None  # tells an entity's first order; None: `time`
-    entity_time_format: str | None = None  # as time_format
-    segment: str | None = None  # counts and metrics are also given by its values
-    email_domain: str | None = None  # where internal_domains are looked for
-    internal_domains: list[str] = []  # names such as "amazon": x.amazon.com and amazon.co.uk match
-    numeric: list[str] = []  # ordered features; "*": every other numeric or boolean column
-    categorical: list[str] = []  # kept as text, for risk tables
-    groups: list[str] = []  # metrics are also given by their values; never a feature, need not be present
-    ignore: list[str] = []  # never a feature, need not be present
-    oracle: str | None = None  # true probability of synthetic data, never a feature
-    split_files: dict[str, str] = {}  # file-name pattern -> split, for data with a split of its own
-    split_by: Literal["time", "random"] = "time"  # how the rest is split
+    id: str = _key(..., "one value an order; of two rows with one id the earlier is kept")
+    text: list[str] = _key(..., "identity strings, in the order they are joined")
+    secondary_text: list[str] = _key([], "a second text, which trimodal classes read apart")
+    label: str = _key(..., "raw label column")
+    label_values: dict[str, int] = _key(
+        ..., 'raw label, as text -> class 0, 1, ...; "": rows without a value'
+    )
+    other_labels: Literal["error", "drop"] = _key("error", "rows whose label is not in label_values")
+    time: str | None = _key(None, "the time the split is made by")
+    time_format: str | None = _key(None, 'strptime format, "epoch" (seconds), null: a date or ISO text')
+    entity: str | None = _key(None, "whose first order is kept, the customer")
+    entity_time: str | None = _key(None, "tells an entity's first order; null: `time`")
+    entity_time_format: str | None = _key(None, "as time_format")
+    segment: str | None = _key(None, "counts and metrics are also given by its values")
+    email_domain: str | None = _key(None, "where internal_domains are looked for")
+    internal_domains: list[str] = _key([], 'names such as "amazon": x.amazon.com and amazon.co.uk match')
+    numeric: list[str] = _key([], 'ordered features; "*": every other numeric or boolean column')
+    categorical: list[str] = _key([], "kept as text, for risk tables")
+    groups: list[str] = _key(
+        [], "metrics are also given by their values; never a feature, need not be present"
+    )
+    ignore: list[str] = _key([], "never a feature, need not be present")
+    oracle: str | None = _key(None, "true probability of synthetic data, never a feature")
+    split_files: dict[str, str] = _key({}, "file-name pattern -> split, for data with a split of its own")
+    split_by: Literal["time", "random"] = _key("time", "how the rest is split")
+    csv: Dialect = _key(Dialect(), "how files of CSV and TSV are written")
+    number_format: NumberFormat | None = _key(None, NUMBERS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_schema(cls, content: Any) -> Any:
+        """The keys but "$schema", by which an editor finds the JSON Schema of maps."""
+        if isinstance(content, dict) and isinstance(content.get(SCHEMA_KEY), str):
+            return {key: value for key, value in content.items() if key != SCHEMA_KEY}
+        return content
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -144,7 +171,15 @@ class ColumnMap(BaseModel):
         try:
             return cls(**content)
         except ValidationError as error:
-            raise ValueError(f"{path}: {explain(error, cls.model_fields)}") from None
+            known = [*cls.model_fields, *(f"csv.{key}" for key in Dialect.model_fields)]
+            raise ValueError(f"{path}: {explain(error, known)}") from None
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of maps, which configs/column_map.schema.json holds for editors."""
+        content = cls.model_json_schema() | {"title": "n3r column map", "description": "What columns mean."}
+        content["properties"][SCHEMA_KEY] = {"type": "string", "description": "where this schema is"}
+        return {SCHEMA_KEY: "https://json-schema.org/draft/2020-12/schema", **content}
 
     @property
     def roles(self) -> dict[str, str]:
@@ -239,6 +274,18 @@ def prediction_table(frame: pl.DataFrame, id: str, p: np.ndarray) -> pl.DataFram
     if p.ndim == 1 or p.shape[1] == 2:
         return known.with_columns(score=pl.Series(p if p.ndim == 1 else p[:, 1]))
     return known.with_columns(pl.Series(f"score_{c}", p[:, c]) for c in range(p.shape[1]))
+
+
+def probabilities(table: pl.DataFrame, kind: str = "score") -> np.ndarray:
+    """Class probabilities (N, C) of a table of predictions or scores: of `score`, or of `score_0` and so on.
+
+    `kind` is "score" or "p_calibrated".
+    """
+    n_classes = sum(re.fullmatch(rf"{kind}_\d+", name) is not None for name in table.columns)
+    if n_classes:
+        return table.select(f"{kind}_{c}" for c in range(n_classes)).to_numpy()
+    p = table[kind].to_numpy()
+    return np.column_stack([1 - p, p])
 
 
 def id_name(id: str) -> str:

@@ -4,14 +4,10 @@ Decisions:
 - The `RowEncoder` that made the model's inputs in training makes the graph's. A row scores the same alone,
   beside others, and from any kind of file.
 - One order given as a dict is scored without a table: a table of one row costs more than the graph.
-- Files are read, scored and written a chunk of rows at a time, so that memory does not grow with them. The
-  output gets its name when its last row is written.
 """
 
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,25 +16,19 @@ import polars as pl
 from pydantic import ValidationError
 
 from n3r.calibrate import Calibration
-from n3r.encode import RowEncoder
+from n3r.encode import TEXT_KEYS, RowEncoder, text_readers
 from n3r.features import TabularFeatures
-from n3r.files.formats import FORMATS, SUFFIXES, find_files
 from n3r.files.json_io import explain, read_json
-from n3r.files.limits import MAX_EXPANSION
-from n3r.files.manifest import MAX_BYTES, PRETRAINED, verify, written_by
-from n3r.files.writer import writer
+from n3r.files.manifest import MAX_BYTES, OTHER_TOKENIZERS, verify, written_by
+from n3r.reasons import REASONS, Reason, find_reasons, reason_columns
 from n3r.risk_tables import Unseen
 from n3r.rows.inputs import Inputs, typed, typed_row
-from n3r.rows.values import as_typed
 from n3r.runtime import CHARACTERS, KNOWN, PROBS, TABULAR, Graph
 from n3r.schema import ColumnMap, id_name, is_pattern
-from n3r.tables import column_type, read_chunks, refusal
-from n3r.tokenizer import BertTokenizer, Reader, TextConfig, load_tokenizer
+from n3r.thresholds import Decision, Rule, orders_a_day
+from n3r.tokenizer import Reader, TextConfig, load_tokenizer
 
 MAX_THREADS = 1024
-ROUNDING = 1e-6  # of a score by its place in a batch
-REASONS = {"reason": pl.String, "score_without": pl.Float64}
-REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}
 
 
 class Parts(NamedTuple):
@@ -71,14 +61,22 @@ def read_parts(folder: Path) -> Parts:
     return Parts(config, ColumnMap.from_file(folder / "columns.json"), *found, texts)
 
 
-def _read_pretrained(folder: Path, config: Mapping[str, Any], writers: dict[str, str]) -> Reader | None:
-    """How the pretrained BERT of a verified bundle, if any, reads texts; ValueError naming the file."""
-    if "pretrained" not in config:
-        return None
-    with _naming(folder / "config.json"):
-        texts = TextConfig.model_validate(config["pretrained"])
-    with written_by(folder / f"{PRETRAINED}tokenizer.json", "tokenizers", writers):
-        return Reader(load_tokenizer(folder, BertTokenizer, PRETRAINED), texts)
+def read_readers(
+    folder: Path, config: Mapping[str, Any], texts: TextConfig, writers: dict[str, str]
+) -> tuple[Reader, dict[str, Reader]]:
+    """The first reader of a verified bundle's texts and, by their batch keys, those of others.
+
+    Raises ValueError naming the file.
+    """
+    with written_by(folder / "tokenizer.json", "tokenizers", writers):
+        first = Reader(load_tokenizer(folder), texts)
+    others = {}
+    for key in [key for key in OTHER_TOKENIZERS if key in config]:
+        with _naming(folder / "config.json"):
+            texts = TextConfig.model_validate(config[key])
+        with written_by(folder / f"{key}_tokenizer.json", "tokenizers", writers):
+            others[key] = Reader(load_tokenizer(folder, prefix=f"{key}_"), texts)
+    return first, others
 
 
 @contextmanager
@@ -115,42 +113,40 @@ class Scorer:
         folder = Path(bundle)
         writers = verify(folder, max_bytes)
         config, self.column_map, self.features, self.calibration, texts = read_parts(folder)
-        with written_by(folder / "tokenizer.json", "tokenizers", writers):
-            self.tokenizer = load_tokenizer(folder)
+        first, others = read_readers(folder, config, texts, writers)
         graph = folder / ("model.int8.onnx" if int8 else "model.onnx")
         if not graph.is_file():
             raise ValueError(f"{folder} has no 8-bit weights: save it with int8_rows, or score without int8")
         self._n_classes = n_classes = self.calibration.n_classes
-        longest = config["model"].get("block_size")
-        pretrained = _read_pretrained(folder, config, writers)
-        pads = self.tokenizer.pad_token, pretrained.tokenizer.pad_token if pretrained else 0
+        self._orders_a_day = orders_a_day(config["data"].get("splits", {}))
+        pads = {key: others.get(key, first).tokenizer.pad_token for key in TEXT_KEYS}
+        branches = _branches(config["model"])
+        longest = {key: size for key, own in branches.items() if (size := own.get("block_size")) is not None}
         with written_by(graph, "onnxruntime", writers):
-            self._graph = Graph(graph, n_classes, pads[0], longest, threads, pads[1])
-        reads = self._graph.inputs
-        features = self.features if TABULAR in reads else None
-        n_texts, joined = self._graph.n_texts, CHARACTERS in reads
-        self._encoder = RowEncoder(
-            self.tokenizer, self.column_map, features, texts, n_texts, joined, pretrained
-        )
+            self._graph = Graph(graph, n_classes, pads, longest, threads)
+        features = self.features if TABULAR in self._graph.inputs else None
+        with _naming(folder):
+            readers = text_readers(self._graph.texts, first, others)
+        self._encoder = RowEncoder(self.column_map, readers, features, CHARACTERS in self._graph.inputs)
         self.inputs = self._find_inputs()
         with _naming(folder):
-            self._check(config["model"])
+            self._check(config["model"], {"text": first, **readers}, others)
             # A row of nothing: what does not fit shows here, not at the first order.
             self.outputs = list(self._named(self._one(dict.fromkeys(self.inputs.names))))
 
-    def _check(self, model: dict[str, Any]) -> None:
+    def _check(
+        self, model: dict[str, Any], readers: Mapping[str, Reader], others: Mapping[str, Reader]
+    ) -> None:
         """Raise ValueError where the parts of the bundle are not of one model."""
         inputs, gives = self.inputs, self._graph.outputs
         foreign = [name for name in self._graph.inputs if name not in KNOWN]
-        n_classes, longest = model.get("n_classes"), model.get("block_size")
-        tokenizers = {"": self.tokenizer}
-        if self._encoder.pretrained:
-            tokenizers[PRETRAINED] = self._encoder.pretrained.tokenizer
-        more = [
-            f"{prefix}tokenizer.json"
-            for prefix, tokenizer in tokenizers.items()
-            if not _is_size(known := model.get(f"{prefix}vocab_size")) or tokenizer.vocab_size > known
-        ]
+        n_classes, longest = model.get("n_classes"), self._graph.longest
+        known = {key: own.get("vocab_size") for key, own in _branches(model).items()}
+        more = {
+            f"{key}_tokenizer.json" if key in others else "tokenizer.json"
+            for key, (tokenizer, _) in readers.items()
+            if not _is_size(known[key]) or tokenizer.vocab_size > known[key]
+        }
         twice = [name for name in inputs.numeric if name in (inputs.id, *inputs.text, *inputs.categorical)]
         faults = {
             f"the graph reads {foreign}, which n3r does not know": foreign,
@@ -158,9 +154,8 @@ class Scorer:
             f"its features read {twice} as numbers, which are text": twice,
             "its features read names that are patterns": any(map(is_pattern, inputs.names)),
             "config.json and calibration.json are of other classes": n_classes != self._n_classes,
-            "config.json has a block_size that is not a length": longest is not None
-            and not _is_size(longest),
-            f"{', '.join(more)} has more tokens than config.json says": more,
+            "config.json has a block_size that is not a length": not all(map(_is_size, longest.values())),
+            f"{', '.join(sorted(more))} has more tokens than config.json says": more,
         }
         if wrong := [fault for fault, found in faults.items() if found]:
             raise ValueError(f"the files are not those of one model: {'; '.join(wrong)}")
@@ -180,7 +175,7 @@ class Scorer:
             list(dict.fromkeys([*own, *also]))
             for own, also in zip((texts, self.features.numeric), read, strict=True)
         )
-        return Inputs(columns.id, texts, numeric, self.features.categorical)
+        return Inputs(columns.id, texts, numeric, self.features.categorical, columns.number_format)
 
     def score(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The id of each row (`schema.id_name`) and, in their order, `score`, `p_calibrated`, `percentile`.
@@ -193,6 +188,10 @@ class Scorer:
         Warns of columns most of whose categories training did not see. Raises ValueError naming every column
         that is missing or of a wrong type, or the first cells that are.
         """
+        return self.score_typed(self._typed(frame))
+
+    def _typed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The columns that are read, checked."""
         if not isinstance(frame, pl.DataFrame):
             raise ValueError(f"expected a polars DataFrame, found {type(frame).__name__}: see pl.from_pandas")
         rows, problems = typed(frame, self.inputs)
@@ -202,7 +201,7 @@ class Scorer:
         unseen = self.unseen()
         unseen.count(rows)
         unseen.warn()
-        return self.score_typed(rows)
+        return rows
 
     def unseen(self) -> Unseen:
         """What counts rows of categories that training did not see."""
@@ -252,34 +251,51 @@ class Scorer:
         return table.sort(pl.col("contribution").abs(), descending=True, maintain_order=True)
 
     def reasons(self, order: Mapping[str, Any], n: int = 3, of_class: int = 1) -> pl.DataFrame:
-        """What the identity strings of one order say, in words: the `n` features that move its score most.
+        """What the features of one order say, in words: the `n` that move its score most.
 
-        Columns: `reason`, which shows nothing of the strings; `score_without`, with the value that a missing
-        one gets in the feature's place, by default the training rows' median; `contribution`, the score less
-        that. A feature of that value is no reason, and a model without identity features has none. Raises
-        ValueError as `explain_one`, and for an `n` below 1.
+        Columns: `reason`, which shows nothing of the strings; `score_without`, with the usual value in the
+        feature's place, by default the training rows' median; `contribution`, the score less that. A model
+        that reads texts alone has no reasons. Raises ValueError as `explain_one`, and for an `n` below 1.
         """
         self._check_class(of_class)
         if type(n) is not int or n < 1:
             raise ValueError("n: expected a whole number from 1")
         row = self._encoder.rows([typed_row(order, self.inputs)])
-        features = self._encoder.features
-        identity = features.identity if features else None
-        usual = {
-            i: np.float32(features.imputation_[name])
-            for i, name in enumerate(features.names if identity else [])
-            if name in identity.names
-        }
-        at = [i for i, value in usual.items() if row.tabular[0, i] != value]
-        rows = row.take([0] * (len(at) + 1))
-        if at:
-            rows.tabular[range(1, len(at) + 1), at] = [usual[i] for i in at]
-        score, *without = self._graph.probabilities(rows)[:, of_class].tolist()
-        said = [identity.words(features.names[i], row.tabular[0, i]) for i in at]
-        table = pl.DataFrame({"reason": said, "score_without": without}, REASONS)
-        table = table.with_columns(contribution=score - pl.col("score_without"))
-        table = table.filter(pl.col("contribution").abs() > ROUNDING)
-        return table.sort(pl.col("contribution").abs(), descending=True, maintain_order=True).head(n)
+        (found,) = find_reasons(self._graph, self._encoder.features, row, n, of_class)
+        return pl.DataFrame(found, REASONS, orient="row")
+
+    def decide(self, frame: pl.DataFrame, rule: Rule, reasons: int = 0) -> pl.DataFrame:
+        """`score`, and by a rule `decision`, "flag" or "pass", and `rank`, 1 for the highest score.
+
+        With `reasons` the flagged rows also get `reason_1` .., the features that raise their score most.
+        Raises ValueError as `score` and `decision` do.
+        """
+        decision = self.decision(rule)
+        decided = self.decide_typed(self._typed(frame), decision, reasons)
+        return decided.with_columns(ranks(decided["score"]))
+
+    def decision(self, rule: Rule) -> Decision:
+        """The threshold of a rule; ValueError for more than two classes and where none can be chosen."""
+        if self._n_classes > 2:
+            raise ValueError(f"decisions are of two classes; this model has {self._n_classes}")
+        if rule.threshold is not None:
+            return Decision(rule.threshold)
+        if self.calibration.ranking is None:
+            raise ValueError("this bundle keeps no ranking to choose a threshold by: give a threshold")
+        return self.calibration.ranking.decide(rule, self._orders_a_day)
+
+    def decide_typed(self, rows: pl.DataFrame, decision: Decision, reasons: int) -> pl.DataFrame:
+        """`decide` of rows that `typed` or `read_chunks` gave, without ranks."""
+        scored = self.score_typed(rows)
+        flagged = decision.flags(scored["score"].to_numpy())
+        found: list[list[Reason]] = [[] for _ in flagged]
+        if reasons and flagged.any():
+            encoded, features = self._encoder.frame(rows.filter(flagged)), self._encoder.features
+            told = find_reasons(self._graph, features, encoded, reasons, raising=True)
+            for at, own in zip(np.flatnonzero(flagged), told, strict=True):
+                found[at] = own
+        said = pl.Series("decision", np.where(flagged, "flag", "pass"), pl.String)
+        return scored.with_columns(said, *reason_columns(found, reasons))
 
     def _one(self, values: Mapping[str, Any]) -> np.ndarray:
         """Probabilities (1, C) of one row."""
@@ -299,105 +315,19 @@ class Scorer:
         return {name: values.astype(np.float32) for name, values in named.items()}
 
 
-class Counts(NamedTuple):
-    """What became of the rows of files: read = scored + rejected."""
-
-    read: int
-    scored: int
-    rejected: int
-
-
-def score_files(
-    scorer: Scorer,
-    items: Sequence[str | Path],
-    output: str | Path,
-    kind: str | None = None,
-    skip: bool = False,
-    progress: bool = True,
-    max_expansion: float = MAX_EXPANSION,
-    for_spreadsheets: bool = False,
-) -> Counts:
-    """Score files, folders and patterns of Parquet, CSV, TSV and JSON lines, rows and files in their order.
-
-    An `output` that ends in .parquet, .csv, .tsv or .jsonl is one file of all rows; else it is a folder that
-    gets a file for each file, in the `kind` given or its own. With `skip` rows that cannot be read are listed
-    beside the output, in `<its name>.rejects.csv`; otherwise the first of them is a ValueError naming file,
-    row and column, and nothing is written. Warns as `Scorer.score`. `max_expansion`: see limits.py,
-    `for_spreadsheets`: writer.py.
-    """
-    from tqdm import tqdm
-
-    counts = Counts(0, 0, 0)
-    hidden = {} if progress else {"disable": True}  # False would overrule TQDM_DISABLE
-    with tqdm(
-        desc="scored", unit=" rows", unit_scale=True, mininterval=0.5, file=sys.stderr, **hidden
-    ) as bar:
-        for target, sources in _targets(find_files(items), Path(output), kind).items():
-            found = _score_into(target, sources, scorer, skip, bar, max_expansion, for_spreadsheets)
-            counts = Counts(*(a + b for a, b in zip(counts, found, strict=True)))
-    return counts
+def _branches(model: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What config.json says of each text's branch, by the batch key of the text's ids."""
+    second = model.get("secondary")
+    return {
+        "text": model,
+        "secondary": second if isinstance(second, dict) else model,
+        "pretrained": {"vocab_size": model.get("pretrained_vocab_size")},
+    }
 
 
-def _targets(files: Mapping[Path, str | None], output: Path, kind: str | None) -> dict[Path, list]:
-    """Each file to write and the files that its rows come from."""
-    if output.suffix.removeprefix(".") in FORMATS:
-        if kind not in (None, output.suffix.removeprefix(".")):
-            raise ValueError(f"{output} is to be {kind}: let its name end so, or leave the format out")
-        targets = {output: list(files.items())}
-    else:
-        targets = {}
-        for path, region in files.items():
-            ending = next(suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix))
-            name = f"{path.name[: -len(ending)]}.{kind or SUFFIXES[ending]}"
-            targets.setdefault(output / name, []).append((path, region))
-        several = [target.name for target, sources in targets.items() if len(sources) > 1]
-        if several:
-            raise ValueError(f"several files would become {', '.join(several)}: give one output file")
-    inputs = {os.path.realpath(path) for path in files}  # Path.resolve raises on a link to itself
-    if over := [str(target) for target in targets if os.path.realpath(target) in inputs]:
-        raise ValueError(f"the output would replace the input {', '.join(over)}: choose another name")
-    return targets
-
-
-def _score_into(
-    target: Path,
-    sources: list[tuple[Path, str | None]],
-    scorer: Scorer,
-    skip: bool,
-    bar: Any,
-    max_expansion: float,
-    for_spreadsheets: bool,
-) -> Counts:
-    n_read = n_scored = n_rejected = 0
-    rejects = target.with_name(f"{target.stem}.rejects.csv")
-    with ExitStack() as files:
-        scored = files.enter_context(writer(target, target.suffix.removeprefix("."), for_spreadsheets))
-        rejected, unseen = None, scorer.unseen()
-        # An id may be a whole number in one file, a float in another and is text in CSV.
-        types = {column_type(path, scorer.inputs.id) for path, _ in sources}
-        ids = [as_typed(id_name(scorer.inputs.id))] if len(types) > 1 else []
-        for path, region in sources:
-            for chunk in read_chunks(path, scorer.inputs, region=region, max_expansion=max_expansion):
-                if chunk.rejects and not skip:
-                    raise ValueError(
-                        refusal(chunk.rejects, "mend them, or list them and go on with --on-error skip")
-                    )
-                unseen.count(chunk.frame)
-                scores = scorer.score_typed(chunk.frame).with_columns(ids)
-                scored.write(scores)
-                if chunk.rejects:
-                    rejected = rejected or files.enter_context(writer(rejects, "csv", for_spreadsheets))
-                    rejected.write(pl.DataFrame(chunk.rejects, schema=REJECTS, orient="row"))
-                n_read += chunk.n_rows
-                n_scored += scores.height
-                n_rejected += len(chunk.rejects)
-                bar.update(chunk.n_rows)
-        if n_read != n_scored + n_rejected:  # inside, so that nothing is written
-            raise RuntimeError(f"{n_read} rows read, {n_scored} scored and {n_rejected} rejected")
-        unseen.warn()
-        if rejected is None:
-            rejects.unlink(missing_ok=True)  # of an earlier run
-    return Counts(n_read, n_scored, n_rejected)
+def ranks(score: pl.Series) -> pl.Series:
+    """The column `rank` of rows, 1 for the highest score; tied rows have the first of theirs."""
+    return score.rank("min", descending=True).alias("rank")
 
 
 def _is_size(value: Any) -> bool:

@@ -12,7 +12,8 @@ from n3r.features import TabularFeatures
 from n3r.model import configure
 from n3r.preprocess import prepare
 from n3r.schema import ColumnMap
-from n3r.score import Scorer, score_files
+from n3r.score import Scorer
+from n3r.score_files import score_files
 from n3r.synthetic.orders import generate_orders
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import published
 from n3r.pipeline import finish_step
 
 
@@ -75,6 +76,16 @@ def test_quality_compares_over_data_seeds_and_without_each_part():
 
 
 @pytest.mark.slow
+def test_deviations_are_measured_beside_the_legacy_and_trained_once():
+    tiny = ("--of", "decay", "--rows", "256", "--epochs", "1", "--orders", "2000", "--seeds", "0", "1")
+    lines = run("benchmarks.deviations", "lstm2risk", *tiny)
+    assert [line["on"] for line in lines] == ["none", "decay", "the legacy"]
+    assert lines[0]["by_seed"] == [0, 0] and len(lines[1]["by_seed"]) == 2
+    assert all(line["low"] <= line["difference"] <= line["high"] for line in lines)
+    assert run("benchmarks.deviations", "lstm2risk", *tiny) == lines
+
+
+@pytest.mark.slow
 def test_all_benchmarks_can_be_asked_for_at_once():
     command = [sys.executable, "-m", "benchmarks", "--smoke", "--only", "custom"]
     root = Path(__file__).resolve().parent.parent
@@ -96,6 +107,27 @@ def test_growth_is_drawn():
     rows = {n: {"seconds": n / 100, "peak_mb": 100.0} for n in (10, 100)}
     assert plot({"preprocessing": rows}).startswith("<svg")
     assert shown({"10": 1234.5, "20": 3}) == "1,234 (10), 3 (20)"
+
+
+def test_a_report_is_renewed_in_part():
+    from benchmarks.__main__ import PUBLISHED, report
+
+    tokenizer = {"n3r": 3.0, "legacy": 30.0, "ratio": 10.0, "rows": 200_000}
+    best = {"fit_seconds": 60.0, "rows_a_second": 9.0, "ratio": 0.9, "p50_ms": 1.0}
+    first = report({"prepare tokenizer": [tokenizer], "best": [best]}, more={"Growth": ["as it was"]})
+    system = {"parameters": 1_234_567, "onnx_mb": None, "p50_ms": 2.345, "dtype": "float32"}
+    figures = dict.fromkeys(published.FIGURES.values(), 100.4) | system
+    lines = {"prepare tokenizer": [tokenizer | {"ratio": 12.0}]}
+    lines["published"] = [{"rows": 4096, "systems": {"lstm2risk": figures, "legacy_lstm2risk": figures}}]
+    second = report(lines, first)
+    assert "ratio 10" in first and "ratio 12" in second and "ratio 10" not in second
+    kept = [line for line in first.split("\n") if "`best`" in line]
+    assert len(kept) == 1 and kept[0] in second and "## Growth\n\nas it was" in second
+    table = second.partition(f"## {PUBLISHED}\n")[2]
+    assert "|  | LSTM2Risk | legacy LSTM2Risk |" in table
+    assert "| parameters | 1,234,567 | 1,234,567 |" in table and "| one order, p50, ms | 2.35 |" in table
+    assert "| ONNX graph, MB | none | none |" in table and "| checkpoint, MB | 100 |" in table
+    assert report({}, second) == second
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ def test_a_published_model_reads_no_tokenizer_that_folds():
 
 
 def test_the_docs_name_the_deviations_that_no_preset_switches_off():
-    text = (ROOT / "docs" / "departures.md").read_text()
+    text = (ROOT / "docs" / "deviations.md").read_text()
     named = re.search(r"What stays.*?\n\n(.*)", text, re.DOTALL)[1]
     assert set(re.findall(r"^\| `(\w+)` \|", named, re.MULTILINE)) == set(ablation.DEVIATIONS) - set(
         PUBLISHED

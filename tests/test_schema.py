@@ -62,7 +62,7 @@ def test_maps_survive_json():
         ("[1]", ["one JSON object", "list"]),
         (json.dumps(BASE | {"segmnet": "s"}), ["unknown key 'segmnet'", "did you mean 'segment'?"]),
         (json.dumps({"id": "a"}), ["'text'", "'label'", "'label_values'"]),
-        (json.dumps(BASE | {"time": 3}), ["'time'", "string"]),
+        (json.dumps(BASE | {"time": 3}), ["'time'", "expected a text"]),
         (json.dumps(BASE | {"label_values": {"F": 1}}), ["classes 0, 1"]),
         (
             json.dumps(BASE | {"numeric": ["f", "f", "status"]}),
@@ -83,6 +83,53 @@ def test_a_bad_map_is_one_message_with_file_and_key(tmp_path, content, phrases):
     with pytest.raises(ValueError) as error:
         ColumnMap.from_file(path)
     assert str(path) in str(error.value) and all(phrase in str(error.value) for phrase in phrases)
+
+
+CSV = {"separator": ";", "encoding": "cp1252", "quote": None, "header": False}
+
+
+def test_a_map_says_how_files_and_numbers_are_written():
+    columns = column_map(csv=CSV, number_format="de")
+    assert columns.csv.model_dump() == CSV and columns.number_format == "de"
+    assert ColumnMap(**json.loads(columns.model_dump_json())) == columns
+    assert column_map().csv.model_dump() == {
+        "separator": None,
+        "encoding": "utf-8",
+        "quote": '"',
+        "header": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "phrase"),
+    [
+        ({"csv": {"separatr": ";"}}, "unknown key 'csv.separatr' (did you mean 'csv.separator'?)"),
+        ({"csv": {"separator": ";;"}}, "key 'csv.separator': expected one character"),
+        ({"csv": {"separator": "x"}}, "key 'csv.separator': expected one character"),
+        ({"csv": {"separator": "¦"}}, "key 'csv.separator': expected one character"),
+        ({"csv": {"quote": "\n"}}, "key 'csv.quote': expected one character"),
+        ({"csv": {"separator": "|", "quote": "|"}}, "key 'csv': separator and quote are the same"),
+        ({"csv": {"encoding": "latin-99"}}, "key 'csv.encoding': is no encoding"),
+        ({"csv": {"encoding": "base64"}}, "key 'csv.encoding': is no encoding of files"),
+        ({"csv": {"encoding": "utf-7"}}, "key 'csv.encoding': is no encoding of files"),
+        ({"number_format": "us"}, "key 'number_format'"),
+    ],
+)
+def test_a_wrong_dialect_is_named(tmp_path, change, phrase):
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps(BASE | change))
+    with pytest.raises(ValueError) as error:
+        ColumnMap.from_file(path)
+    assert phrase in str(error.value)
+
+
+def test_the_json_schema_of_maps_is_that_of_the_model_and_the_maps_name_it():
+    """Written anew by `make schema`."""
+    assert json.loads((CONFIGS / "column_map.schema.json").read_text()) == ColumnMap.json_schema()
+    contents = [json.loads(path.read_text()) for path in CONFIGS.glob("*.json")]
+    maps = [content for content in contents if "label_values" in content]
+    assert [content["$schema"] for content in maps] == ["column_map.schema.json"] * 4
+    assert set(ColumnMap.json_schema()["properties"]) == {*ColumnMap.model_fields, "$schema"}
 
 
 def test_a_missing_map_is_file_not_found(tmp_path):

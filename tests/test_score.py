@@ -10,12 +10,15 @@ import polars as pl
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.model import configure
 from n3r.schema import LABEL, SEGMENT, ColumnMap
-from n3r.score import Scorer, score_files
+from n3r.score import Scorer
+from n3r.score_files import score_files
+from n3r.thresholds import Rule
 from n3r.tokenizer import TextConfig
 from n3r.train import TrainConfig
 from n3r.vocabulary import TokenizerConfig, train_tokenizer, train_wordpiece
@@ -140,7 +143,8 @@ def test_a_process_without_torch_scores_as_the_training_process_does(made, model
 import json, sys
 for name in {BLOCKED}: sys.modules[name] = None  # an import of it raises
 import polars as pl
-from n3r.score import Scorer, score_files
+from n3r.score import Scorer
+from n3r.score_files import score_files
 scorer = Scorer(sys.argv[1])
 for kind in ("parquet", "csv"):
     score_files(scorer, [f"{{sys.argv[2]}}/rows.{{kind}}"], f"{{sys.argv[2]}}/out.{{kind}}", progress=False)
@@ -299,14 +303,57 @@ def test_contributions_are_what_a_missing_value_in_the_place_changes(made, model
 
 
 @every
-def test_a_model_without_identity_features_gives_no_reasons(made, model_class):
-    scorer = Scorer(made(model_class)[1])
-    assert scorer.reasons(ORDER).columns == ["reason", "score_without", "contribution"]
-    assert scorer.reasons(ORDER).is_empty()
+def test_reasons_are_what_a_usual_value_in_the_place_changes(made, model_class):
+    bundle, folder = made(model_class)
+    scorer = Scorer(folder)
+    why = scorer.reasons({**ORDER, "amount": 9.0}, n=50)
+    assert why.columns == ["reason", "score_without", "contribution"]
+    assert why.is_empty() == (model_class == "lstm")  # reads texts alone
+    if len(why):
+        assert any(said.startswith("amount is 9, ") for said in why["reason"])
+        usual = bundle.features.imputation_["amount"]
+        output = "score_1" if "score_1" in scorer.outputs else "score"
+        without = scorer.score_one({**ORDER, "amount": usual}, output)
+        row = why.filter(pl.col("reason").str.starts_with("amount is 9, "))
+        assert row["score_without"][0] == pytest.approx(without, abs=1e-6)
     with pytest.raises(ValueError, match="n: expected a whole number from 1"):
         scorer.reasons(ORDER, n=0)
     with pytest.raises(ValueError, match="of_class"):
         scorer.reasons(ORDER, of_class=9)
+
+
+def test_decisions_of_a_table_and_of_files_are_those_of_the_rule(made, tmp_path):
+    scorer, rows = Scorer(made("lstm2risk")[1]), prepared(300, seed=9)
+    rule = Rule(fpr=0.1)
+    decided = scorer.decide(rows, rule, reasons=2)
+    decision = scorer.decision(rule)
+    assert decided["decision"].eq("flag").to_list() == decision.flags(decided["score"].to_numpy()).tolist()
+    assert 0 < decided["decision"].eq("flag").sum() < len(rows)
+    assert decided.sort("score", descending=True)["rank"].is_sorted() and decided["rank"].min() == 1
+    passed = decided.filter(decision="pass")
+    assert passed["reason_1"].null_count() == len(passed)
+    flagged = decided.filter(decision="flag").row(0, named=True)
+    order = rows.row(by_predicate=pl.col("order") == flagged["order"], named=True)
+    raising = scorer.reasons(order, n=99).filter(pl.col("contribution") > 0)["reason"].to_list()
+    assert [flagged["reason_1"], flagged["reason_2"]] == (raising + [None, None])[:2]
+    rows.drop(SEGMENT, LABEL).write_csv(tmp_path / "rows.csv")
+    counts = score_files(
+        scorer, [tmp_path / "rows.csv"], tmp_path / "out.parquet", progress=False, rule=rule, reasons=2
+    )
+    assert counts == (300, 300, 0) and sorted(path.name for path in tmp_path.iterdir()) == [
+        "out.parquet",
+        "rows.csv",
+    ]
+    written = pl.read_parquet(tmp_path / "out.parquet")
+    assert_frame_equal(written.select(decided.columns), decided, abs_tol=1e-5)
+
+
+def test_reasons_without_a_rule_and_decisions_of_three_classes_are_refused(made, tmp_path):
+    scorer = Scorer(made("lstm2risk")[1])
+    with pytest.raises(ValueError, match="say which orders to flag"):
+        score_files(scorer, ["rows.csv"], tmp_path / "out.csv", reasons=3)
+    with pytest.raises(ValueError, match="two classes; this model has 3"):
+        Scorer(made("transformer2risk")[1]).decide(prepared(3), Rule(fpr=0.1))
 
 
 # --- files in, files out

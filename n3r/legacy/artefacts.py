@@ -4,6 +4,8 @@ Decisions:
 - A published graph is the bundle's own with nodes put before it: the same network, no second export.
 - These nodes fill in what is missing and say so, as `TabularFeatures.transform` does. Raw numbers and risks
   go in; what scales them is part of the network.
+- A server that imputes gets the same score: impute_dict holds a mark where the model is told what is missing,
+  a number beside the fill by which these nodes know a missing number.
 - The classes for names read `text_tokens`, `text_lengths` or `attn_mask`, and `tabular`; the others read ids
   and mask of each text and every column by its own name. That is what the published server feeds (defect 2).
 """
@@ -27,15 +29,20 @@ if TYPE_CHECKING:
 
 NAMES_CLASSES = {"lstm2risk": "lstm", "transformer2risk": "transformer"}  # and the published encoder
 OURS, FRONT = "n3r/", "front/"  # prefixes of values in a published graph
+BESIDE = np.pi * 1e-5  # how far from the fill a mark lies, by the fill's size
+MARKED, SMALLEST = 2.0**20, 1e-20  # limits of that size: float32 beyond are whole, or next to subnormal
 MONITORED = {
     "val_auroc": "val/auroc",
     "val_average_precision": "val/average_precision",
     "val_f1": "val/f1_score",
+    "val_precision": "val/precision",
+    "val_recall": "val/recall",
+    "val_accuracy": "val/accuracy",
 }
 RESERVED = (  # names in a published graph that no column can have
     "",
     "probs",
-    *(f"{ids}_{part}" for ids, _ in TEXT_KEYS for part in ("input_ids", "attention_mask")),
+    *(f"{ids}_{part}" for ids in ("text", "secondary") for part in ("input_ids", "attention_mask")),
 )
 DIMENSIONS = {
     "vocab_size": "n_embed",
@@ -99,7 +106,27 @@ def published_tables(
         return {}, {}
     tables = features.risk_tables_.values()
     risks = {table["column"]: {key: table[key] for key in ("bins", "default_bin")} for table in tables}
-    return features.imputation_, risks
+    return features.imputation_ | marks(features), risks
+
+
+def marks(features: TabularFeatures) -> dict[str, float]:
+    """What stands for a missing number in each column of which the model is told what is missing.
+
+    A number of many digits within a ten-thousandth of the fill, so that no price or count is read as it, and
+    not one of the knots. Of a fill beyond 2**20 it is one beside 2**20: large float32 are whole numbers.
+    """
+    if features.config.scaling == "none":
+        return {}
+    found = {}
+    for name in features.indicators_:
+        knots = np.float32(features.knots_.get(name, {"value": []})["value"])
+        fill = np.clip(features.imputation_[name], -MARKED, MARKED)
+        scale = abs(fill) or np.abs(knots[knots != 0]).min(initial=1)
+        mark = np.float32(fill + max(scale, SMALLEST) * BESIDE)
+        while mark in knots or mark == np.floor(mark):
+            mark = np.nextafter(mark, np.float32(np.inf))
+        found[name] = float(mark)
+    return found
 
 
 def hyperparameters(bundle: Bundle) -> dict[str, Any]:
@@ -250,23 +277,26 @@ def _feed_names(front: _Front, model_class: str) -> None:
 
 def _feed_texts(front: _Front, config: ModelConfig) -> None:
     """Ids and mask (B, K, T) of each text; a model that knows no chunks takes one of them."""
-    for ids, mask in TEXT_KEYS[: config.n_texts]:
+    for ids, own in config.of_texts.items():
         more = "" if ids == "text" else "secondary_"
         shape = ["rows", f"{more}chunks", f"{more}tokens"]
         tokens = front.input(f"{ids}_input_ids", "INT64", shape)
         seen = front("Greater", front.input(f"{ids}_attention_mask", "INT64", shape), np.int64(0))
-        for value, out in ((tokens, ids), (seen, mask)):
-            if config.encoder == "bert":
+        for value, out in ((tokens, ids), (seen, TEXT_KEYS[ids])):
+            if own.encoder == "bert":
                 front("Identity", value, out=OURS + out)
             else:
                 front("Squeeze", value, np.array([1]), out=OURS + out)
 
 
 def _feed_features(front: _Front, raw: str, features: TabularFeatures) -> None:
-    """What `features.transform` makes of the raw columns (B, F); NaN and infinity are missing there too."""
+    """What `features.transform` makes of the raw columns (B, F); NaN, infinity and marks are missing."""
     fills = missing_values(features)
     raw_names = list(fills)
     present = front("LessOrEqual", front("Abs", raw), np.float32(FLOAT32))
+    if known := marks(features):
+        own = np.float32([[known.get(name, np.nan) for name in raw_names]])
+        present = front("And", present, front("Not", front("Equal", raw, own)))
     filled = front("Where", present, raw, np.float32([list(fills.values())]))
     if features.config.scaling == "none":
         front("Identity", filled, out=f"{OURS}tabular")

@@ -4,8 +4,8 @@ Decisions:
 - The files of the layout agree with each other (defects 2, 12, 13). A server that joins a row's texts,
   encodes them with tokenizer.json, looks categories up in risk_table_map and feeds the columns of
   feature_columns.txt to model.onnx gets n3r's score.
-- NaN is a missing number and scores as in n3r. The published server imputes first, by impute_dict; such a
-  number scores like one that was present, because the model no longer sees that it was missing.
+- A missing number scores as in n3r, whether it comes as NaN or imputed by impute_dict, as the published
+  server does it.
 - Weights get the published names only if the published class then scores as the model does.
 - The published code reads pickles, so they are written, of plain lists and dicts. None is read: legacy
   weights pass torch's `weights_only`, which takes tensors and runs no code (defect 54).
@@ -114,6 +114,8 @@ def _inexpressible(bundle: Bundle) -> list[str]:
         problems.append(f"it has one risk a category, of two classes; there are more for {list(tables)}")
     if config.n_tab_features and features.identity:
         problems.append("it reads identity features, which that layout does not know")
+    if bundle.others:
+        problems.append("its second text has a tokenizer of its own, and that layout has room for one")
     if not is_names_model(config):
         taken = [name for name in columns if name in RESERVED or name.startswith((OURS, FRONT))]
         problems += [f"its graph has a value of its own called {name!r}: rename the column" for name in taken]
@@ -136,8 +138,8 @@ def _write_tables(bundle: Bundle, folder: Path) -> None:
     config, features = bundle.model.config, bundle.features
     imputation, tables = published_tables(config, features)
     lines = [
-        "# index,name of the columns that model.onnx reads; numbers as they are, NaN where missing. A number",
-        "# imputed before (by impute_dict) scores as one that was there: its missing indicator is 0.",
+        "# index,name of the columns that model.onnx reads: numbers as they are, a missing one as NaN or",
+        "# imputed by impute_dict, which scores the same: the graph takes what stands there for missing.",
         f"# From index {len(imputation)} on, a category's risk (by risk_table_map).",
         *(f"{i},{name}" for i, name in enumerate(raw_columns(config, features))),
     ]

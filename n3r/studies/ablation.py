@@ -3,8 +3,7 @@
 Decisions:
 - Off is the legacy's way and on is the bundle's. The base has every deviation off, so a row shows what one
   deviation adds to the legacy. Some work only together: bins are made for scaled features.
-- Faults and slow parts of the legacy are no options of the product. They are kept here, and a model is built
-  of them instead of n3r's (`parts_without`).
+- Faults and slow parts of the legacy are no options of the product: a model is built of those in parts.py.
 - A seed sets weights, order and dropout. Rows, tokenizers and features are the same for all seeds.
 """
 
@@ -16,25 +15,20 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from n3r.bundle import Bundle
 from n3r.data import OrderDataset
 from n3r.estimate import Estimate, bounded
 from n3r.features import TabularFeatures
 from n3r.files import kept
-from n3r.kernels import BiLSTM
 from n3r.legacy.trainer import LegacyTokenizer
 from n3r.metrics import paired_auc
-from n3r.model import ModelConfig, Parts
+from n3r.model import ModelConfig
 from n3r.presets import off
 from n3r.schema import LABEL, TEXT
 from n3r.studies.beside import Splits, legacy_tokenizer
-from n3r.text import AttentionPool, TransformerBlock
-from n3r.tokenizer import TokenizedText
+from n3r.studies.parts import parts_without
+from n3r.token_arrays import TokenizedText
 from n3r.train import TrainConfig, fit, predict, resolve_precision
 
 NONE, ALL = "none", "all"
@@ -119,6 +113,12 @@ DEVIATIONS = {
     "dropout": Deviation(
         "dropout masks are cut from random bytes", "draws a Bernoulli number an element", _has_dropout
     ),
+    "logits": Deviation(
+        "a logit of each class instead of one for the sigmoid",
+        "a logit a class, for any number of them",
+        lambda bundle: bundle.model.config.n_classes == 2,
+        given_weights="the same numbers",
+    ),
     "batches": Deviation("batches of near-equal length", "batches are random rows"),
     "decay": Deviation(
         "only matrices of linear and recurrent layers decay",
@@ -139,8 +139,7 @@ DEVIATIONS = {
         lambda bundle: resolve_precision(bundle.train_config) == "bfloat16",
     ),
 }
-ALWAYS_ON = {  # what cannot be switched off: there would be another model or another loop
-    "two logits": "softmax of two logits for the sigmoid of one, the same to rounding; on everywhere",
+ALWAYS_ON = {  # what cannot be switched off: there would be another loop
     "batch sizes": "batches of near-equal size for a small last one; on in every training",
 }
 
@@ -150,57 +149,6 @@ class Trained(NamedTuple):
 
     scores: np.ndarray  # (N,) probabilities of the test rows
     orders_per_second: float  # of the training steps
-
-
-class PoolOverPadding(AttentionPool):
-    """The pool of the legacy's Transformer2Risk, in which padding weighs like text (defect 10)."""
-
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) and (B, T) -> (B, d_out)."""
-        return super().forward(tokens, torch.ones_like(mask))
-
-
-class PackedLSTM(BiLSTM):
-    """The legacy's kernel: packed rows, both directions in one call."""
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """(T, B, D) and (B,) -> (T, B, 2H)."""
-        packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), enforce_sorted=False)
-        steps, sizes, *order = packed
-        zero = x.new_zeros(2, x.shape[1], self.hidden_size)
-        for layer in range(self.num_layers):
-            if layer:
-                steps = self.drop(steps)
-            weights = [
-                getattr(self, name)
-                for name in self._all_weights[2 * layer] + self._all_weights[2 * layer + 1]
-            ]
-            steps = torch.lstm(steps, sizes, (zero, zero), weights, True, 1, 0.0, self.training, True)[0]
-        return pad_packed_sequence(PackedSequence(steps, sizes, *order), total_length=x.shape[0])[0]
-
-
-class LoopedBlock(TransformerBlock):
-    """The legacy's attention: one head after the other, with a separate call for each step."""
-
-    def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
-        mixed = []
-        for head in self.qkv.weight.unflatten(0, (3, self.n_heads, -1)).transpose(0, 1):  # (3, D/h, D)
-            q, k, v = F.linear(x, head.flatten(0, 1)).chunk(3, dim=2)  # (B, T, D/h) each
-            score = (q @ k.transpose(1, 2) * k.shape[2] ** -0.5).masked_fill(~mask[:, 0], -torch.inf)
-            mixed.append(self.drop(score.softmax(dim=2)) @ v)
-        return torch.cat(mixed, dim=2)  # (B, T, D)
-
-
-PARTS: dict[str, dict[str, type[nn.Module]]] = {  # deviation that is off -> the parts in the place of n3r's
-    "pool": {"pool": PoolOverPadding},
-    "kernels": {"lstm": PackedLSTM, "block": LoopedBlock},
-    "dropout": {"dropout": nn.Dropout},
-}
-
-
-def parts_without(off: Iterable[str]) -> Parts:
-    """What models are built of when these deviations are off; state_dict keys stay the same."""
-    return Parts(**{name: part for deviation in off for name, part in PARTS.get(deviation, {}).items()})
 
 
 class _AsTheyCome(OrderDataset):
@@ -309,7 +257,19 @@ def ablate(
     folder: Path,
     sets: Iterable[Sequence[str]] | None = None,
 ) -> pl.DataFrame:
-    """Train with each set of deviations and seed; `table` of what they do.
+    """`table` of what `trainings` found of these sets of deviations."""
+    runs = trainings(bundle, splits, seeds, folder, sets)
+    return table(runs, splits["test"][LABEL].to_numpy(), made_by(bundle))
+
+
+def trainings(
+    bundle: Bundle,
+    splits: Splits,
+    seeds: Sequence[int],
+    folder: Path,
+    sets: Iterable[Sequence[str]] | None = None,
+) -> dict[tuple[str, ...], list[Trained]]:
+    """Train with each set of deviations and seed: set -> a training of each seed.
 
     `sets` are by default each deviation of the bundle alone and all together; the base is always there.
     `folder` keeps trainings, finished ones and one that was interrupted. Raises ValueError as `train_with`.
@@ -331,8 +291,7 @@ def ablate(
         result = kept.kept(place / "kept", f"{plan} {on} {seed}", train)
         return Trained(result.arrays["scores"], result.texts["training"]["orders_per_second"])
 
-    runs = {on: [trained(on, seed) for seed in seeds] for on in dict.fromkeys([(), *sets])}
-    return table(runs, splits["test"][LABEL].to_numpy(), made)
+    return {on: [trained(on, seed) for seed in seeds] for on in dict.fromkeys([(), *sets])}
 
 
 def table(

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from n3r.bundle import Bundle
 from n3r.calibrate import fit_calibration
 from n3r.features import FeatureConfig, TabularFeatures
-from n3r.legacy.artefacts import with_published_inputs
+from n3r.legacy.artefacts import published_tables, with_published_inputs
 from n3r.legacy.layouts import import_legacy, write_sagemaker
 from n3r.legacy.trainer import (
     LegacyLSTM2Risk,
@@ -185,14 +185,6 @@ def names_inputs(folder: Path, frame: pl.DataFrame, impute: bool) -> dict[str, n
     return text | {"tabular": published_numbers(folder, frame, impute)}
 
 
-def imputed(bundle: Bundle, frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows as the published server sees them: nothing is missing any more."""
-    fills = bundle.features.imputation_
-    return frame.with_columns(
-        pl.col(name).cast(pl.Float64).fill_nan(None).fill_null(value) for name, value in fills.items()
-    )
-
-
 @pytest.fixture(scope="module")
 def frame(names):
     return rows(names)
@@ -222,13 +214,32 @@ def test_defect_02_the_published_inputs_give_the_bundles_scores(layout, names):
     bundle, folder, _ = layout
     for seed in (0, 1):  # the training rows and others
         frame = rows(names, seed=seed)
-        missing = served(folder, names_inputs(folder, frame, impute=False))
-        there = served(folder, names_inputs(folder, frame, impute=True))
-        np.testing.assert_allclose(missing, bundle.predict(frame), rtol=0, atol=1e-5)
-        np.testing.assert_allclose(there, bundle.predict(imputed(bundle, frame)), rtol=0, atol=1e-5)
-        assert there[:, 1].std() > 0.1, "rows that are all alike prove nothing"
+        scores = served(folder, names_inputs(folder, frame, impute=False))
+        np.testing.assert_allclose(scores, bundle.predict(frame), rtol=0, atol=1e-5)
+        assert scores[:, 1].std() > 0.1, "rows that are all alike prove nothing"
+    filled = frame.with_columns(
+        pl.col(name).cast(pl.Float64).fill_nan(None).fill_null(fill)
+        for name, fill in bundle.features.imputation_.items()
+    )
     knows_missing = bundle.features.config.scaling != "none"
-    assert (np.abs(missing - there).max() > 1e-3) == knows_missing
+    assert (np.abs(bundle.predict(filled) - scores).max() > 1e-3) == knows_missing
+
+
+NUMBER = st.none() | st.floats(-1e9, 1e9, width=32) | st.just(float("nan")) | st.integers(-3, 99).map(float)
+
+
+@given(
+    table=st.lists(st.tuples(*[NUMBER] * len(NUMERIC)), min_size=1, max_size=8),
+    device=st.sampled_from(["phone", "desk", "unseen", None]),
+)
+def test_rows_imputed_as_the_published_server_does_score_as_the_bundle_has_them(layout, frame, table, device):
+    bundle, folder, _ = layout
+    numbers = pl.DataFrame(table, NUMERIC, orient="row").cast(pl.Float64)
+    rows = frame[: len(table)].with_columns(numbers, device=pl.lit(device, pl.String))
+    want = bundle.predict(rows)
+    for impute in (True, False):
+        scores = served(folder, names_inputs(folder, rows, impute))
+        np.testing.assert_allclose(scores, want, rtol=0, atol=1e-5)
 
 
 def test_defect_12_what_stands_in_padding_and_in_other_rows_does_not_count(layout, frame):
@@ -298,12 +309,16 @@ def test_defect_39_columns_and_tables_are_those_of_the_bundle_in_order(layout):
     bundle, folder, _ = layout
     lines = (folder / "feature_columns.txt").read_text().splitlines()
     assert lines[3:] == ["0,amount", "1,age", "2,constant", "3,days, since", "4,device"]
-    assert "NaN" in lines[0] and "indicator is 0" in lines[1] and lines[2].startswith("# From index 4 on")
+    assert "NaN" in lines[0] and "impute_dict" in lines[1] and lines[2].startswith("# From index 4 on")
     told = json.loads((folder / "hyperparameters.json").read_text())
     assert told["tab_field_list"] == NUMERIC and told["categorical_features_to_encode"] == ["device"]
     for name, key in (("impute_dict", "imputation_dict"), ("risk_table_map", "risk_tables")):
         content = json.loads((folder / f"{name}.json").read_text())
         assert content == told[key] == plain(folder / f"{name}.pkl")
+        if name == "impute_dict":  # a consumer of it alone may take it for the training rows' median
+            fills = bundle.features.imputation_
+            assert content == pytest.approx(fills, rel=1e-4) and content["age"] == fills["age"]
+            assert (content == fills) == (bundle.features.config.scaling == "none")
     assert content["device"].keys() == {"bins", "default_bin"}
     assert json.loads((folder / "vocab.json").read_text())["[PAD]"] == 1
     assert "front" not in str(told) and told["n_embed"] == bundle.tokenizer.vocab_size
@@ -539,12 +554,15 @@ def test_the_graph_makes_of_any_columns_what_the_features_do(table, n_quantiles,
     graph = with_published_inputs(features_graph(), config, features)
     session = InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     other = frame.with_columns(pl.all().reverse() * 0.7).cast(pl.Float32).cast(pl.Float64)
+    imputation, _ = published_tables(config, features)
     for rows in (frame, other):
-        raw = rows.with_columns(pl.all().fill_null(float("nan"))).to_numpy().astype(np.float32)
-        tokens = np.ones((len(raw), 1), np.int64)
-        inputs = {"text_tokens": tokens, "attn_mask": tokens, "tabular": raw}
-        (found,) = session.run(["probs"], inputs)
-        np.testing.assert_allclose(found, features.transform(rows), rtol=1e-6, atol=2e-6)
+        imputed = [pl.col(name).fill_nan(None).fill_null(value) for name, value in imputation.items()]
+        for served_rows in (rows.with_columns(pl.all().fill_null(float("nan"))), rows.select(imputed)):
+            raw = served_rows.to_numpy().astype(np.float32)
+            tokens = np.ones((len(raw), 1), np.int64)
+            inputs = {"text_tokens": tokens, "attn_mask": tokens, "tabular": raw}
+            (found,) = session.run(["probs"], inputs)
+            np.testing.assert_allclose(found, features.transform(rows), rtol=1e-6, atol=2e-6)
 
 
 class LegacyFiles:

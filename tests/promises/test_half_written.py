@@ -24,7 +24,8 @@ from n3r.files.writer import writer
 from n3r.legacy.layouts import write_sagemaker
 from n3r.model import configure
 from n3r.report.page import Page, write_page
-from n3r.score import Scorer, score_files
+from n3r.score import Scorer
+from n3r.score_files import score_files
 from n3r.tokenizer import NameTokenizer
 from n3r.train import TrainConfig, fit
 

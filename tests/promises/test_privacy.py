@@ -19,7 +19,8 @@ from n3r import pipeline, tables
 from n3r.features import TabularFeatures
 from n3r.preprocess import prepare
 from n3r.schema import LABEL, ColumnMap, mask
-from n3r.score import Scorer, score_files
+from n3r.score import Scorer
+from n3r.score_files import score_files
 from n3r.synthetic.orders import generate_orders
 
 PROMISE = "privacy"

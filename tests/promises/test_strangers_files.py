@@ -30,7 +30,8 @@ from n3r.files.json_io import MAX_JSON
 from n3r.files.manifest import FILES, MANIFEST, verify, write_manifest
 from n3r.legacy.layouts import import_legacy
 from n3r.schema import ColumnMap
-from n3r.score import Scorer, score_files
+from n3r.score import Scorer
+from n3r.score_files import score_files
 from n3r.tables import scan
 from n3r.tokenizer import load_tokenizer
 

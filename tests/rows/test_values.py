@@ -17,7 +17,8 @@ from n3r.preprocess import PrepareConfig, prepare
 from n3r.rows.inputs import Inputs, typed, typed_row
 from n3r.rows.values import text_of, texts_of
 from n3r.schema import LABEL, ColumnMap
-from n3r.score import Scorer, score_files
+from n3r.score import Scorer
+from n3r.score_files import score_files
 from n3r.tables import scan
 
 DAY = datetime.date(2025, 1, 31)

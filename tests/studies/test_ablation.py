@@ -16,7 +16,7 @@ from n3r.kernels import BiLSTM, Dropout
 from n3r.legacy.trainer import LegacyTokenizer
 from n3r.model import RiskModel
 from n3r.schema import TEXT as JOINED
-from n3r.studies import ablation, beside, parity
+from n3r.studies import ablation, beside, parity, parts
 from n3r.text import AttentionPool, TransformerBlock
 from n3r.train import TrainConfig, collate_for, parameter_groups
 
@@ -44,7 +44,7 @@ def built(a_bundle) -> Callable[[tuple[str, ...], str], RiskModel]:
         config = a_bundle(model_class).model.config.model_copy(update=sizes)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return RiskModel(config, ablation.parts_without(off))
+            return RiskModel(config, parts.parts_without(off))
 
     return build
 
@@ -107,8 +107,8 @@ def test_models_are_built_of_the_parts_of_what_is_off(built):
         return {type(part) for part in built(off, model_class).modules()}
 
     off = kinds(("pool", "kernels", "dropout"), "transformer2risk")
-    assert {ablation.PoolOverPadding, ablation.LoopedBlock, nn.Dropout} <= off and Dropout not in off
-    assert ablation.PackedLSTM in kinds(("kernels",), "lstm2risk")
+    assert {parts.PoolOverPadding, parts.LoopedBlock, nn.Dropout} <= off and Dropout not in off
+    assert parts.PackedLSTM in kinds(("kernels",), "lstm2risk")
     on = kinds((), "transformer2risk") | kinds((), "lstm2risk")
     assert {AttentionPool, TransformerBlock, BiLSTM, Dropout} <= on
 
@@ -123,7 +123,18 @@ def test_the_legacys_pool_reads_padding_and_nothing_else_differs(built):
 
 
 @both
-@pytest.mark.parametrize("off", [("pool", "kernels", "dropout"), ("pool", "dropout"), ("kernels",)])
+def test_one_logit_is_that_of_the_second_class_and_learns_alone(model_class, built):
+    ours, theirs = built((), model_class), built(("logits",), model_class).eval()
+    logits = theirs(a_batch(ours))
+    assert logits.shape == ours.eval()(a_batch(ours)).shape == (12, 2)
+    assert (logits[:, 0] == 0).all() and logits[:, 1].std() > 0
+    assert set(theirs.state_dict()) == set(ours.state_dict())
+    ends = (list(model.head.parameters())[-1] for model in (ours, theirs))
+    assert [len(bias) for bias in ends] == [2, 1]
+
+
+@both
+@pytest.mark.parametrize("off", [("pool", "kernels", "dropout", "logits"), ("pool", "dropout"), ("kernels",)])
 def test_parts_train(model_class, off, built):
     model = built(off, model_class).train()
     batch = a_batch(model)
@@ -226,7 +237,9 @@ def weights(folder) -> dict[str, torch.Tensor]:
     return checkpoint["state_dict"]
 
 
-@pytest.mark.parametrize("name", ["decay", "clipping", "precision", "dropout", "pool", "tokenizer", "bins"])
+@pytest.mark.parametrize(
+    "name", ["decay", "clipping", "precision", "dropout", "pool", "tokenizer", "bins", "logits"]
+)
 def test_a_deviation_changes_what_is_learnt(name, splits, tmp_path, legacy_tokenizer, a_bundle):
     bundle = a_bundle("transformer2risk", epochs=1, weight_decay=0.5, gradient_clip=1e-3)
     base, one = (

@@ -63,7 +63,7 @@ def test_the_legacys_weights_give_its_probabilities_with_every_deviation_off(tra
     assert run.predict(splits["test"]).std() > 1e-2
     assert rows["imputation"]["n_moved"] >= 10  # 30 % of the rows miss a number
     assert rows["all"]["largest"] > 1e-4
-    for name in ("scaling", "bins", "batches", "decay", "clipping", "best_epoch", "kernels", "two logits"):
+    for name in ("scaling", "bins", "batches", "decay", "clipping", "best_epoch", "kernels", "logits"):
         assert rows[name]["largest"] is None and rows[name]["note"]
     if run.model_class == "transformer2risk":
         assert rows["pool"]["largest"] > 1e-5 and "max_tokens" not in rows

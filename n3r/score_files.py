@@ -1,0 +1,198 @@
+"""Files of rows scored into files.
+
+Decisions:
+- Files are read, scored and written a chunk of rows at a time, so that memory does not grow with them. The
+  output gets its name when its last row is written.
+- A rank needs every score: where rows are ranked, chunks wait in a folder beside the output.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from n3r.files.formats import FORMATS, SUFFIXES, as_folder, find_files, written_as
+from n3r.files.limits import MAX_EXPANSION
+from n3r.files.writer import Writer, writer
+from n3r.rows.values import as_typed
+from n3r.schema import id_name
+from n3r.score import Scorer, ranks
+from n3r.tables import Chunk, column_type, read_chunks, refusal
+from n3r.thresholds import Decision, Rule
+
+REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}
+
+
+class Counts(NamedTuple):
+    """What became of the rows of files: read = scored + rejected."""
+
+    read: int
+    scored: int
+    rejected: int
+
+
+def score_files(  # noqa: PLR0913 - one argument an option
+    scorer: Scorer,
+    items: Sequence[str | Path],
+    output: str | Path,
+    kind: str | None = None,
+    skip: bool = False,
+    progress: bool = True,
+    max_expansion: float = MAX_EXPANSION,
+    for_spreadsheets: bool = False,
+    rule: Rule | None = None,
+    reasons: int = 0,
+) -> Counts:
+    """Score files, folders and patterns of Parquet, CSV, TSV and JSON lines, rows and files in their order.
+
+    An `output` that ends in .parquet, .csv, .tsv or .jsonl is one file of all rows; else it is a folder that
+    gets a file for each file, in the `kind` given or its own. With `skip` rows that cannot be read are listed
+    beside the output, in `<its name>.rejects.csv`; otherwise the first of them is a ValueError naming file,
+    row and column, and nothing is written. Warns as `Scorer.score`. `max_expansion`: see limits.py,
+    `for_spreadsheets`: writer.py; with a `rule` rows also get what `Scorer.decide` gives, ranks by file.
+    """
+    from tqdm import tqdm
+
+    if reasons and rule is None:
+        raise ValueError("reasons are those of flagged rows: say which orders to flag")
+    decision = scorer.decision(rule) if rule else None
+    counts = Counts(0, 0, 0)
+    hidden = {} if progress else {"disable": True}  # False would overrule TQDM_DISABLE
+    with tqdm(
+        desc="scored", unit=" rows", unit_scale=True, mininterval=0.5, file=sys.stderr, **hidden
+    ) as bar:
+        job = _Job(scorer, decision, reasons, skip, max_expansion, for_spreadsheets, bar)
+        for target, sources in _targets(find_files(items), Path(output), kind).items():
+            counts = Counts(*(a + b for a, b in zip(counts, job.run(target, sources), strict=True)))
+    return counts
+
+
+def _targets(files: Mapping[Path, str | None], output: Path, kind: str | None) -> dict[Path, list]:
+    """Each file to write and the files that its rows come from."""
+    if output.suffix.removeprefix(".") in FORMATS:
+        if kind not in (None, output.suffix.removeprefix(".")):
+            raise ValueError(f"{output} is to be {kind}: let its name end so, or leave the format out")
+        targets = {output: list(files.items())}
+    else:
+        targets, output = {}, as_folder(output, f".{', .'.join(FORMATS)}")
+        for path, region in files.items():
+            ending = next(suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix))
+            name = f"{path.name[: -len(ending)]}.{kind or written_as(SUFFIXES[ending])}"
+            targets.setdefault(output / name, []).append((path, region))
+        several = [target.name for target, sources in targets.items() if len(sources) > 1]
+        if several:
+            raise ValueError(f"several files would become {', '.join(several)}: give one output file")
+    inputs = {os.path.realpath(path) for path in files}  # Path.resolve raises on a link to itself
+    if over := [str(target) for target in targets if os.path.realpath(target) in inputs]:
+        raise ValueError(f"the output would replace the input {', '.join(over)}: choose another name")
+    return targets
+
+
+def rejects_of(output: Path) -> Path:
+    """Where rows that could not be read are listed, of an output that is a file; of a folder a pattern."""
+    if output.suffix.removeprefix(".") in FORMATS:
+        return output.with_name(f"{output.stem}.rejects.csv")
+    return output / "*.rejects.csv"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """How files are scored."""
+
+    scorer: Scorer
+    decision: Decision | None
+    reasons: int
+    skip: bool
+    max_expansion: float
+    for_spreadsheets: bool
+    bar: Any
+
+    def run(self, target: Path, sources: list[tuple[Path, str | None]]) -> Counts:
+        """Score the rows of some files into one."""
+        scorer = self.scorer
+        n_read = n_scored = n_rejected = 0
+        rejects = rejects_of(target)
+        with ExitStack() as files:
+            kind = target.suffix.removeprefix(".")
+            scored = files.enter_context(writer(target, kind, self.for_spreadsheets))
+            if self.decision:
+                scored = files.enter_context(_ranked(scored, target.parent))
+            rejected, unseen = None, scorer.unseen()
+            # An id may be a whole number in one file, a float in another and is text in CSV.
+            types = {column_type(path, scorer.inputs.id) for path, _ in sources}
+            ids = [as_typed(id_name(scorer.inputs.id))] if len(types) > 1 else []
+            for path, region in sources:
+                for chunk in self._chunks(path, region):
+                    if chunk.rejects and not self.skip:
+                        raise ValueError(
+                            refusal(chunk.rejects, "mend them, or list them and go on with --on-error skip")
+                        )
+                    unseen.count(chunk.frame)
+                    scores = self._scores(chunk.frame).with_columns(ids)
+                    scored.write(scores)
+                    if chunk.rejects:
+                        rejected = rejected or files.enter_context(
+                            writer(rejects, "csv", self.for_spreadsheets)
+                        )
+                        rejected.write(pl.DataFrame(chunk.rejects, schema=REJECTS, orient="row"))
+                    n_read += chunk.n_rows
+                    n_scored += scores.height
+                    n_rejected += len(chunk.rejects)
+                    self.bar.update(chunk.n_rows)
+            if n_read != n_scored + n_rejected:  # inside, so that nothing is written
+                raise RuntimeError(f"{n_read} rows read, {n_scored} scored and {n_rejected} rejected")
+            unseen.warn()
+            if rejected is None:
+                rejects.unlink(missing_ok=True)  # of an earlier run
+        return Counts(n_read, n_scored, n_rejected)
+
+    def _chunks(self, path: Path, region: str | None) -> Iterator[Chunk]:
+        """The rows of a file, which is written as the model's column map says."""
+        options = {
+            "region": region,
+            "max_expansion": self.max_expansion,
+            "dialect": self.scorer.column_map.csv,
+        }
+        return read_chunks(path, self.scorer.inputs, **options)
+
+    def _scores(self, rows: pl.DataFrame) -> pl.DataFrame:
+        if self.decision is None:
+            return self.scorer.score_typed(rows)
+        return self.scorer.decide_typed(rows, self.decision, self.reasons)
+
+
+@contextmanager
+def _ranked(rows: Writer, beside: Path) -> Iterator["_Unranked"]:
+    """`.write(frame)` takes tables with a score, which go to `rows` with their ranks when the block ends."""
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unranked-", dir=beside) as folder:
+        waiting = _Unranked(Path(folder))
+        yield waiting
+        waiting.release(rows)
+
+
+class _Unranked:
+    """Chunks that wait until the scores of all are known."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.scores = folder, [pl.Series([], dtype=pl.Float32)]
+
+    def write(self, frame: pl.DataFrame) -> None:
+        """Take a chunk."""
+        frame.write_parquet(self.folder / str(len(self.scores)))
+        self.scores.append(frame["score"])
+
+    def release(self, rows: Writer) -> None:
+        """Write all with their ranks."""
+        rank = ranks(pl.concat(self.scores))
+        start = 0
+        for i, scores in enumerate(self.scores[1:], 1):
+            own = rank.slice(start, len(scores))
+            rows.write(pl.read_parquet(self.folder / str(i)).with_columns(own))
+            start += len(scores)
