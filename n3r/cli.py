@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option, echo
 
-from n3r import pipeline
+from n3r import __version__, pipeline
 from n3r.commands import language_model
 from n3r.commands.check import check
 from n3r.commands.map import map_files, map_for_run
@@ -36,10 +36,30 @@ MapFile = Annotated[Path | None, Option(help="their column map (JSON); default: 
 Column = Annotated[str, Option(help="the column of scores in a file")]
 BundleFolder = Annotated[Path, Option(help="the model's folder, such as runs/quick/lstm2risk")]
 
-app = typer.Typer(cls=AtHome, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+GOALS = {"model": "09_best", "parity": "05_parity", "all": pipeline.DEFAULT}
+app = typer.Typer(cls=AtHome, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(language_model.lm, name="lm")
 app.command(name="map")(map_files)
 app.command()(check)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        echo(f"n3r {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, Option("--version", is_eager=True, callback=_say_version, help="print the version and end")
+    ] = False,
+) -> None:
+    """Risk of first-order fraud from identity strings and tabular features.
+
+    The exit status is 0; 2 for a mistake in the command or the data, in one sentence; 1 for a failure of n3r
+    or of the machine; 130 where Ctrl-C ended it.
+    """
 
 
 @app.command(epilog=f"Steps: {', '.join(step.name for step in pipeline.STEPS)}")
@@ -57,6 +77,10 @@ def run(
     ] = None,
     name: Annotated[str | None, Option(help="results go to runs/NAME and reports/NAME")] = None,
     region: Region = None,
+    goal: Annotated[
+        str | None,
+        Option(help="in place of steps: model (the best recipe, no legacy), parity, or all: the default"),
+    ] = None,
     p: Annotated[list[str] | None, Option("-p", help="KEY=VALUE, a parameter; see `n3r params`")] = None,
 ) -> None:
     """Prepare orders, train both models, compare them with the legacy, evaluate them, write the reports.
@@ -68,7 +92,7 @@ def run(
 
     words = ([_stem(data[0])] if data else []) + [_size(size)] + ([region] if region else [])
     name = _run_name(name or "-".join(words))
-    chosen = pipeline.with_needs(steps or [pipeline.DEFAULT])
+    chosen = pipeline.with_needs(_chosen(steps, goal))
     folder = pipeline.ROOT / "runs" / name
     default = _default_map(chosen[0])
     map_file = (map or (map_for_run(data, default, folder / "map.json") if data else default)).resolve()
@@ -327,6 +351,15 @@ def _run_name(name: str) -> str:
     if name == "example" or (pipeline.ROOT / "reports" / name).is_file():
         raise ValueError(f"reports/{name} belongs to the repository; choose another name for the run")
     return name
+
+
+def _chosen(steps: list[str] | None, goal: str | None) -> list[str]:
+    """The steps that are asked for by name or by a goal."""
+    if steps and goal:
+        raise ValueError(f"give steps or --goal {goal}, not both")
+    if goal and goal not in GOALS:
+        raise ValueError(f"--goal takes {', '.join(GOALS)}, not {goal!r}")
+    return steps or [GOALS[goal or "all"]]
 
 
 def _default_map(step: pipeline.Step) -> Path:

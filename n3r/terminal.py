@@ -16,9 +16,12 @@ import typer
 from typer import echo
 from typer.core import TyperGroup
 
+from n3r.estimate import Estimate
 from n3r.files.json_io import MAX_TOLD
 from n3r.pipeline import read_metrics
 from n3r.rows.accounts import in_words
+
+ESTIMATE = ("auroc", "auroc_low", "auroc_high", "n")
 
 
 def print_table(head: Iterable[str], rows: Iterable[Iterable[str]], err: bool = False) -> None:
@@ -47,6 +50,19 @@ def _say_comparison(folder: Path) -> None:
     for sentence in metrics["verdicts"]:
         echo(sentence)
     echo(f"report: {metrics['report']}")
+
+
+def _say_best(folder: Path) -> None:
+    """Print the members of the best recipe beside it, and how orders are scored with it."""
+    found = read_metrics(folder, "09_best")
+    head = ("member", "weight", "held out AUROC [95 %]", "test AUROC [95 %]", "seconds")
+    rows = (
+        (one["member"], f"{one['weight']:.2f}", one["held_out"], one.get("test", ""), f"{one['seconds']:.0f}")
+        for one in found["members"]
+    )
+    print_table(head, rows)
+    test = found["model"]["test"]
+    echo(f"best recipe: test AUROC {Estimate(*(test[key] for key in ESTIMATE))} (95 % interval)")
     bundle = os.path.relpath(folder / "best")
     echo(f"to score orders: n3r score --bundle {bundle} ORDERS -o SCORES")
 
@@ -119,6 +135,7 @@ def say_finding(one: Mapping[str, str]) -> None:
 SAY = {
     "01_preprocess": _say_preparation,
     "05_parity": _say_comparison,
+    "09_best": _say_best,
     "06_multimodal": _say_classes,
     "07_custom_transformer": _say_surprisal,
     "08_evaluate": _say_headlines,

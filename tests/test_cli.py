@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
@@ -47,6 +48,15 @@ def n3r(*arguments: object) -> subprocess.CompletedProcess:
 def rows(names) -> pl.DataFrame:
     amount = pl.Series([None if i % 5 == 0 else float(i) for i in range(300)])
     return names(300).with_columns(order=pl.int_range(300).cast(pl.String), amount=amount)
+
+
+def test_version_goals_and_exit_statuses():
+    assert n3r("--version").stdout == f"n3r {version('n3r')}\n"
+    told = n3r("run", "--goal", "speed")
+    assert (told.returncode, told.stderr) == (2, "n3r: --goal takes model, parity, all, not 'speed'\n")
+    assert "give steps or --goal model, not both" in n3r("run", "03", "--goal", "model").stderr
+    assert n3r("run", "--size", "huge").returncode == 2
+    assert "130" in n3r("--help").stdout
 
 
 def test_the_command_lists_what_it_can_do():
