@@ -260,7 +260,8 @@ def _time(splits: Mapping[str, pl.DataFrame], m: ColumnMap) -> Iterator[Finding]
     if not m.splits_by_time:
         if not m.split_files:
             what = "rows are split at random, so that test rows are of the same time as training rows"
-            yield Finding("no_time", "note", what, "name the order's `time` where there is one")
+            advice = "name the order's `time` where there is one" if m.time is None else 'see "split_by"'
+            yield Finding("no_time", "note", what, advice)
         return
     label = pl.concat([rows.select(TIME, LABEL) for rows in splits.values()]).sort(TIME)[LABEL] > 0
     n = len(label) // 10

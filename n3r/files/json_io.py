@@ -83,7 +83,7 @@ def explain(error: ValidationError, known: Iterable[str]) -> str:
             parts.append(f"unknown key {key!r}{near(key, known)}")
             continue
         if item["type"] == "literal_error" and isinstance(item["input"], str):
-            message += near(item["input"], re.findall(r"'([^']*)'", item["ctx"]["expected"]))
+            message += near(item["input"][:80], re.findall(r"'([^']*)'", item["ctx"]["expected"]))
         parts.append(f"key {key!r}: {message}" if key else message)
     return "; ".join(parts)
 

@@ -12,160 +12,16 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from n3r.proposal.words import means
+from n3r.proposal.words import WORDS, means
 
-FRAUD = frozenset(
-    [
-        "fraud",
-        "fraudulent",
-        "fraudster",
-        "confirmed_fraud",
-        "fraud_confirmed",
-        "is_fraud",
-        "betrug",
-        "betrügerisch",
-        "betrugsfall",
-        "fraude",
-        "frauduleux",
-        "fraudulento",
-        "frode",
-        "oszustwo",
-        "chargeback",
-        "charged_back",
-        "chargedback",
-        "rückbelastung",
-        "impayé",
-        "contracargo",
-        "bad",
-        "scam",
-        "abuse",
-        "abusive",
-        "spam",
-        "bot",
-        "malicious",
-        "suspicious",
-        "default",
-        "stolen",
-        "unauthorized",
-        "unauthorised",
-    ]
-)
-LEGITIMATE = frozenset(
-    [
-        "legit",
-        "legitimate",
-        "genuine",
-        "ok",
-        "okay",
-        "good",
-        "normal",
-        "clean",
-        "not_fraud",
-        "no_fraud",
-        "non_fraud",
-        "nonfraud",
-        "notfraud",
-        "nofraud",
-        "kein_betrug",
-        "legitim",
-        "echt",
-        "legitime",
-        "légitime",
-        "légitimo",
-        "genuino",
-        "regular",
-        "valid",
-        "ham",
-        "human",
-        "paid",
-        "bezahlt",
-        "payé",
-        "pagado",
-        "settled",
-        "complete",
-        "completed",
-        "delivered",
-        "approved",
-        "accepted",
-        "safe",
-        "none",
-        "no_chargeback",
-        "keine",
-        "ninguno",
-        "aucun",
-        "seriös",
-        "sain",
-        "benign",
-        "authorized",
-        "authorised",
-    ]
-)
-UNDECIDED = frozenset(
-    [
-        "pending",
-        "open",
-        "review",
-        "in_review",
-        "manual_review",
-        "unknown",
-        "unclear",
-        "tbd",
-        "offen",
-        "unbekannt",
-        "?",
-    ]
-)
-YES = frozenset(
-    [
-        "yes",
-        "y",
-        "true",
-        "t",
-        "1",
-        "ja",
-        "j",
-        "oui",
-        "o",
-        "si",
-        "sí",
-        "s",
-        "sim",
-        "tak",
-        "da",
-        "vrai",
-        "v",
-        "wahr",
-        "verdadero",
-        "verdadeiro",
-        "vero",
-        "x",
-    ]
-)
-NO = frozenset(
-    [
-        "no",
-        "n",
-        "false",
-        "f",
-        "0",
-        "nein",
-        "non",
-        "não",
-        "nao",
-        "nie",
-        "ne",
-        "nee",
-        "faux",
-        "falsch",
-        "falso",
-        "-",
-    ]
+FRAUD, LEGITIMATE, UNDECIDED, YES, NO = (
+    WORDS[f"says_{what}"] for what in ("fraud", "legitimate", "undecided", "yes", "no")
 )
 CODE = r"\d{1,2}\.\d{1,2}|\d{2,4}|[A-Z]{1,3}\d{1,3}|UA\d\d"
 MAX_VALUES = 30
 _MOST = 0.6  # share of rows from which a value is too common to be that of fraud
 _CLOSE = 0.4  # share of the rarer value from which the rarer one is doubted
-SURE, POSSIBLE, AHEAD = 2.0, 1.0, 0.5  # points of a label, of one that is asked for, and between two
+POSSIBLE, AHEAD = 1.0, 0.5  # points of a label, and how much the next must be behind it
 
 
 class Classes(NamedTuple):

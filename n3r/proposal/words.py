@@ -14,7 +14,7 @@ from pathlib import Path
 from anyascii import anyascii
 
 _LONG = 5  # letters of a word that may begin a longer one
-_WORDS = {
+WORDS = {
     role: frozenset(words.split())
     for role, words in re.findall(
         r"^(\w+): ((?:.+\n?)(?: +.+\n?)*)",
@@ -22,7 +22,7 @@ _WORDS = {
         re.MULTILINE,
     )
 }
-_STARTS = {role: tuple(w for w in words if len(w) >= _LONG) for role, words in _WORDS.items()}
+_STARTS = {role: tuple(w for w in words if len(w) >= _LONG) for role, words in WORDS.items()}
 
 
 @cache
@@ -37,9 +37,10 @@ def parts(name: str) -> tuple[str, ...]:
 
 def means(name: str, role: str) -> bool:
     """Whether a column's name has a word of a role."""
-    return any(part in _WORDS[role] or part.startswith(_STARTS[role]) for part in parts(name))
+    return any(part in WORDS[role] or part.startswith(_STARTS[role]) for part in parts(name))
 
 
 def has_role(name: str) -> bool:
     """Whether a text has a word of any role, as headers have."""
-    return len(name) <= 60 and any(means(name, role) for role in _WORDS)
+    roles = (role for role in WORDS if not role.startswith("says_"))
+    return 1 < len(name) <= 60 and any(means(name, role) for role in roles)

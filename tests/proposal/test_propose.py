@@ -185,7 +185,7 @@ CASES = {
         {},
         {"time": "created", "time_format": "%d/%m/%Y"},
     ),
-    "no time": ({"created": None}, {}, {"time": None, "split_by": "random"}),
+    "no time": ({"created": None}, {}, {"time": None, "split_by": "random", "note": "split at random"}),
     "several times": (
         {
             "shipped_at": lambda r, _: r["created"] + timedelta(days=1),
@@ -193,6 +193,16 @@ CASES = {
         },
         {},
         {"time": "created", "ignore": ["shipped_at", "birth_date"]},
+    ),
+    "times of two forms": (
+        {"created": lambda r, i: f"{r['created']:%d/%m/%Y}" if i % 3 else f"{r['created']:%Y-%m-%d}"},
+        {},
+        {"time": None, "left_out": "times of several forms, of which '%d/%m/%Y' reads 67%"},
+    ),
+    "scientific numbers": (
+        {"amount": lambda r, i: f"{r['amount']:.3e}"},
+        {},
+        {"number_format": None, "numeric": ["amount", "items"]},
     ),
     "few unreadable times": (
         {"created": lambda r, i: "unknown" if i == 8 else r["created"]},
