@@ -231,8 +231,7 @@ def _deviations(found: list[dict], ablation: dict[str, list[dict]]) -> Section:
 def _training(models: list[dict]) -> Section:
     drawn = [(m["name"], figures.training_curve(m["history"])) for m in models if m.get("history")]
     keys = {"parameters": "n_parameters", "epochs": "epochs", "orders/s": "orders_per_second"}
-    columns = {"preset": ("preset", ""), "precision": ("precision", "")}
-    columns |= {head: (key, ",.0f") for head, key in keys.items()}
+    columns = {"precision": ("precision", ""), **{head: (key, ",.0f") for head, key in keys.items()}}
     sized = {m["name"]: m["dimensions"] for m in models if m.get("dimensions")}
     keys = dict.fromkeys(key for dimensions in sized.values() for key in dimensions)
     rows = [(key, *(show(dimensions.get(key, "")) for dimensions in sized.values())) for key in keys]
