@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "custom_transformer": {"core", "files", "synthetic"},
     "legacy": {"core", "files"},
     "studies": {"core", "files", "legacy"},
-    "proposal": {"core", "files"},
+    "proposal": {"core", "files", "checks"},
     "commands": {"core", "files"},
 }
 DOORS = ("cli", "front")
@@ -96,6 +96,7 @@ TESTED_WITH = {
     "files/limits": "promises/test_strangers_files",
     "files/reader": "promises/test_hostile_input",
     "files/sources": "studies/test_plans",
+    "files/words": "proposal/test_propose",
     "legacy/artefacts": "legacy/test_layouts",
     "legacy/weights": "legacy/test_trainer",
     "blend/members": "blend/test_recipe",
