@@ -6,6 +6,7 @@ from typing import Annotated
 from typer import Argument, Option, echo
 
 from n3r import pipeline
+from n3r.commands.map import map_for_run
 from n3r.files.formats import as_folder
 from n3r.files.manifest import verify
 from n3r.files.places import SHIPPED
@@ -17,7 +18,7 @@ STEP = "01_preprocess"  # whose parameters are the check's
 def check(
     data: Annotated[list[str], Argument(help="files and folders of orders, REGION=path")],
     map: Annotated[
-        Path | None, Option(help="their column map (JSON); default: the bundle's, else configs/orders.json")
+        Path | None, Option(help="their column map (JSON); default: the bundle's, else as for a run")
     ] = None,
     bundle: Annotated[Path | None, Option(help="a model: was it trained on any of these rows?")] = None,
     output: Annotated[Path, Option("-o", "--output", help="the page's folder")] = Path("check"),
@@ -31,15 +32,16 @@ def check(
     """
     from n3r.checks import check_rows, refuse
     from n3r.preprocess import PrepareConfig, prepare
-    from n3r.report.data import card_facts, write_data_page
+    from n3r.report.data import card_facts, headline, write_data_page
     from n3r.schema import ColumnMap
     from n3r.tables import scan
 
     output = as_folder(output)
     if bundle:
         verify(bundle)
-    default = bundle / "columns.json" if bundle else SHIPPED / "configs" / "orders.json"
-    columns = ColumnMap.from_file(map or default)
+        map = map or bundle / "columns.json"
+    default = SHIPPED / "configs" / "orders.json"
+    columns = ColumnMap.from_file(map or map_for_run(data, default, output / "map.json"))
     step = [step for step in pipeline.STEPS if step.name == STEP]
     values = pipeline.resolve_parameters("quick", {}, p or [], step)[STEP]
     source = scan(data, columns, values["max_expansion"])
@@ -56,5 +58,6 @@ def check(
     say_left_out(left_out)
     for one in found["preparation"]["findings"]:
         say_finding(one)
+    echo(headline(found))
     echo(f"report: {page}", err=True)
     refuse(found["preparation"]["findings"], values["accept"], page)

@@ -328,6 +328,14 @@ def test_a_step_reads_rows_and_leaves_a_page_also_where_it_stops(orders, tmp_pat
     assert record["preparation"]["findings"][0]["name"] == name and record["data"]["left_out"] == {}
 
 
+def test_without_a_map_one_is_proposed_and_kept_beside_the_page(orders, tmp_path):
+    orders.write_csv(tmp_path / "orders.csv")
+    done = n3r("check", tmp_path / "orders.csv", "-o", tmp_path / "out")
+    assert done.returncode == 0 and "as proposed" in done.stdout, done.stderr
+    assert ColumnMap.from_file(tmp_path / "out" / "map.json").label == "fraud"
+    assert "no warning" in done.stdout and (tmp_path / "out" / "data.html").is_file()
+
+
 @pytest.mark.slow
 def test_a_run_stops_at_a_leak_and_goes_on_when_it_is_accepted(orders, tmp_path):
     columns, changes, name, _ = PLANTED["the outcome as a number"]
