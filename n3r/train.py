@@ -45,7 +45,7 @@ from n3r.data import (
 from n3r.encode import PerText
 from n3r.kernels import BFLOAT16, keep_memory
 from n3r.model import OWN_PARTS, TEXTS, ModelConfig, Parts, RiskModel, registered
-from n3r.tokenizer import ChunkedText
+from n3r.token_arrays import ChunkedText
 from n3r.trees import column_gains
 
 Monitor = Literal[

@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, settings
 
-from n3r.tokenizer import NameTokenizer, TokenizedText
+from n3r.token_arrays import TokenizedText
+from n3r.tokenizer import NameTokenizer
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
 # A profile decides how many examples all tests draw: the same few in `make test`, others and more in torture.

@@ -21,7 +21,7 @@ from torch import nn
 
 from n3r.data import OrderDataset
 from n3r.model import MODEL_CLASSES, ModelConfig, RiskModel, configure, model_select
-from n3r.tokenizer import TokenizedText
+from n3r.token_arrays import TokenizedText
 from n3r.train import (
     Fitted,
     TrainConfig,

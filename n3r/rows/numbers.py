@@ -57,6 +57,11 @@ def number(name: str, form: NumberFormat | None = None) -> pl.Expr:
     return pl.coalesce(plain, marked).alias(name)
 
 
+def form_of(kind: str | None, form: NumberFormat | None) -> NumberFormat | None:
+    """The format of texts in files of a kind: JSON has one of its own, in which its numbers are written."""
+    return None if kind == "jsonl" else form
+
+
 def _with_point(text: pl.Expr) -> pl.Expr:
     """A text whose only mark may be a comma, with a point in its place; null for others."""
     is_bare = ~text.str.contains(".", literal=True) & ~text.str.ends_with(",")
