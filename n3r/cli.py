@@ -18,6 +18,7 @@ from n3r import __version__, pipeline
 from n3r.commands import language_model
 from n3r.commands.check import check
 from n3r.commands.map import map_files, map_for_run
+from n3r.commands.monitor import monitor
 from n3r.files.formats import as_folder, split_region
 from n3r.files.json_io import near, without_links, write_json
 from n3r.files.limits import MAX_EXPANSION
@@ -41,6 +42,7 @@ app = typer.Typer(cls=AtHome, no_args_is_help=True, pretty_exceptions_enable=Fal
 app.add_typer(language_model.lm, name="lm")
 app.command(name="map")(map_files)
 app.command()(check)
+app.command()(monitor)
 
 
 def _say_version(asked: bool) -> None:
@@ -107,7 +109,7 @@ def run(
     if data:
         given[f"{first}.data"] = [_absolute(item) for item in data]
     parameters = pipeline.resolve_parameters(size, given, p or [], chosen, region)
-    if (p or region) and any("monitor" in values for values in parameters.values()):
+    if (p or region) and any("optimizer" in values for values in parameters.values()):
         from n3r.steps import check_training  # which imports torch
 
         check_training(parameters)

@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CORE = [
     ["rows/values", "rows/time_formats", "rows/numbers"],
     ["rows/times"],
-    ["schema", "estimate", "process", "thresholds", "token_arrays"],
+    ["schema", "estimate", "presets", "process", "thresholds", "token_arrays"],
     ["rows/inputs", "rows/accounts", "rows/labels", "rows/plausible", "clean", "spelling", "metrics", "card"],
     ["calibrate", "rows/columns", "rows/alike", "multiclass", "kernels", "risk_tables", "graphs", "folds"],
     ["identity/characters", "identity/mail", "identity/repeats", "trees"],
@@ -86,6 +86,8 @@ TESTED_WITH = {
     "checks/cards": "checks/test_check",
     "checks/findings": "checks/test_check",
     "checks/seen": "checks/test_check",
+    "commands/monitor": "checks/test_monitor",
+    "report/monitor": "checks/test_monitor",
     "commands/check": "checks/test_check",
     "commands/language_model": "test_cli",
     "identity/characters": "identity/test_features",

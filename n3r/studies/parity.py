@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from tokenizers import normalizers
 from torch import Tensor
 
 from n3r import metrics, pipeline, tables
@@ -29,7 +28,8 @@ from n3r.legacy.trainer import (
 from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel
 from n3r.multiclass import against_rest, measure
-from n3r.schema import LABEL, ORACLE, SEPARATOR, probabilities
+from n3r.schema import LABEL, ORACLE, probabilities
+from n3r.spelling import Spelling
 from n3r.studies import ablation
 from n3r.studies.beside import LegacyRun, Splits, scored
 from n3r.studies.parts import parts_without
@@ -39,10 +39,6 @@ from n3r.vocabulary import truncate
 
 MOVED = 1e-6  # float32 rounds two ways to the same probability by less
 NAMES = ("n3r", "legacy")
-BINARY_ONLY = (
-    "The comparison with the legacy is binary only: its network has one logit, of fraud. Of more than two "
-    "classes the models stand beside the baselines alone."
-)
 GIVEN_WEIGHTS = {  # what a set of deviations is to the legacy's weights
     ablation.NONE: "n3r's model with the legacy's weights, token ids and numbers",
     ablation.ALL: "what n3r makes of a legacy model that is handed to it",
@@ -146,7 +142,7 @@ def _in_batches(
 def _unspellable(tokenizer: LegacyTokenizer) -> NameTokenizer:
     """The legacy's vocabulary in n3r's tokenizer: NFKC is inside, and no text spells a special token."""
     own = truncate(tokenizer.tokenizer, tokenizer.vocab_size)
-    own.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(SEPARATOR, "¦")])
+    own.normalizer = Spelling(lower_case=False, fold_confusables=False).normalizer
     return NameTokenizer(own)
 
 
