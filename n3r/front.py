@@ -26,10 +26,12 @@ from n3r.thresholds import Rule
 if TYPE_CHECKING:
     from n3r.blend.recipe import Blend
 
+VAL, MAX_TEST = 0.15, 0.7
+TEST = 0.15  # share of the rows that the report and the leaderboard are made on
 NO_ID = "row"  # the made id column's name, unless a user's is called so
 
 
-def fit(
+def fit(  # noqa: PLR0913 - one argument a role
     frame: Any,
     map: ColumnMap | Mapping[str, Any] | str | Path | None = None,
     *,
@@ -38,6 +40,7 @@ def fit(
     id: str | None = None,
     time: str | None = None,
     categorical: Sequence[str] = (),
+    test: float = TEST,
     seed: int = 0,
     **settings: Any,
 ) -> "Model":
@@ -45,8 +48,9 @@ def fit(
 
     Either a column map (`schema.ColumnMap`, its keys, or its file), or the columns: the label, whose rarer
     value is fraud unless it is 0 and 1, and the identity strings; an id (else the rows are numbered), a time
-    (else rows are split at random) and categories; every numeric column is a feature. `settings` are those of
-    `blend.recipe.BlendConfig`. Raises ValueError in one sentence for what cannot be fitted.
+    (else rows are split at random) and categories; every numeric column is a feature. The share `test` of the
+    rows is left out for the report; 0 for none. `settings` are those of `blend.recipe.BlendConfig`.
+    Raises ValueError in one sentence for what cannot be fitted.
     """
     from pydantic import ValidationError
 
@@ -64,7 +68,10 @@ def fit(
         config = BlendConfig(seed=seed, **settings)
     except ValidationError as error:
         raise ValueError(f"n3r.fit: {explain(error, BlendConfig.model_fields)}") from None
-    prepared = prepare(rows.lazy(), columns, PrepareConfig(seed=seed), rows.height)
+    if not 0 <= test <= MAX_TEST:
+        raise ValueError(f"test: expected a share from 0 to {MAX_TEST}")
+    shares = PrepareConfig(train=1 - VAL - test, val=VAL, test=test, seed=seed)
+    prepared = prepare(rows.lazy(), columns, shares, rows.height)
     return _fit(prepared.splits, prepared.column_map, config)
 
 
@@ -117,7 +124,7 @@ class Model:
         from n3r.report.evaluation import write_evaluation
         from n3r.schema import SCORE
 
-        if self.splits is None or self.blend is None:
+        if self.splits is None or self.blend is None or not len(self.splits["test"]):
             raise ValueError(
                 "a report needs the test rows, which a bundle does not hold: call it after n3r.fit"
             )
@@ -242,12 +249,13 @@ def _fit(splits: Mapping[str, pl.DataFrame], columns: ColumnMap, config: Any) ->
     data = {"source": "a frame", "n_rows": sum(len(splits[name]) for name in SPLITS)}
     recipe = Recipe(tokenizer, TabularFeatures(), columns, data=data)
     blend = fit_blend(splits, recipe, config, folder / "training")
-    alone = blend.measure(splits["test"])
-    probs = blended({member: found.p for member, found in alone.items()}, blend.weights)
-    measured = {
+    alone = blend.measure(splits["test"]) if len(splits["test"]) else {}
+    measured: dict[str, Any] = {
         "val": steps.measure(blend.held[LABEL], blend.held_probs),
-        "test": steps.measure(splits["test"][LABEL], probs),
         "leaderboard": steps.member_records(blend, splits["test"], alone),
     }
+    if alone:
+        probs = blended({member: found.p for member, found in alone.items()}, blend.weights)
+        measured["test"] = steps.measure(splits["test"][LABEL], probs)
     blend.save(folder / "model", measured)
     return Model(folder / "model", Scorer(folder / "model"), splits, blend, aside)

@@ -29,12 +29,13 @@ import typer
 
 from n3r.files import lock
 from n3r.files.atomic import atomic_file
-from n3r.files.json_io import key_values, plain, read_json, write_json
+from n3r.files.json_io import key_values, near, plain, read_json, without_links, write_json
 from n3r.files.manifest import sha256, versions
+from n3r.files.places import ROOT, SHIPPED
 from n3r.files.sources import fingerprint
+from n3r.presets import contradictions, settled
 from n3r.process import settled_anew
 
-ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("dev", "quick", "full")
 REGIONAL = "hyperparameters_"  # how the names of the regions' files begin
 MAX_SHOWN = 80  # characters of a value in a message
@@ -52,7 +53,7 @@ class Step(NamedTuple):
 
 
 STEPS = (
-    Step("01_preprocess", (), ("data/columns.json",)),
+    Step("01_preprocess", (), ("data/columns.json",), pages=("data.html",)),
     Step("02_tokenizer", ("01_preprocess",), ("tokenizer/tokenizer.json",)),
     Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",)),
     Step("04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",)),
@@ -62,7 +63,7 @@ STEPS = (
         ("03_train_lstm2risk", "04_train_transformer2risk", "09_best"),
         pages=("report.html",),
     ),
-    Step("06_multimodal", (), ("multimodal/data/columns.json",)),
+    Step("06_multimodal", (), ("multimodal/data/columns.json",), pages=("multimodal_data.html",)),
     Step("07_custom_transformer", ("03_train_lstm2risk",), binary_only=True),
     Step(
         "08_evaluate",
@@ -133,12 +134,13 @@ def resolve_parameters(
 ) -> Parameters:
     """All parameters of the steps of a run, of every step by default, but its name, which is its folder's.
 
-    The notebook's defaults, over them the size's, then the region's, then `given` to the steps that have
-    them, then the KEY=VALUE texts.
+    The notebook's defaults, over them the size's, over both what the preset has in their place, then the
+    region's, then `given` to the steps that have them, then the KEY=VALUE texts.
 
     A key is a parameter's name, for all steps that have it, or `step.name`, where the step's number will do.
-    Raises ValueError naming every key that no step has or that none of the run's reads, and every value of
-    another type than the default. What steps that do not run are given is not looked at.
+    Raises ValueError naming every key that no step has or that none of the run's reads, every value of
+    another type than the default, and all that contradicts the preset. What steps that do not run are given
+    is not looked at.
     """
     defaults = {
         step.name: {name: spec["default"] for name, spec in notebook_parameters(step.name).items()}
@@ -147,28 +149,32 @@ def resolve_parameters(
     running = [step.name for step in (STEPS if steps is None else steps)]
     chosen: Parameters = {step: dict(defaults[step]) for step in running}
     problems: list[str] = []
-    items = [*_settings(f"size_{size}"), *([] if region is None else regional(region))]
-    for key, value in [*items, *given.items(), *_given_texts(overrides).items()]:
+    told: dict[str, set[str]] = {step: set() for step in running}  # what a user gave
+    sized = _settings(f"size_{size}")
+    users = [*([] if region is None else regional(region)), *given.items(), *_given_texts(overrides).items()]
+    for i, (key, value) in enumerate([*sized, *users]):
         where, _, name = key.rpartition(".")
         owners = [s for s in defaults if name in defaults[s] and (not where or where in (s, s[:2]))]
         readers = [step for step in owners if step in running]
         if isinstance(value, _Text) or not owners:
             problems += _unread(key, owners, readers, defaults)
         for step in readers:
+            told[step] |= {name} if i >= len(sized) else set()
             try:
                 chosen[step][name] = _typed(f"{step}.{name}", value, defaults[step][name])
             except ValueError as error:
                 problems.append(str(error))
-    if problems:
+    if problems := problems or contradictions(chosen, told):
         raise ValueError("; ".join(problems))
     for values in chosen.values():
         values.pop("name", None)
-    return chosen
+    return {step: settled(values) for step, values in chosen.items()}
 
 
 def regions() -> list[str]:
     """The regions that have a file of settings."""
-    return sorted(path.stem.removeprefix(REGIONAL) for path in (ROOT / "configs").glob(f"{REGIONAL}*.json"))
+    files = (SHIPPED / "configs").glob(f"{REGIONAL}*.json")
+    return sorted(path.stem.removeprefix(REGIONAL) for path in files)
 
 
 def regional(region: str) -> list[tuple[str, Any]]:
@@ -182,7 +188,7 @@ def regional(region: str) -> list[tuple[str, Any]]:
 
 def _settings(name: str) -> list[tuple[str, Any]]:
     """The settings of a file of configs/ as `step.name` and value; ValueError names the file."""
-    path = ROOT / "configs" / f"{name}.json"
+    path = SHIPPED / "configs" / f"{name}.json"
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
         raise ValueError(f"{path} must hold an object of steps, each with an object of its parameters")
@@ -192,8 +198,11 @@ def _settings(name: str) -> list[tuple[str, Any]]:
 def _unread(key: str, owners: list[str], readers: list[str], defaults: Parameters) -> list[str]:
     """What is wrong with a parameter that no step of a run reads."""
     if not owners:
-        names = sorted({name for values in defaults.values() for name in values})
-        return [f"no step has the parameter {key!r}; there are {', '.join(names)}"]
+        names = {
+            f"{own}{name}" for step in defaults for name in defaults[step] for own in ("", f"{step[:2]}.")
+        }
+        meant = near(key, sorted(names))
+        return [f"no step has the parameter {key!r}{meant}; `n3r params 03` lists those of a step"]
     return [] if readers else [f"{key} is read by {', '.join(owners)} alone, which this run does not include"]
 
 
@@ -277,7 +286,7 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
             executed,
             parameters={"name": folder.name, **parameters},
             kernel_name="python3",
-            cwd=ROOT / "notebooks",
+            cwd=folder.parent,  # beside notebooks/, if that is there: both find ../runs
             progress_bar=False,
             stderr_file=sys.stderr,  # shows the training's progress bar
             kernel_manager_class=_kernels(held),
@@ -286,7 +295,7 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
     except PapermillExecutionError as error:
         mistake = error.ename in ("ValueError", "FileNotFoundError", "ValidationError")
         raise (ValueError if mistake else StepError)(
-            f"{step.name} failed: {_in_words(error.evalue)}\nthe failing cell is marked in {executed}"
+            f"{step.name} failed: {without_links(error.evalue)}\nthe failing cell is marked in {executed}"
         ) from None
     except RuntimeError as error:  # nbclient's and jupyter_client's, each its own
         told = str(error).rstrip(".")
@@ -307,14 +316,6 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
     }
     write_json(records / "done.json", record)
     return record
-
-
-def _in_words(told: str) -> str:
-    """What an error says, pydantic's of several lines and a link as "key: what was expected"."""
-    if "errors.pydantic.dev" not in told:
-        return told
-    found = re.findall(r"^(\S+)\n  (.*?) \[type=", told, re.MULTILINE)
-    return "; ".join(f"{key}: {what.removeprefix('Value error, ')}" for key, what in found) or told
 
 
 def _kernels(*held: int) -> type:
@@ -400,8 +401,9 @@ def notebook_path(step: str) -> Path:
     """A step's notebook by its name or number; ValueError lists the steps."""
     for known in STEPS:
         if step in (known.name, known.name[:2], f"{known.name}.ipynb"):
-            path = ROOT / "notebooks" / f"{known.name}.ipynb"
+            path = SHIPPED / "notebooks" / f"{known.name}.ipynb"
             if not path.is_file():
-                raise FileNotFoundError(f"{path} does not exist: n3r runs in a checkout of its repository")
+                raise FileNotFoundError(f"{path} does not exist: install n3r again")
             return path
-    raise ValueError(f"no step {step!r}; there are {', '.join(known.name for known in STEPS)}")
+    names = [known.name for known in STEPS]
+    raise ValueError(f"no step {step!r}{near(step, names)}; `n3r run --help` lists them")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
@@ -49,6 +50,15 @@ def rows(names) -> pl.DataFrame:
     return names(300).with_columns(order=pl.int_range(300).cast(pl.String), amount=amount)
 
 
+def test_version_goals_and_exit_statuses():
+    assert n3r("--version").stdout == f"n3r {version('n3r')}\n"
+    told = n3r("run", "--goal", "speed")
+    assert (told.returncode, told.stderr) == (2, "n3r: --goal takes model, parity, all, not 'speed'\n")
+    assert "give steps or --goal model, not both" in n3r("run", "03", "--goal", "model").stderr
+    assert n3r("run", "--size", "huge").returncode == 2
+    assert "130" in n3r("--help").stdout
+
+
 def test_the_command_lists_what_it_can_do():
     done = n3r("--help")
     assert done.returncode == 0
@@ -79,11 +89,11 @@ def test_the_command_lists_what_it_can_do():
         (["run", "01", "-p", "epochs=3"], "epochs is read by 03_train_lstm2risk, 04_train_transformer2risk"),
         (
             ["run", "-p", "03.monitor=val_auc"],
-            "03_train_lstm2risk: key 'monitor': Input should be 'val_auroc', ",
+            "03_train_lstm2risk: key 'monitor': expected 'val_auroc', ",
         ),
-        (["run", "04", "-p", "lr=0"], "04_train_transformer2risk: key 'lr': Input should be greater than 0"),
-        (["run", "-p", "03.max_tokens=2"], "03_train_lstm2risk: key 'max_tokens': Input should be greater"),
-        (["run", "-p", "imputation=guess"], "03_train_lstm2risk: key 'imputation': Input should be"),
+        (["run", "04", "-p", "lr=0"], "04_train_transformer2risk: key 'lr': expected more than 0"),
+        (["run", "-p", "03.max_tokens=2"], "03_train_lstm2risk: key 'max_tokens': expected "),
+        (["run", "-p", "imputation=guess"], "03_train_lstm2risk: key 'imputation': expected "),
         (["params"], "name a step, such as 03, or give --region"),
         (["params", "10"], "no step '10'"),
         (["run", "--region", "US"], "the regions with a file are EU, FE, NA"),

@@ -47,6 +47,7 @@ def house(tmp_path, monkeypatch):
         "pipeline.finish_step(run, '02_second', {'twice': 2 * n})",
     )
     monkeypatch.setattr(pipeline, "ROOT", tmp_path)
+    monkeypatch.setattr(pipeline, "SHIPPED", tmp_path)
     steps = (Step("01_first", (), ("out",)), Step("02_second", ("01_first",), pages=("page.html",)))
     monkeypatch.setattr(pipeline, "STEPS", steps)
     return tmp_path
@@ -100,7 +101,7 @@ def test_a_failing_cell_is_told_shortly_and_the_run_goes_on_from_there(house):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("m=1", "no step has the parameter 'm'; there are fail, n, name, parts, rate, weights"),
+        ("m=1", "no step has the parameter 'm'; `n3r params 03` lists"),
         ("02.n=1", "no step has the parameter '02.n'"),
         ("n=1.5", "01_first.n is 1.5; expected int"),
         ("n=true", "01_first.n is True; expected int"),

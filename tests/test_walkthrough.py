@@ -79,8 +79,13 @@ def test_the_commands_of_the_readme_lead_from_a_messy_file_to_scores(tmp_path):
             assert done.returncode == 0, (line, done.stdout[-2000:], done.stderr[-2000:])
         scores = pl.read_csv(tmp_path / "shop" / "scores.csv")
         assert scores.columns[:2] == ["Order no.", "score"] and scores["score"].is_between(0, 1).all()
+        command = [sys.executable, "-m", "n3r.cli", "run", "01", "--size", "dev", "--name", f"{name}-alone"]
+        command += ["--data", str(tmp_path / "shop" / "orders.csv")]  # without a map
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and f"column map: runs/{name}-alone/map.json, as proposed" in done.stdout
         new = (tmp_path / "shop" / "new.csv").read_bytes().decode("utf-16").count("\n") - 1
         assert scores.height == new
     finally:
         for top in ("runs", "reports"):
-            shutil.rmtree(ROOT / top / name, ignore_errors=True)
+            for run in (name, f"{name}-alone"):
+                shutil.rmtree(ROOT / top / run, ignore_errors=True)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option, echo
 
-from n3r import pipeline
 from n3r.files.json_io import key_values, near
 from n3r.files.lock import held
+from n3r.files.places import SHIPPED
 from n3r.terminal import print_table
 
 if TYPE_CHECKING:
     from n3r.proposal.propose import Proposal
     from n3r.proposal.questions import Question
 
-SCHEMA = pipeline.ROOT / "configs" / "column_map.schema.json"
+SCHEMA = SHIPPED / "configs" / "column_map.schema.json"
 
 
 def map_files(

@@ -55,7 +55,7 @@ _WHOLE += (
 EPOCH = "epoch"
 _SECONDS = (631_152_000, 4_102_444_800)  # 1990 to 2100
 ENOUGH = 0.99  # of the texts that a format must read: the reader tolerates 1 % of bad times
-_MOST = 0.8  # of a few texts, for a closer look
+_MOST, _SOME = 0.8, 0.3  # of the texts, for a closer look, and for a column of several forms
 _FEW, _MANY = 25, 1000  # texts that all formats are tried on, and those that read these
 _STEPS = 20  # between different times, for a statement on the order of the rows
 _CODES = {
@@ -91,6 +91,23 @@ def time_formats(texts: pl.Series) -> list[str | None]:
         if is_enough and not any(times.equals(other) for _, other in found):
             found.append((time_format, times))
     return [time_format for time_format, _ in found]
+
+
+def partly_times(texts: pl.Series) -> str:
+    """In words, which format reads the most of texts that are times of several forms; else nothing."""
+    more = _spread(texts.drop_nulls().unique(maintain_order=True), _MANY)
+    if more.is_empty() or more.str.contains(r"^-?\d+([.,]\d+)?$").mean() > 1 - _MOST:
+        return ""
+    some = _spread(more, _FEW)
+    shares = {
+        form: _share(more, form) for form in (None, *_candidates(some.gather_every(_FEW // 3).to_list()))
+    }
+    best = max(shares, key=shares.__getitem__)
+    if shares[best] < _SOME:
+        return ""
+    return (
+        f"times of several forms, of which {best or 'ISO 8601'!r} reads {shares[best]:.0%}: write them alike"
+    )
 
 
 def _of_digits(texts: pl.Series) -> list[str | None]:

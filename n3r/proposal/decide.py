@@ -113,6 +113,8 @@ def notes_of(content: Mapping[str, Any], counts: Counts, label: labels.Classes) 
         notes.append(
             f"{n:,} rows have a label that decides nothing and are dropped: {_listed(label.dropped)}"
         )
+    if time is None and "split_files" not in content:
+        notes.append("no column is the time of the orders: rows are split at random, not by time")
     bad = counts.times.get((time, content.get("time_format")))
     if bad is not None and bad.n:
         fatal = " (more than 1 %: mend them)" if bad.n > (1 - ENOUGH) * counts.n_rows else " and are dropped"

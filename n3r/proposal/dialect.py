@@ -46,6 +46,7 @@ _SCRIPTS = {"cp1251": "CYRILLIC", "cp1253": "GREEK", "koi8_r": "CYRILLIC"}
 _WORD = re.compile(r"[^\W\d_]*[^\x00-\x7f]+[^\W\d_]*")
 _MARKS = "€£©®°’‘“”–…«»"  # which stand between words in texts of many languages
 _LINES = 200
+_NAMED = 0.25  # of a header's cells that have a word of a role
 _SHARE = 0.9  # of the lines that have one number of cells
 _NUMBER = re.compile(r"[-+(]?\s*[€$£¥]?\s*[-+]?\d[\d.,'’\s]*\s*[%€$£¥]?\)?")
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\D?.*|\d{1,2}:\d\d.*")
@@ -178,9 +179,12 @@ def has_header(rows: Sequence[Sequence[str]]) -> bool:
     first, body = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
     if any(re.match(EMAIL, cell) for cell in first):
         return False
-    if any(map(has_role, first)) and not any(map(_is_figure, first)):
-        return True
     columns = list(zip(*body, strict=True)) if body else [()] * len(first)
+    named = [
+        cell for cell, column in zip(first, columns, strict=True) if has_role(cell) and cell not in column
+    ]
+    if len(named) > _NAMED * len(first) and not any(map(_is_figure, first)):
+        return True
     figures = [at for at, column in enumerate(columns) if _mostly(column, _is_figure)]
     if figures:
         return sum(_is_figure(first[at]) for at in figures) * 2 < len(figures)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import polars as pl
 from anyascii import anyascii
 
+from n3r.proposal.dates import partly_times
 from n3r.proposal.dialect import EMAIL
 from n3r.proposal.words import means
 from n3r.rows.columns import COUNTED
@@ -133,6 +134,8 @@ def _of_text(column: Callable[..., Column], name: str, known: pl.Series, is_numb
         return column("code", what)
     if is_number:
         return column(*_number(name, known))
+    if what := partly_times(known):
+        return column("code", what)
     return column(*_text(name, known, known.n_unique()))
 
 

@@ -71,6 +71,8 @@ def _readings(
     known = known.gather_every(max(1, len(known) // _LOOKED_AT))
     if known.is_empty() or not known.str.contains(r"\d").any():
         return {}
+    if known.str.contains(r"\d[eE][+-]?\d+$").mean() > 0.5:  # as programs write, who know no thousands marks
+        forms = [form for form in forms if form is None]
     found = {form: read(known, form) for form in forms}
     return {
         form: numbers for form, numbers in found.items() if numbers.null_count() <= (1 - NEARLY) * len(known)

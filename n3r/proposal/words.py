@@ -13,16 +13,11 @@ from pathlib import Path
 
 from anyascii import anyascii
 
+from n3r.files.words import read_words
+
 _LONG = 5  # letters of a word that may begin a longer one
-_WORDS = {
-    role: frozenset(words.split())
-    for role, words in re.findall(
-        r"^(\w+): ((?:.+\n?)(?: +.+\n?)*)",
-        Path(__file__).with_name("words.txt").read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-}
-_STARTS = {role: tuple(w for w in words if len(w) >= _LONG) for role, words in _WORDS.items()}
+WORDS = read_words(Path(__file__).with_name("words.txt"))
+_STARTS = {role: tuple(w for w in words if len(w) >= _LONG) for role, words in WORDS.items()}
 
 
 @cache
@@ -37,9 +32,9 @@ def parts(name: str) -> tuple[str, ...]:
 
 def means(name: str, role: str) -> bool:
     """Whether a column's name has a word of a role."""
-    return any(part in _WORDS[role] or part.startswith(_STARTS[role]) for part in parts(name))
+    return any(part in WORDS[role] or part.startswith(_STARTS[role]) for part in parts(name))
 
 
 def has_role(name: str) -> bool:
     """Whether a text has a word of any role, as headers have."""
-    return len(name) <= 60 and any(means(name, role) for role in _WORDS)
+    return 1 < len(name) <= 60 and any(means(name, role) for role in WORDS)

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from n3r.estimate import NOT_ENOUGH, bounded
 from n3r.files.json_io import plain
 from n3r.report import comparison_figures, figures
 from n3r.report.comparison import comparison_sections, verdict
+from n3r.report.data import data_section, findings_section
 from n3r.report.page import Page, Section, Table, cell, glossary, show, tabulate, write_page
 from n3r.report.parts import COUNTS, FEW_FRAUDS, Scores, attained, curves, frame, interval
 
@@ -60,6 +59,10 @@ ALONE = (
     "n3r trained with all deviations off, as the legacy trains; then with each on alone, and with all. An "
     "interval that holds 0 shows no effect on these rows; the deviation may be for others, or for speed."
 )
+PRESET = {
+    "n3r": "preset n3r: features, tokenizer and training as n3r has them",
+    "published": "preset published: tokenizer, features, parts and training as published",
+}
 UNMEASURED = "n/a: not on the way from a prepared row to a score, or not among those that were tried alone."
 REPEATABLE = "What it takes to get the same figures again."
 WORDS = ("AUROC", "[low, high], 95 % interval", "AP, average precision", "Recall at 1 % FPR", "Precision")
@@ -108,6 +111,7 @@ def summary(models: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 def _sections(content: dict[str, Any], scores: Curves) -> Iterator[Section]:
     models, parity = content.get("models") or [], content.get("parity") or {}
+    yield from findings_section((content.get("preparation") or {}).get("findings") or [])
     yield _ranking("How well fraud is ranked", SCORED, "test", models, scores)
     if members := content.get("members"):
         yield _members(members)
@@ -120,7 +124,7 @@ def _sections(content: dict[str, Any], scores: Curves) -> Iterator[Section]:
         yield _ranking("The same on validation", CHOSEN, "val", models, scores)
     if content.get("tokenizer"):
         yield _tokenizer(content["tokenizer"])
-    yield _data(content["data"], content.get("preparation") or {})
+    yield data_section(content["data"], content.get("preparation") or {})
     if found := content.get("deviations"):
         yield _deviations(found, parity.get("ablation") or {})
     if rows := list(_leaves(content.get("provenance") or {})):
@@ -232,7 +236,8 @@ def _training(models: list[dict]) -> Section:
     keys = dict.fromkeys(key for dimensions in sized.values() for key in dimensions)
     rows = [(key, *(show(dimensions.get(key, "")) for dimensions in sized.values())) for key in keys]
     tables = [tabulate("Models", SYSTEM | columns, models, 3), Table("Dimensions", ("", *sized), rows, 1)]
-    return Section("Training", drawn, tables[: 1 + bool(rows)])
+    presets = dict.fromkeys(m["preset"] for m in models if m.get("preset"))
+    return Section("Training", drawn, tables[: 1 + bool(rows)], [PRESET[name] for name in presets])
 
 
 def _tokenizer(found: dict) -> Section:
@@ -246,40 +251,14 @@ def _tokenizer(found: dict) -> Section:
         columns = {"vocabulary": ("vocab_size", ","), "characters per token": ("compression", ".3f")}
         tables = [tabulate("Vocabularies measured", columns, curve, 0)]
     notes = [note]
+    if spelling := found.get("normalizer"):
+        notes.append(f"a text's normal form: {spelling}")
     if fewest := found.get("min_frequency"):
         notes.append(
             f"a piece of a name is a token only where it comes {fewest:,} times or more in training; of a "
             "rarer one the vocabulary holds shorter pieces, at last single characters"
         )
     return Section("Tokenizer", drawn, tables, notes)
-
-
-def _data(data: dict, preparation: dict) -> Section:
-    note = (
-        f"{data['n_rows']:,} rows ({data['format']}) from {data['source']}; fingerprint {data['fingerprint']}"
-    )
-    drawn, tables = [], []
-    if steps := preparation.get("steps"):
-        columns = {"step": ("step", ""), "reason": ("reason", "")}
-        columns |= {name: (f"rows_{name}", ",") for name in ("in", "kept", "dropped")}
-        tables = [tabulate("Rows dropped, and why", columns, steps)]
-    if splits := preparation.get("splits"):
-        drawn = [("Rows kept, by split", figures.split_counts(pl.DataFrame(splits)))]
-        kinds = {0: "legitimate", 1: "fraud"}
-        if max(row["label"] for row in splits) > 1:
-            kinds = {row["label"]: f"class {row['label']}" for row in splits}
-        cells = [(r["segment"] or "(none)", f"{r['split']}, {kinds[r['label']]}", r["n"]) for r in splits]
-        counts = pl.DataFrame(cells, ["marketplace", "of", "n"], orient="row")
-        wide = counts.pivot("of", values="n", aggregate_function="sum")
-        rows = [(name, *(f"{n or 0:,}" for n in counts)) for name, *counts in wide.rows()]
-        tables.append(Table("Rows kept", wide.columns, rows, 1))
-    if ends := [row for row in preparation.get("times") or [] if row["first"]]:
-        columns = {name: (name, "") for name in ("split", "first", "last")}
-        tables.append(tabulate("Times, first and last of each split", columns, ends))
-    if left_out := data.get("left_out"):
-        rows = [(name or "(blank)", why) for name, why in left_out.items()]
-        tables.append(Table("Columns that are no features, and why", ("column", "why"), rows))
-    return Section("Data", drawn, tables, [note, *(preparation.get("warnings") or [])])
 
 
 def _best(models: list[dict], split: str, system: str = "n3r") -> dict | None:

@@ -7,36 +7,13 @@ from pathlib import Path
 import pytest
 
 GIVEN = [
-    "Anina",
-    "Belto",
-    "Corvin",
-    "Dalmer",
-    "Elshi",
-    "Fenno",
-    "Garish",
-    "Hulda",
-    "Imari",
-    "Jorun",
-    "Kasimo",
-    "Lenka",
-    "Mirto",
-    "Nasrin",
-    "Ovid",
-]
+    "Anina", "Belto", "Corvin", "Dalmer", "Elshi", "Fenno", "Garish", "Hulda", "Imari", "Jorun", "Kasimo",
+    "Lenka", "Mirto", "Nasrin", "Ovid",
+]  # fmt: skip
 FAMILY = [
-    "Abernal",
-    "Bostrik",
-    "Cavendo",
-    "Drumond",
-    "Eskelin",
-    "Farqua",
-    "Gunders",
-    "Holmgar",
-    "Iverna",
-    "Jolind",
-    "Karsten",
-    "Lomart",
-]
+    "Abernal", "Bostrik", "Cavendo", "Drumond", "Eskelin", "Farqua", "Gunders", "Holmgar", "Iverna", "Jolind",
+    "Karsten", "Lomart",
+]  # fmt: skip
 N = 60
 START = datetime(2025, 3, 1, 9)
 

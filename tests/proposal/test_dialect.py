@@ -113,6 +113,10 @@ def test_east_asian_encodings_are_found(name):
     [
         ([["name", "city"], ["Anina", "Bonn"], ["Belto", "Bern"]], True),
         ([["Anina Abernal", "Bonn"], ["Belto Bostrik", "Bonn"], ["Corvin Gunders", "Bern"]], False),
+        (
+            [["Anina Abernal", "y", "web"], ["Belto Bostrik", "n", "app"], ["Corvin Gunders", "y", "web"]],
+            False,
+        ),
         ([["a", "b"], ["1", "2"], ["3", "4"]], True),
         ([["5", "6"], ["1", "2"], ["3", "4"]], False),
         ([["2021", "2022"], ["1", "2"], ["3", "4"]], False),

@@ -185,7 +185,7 @@ CASES = {
         {},
         {"time": "created", "time_format": "%d/%m/%Y"},
     ),
-    "no time": ({"created": None}, {}, {"time": None, "split_by": "random"}),
+    "no time": ({"created": None}, {}, {"time": None, "split_by": "random", "note": "split at random"}),
     "several times": (
         {
             "shipped_at": lambda r, _: r["created"] + timedelta(days=1),
@@ -193,6 +193,16 @@ CASES = {
         },
         {},
         {"time": "created", "ignore": ["shipped_at", "birth_date"]},
+    ),
+    "times of two forms": (
+        {"created": lambda r, i: f"{r['created']:%d/%m/%Y}" if i % 3 else f"{r['created']:%Y-%m-%d}"},
+        {},
+        {"time": None, "left_out": "times of several forms, of which '%d/%m/%Y' reads 67%"},
+    ),
+    "scientific numbers": (
+        {"amount": lambda r, i: f"{r['amount']:.3e}"},
+        {},
+        {"number_format": None, "numeric": ["amount", "items"]},
     ),
     "few unreadable times": (
         {"created": lambda r, i: "unknown" if i == 8 else r["created"]},
@@ -306,12 +316,12 @@ CASES = {
     ),
     "a leak": (
         {"chargeback_eur": lambda r, i: round(20 + i / 3, 2) if r["fraud"] else 0.0},
-        {"rows": orders(120)},
-        {"ignore": ["chargeback_eur"], "left_out": "tells the label alone"},
+        {"rows": orders(600)},
+        {"ignore": ["chargeback_eur"], "left_out": "it tells the label: it alone ranks class 1"},
     ),
     "a leak by its gaps": (
         {"dispute_fee": lambda r, i: 15 + i if r["fraud"] else None},
-        {"rows": orders(120)},
+        {"rows": orders(600)},
         {"ignore": ["dispute_fee"]},
     ),
     "German names of columns": (

@@ -58,7 +58,7 @@ def content(**changes):
             "steps": [step],
             "splits": [dict(zip(("split", "segment", "label", "n"), row, strict=True)) for row in splits],
             "times": [{"split": "train", "first": "2025-01-01 00:00:00", "last": "2025-02-01 00:00:00"}],
-            "warnings": ["the column 'velocity' is null in every row"],
+            "findings": [{"name": "rows", "severity": "warning", "what": "'v' is null", "advice": "look"}],
         },
         "tokenizer": {
             "vocab_size": 2000,
@@ -210,7 +210,7 @@ def test_a_measured_zero_is_zero(page):
 def test_markup_and_formulas_in_names_stay_text(tmp_path):
     evil = copy.deepcopy(content(name=EVIL))
     evil["data"]["source"] = EVIL
-    evil["preparation"]["warnings"] = [EVIL]
+    evil["preparation"]["findings"][0] |= {"what": EVIL, "name": EVIL}
     evil["deviations"][0]["what"] = evil["provenance"][EVIL] = f"{EVIL} --> </svg>"
     evil["models"][0] |= {"name": EVIL, "dimensions": {EVIL: EVIL}}
     evil["models"][0]["segments"][0]["group"] = r"$\broken{$" + EVIL
@@ -361,6 +361,15 @@ def test_a_baseline_that_is_ahead_is_named_in_the_headline(tmp_path):
     assert [row[0] for row in Page(html).rows].count("boosting") == 1  # it has no row of a training
     html, _ = write_bare(tmp_path, models=[model("Net", "n3r", BEST), behind])
     assert "a baseline, reaches" not in html
+
+
+@pytest.mark.parametrize("preset", ["n3r", "published"])
+def test_the_preset_of_a_run_is_told(tmp_path, preset):
+    found = content(models=[model("Net", "n3r", A, preset=preset), model("legacy Net", "legacy", B)])
+    run.write_report(found, CURVES, tmp_path)
+    html = (tmp_path / "report.html").read_text()
+    assert f"preset {preset}: " in html and f"preset {preset}: " in (tmp_path / "report.md").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["models"][0]["preset"] == preset
 
 
 def test_the_members_of_the_best_recipe_have_a_table(tmp_path):
