@@ -165,7 +165,8 @@ every = pytest.mark.parametrize("model_class", CLASSES)
 @every
 def test_defect_05_every_class_trains_and_is_validated(trained, messages, model_class):
     bundle, fitted = trained[model_class]
-    figures = ["epoch", "train_loss", "val_auroc", "val_average_precision", "val_f1", "val_loss"]
+    figures = ["epoch", "train_loss", "val_accuracy", "val_auroc", "val_average_precision", "val_f1"]
+    figures += ["val_loss", "val_precision", "val_recall"]
     assert [list(epoch) for epoch in fitted.history] == [figures]
     assert all(np.isfinite(list(fitted.history[0].values())))
     val = messages.splits["val"]
