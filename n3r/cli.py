@@ -258,6 +258,25 @@ def import_legacy(
     echo(f"bundle: {output}", err=True)
 
 
+@app.command(name="import-features")
+def import_features(
+    lists: Annotated[list[Path], Argument(help="the legacy's features/*.txt, one column a line")],
+    output: Annotated[Path, Option("-o", "--output", help="the column map to write")],
+    data: Annotated[
+        list[str] | None, Option(help="rows: listed columns that they do not have as numbers are left out")
+    ] = None,
+    map: MapFile = None,
+) -> None:
+    """Write a column map whose numeric columns are those that all of the legacy's lists name."""
+    from n3r.legacy.feature_lists import common_features, with_features
+
+    column_map, left_out = with_features(_column_map(map), common_features(lists), data or [])
+    write_json(output, column_map.model_dump(exclude_defaults=True))
+    for name, why in left_out.items():
+        echo(f"left out {name!r}: {why}", err=True)
+    echo(f"{len(column_map.numeric)} numeric columns, {len(left_out)} left out: {output}", err=True)
+
+
 @app.command()
 def params(
     notebook: Annotated[

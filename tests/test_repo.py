@@ -73,6 +73,7 @@ TESTED_WITH = {
     "files/reader": "promises/test_hostile_input",
     "files/sources": "studies/test_plans",
     "legacy/artefacts": "legacy/test_layouts",
+    "legacy/models": "legacy/test_trainer",
     "legacy/weights": "legacy/test_trainer",
     "blend/members": "blend/test_recipe",
     "rows/plausible": "test_preprocess",

@@ -15,13 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from n3r.legacy.trainer import (
+from n3r.legacy.models import (
     LegacyLSTM2Risk,
     LegacyLSTMConfig,
-    LegacyTextDataset,
-    LegacyTokenizer,
     LegacyTransformer2Risk,
     LegacyTransformerConfig,
+)
+from n3r.legacy.trainer import (
+    LegacyTextDataset,
+    LegacyTokenizer,
     legacy_lstm_collate,
     legacy_tabular,
     legacy_transformer_collate,
