@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from n3r.files.formats import FORMATS, SUFFIXES, find_files
+from n3r.files.formats import FORMATS, SUFFIXES, as_folder, find_files, written_as
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.writer import Writer, writer
 from n3r.rows.values import as_typed
 from n3r.schema import id_name
 from n3r.score import Scorer, ranks
-from n3r.tables import column_type, read_chunks, refusal
+from n3r.tables import Chunk, column_type, read_chunks, refusal
 from n3r.thresholds import Decision, Rule
 
 REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}
@@ -80,10 +80,10 @@ def _targets(files: Mapping[Path, str | None], output: Path, kind: str | None) -
             raise ValueError(f"{output} is to be {kind}: let its name end so, or leave the format out")
         targets = {output: list(files.items())}
     else:
-        targets = {}
+        targets, output = {}, as_folder(output, f".{', .'.join(FORMATS)}")
         for path, region in files.items():
             ending = next(suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix))
-            name = f"{path.name[: -len(ending)]}.{kind or SUFFIXES[ending]}"
+            name = f"{path.name[: -len(ending)]}.{kind or written_as(SUFFIXES[ending])}"
             targets.setdefault(output / name, []).append((path, region))
         several = [target.name for target, sources in targets.items() if len(sources) > 1]
         if several:
@@ -92,6 +92,13 @@ def _targets(files: Mapping[Path, str | None], output: Path, kind: str | None) -
     if over := [str(target) for target in targets if os.path.realpath(target) in inputs]:
         raise ValueError(f"the output would replace the input {', '.join(over)}: choose another name")
     return targets
+
+
+def rejects_of(output: Path) -> Path:
+    """Where rows that could not be read are listed, of an output that is a file; of a folder a pattern."""
+    if output.suffix.removeprefix(".") in FORMATS:
+        return output.with_name(f"{output.stem}.rejects.csv")
+    return output / "*.rejects.csv"
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ class _Job:
         """Score the rows of some files into one."""
         scorer = self.scorer
         n_read = n_scored = n_rejected = 0
-        rejects = target.with_name(f"{target.stem}.rejects.csv")
+        rejects = rejects_of(target)
         with ExitStack() as files:
             kind = target.suffix.removeprefix(".")
             scored = files.enter_context(writer(target, kind, self.for_spreadsheets))
@@ -121,9 +128,7 @@ class _Job:
             types = {column_type(path, scorer.inputs.id) for path, _ in sources}
             ids = [as_typed(id_name(scorer.inputs.id))] if len(types) > 1 else []
             for path, region in sources:
-                for chunk in read_chunks(
-                    path, scorer.inputs, region=region, max_expansion=self.max_expansion
-                ):
+                for chunk in self._chunks(path, region):
                     if chunk.rejects and not self.skip:
                         raise ValueError(
                             refusal(chunk.rejects, "mend them, or list them and go on with --on-error skip")
@@ -146,6 +151,15 @@ class _Job:
             if rejected is None:
                 rejects.unlink(missing_ok=True)  # of an earlier run
         return Counts(n_read, n_scored, n_rejected)
+
+    def _chunks(self, path: Path, region: str | None) -> Iterator[Chunk]:
+        """The rows of a file, which is written as the model's column map says."""
+        options = {
+            "region": region,
+            "max_expansion": self.max_expansion,
+            "dialect": self.scorer.column_map.csv,
+        }
+        return read_chunks(path, self.scorer.inputs, **options)
 
     def _scores(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self.decision is None:

@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, settings
 
-from n3r.tokenizer import NameTokenizer, TokenizedText
+from n3r.token_arrays import TokenizedText
+from n3r.tokenizer import NameTokenizer
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
 # A profile decides how many examples all tests draw: the same few in `make test`, others and more in torture.
@@ -72,6 +73,17 @@ def planted_orders(n: int, seed: int = 0, shuffled: bool = False, flipped: bool 
     return OrderDataset(TokenizedText(ids, offsets), tabular, 1 - label if flipped else label)
 
 
+def in_three_classes(frame: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
+    """Prepared rows with frauds of two kinds, 1 and 2, and scores of three classes that know of them."""
+    from n3r.schema import LABEL, SCORE
+
+    rng = np.random.default_rng(seed)
+    label = frame[LABEL].to_numpy() * rng.integers(1, 3, len(frame))
+    p = np.stack([rng.dirichlet(1 + 3 * np.eye(3)[c]) for c in label])
+    scores = {f"{SCORE}_{c}": pl.Series(p[:, c]) for c in range(3)}
+    return frame.drop(SCORE, strict=False).with_columns(**{LABEL: pl.Series(label)}, **scores)
+
+
 def in_fresh_process(code: str, *arguments: object, **environment: str) -> str:
     """What `code` prints in a new interpreter; its errors fail the test."""
     done = subprocess.run(
@@ -96,6 +108,11 @@ def planted() -> Callable:
 
 
 @pytest.fixture(scope="session")
+def in_three() -> Callable[..., pl.DataFrame]:
+    return in_three_classes
+
+
+@pytest.fixture(scope="session")
 def run_fresh() -> Callable[..., str]:
     return in_fresh_process
 
@@ -104,6 +121,27 @@ def run_fresh() -> Callable[..., str]:
 def tokenizer() -> NameTokenizer:
     """Trained on 300 rows of made-up names."""
     return train_tokenizer(made_up_names(300), TokenizerConfig(min_frequency=3))[0]
+
+
+def save_bert(folder: Path, wordpiece: Any) -> str:
+    """The folder, with a BERT of random weights and its tokenizer in it as transformers saves them."""
+    import torch
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    roles = {name: wordpiece.metadata[name] for name in ("cls_token", "sep_token", "pad_token")}
+    PreTrainedTokenizerFast(tokenizer_object=wordpiece.tokenizer, **roles).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    torch.manual_seed(1)
+    model = BertModel(BertConfig(vocab_size=wordpiece.vocab_size, **sizes, max_position_embeddings=40))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)  # as drawn they would be too small to tell rows apart
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def made_bert() -> Callable[[Path, Any], str]:
+    return save_bert
 
 
 class Small(NamedTuple):

@@ -5,16 +5,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-FORMATS = ("parquet", "csv", "tsv", "jsonl")
+FORMATS = ("parquet", "csv", "tsv", "jsonl")  # that are written
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 _PLAIN = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 SUFFIXES = {".parquet": "parquet", **_PLAIN, **{f"{suffix}.gz": kind for suffix, kind in _PLAIN.items()}}
+SUFFIXES[".xlsx"] = "xlsx"
 
 
 def format_of(path: Path) -> str | None:
     """The format that the file's name tells, or None."""
     name = path.name.lower()
     return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def written_as(kind: str) -> str:
+    """The format in which what comes of files of a format is written."""
+    return "csv" if kind == "xlsx" else kind
 
 
 def find_files(items: str | Path | Sequence[str | Path]) -> dict[Path, str | None]:
@@ -80,3 +86,13 @@ def _inside(folder: Path) -> list[Path]:
     partitions = [p for p in inside if "=" in p.name and p.is_dir() and not p.is_symlink()]
     partitions = [p for p in inside if "=" in p.name and p.is_dir() and not p.is_symlink()]
     return found + [file for partition in partitions for file in _inside(partition)]
+
+
+def as_folder(path: Path, formats: str = "none") -> Path:
+    """The path of a folder to write into; ValueError where it ends as a file does, naming `formats`."""
+    if re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{1,7}", path.suffix) and not path.is_dir():
+        raise ValueError(
+            f"{path} is to be a folder and ends as a file does: leave {path.suffix!r} out (files that can be "
+            f"written here end in: {formats})"
+        )
+    return path
