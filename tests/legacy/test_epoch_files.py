@@ -86,7 +86,7 @@ def test_a_column_that_no_line_can_hold_is_named(tmp_path, tokenizer):
     ("content", "says"),
     [
         ("{", "cannot be read as JSON"),
-        ('{"metrics": []}', "key 'hyperparams': Field required"),
+        ('{"metrics": []}', "key 'hyperparams': it is missing"),
         ('{"hyperparams": {}, "metrics": [{"step": "one"}]}', r"key 'metrics\.0\.step"),
     ],
 )
