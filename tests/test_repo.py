@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
     ["rows/values", "rows/times", "rows/numbers"],
-    ["schema", "estimate", "process", "thresholds", "token_arrays"],
+    ["schema", "estimate", "presets", "process", "thresholds", "token_arrays"],
     ["rows/inputs", "rows/accounts", "rows/labels", "rows/plausible", "clean", "spelling", "metrics", "card"],
     ["calibrate", "rows/columns", "rows/alike", "multiclass", "kernels", "risk_tables", "graphs", "folds"],
     ["identity/characters", "identity/mail", "identity/repeats", "trees"],
@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "custom_transformer": {"core", "files", "synthetic"},
     "legacy": {"core", "files"},
     "studies": {"core", "files", "legacy"},
-    "proposal": {"core", "files"},
+    "proposal": {"core", "files", "checks"},
     "commands": {"core", "files"},
 }
 DOORS = ("cli", "front")
@@ -97,6 +97,7 @@ TESTED_WITH = {
     "files/limits": "promises/test_strangers_files",
     "files/reader": "promises/test_hostile_input",
     "files/sources": "studies/test_plans",
+    "files/words": "proposal/test_propose",
     "legacy/artefacts": "legacy/test_layouts",
     "legacy/models": "legacy/test_trainer",
     "legacy/weights": "legacy/test_trainer",

@@ -26,7 +26,7 @@ from n3r.files.json_io import near
 from n3r.folds import bare_text
 from n3r.preprocess import Prepared
 from n3r.rows.accounts import in_words
-from n3r.rows.labels import FAIR, FRAUD, NO, YES
+from n3r.rows.labels import FAIR, FRAUD, NO, YES, bare_label
 from n3r.rows.plausible import NOBODY
 from n3r.schema import LABEL, TIME, ColumnMap
 
@@ -125,7 +125,7 @@ def _label(m: ColumnMap, rate: float) -> Iterator[Finding]:
     """Whether class 1 seems to be what class 0 should be."""
     if m.n_classes != 2:
         return
-    words = {c: {raw.strip().lower() for raw, c_ in m.label_values.items() if c_ == c} for c in (0, 1)}
+    words = {c: {bare_label(raw) for raw, c_ in m.label_values.items() if c_ == c} for c in (0, 1)}
     reversed_ = words[1] & FAIR or words[0] & FRAUD
     doubtful = words[1] & NO and words[0] & YES and rate > 0.5
     share = f"class 1 has {rate:.1%} of the rows"

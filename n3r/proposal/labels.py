@@ -12,11 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from n3r.proposal.words import WORDS, means
+from n3r.proposal.words import means
+from n3r.rows.labels import FAIR, FRAUD, NO, UNDECIDED, YES, bare_label
 
-FRAUD, LEGITIMATE, UNDECIDED, YES, NO = (
-    WORDS[f"says_{what}"] for what in ("fraud", "legitimate", "undecided", "yes", "no")
-)
 CODE = r"\d{1,2}\.\d{1,2}|\d{2,4}|[A-Z]{1,3}\d{1,3}|UA\d\d"
 MAX_VALUES = 30
 _MOST = 0.6  # share of rows from which a value is too common to be that of fraud
@@ -32,23 +30,18 @@ class Classes(NamedTuple):
     doubt: str | None  # what nothing tells, in words
 
 
-def key(value: str) -> str:
-    """A value as the lists of words have it."""
-    return re.sub(r"[\s\-]+", "_", value.strip().lower())
-
-
 def points(name: str, counts: Mapping[str | None, int], is_last: bool) -> float:
     """How much a column of few values is like a label, by its values and then its name; -1 for none."""
     n_rows, values = sum(counts.values()), [value for value in counts if value]
     n_blank = n_rows - sum(counts[value] for value in values)
-    keys = {key(value) for value in values}
+    keys = {bare_label(value) for value in values}
     is_label = means(name, "fraud") or means(name, "label")
     if not values or len(keys) > MAX_VALUES or len(keys) < 2 and not n_blank:
         return -1.0
     if n_blank > 0.5 * n_rows and not (keys & FRAUD or keys <= YES or is_label):
         return -1.0
-    told = bool(keys & FRAUD) + bool(keys & LEGITIMATE) * bool(keys & FRAUD)
-    is_pair = len(keys) == 2 and keys <= YES | NO | FRAUD | LEGITIMATE
+    told = bool(keys & FRAUD) + bool(keys & FAIR) * bool(keys & FRAUD)
+    is_pair = len(keys) == 2 and keys <= YES | NO | FRAUD | FAIR
     rarest = min(counts[value] for value in values) / n_rows
     found = 2.0 * told + 1.0 * is_pair + 0.3 * (len(keys) <= 2) + 0.2 * (rarest < 0.3) + 0.3 * is_last
     found += 2.0 if is_label else 1.0 if means(name, "outcome") else 0.0
@@ -60,7 +53,7 @@ def classes(name: str, counts: Mapping[str | None, int]) -> Classes:
     """The class of each value of a label, given how many rows have it; None and "" are no value."""
     found = {value: n for value, n in counts.items() if value}
     n_blank = sum(n for value, n in counts.items() if not value)
-    keys = {value: key(value) for value in found}
+    keys = {value: bare_label(value) for value in found}
     undecided = [value for value in found if keys[value] in UNDECIDED]
     kept = {value: n for value, n in found.items() if value not in undecided} or found
     dropped = [value for value in undecided if value not in kept]
@@ -83,17 +76,17 @@ def _told(name: str, counts: Mapping[str, int], keys: Mapping[str, str]) -> dict
     if kinds <= YES | NO and kinds & YES and kinds & NO:
         yes = 0 if means(name, "legitimate") else 1
         return {value: yes if keys[value] in YES else 1 - yes for value in counts}
-    if kinds & FRAUD and kinds <= FRAUD | LEGITIMATE | NO and not kinds <= FRAUD:
+    if kinds & FRAUD and kinds <= FRAUD | FAIR | NO and not kinds <= FRAUD:
         return {value: int(keys[value] in FRAUD) for value in counts}
-    if kinds & LEGITIMATE and len(kinds) == 2:
-        return {value: int(keys[value] not in LEGITIMATE) for value in counts}
+    if kinds & FAIR and len(kinds) == 2:
+        return {value: int(keys[value] not in FAIR) for value in counts}
     return None
 
 
 def _by_count(name: str, counts: Mapping[str, int], dropped: list[str]) -> Classes:
     """The commonest value, or words of fraud apart all, as class 0."""
     commonest = max(counts, key=counts.__getitem__)
-    fraud = {value for value in counts if key(value) in FRAUD}
+    fraud = {value for value in counts if bare_label(value) in FRAUD}
     values = {value: int(value in fraud if fraud else value != commonest) for value in counts}
     share = sum(n for value, n in counts.items() if values[value]) / sum(counts.values())
     codes = [value for value in counts if value != commonest]

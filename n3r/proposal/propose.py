@@ -27,7 +27,7 @@ from n3r.proposal.dates import time_formats
 from n3r.proposal.files import SEPARATED, Files, open_files
 from n3r.proposal.kinds import Column, columns_of, filled
 from n3r.proposal.labels import Classes
-from n3r.proposal.leaks import leaks
+from n3r.proposal.leaks import leaking
 from n3r.proposal.numbers import EXAMPLES, find_form, number_columns
 from n3r.proposal.questions import Answers, Ask, Question, best_guess
 from n3r.proposal.roles import Roles, assign
@@ -175,8 +175,8 @@ def _leaking(
     y = np.array([of_label.get(text_of(text) if text is not None else "", -1) for text in texts])
     features = [c for c in columns if c.name in (*roles.numeric, *roles.categorical)]
     return {
-        name: f"it tells the label alone (AUROC {auc:.3f}): is it known only after the order?"
-        for name, auc in leaks(features, y, form).items()
+        name: f"it tells the label: it alone {what}; is it known only after the order?"
+        for name, what in leaking(features, y, form).items()
     }
 
 

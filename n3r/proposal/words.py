@@ -13,15 +13,10 @@ from pathlib import Path
 
 from anyascii import anyascii
 
+from n3r.files.words import read_words
+
 _LONG = 5  # letters of a word that may begin a longer one
-WORDS = {
-    role: frozenset(words.split())
-    for role, words in re.findall(
-        r"^(\w+): ((?:.+\n?)(?: +.+\n?)*)",
-        Path(__file__).with_name("words.txt").read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-}
+WORDS = read_words(Path(__file__).with_name("words.txt"))
 _STARTS = {role: tuple(w for w in words if len(w) >= _LONG) for role, words in WORDS.items()}
 
 
@@ -42,5 +37,4 @@ def means(name: str, role: str) -> bool:
 
 def has_role(name: str) -> bool:
     """Whether a text has a word of any role, as headers have."""
-    roles = (role for role in WORDS if not role.startswith("says_"))
-    return 1 < len(name) <= 60 and any(means(name, role) for role in roles)
+    return 1 < len(name) <= 60 and any(means(name, role) for role in WORDS)

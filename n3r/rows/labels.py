@@ -3,26 +3,33 @@
 Decisions:
 - A label is no person and is shown as it is, up to 20 characters; unless it is an address, or a text column
   holds it too: then the column is hardly one of labels, and shapes are shown.
+- labels.txt has the words, in several languages.
 - The line for the map is ready to paste: words of fraud and "yes" are class 1, their opposites class 0; of
   two labels that no word tells, the rarer is 1. What says nothing is dropped.
 """
 
 import json
+import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from n3r.files.json_io import MAX_TOLD
+from n3r.files.words import read_words
 from n3r.schema import MAX_SHAPE, ColumnMap, mask
 
 MAX_SHOWN = 20  # characters of a label
-FRAUD = {"fraud", "fraudulent", "chargeback", "abuse", "bad", "bot", "spam", "scam", "confirmed fraud"}
-FAIR = {"legit", "legitimate", "honest", "genuine", "good", "ok", "clean", "human", "valid"}
-FAIR |= {"not fraud", "no fraud", "non-fraud", "not_fraud", "no_fraud", "non_fraud"}
-YES, NO = {"1", "true", "yes", "y", "t"}, {"0", "false", "no", "n", "f"}
+_WORDS = read_words(Path(__file__).with_name("labels.txt"))
+FRAUD, FAIR, UNDECIDED, YES, NO = (_WORDS[what] for what in ("fraud", "fair", "undecided", "yes", "no"))
+
+
+def bare_label(label: str) -> str:
+    """A label as the words for labels are written."""
+    return re.sub(r"[\s\-]+(?=\w)", "_", label.strip().lower())
 
 
 def class_of(label: str) -> int | None:
     """1 for a word of fraud or "yes", 0 for one of the opposite, None for others."""
-    word = label.strip().lower()
+    word = bare_label(label)
     return 1 if word in FRAUD | YES else 0 if word in FAIR | NO else None
 
 

@@ -316,12 +316,12 @@ CASES = {
     ),
     "a leak": (
         {"chargeback_eur": lambda r, i: round(20 + i / 3, 2) if r["fraud"] else 0.0},
-        {"rows": orders(120)},
-        {"ignore": ["chargeback_eur"], "left_out": "tells the label alone"},
+        {"rows": orders(600)},
+        {"ignore": ["chargeback_eur"], "left_out": "it tells the label: it alone ranks class 1"},
     ),
     "a leak by its gaps": (
         {"dispute_fee": lambda r, i: 15 + i if r["fraud"] else None},
-        {"rows": orders(120)},
+        {"rows": orders(600)},
         {"ignore": ["dispute_fee"]},
     ),
     "German names of columns": (
