@@ -85,6 +85,8 @@ TESTED_WITH = {
     "checks/cards": "checks/test_check",
     "checks/findings": "checks/test_check",
     "checks/seen": "checks/test_check",
+    "commands/monitor": "checks/test_monitor",
+    "report/monitor": "checks/test_monitor",
     "commands/check": "checks/test_check",
     "commands/language_model": "test_cli",
     "commands/legacy": "test_cli",

@@ -44,6 +44,10 @@ LEGACY = {
     "lstm2risk": (LegacyLSTM2Risk, LegacyLSTMConfig),
     "transformer2risk": (LegacyTransformer2Risk, LegacyTransformerConfig),
 }
+BINARY_ONLY = (
+    "The comparison with the legacy is binary only: its network has one logit, of fraud. Of more than two "
+    "classes the models stand beside the baselines alone."
+)
 
 
 class LegacyRun(NamedTuple):
@@ -74,6 +78,15 @@ class LegacyRun(NamedTuple):
         return predict_legacy(self.model, self.dataset(frame))
 
 
+def check_binary(bundle: Bundle) -> None:
+    """Raise ValueError where a bundle tells more classes apart than the legacy."""
+    if (n_classes := bundle.model.config.n_classes) > 2:
+        raise ValueError(
+            "the comparison with the legacy is binary only: its network has one logit, and this model tells "
+            f"{n_classes} classes apart"
+        )
+
+
 def train_beside(
     bundle: Bundle,
     splits: Splits,
@@ -85,8 +98,10 @@ def train_beside(
     """The legacy of the bundle's model class, trained on `splits["train"]` and kept in `folder`.
 
     Prepared frames come in, as the bundle was trained on them. `seed` is by default the bundle's. What the
-    legacy wrote after each epoch goes to the folder `epoch_files`, where one is given.
+    legacy wrote after each epoch goes to the folder `epoch_files`, where one is given. Raises ValueError for a
+    bundle of more than two classes.
     """
+    check_binary(bundle)
     seed = bundle.train_config.seed if seed is None else seed
     plan = kept.plan(__name__, splits, bundle.settings, seed)
     files = EpochFiles(epoch_files, plan) if epoch_files else None
