@@ -98,8 +98,8 @@ def train_beside(
     """The legacy of the bundle's model class, trained on `splits["train"]` and kept in `folder`.
 
     Prepared frames come in, as the bundle was trained on them. `seed` is by default the bundle's. What the
-    legacy wrote after each epoch goes to the folder `epoch_files`, where one is given. Raises ValueError for a
-    bundle of more than two classes.
+    legacy wrote after each epoch goes to the folder `epoch_files`, where one is given. Raises ValueError for
+    a bundle of more than two classes.
     """
     check_binary(bundle)
     seed = bundle.train_config.seed if seed is None else seed
