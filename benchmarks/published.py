@@ -5,9 +5,9 @@
     python -m benchmarks.published --small --systems lstm2risk       tiny, in this process
 
 One JSON line a system: parameters; tokens in the vocabulary; MB of its checkpoint and of its ONNX graph (the
-legacy has none); seconds of an epoch of 10,000 orders, training steps alone; peak memory of the training's own
-process (Linux); milliseconds of one order on one thread in another process, dict to score (of n3r the
-calibrated one), its 50th, 95th and 99th percentile. Then one with all of them.
+legacy has none); seconds of an epoch of 10,000 orders, training steps alone; peak memory of the process that
+trains (Linux); milliseconds of one order on one thread in another process, dict to score (of n3r the calibrated
+one), their 50th, 95th and 99th percentile. Then one with all of them.
 
 Orders are synthetic, with 100 feature columns. n3r trains with `fit` as it does by default, the legacy as
 published (without its tokenising a text again each time it is read, with n3r's tokenizer). The BERT is MiniLM
