@@ -6,8 +6,8 @@
 
 One JSON line a system: parameters; tokens in the vocabulary; MB of its checkpoint and of its ONNX graph (the
 legacy has none); seconds of an epoch of 10,000 orders, training steps alone; peak memory of the process that
-trains (Linux); milliseconds of one order on one thread in another process, dict to score (of n3r the calibrated
-one), their 50th, 95th and 99th percentile. Then one with all of them.
+trains (Linux); milliseconds of one order on one thread in another process, dict to score (of n3r
+calibrated), their 50th, 95th and 99th percentile. Then one with all of them.
 
 Orders are synthetic, with 100 feature columns. n3r trains with `fit` as it does by default, the legacy as
 published (without its tokenising a text again each time it is read, with n3r's tokenizer). The BERT is MiniLM
