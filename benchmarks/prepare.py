@@ -30,6 +30,7 @@ from n3r.legacy.trainer import LegacyTextDataset, LegacyTokenizer, legacy_lstm_c
 from n3r.preprocess import prepare
 from n3r.schema import LABEL, TEXT, ColumnMap
 from n3r.synthetic.orders import generate_orders
+from n3r.tokenizer import Reader, TextConfig
 from n3r.vocabulary import train_tokenizer
 
 COLUMNS = Path(__file__).resolve().parent.parent / "configs" / "orders.json"
@@ -115,8 +116,8 @@ def epoch_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
     pairs = []
     for _ in range(n_pairs):
         started = time.perf_counter()
-        [text] = RowEncoder(tokenizer, columns).read(fields)
-        data = OrderDataset(text, tabular, label)
+        texts = RowEncoder(columns, {"text": Reader(tokenizer, TextConfig())}).read(fields)
+        data = OrderDataset(texts["text"], tabular, label)
         loader = make_loader(data, build_lstm2risk_collate_fn(tokenizer.pad_token), BATCH, shuffle=True)
         read = time.perf_counter() - started
         later = seconds(lambda loader=loader: [None for _ in loader])

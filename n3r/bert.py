@@ -152,7 +152,7 @@ class TextBertBase(TextBranch):
         """Ids and mask, (B, K, T) both, -> their `Modality`; a published batch -> its vector (B, D)."""
         if mask is not None:
             return super().forward(ids, mask)
-        batch = self.keys.read(ids, TEXT_KEYS[0], chunked=True)
+        batch = self.keys.read(ids, ("text", TEXT_KEYS["text"]), chunked=("text",))
         return super().forward(*batch.values()).vector
 
     def load_pretrained(self, pretrained: str, reinit_pooler: bool = True, reinit_layers: int = 2) -> None:
@@ -161,17 +161,10 @@ class TextBertBase(TextBranch):
         NOTE[DIFF] the two can be asked for one without the other; the published `reinit_layers` does nothing
         unless `reinit_pooler` is set (defect 19). Raises ValueError if `pretrained` is not such a model.
         """
-        from transformers import AutoModel
-
         bert, layers = self.encoder.bert, _layers(self.encoder.bert)
         if reinit_layers > len(layers):
             raise ValueError(f"reinit_layers {reinit_layers}: {pretrained} has {len(layers)} layers")
-        options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-        with found(pretrained) as path:
-            source, report = AutoModel.from_pretrained(path, **options)
-        # What the files lack, transformers has drawn at random with no more than a warning.
-        drawn = report["missing_keys"]
-        weights = {name: value for name, value in source.state_dict().items() if name not in drawn}
+        source, weights = _read(pretrained)
         fresh = tuple(f"{name}." for name in layers[len(layers) - reinit_layers :])
         wanted = {name: value for name, value in bert.state_dict().items() if not name.startswith(fresh)}
         lacking = [k for k, v in wanted.items() if k not in weights or weights[k].shape != v.shape]
@@ -184,6 +177,28 @@ class TextBertBase(TextBranch):
             if "pooler.dense.weight" not in weights:
                 raise ValueError(f"{pretrained} has no pooler; set reinit_pooler")
             self.pool.dense.load_state_dict(source.pooler.dense.state_dict())
+
+
+def word_embeddings(pretrained: str) -> Tensor:
+    """(V, D) of a model folder or hub name; ValueError where there is none."""
+    source, weights = _read(pretrained)
+    own = source.get_input_embeddings().weight
+    name = next(name for name, value in source.named_parameters() if value is own)
+    if name not in weights:
+        raise ValueError(f"{pretrained} lacks its word embeddings, {name}")
+    return weights[name]
+
+
+def _read(pretrained: str) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A pretrained model, and the weights that its files hold."""
+    from transformers import AutoModel
+
+    options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+    with found(pretrained) as path:
+        source, report = AutoModel.from_pretrained(path, **options)
+    # What the files lack, transformers has drawn at random with no more than a warning.
+    drawn = report["missing_keys"]
+    return source, {name: value for name, value in source.state_dict().items() if name not in drawn}
 
 
 def n_places(architecture: dict[str, Any]) -> int:

@@ -76,15 +76,23 @@ class TextPart(NamedTuple):
     """How a text branch is built, its published dimensions, and what else it can be given."""
 
     build: Callable[[Config, Parts, nn.Module], TextBranch]
-    tokenizer: Literal["bpe", "bert"]  # the kind of tokenizer that makes its ids
+    tokenizer: Literal["bpe", "bert"]  # the kind of tokenizer that makes its ids, `embeddings` apart
     defaults: dict[str, Any]
     optional: tuple[str, ...] = ()
 
 
 TEXTS = {
-    "lstm": TextPart(_lstm_text, "bpe", {"embedding_size": 16, "hidden_size": 128, "n_lstm_layers": 4}),
+    "lstm": TextPart(
+        _lstm_text,
+        "bpe",
+        {"embedding_size": 16, "hidden_size": 128, "n_lstm_layers": 4},
+        optional=("embeddings",),
+    ),
     "lstm_ends": TextPart(
-        _lstm_ends_text, "bpe", {"embedding_size": 100, "hidden_size": 100, "n_lstm_layers": 1}
+        _lstm_ends_text,
+        "bpe",
+        {"embedding_size": 100, "hidden_size": 100, "n_lstm_layers": 1},
+        optional=("embeddings",),
     ),
     "transformer": TextPart(
         _transformer_text,
@@ -101,6 +109,7 @@ TEXTS = {
             "hidden_common_dim": 100,
             "dropout_rate": 0.5,
         },
+        optional=("embeddings",),
     ),
     "bert": TextPart(
         _bert_text,

@@ -8,7 +8,7 @@ Decisions:
 - Calibration is fitted on the validation rows when a model is trained, not when it is scored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,17 @@ from n3r.calibrate import Calibration, fit_calibration
 from n3r.card import model_card
 from n3r.checkpoints import is_first_process
 from n3r.data import OrderDataset, make_loader
+from n3r.encode import TEXT_KEYS, PerText, RowEncoder, text_readers
 from n3r.export import export_onnx, onnx_scores, quantize_onnx
 from n3r.features import TabularFeatures
 from n3r.files.atomic import atomic_folder
 from n3r.files.json_io import read_json, write_json
-from n3r.files.manifest import MANIFEST, MAX_BYTES, PRETRAINED, verify, versions, write_manifest, written_by
+from n3r.files.manifest import MANIFEST, MAX_BYTES, verify, versions, write_manifest, written_by
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
 from n3r.schema import LABEL, TIME, ColumnMap, prediction_table
-from n3r.score import read_parts
-from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig, load_tokenizer
+from n3r.score import read_parts, read_readers
+from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig
 from n3r.train import Fitted, TrainConfig, collate_for, fit, predict
 
 
@@ -47,12 +48,21 @@ class Recipe:
     train_config: TrainConfig = TrainConfig()
     texts: TextConfig = TextConfig()
     data: Mapping[str, Any] = field(default_factory=dict)  # what the rows are: source, fingerprint, n_rows
-    pretrained: Reader | None = None  # how a pretrained BERT in a blend reads the texts
+    others: Mapping[str, Reader] = field(default_factory=dict)  # of texts that `tokenizer` does not read
+
+    @property
+    def pad_tokens(self) -> dict[str, int]:
+        """What fills batches of each text, by the batch key of its ids."""
+        return {key: self.others.get(key, self).tokenizer.pad_token for key in TEXT_KEYS}
+
+    def encoder(self, keys: Iterable[str], joined: bool = False) -> RowEncoder:
+        """What reads rows for a model of the texts `keys`; ValueError as `text_readers`."""
+        readers = text_readers(keys, Reader(self.tokenizer, self.texts), self.others)
+        return RowEncoder(self.column_map, readers, self.features, joined)
 
     def read(self, frame: pl.DataFrame, n_texts: int, training: bool = False) -> OrderDataset:
         """Prepared rows as a model of `n_texts` texts reads them; `training` as `OrderDataset.from_frame`."""
-        parts = (self.column_map, self.tokenizer, self.features, self.texts)
-        return OrderDataset.from_frame(frame, *parts, n_texts, training)
+        return OrderDataset.from_frame(frame, self.encoder(list(TEXT_KEYS)[:n_texts]), training)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +78,11 @@ class Bundle(Recipe):
         """All that decides, with the rows, what a training like this one gives."""
         configs = (self.model.config, self.train_config, self.texts, self.column_map)
         fitted = (self.features.to_dict(), self.tokenizer.metadata, self.tokenizer.tokenizer.to_str())
-        return [*(config.model_dump() for config in configs), *fitted]
+        others = [
+            (key, reader.texts.model_dump(), reader.tokenizer.metadata, reader.tokenizer.tokenizer.to_str())
+            for key, reader in self.others.items()
+        ]
+        return [*(config.model_dump() for config in configs), *fitted, *others]
 
     def dataset(self, frame: pl.DataFrame) -> OrderDataset:
         """Prepared rows as this model reads them."""
@@ -76,7 +90,7 @@ class Bundle(Recipe):
 
     def predict(self, frame: pl.DataFrame) -> np.ndarray:
         """Class probabilities (N, C) of prepared rows, in their order."""
-        return predict(self.model, self.dataset(frame), self.tokenizer.pad_token)
+        return predict(self.model, self.dataset(frame), self.pad_tokens)
 
     def predictions(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`predict` as a table, `schema.prediction_table`; ValueError for rows without an id."""
@@ -105,7 +119,7 @@ class Bundle(Recipe):
             measured = {**measured, "int8": self._quantize(folder, int8_rows)}
         mode = (folder / "model.onnx").stat().st_mode
         (folder / "model.safetensors").chmod(mode)  # safetensors lets its owner alone read it
-        calibration = self.calibration or _calibrate(self.model, None, self.tokenizer.pad_token)
+        calibration = self.calibration or _calibrate(self.model, None, self.pad_tokens)
         configs = self.model.config.model_dump(), self.train_config.model_dump()
         n_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         write_parts(folder, self, *configs, measured, calibration, n_parameters)
@@ -115,7 +129,7 @@ class Bundle(Recipe):
         graph, small = folder / "model.onnx", folder / "model.int8.onnx"
         quantize_onnx(graph, small)
         scores = {path: np.empty((len(rows), self.model.config.n_classes)) for path in (graph, small)}
-        collate = collate_for(self.model.config, self.tokenizer.pad_token)
+        collate = collate_for(self.model.config, self.pad_tokens)
         for batch in make_loader(self.dataset(rows), collate, 512):
             for path, found in scores.items():
                 found[batch["row_id"].numpy()] = onnx_scores(path, batch)
@@ -140,10 +154,9 @@ class Bundle(Recipe):
             raise ValueError(f"{folder / 'config.json'} does not describe a model and its training") from None
         with written_by(folder / "model.safetensors", "torch", writers):
             model = _with_weights(model_config, features.knots, folder / "model.safetensors")
-        with written_by(folder / "tokenizer.json", "tokenizers", writers):
-            tokenizer = load_tokenizer(folder)
+        (tokenizer, texts), others = read_readers(folder, config, texts, writers)
         measured = read_json(folder / "metrics.json")
-        recipe = (tokenizer, features, column_map, train_config, texts, config["data"])
+        recipe = (tokenizer, features, column_map, train_config, texts, config["data"], others)
         return cls(*recipe, model=model.eval(), metrics=measured, calibration=calibration)
 
 
@@ -171,9 +184,9 @@ def write_parts(
     columns, calibrated = recipe.column_map.model_dump(), calibration.to_dict()
     texts = recipe.texts.model_dump()
     config = {"model": dict(model), "train": dict(training), "texts": texts, "data": recipe.data}
-    if recipe.pretrained:
-        recipe.pretrained.tokenizer.save(folder, PRETRAINED)
-        config["pretrained"] = recipe.pretrained.texts.model_dump()
+    for key, reader in recipe.others.items():
+        reader.tokenizer.save(folder, f"{key}_")
+        config[key] = reader.texts.model_dump()
     write_json(folder / "config.json", config)
     write_json(folder / "features.json", recipe.features.to_dict())
     write_json(folder / "columns.json", columns)
@@ -193,18 +206,30 @@ def train_bundle(
     A bundle is a recipe as well: that of another training like it. `folder` keeps the training's checkpoints.
     Raises ValueError as `fit` does.
     """
+    _check_vocabularies(model_config, recipe)
     train, val = (
         recipe.read(splits[name], model_config.n_texts, training=name == "train")
         if len(splits[name])
         else None
         for name in ("train", "val")
     )
-    pad_token, knots = recipe.tokenizer.pad_token, recipe.features.knots
-    fitted = fit(model_config, train, val, recipe.train_config, folder, pad_token, knots=knots)
-    calibration = _calibrate(fitted.model, val, pad_token)
+    pads, knots = recipe.pad_tokens, recipe.features.knots
+    fitted = fit(model_config, train, val, recipe.train_config, folder, pads, knots=knots)
+    calibration = _calibrate(fitted.model, val, pads)
     own = {part.name: getattr(recipe, part.name) for part in fields(Recipe)}
     own["data"] = {**recipe.data, "splits": describe_splits(splits)}
     return Bundle(**own, model=fitted.model, calibration=calibration), fitted
+
+
+def _check_vocabularies(config: ModelConfig, recipe: Recipe) -> None:
+    """Raise ValueError where a text starts from one BERT's weights and is read by another's tokenizer."""
+    for key, branch in config.of_texts.items():
+        source, tokenizer = branch.pretrained or branch.embeddings, recipe.others.get(key, recipe).tokenizer
+        if source and tokenizer.vocabulary != BertTokenizer.from_pretrained(source).vocabulary:
+            raise ValueError(
+                f"the {key} starts from {source} and is read by a tokenizer of another vocabulary: "
+                "take the tokenizer of that model"
+            )
 
 
 def _with_weights(config: ModelConfig, knots: np.ndarray | None, path: Path) -> RiskModel:
@@ -220,11 +245,11 @@ def _with_weights(config: ModelConfig, knots: np.ndarray | None, path: Path) -> 
     return model
 
 
-def _calibrate(model: RiskModel, val: OrderDataset | None, pad_token: int) -> Calibration:
+def _calibrate(model: RiskModel, val: OrderDataset | None, pads: PerText) -> Calibration:
     """Fitted on the validation rows; without any, one that says so."""
     if val is None:
         return fit_calibration(np.empty(0, np.int64), np.empty((0, model.config.n_classes)))
-    return fit_calibration(val.label, predict(model, val, pad_token))
+    return fit_calibration(val.label, predict(model, val, pads))
 
 
 def describe_splits(splits: Mapping[str, pl.DataFrame]) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,15 @@ MISSING = "not recorded"
 MAX_NAME = 80
 MAX_NAMES = 8
 SPLITS = ("train", "val", "test")
-APART = ("model_class", "encoder", "fusion", "n_classes", "pretrained", "bert")  # what has a place of its own
+APART = (
+    "model_class",
+    "encoder",
+    "fusion",
+    "n_classes",
+    "pretrained",
+    "bert",
+    "embeddings",
+)  # what has a place of its own
 BERT_SIZES = ("hidden_size", "num_attention_heads", "num_hidden_layers")
 FIGURES = {  # column -> key of n3r.metrics.evaluate and format
     "average precision": ("average_precision", ".3f"),
@@ -131,6 +139,15 @@ def _shown(value: Any, form: str) -> str:
     return format(value, form).replace("%", " %") if isinstance(value, int | float) else _plain(value)
 
 
+def _start(branch: Mapping[str, Any]) -> str:
+    """What weights a text's branch began with, and a comma, where that needs to be said."""
+    if branch.get("embeddings"):
+        return f"word embeddings of {_plain(_without_folder(branch['embeddings']))} to start with, "
+    if branch.get("pretrained"):
+        return f"first weights {_plain(_without_folder(branch['pretrained']))}, "
+    return "first weights random, " if branch.get("bert") else ""
+
+
 def _without_folder(path: Any) -> str:
     """The last part of an absolute path; anything else as it is, such as a model's name on the hub."""
     path = str(path).replace("\\", "/")
@@ -147,5 +164,5 @@ def _plain(text: Any, limit: int = MAX_NAME) -> str:
 
 
 WORDS = (  # what the template calls
-    *(_part, _known, _classes, _shares, _interval, _settings, _names, _figure, _without_folder, _plain),
+    *(_part, _known, _classes, _shares, _interval, _settings, _names, _figure, _start, _plain),
 )

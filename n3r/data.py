@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from n3r.encode import TEXT_KEYS, RowEncoder, padded
-from n3r.features import TabularFeatures
-from n3r.schema import LABEL, ColumnMap
-from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, Texts
+from n3r.encode import TEXT_KEYS, PerText, RowEncoder, cut, padded
+from n3r.schema import LABEL
+from n3r.tokenizer import Texts
 
 Rows = dict[str, Any]  # text and secondary: Texts; tabular, label, row_id: arrays
 Batch = dict[str, Tensor]
@@ -50,25 +49,29 @@ class OrderDataset(Dataset):
         self.label = np.full(len(text), -1) if label is None else np.asarray(label, np.int64)
         self.secondary = secondary
 
+    @property
+    def texts(self) -> dict[str, Texts]:
+        """By the batch key of their ids."""
+        return {"text": self.text, **({} if self.secondary is None else {"secondary": self.secondary})}
+
     def __len__(self) -> int:
         return len(self.text)
 
     @property
     def arrays(self) -> list[np.ndarray]:
         """All that the rows are made of."""
-        texts = [text.arrays for text in (self.text, self.secondary) if text is not None]
-        return [*(array for arrays in texts for array in arrays), self.tabular, self.label]
+        texts = [array for text in self.texts.values() for array in text.arrays]
+        return [*texts, self.tabular, self.label]
 
     @property
     def lengths(self) -> np.ndarray:
         """What a row costs in tokens, (N,) int64; batches hold rows of near-equal length."""
-        return self.text.lengths + (0 if self.secondary is None else self.secondary.lengths)
+        return sum(text.lengths for text in self.texts.values())
 
     def __getitem__(self, rows: list[int]) -> Rows:
         """What a collate function takes: some rows, in the order given."""
         return {
-            "text": self.text.take(rows),
-            **({} if self.secondary is None else {"secondary": self.secondary.take(rows)}),
+            **{key: text.take(rows) for key, text in self.texts.items()},
             "tabular": self.tabular[rows],
             "label": self.label[rows],
             "row_id": np.asarray(rows),
@@ -77,29 +80,18 @@ class OrderDataset(Dataset):
     __getitems__ = __getitem__  # by this name torch's own batches ask for their rows
 
     @classmethod
-    def from_frame(
-        cls,
-        frame: pl.DataFrame,
-        column_map: ColumnMap,
-        tokenizer: NameTokenizer | BertTokenizer,
-        features: TabularFeatures,
-        texts: TextConfig | None = None,
-        n_texts: int = 1,
-        training: bool = False,
-    ) -> "OrderDataset":
-        """Clean, tokenise and scale a prepared frame (`RowEncoder`), with its labels where it has any.
+    def from_frame(cls, frame: pl.DataFrame, encoder: RowEncoder, training: bool = False) -> "OrderDataset":
+        """Clean, tokenise and scale a prepared frame, with its labels where it has any.
 
-        `training` says that these are the rows that `features` were fitted on: their risks are then taken
-        out of fold.
+        `training` says that these are the rows that the encoder's features were fitted on: their risks are
+        then taken out of fold.
 
         NOTE[DIFF] the legacy LSTM reads texts of any length; here a row keeps `max_tokens` tokens, since
         one name of 100,000 characters would pad a whole batch to its length.
         """
-        encoder = RowEncoder(tokenizer, column_map, features, texts or TextConfig(), n_texts)
         encoded = encoder.frame(frame, out_of_fold=training)
         label = frame[LABEL].fill_null(-1).to_numpy() if LABEL in frame.columns else None
-        text, *more = encoded.texts
-        return cls(text, encoded.tabular, label, *more)
+        return cls(encoded.texts["text"], encoded.tabular, label, encoded.texts.get("secondary"))
 
 
 class LengthBucketSampler(Sampler[list[int]]):
@@ -153,7 +145,7 @@ class LengthBucketSampler(Sampler[list[int]]):
         return [part[self.rank :: self.n_processes].tolist() for part in parts]
 
 
-def build_lstm2risk_collate_fn(pad_token: int) -> Collate:
+def build_lstm2risk_collate_fn(pad_token: PerText) -> Collate:
     """Collate for LSTM2Risk: rows sorted by text length, descending."""
 
     def collate(rows: Rows) -> Batch:
@@ -164,17 +156,16 @@ def build_lstm2risk_collate_fn(pad_token: int) -> Collate:
     return collate
 
 
-def build_transformer2risk_collate_fn(pad_token: int, block_size: int) -> Collate:
+def build_transformer2risk_collate_fn(pad_token: PerText, block_size: PerText) -> Collate:
     """Collate for Transformer2Risk: texts cut to `block_size` tokens, order kept."""
 
     def collate(rows: Rows) -> Batch:
-        cut = {ids: rows[ids].cut(block_size) for ids, _ in TEXT_KEYS if ids in rows}
-        return _pad({**rows, **cut}, pad_token)
+        return _pad(rows | cut(_texts(rows), block_size), pad_token)
 
     return collate
 
 
-def build_collate_fn(pad_token: int) -> Collate:
+def build_collate_fn(pad_token: PerText) -> Collate:
     """Collate for the other classes: order kept, nothing cut; chunked texts are (B, K, T)."""
 
     def collate(rows: Rows) -> Batch:
@@ -201,9 +192,12 @@ def make_loader(
     )
 
 
-def _pad(rows: Rows, pad_token: int) -> Batch:
+def _texts(rows: Rows) -> dict[str, Texts]:
+    return {key: rows[key] for key in TEXT_KEYS if key in rows}
+
+
+def _pad(rows: Rows, pad_token: PerText) -> Batch:
     """A batch as DESIGN describes it; a chunked text is (B, K, T) and has a mask of that shape."""
-    texts = padded([rows[ids] for ids, _ in TEXT_KEYS if ids in rows], pad_token)
-    arrays = texts | {name: rows[name] for name in ("tabular", "label", "row_id")}
+    arrays = padded(_texts(rows), pad_token) | {name: rows[name] for name in ("tabular", "label", "row_id")}
     batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return batch | {"text_length": batch["attn_mask"].flatten(1).sum(dim=1)}

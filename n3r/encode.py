@@ -3,7 +3,7 @@
 No torch is imported here, because scoring runs without it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,53 +14,73 @@ from n3r.features import TabularFeatures
 from n3r.ngrams import joined_texts
 from n3r.rows.values import typed_texts
 from n3r.schema import ColumnMap
-from n3r.tokenizer import BertTokenizer, ChunkedText, NameTokenizer, Reader, TextConfig, Texts
+from n3r.tokenizer import ChunkedText, Reader, Texts
 
-TEXT_KEYS = (("text", "attn_mask"), ("secondary", "secondary_mask"))  # batch keys of each text of a row
-PRETRAINED_KEYS = ("pretrained", "pretrained_mask")  # the text as the pretrained BERT of a blend reads it
+# The texts that a row can have, batch key of the ids -> of the mask: the text, the second text of trimodal
+# classes, and in a blend all text fields in the ids of a pretrained BERT.
+TEXT_KEYS = {"text": "attn_mask", "secondary": "secondary_mask", "pretrained": "pretrained_mask"}
+PerText = int | Mapping[str, int]  # the same for every text of a row, or for each by the key of its ids
 
 
 class Encoded(NamedTuple):
     """N rows as a model reads them; what it does not read is left out."""
 
-    texts: list[Texts]  # one, or two for classes that read a second text apart, or none
+    texts: dict[str, Texts]  # by the batch key of their ids
     tabular: np.ndarray | None = None  # (N, F) float32
     joined: list[str] | None = None  # all text fields as one text, for n-grams of characters
-    pretrained: Texts | None = None  # all text fields in the ids of a pretrained BERT
 
     @property
     def lengths(self) -> np.ndarray:
         """What a row costs in tokens and characters, (N,): batches hold rows of near-equal cost."""
-        texts = self.texts if self.pretrained is None else [*self.texts, self.pretrained]
         costs = [text.lengths * text.n_chunks if isinstance(text, ChunkedText) else text.lengths
-                 for text in texts]  # fmt: skip
+                 for text in self.texts.values()]  # fmt: skip
         costs += [] if self.joined is None else [np.array(list(map(len, self.joined)), np.int64)]
         return sum(costs) if costs else np.zeros(len(self.tabular), np.int64)
 
     def take(self, rows: Sequence[int]) -> "Encoded":
         """Some rows, in the order given; arrays of their own."""
         return Encoded(
-            [text.take(rows) for text in self.texts],
+            {key: text.take(rows) for key, text in self.texts.items()},
             None if self.tabular is None else self.tabular[rows],
             None if self.joined is None else [self.joined[row] for row in rows],
-            None if self.pretrained is None else self.pretrained.take(rows),
         )
+
+
+def text_readers(keys: Iterable[str], first: Reader, others: Mapping[str, Reader]) -> dict[str, Reader]:
+    """How each text of `keys` is read: by its own of `others`, or else by the first.
+
+    The first reads a second text by its `secondary_steps`. Raises ValueError for one of `others` whose text
+    is not among `keys`, for a text that none reads, and for `secondary_steps` that read nothing.
+    """
+    keys = list(keys)
+    if unread := [key for key in others if key not in keys]:
+        raise ValueError(
+            f"there is a tokenizer of its own for the text {unread[0]!r}, which this model does not read: "
+            "leave it out; a second text is read by trimodal classes"
+        )
+    if "secondary" in others and first.texts.secondary_steps:
+        raise ValueError(
+            "the second text has a tokenizer of its own: give its `steps` there and no `secondary_steps` here"
+        )
+    second = first.texts.model_copy(update={"steps": first.texts.secondary_steps})
+    known = {"text": first, "secondary": Reader(first.tokenizer, second), **others}
+    if unknown := [key for key in keys if key not in known]:
+        raise ValueError(f"the model reads the text {unknown[0]!r}, and there is no tokenizer for it")
+    return {key: known[key] for key in keys}
 
 
 @dataclass(frozen=True)
 class RowEncoder:
     """Cleans, tokenises and scales rows that have the columns of a column map.
 
-    Of one text the map's `secondary_text` is the end; of two (`ModelConfig.n_texts`) it is the second.
+    `readers`: the texts that a model reads, by the batch key of their ids, and how. Beside a second text the
+    first ends where the map's `secondary_text` begins; any other is all text fields.
     """
 
-    tokenizer: NameTokenizer | BertTokenizer
     column_map: ColumnMap
+    readers: Mapping[str, Reader]
     features: TabularFeatures | None = None  # None: of a model that reads texts alone
-    texts: TextConfig = TextConfig()
-    n_texts: int = 1
     joined: bool = False  # whether the joined texts are read too
-    pretrained: Reader | None = None  # how a pretrained BERT reads all text fields, where there is one
 
     def frame(self, frame: pl.DataFrame, out_of_fold: bool = False) -> Encoded:
         """Rows of a table; `out_of_fold` as `TabularFeatures.transform`. ValueError names absent columns."""
@@ -69,7 +89,7 @@ class RowEncoder:
             raise ValueError(f"the rows lack the text columns {absent} that the column map names")
         fields = {name: typed_texts(frame[name]).to_list() for name in names}
         tabular = None if self.features is None else self.features.transform(frame, out_of_fold)
-        return Encoded(self.read(fields), tabular, self._join(fields), self._read_pretrained(fields))
+        return Encoded(self.read(fields), tabular, self._join(fields))
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> Encoded:
         """Rows, column -> value, typed as in a table; a table of one row costs more than to score it."""
@@ -77,40 +97,41 @@ class RowEncoder:
         tabular = None
         if self.features is not None:
             tabular = np.concatenate([self.features.transform_row(row) for row in rows])
-        return Encoded(self.read(fields), tabular, self._join(fields), self._read_pretrained(fields))
+        return Encoded(self.read(fields), tabular, self._join(fields))
 
     def _join(self, fields: Mapping[str, Sequence[str | None]]) -> list[str] | None:
         return joined_texts([fields[name] for name in self.column_map.all_text]) if self.joined else None
 
-    def _read_pretrained(self, fields: Mapping[str, Sequence[str | None]]) -> Texts | None:
-        if self.pretrained is None:
-            return None
-        tokenizer, texts = self.pretrained
-        return tokenizer.read([fields[name] for name in self.column_map.all_text], texts.steps, texts)
-
-    def read(self, fields: Mapping[str, Sequence[str | None]]) -> list[Texts]:
-        """The tokenised text of each row, or its two texts, from columns of strings."""
-        columns, steps = self.column_map, self.texts.steps
-        if self.n_texts == 0:
-            return []
-        if self.n_texts == 1:
-            parts = [(columns.all_text, steps)]
-        elif columns.secondary_text:
-            parts = [(columns.text, steps), (columns.secondary_text, self.texts.secondary_steps)]
-        else:
-            raise ValueError("a trimodal class reads two texts: name `secondary_text` in the column map")
-        read = self.tokenizer.read
-        return [read([fields[name] for name in names], steps, self.texts) for names, steps in parts]
+    def read(self, fields: Mapping[str, Sequence[str | None]]) -> dict[str, Texts]:
+        """The tokenised texts of each row, from columns of strings."""
+        columns = self.column_map
+        of_text = dict.fromkeys(self.readers, columns.all_text)
+        if "secondary" in self.readers:
+            if not columns.secondary_text:
+                raise ValueError("a trimodal class reads two texts: name `secondary_text` in the column map")
+            of_text |= {"text": columns.text, "secondary": columns.secondary_text}
+        return {
+            key: tokenizer.read([fields[name] for name in of_text[key]], texts.steps, texts)
+            for key, (tokenizer, texts) in self.readers.items()
+        }
 
 
-def padded(texts: Sequence[Texts], pad_token: int) -> dict[str, np.ndarray]:
+def cut(texts: Mapping[str, Texts], longest: PerText) -> dict[str, Texts]:
+    """Texts that keep their first `longest` tokens; those for which no number is given stay whole."""
+    longest = _of_each(texts, longest)
+    return {key: text.cut(longest[key]) if key in longest else text for key, text in texts.items()}
+
+
+def padded(texts: Mapping[str, Texts], pad_token: PerText) -> dict[str, np.ndarray]:
     """Ids and mask of each text of some rows under its `TEXT_KEYS`, as `pad` gives them."""
-    arrays = [pad(text, pad_token) for text in texts]
-    return {
-        key: array
-        for keys, pair in zip(TEXT_KEYS, arrays, strict=False)
-        for key, array in zip(keys, pair, strict=True)
-    }
+    pad_token, out = _of_each(texts, pad_token), {}
+    for key, text in texts.items():
+        out[key], out[TEXT_KEYS[key]] = pad(text, pad_token[key])
+    return out
+
+
+def _of_each(texts: Iterable[str], given: PerText) -> Mapping[str, int]:
+    return given if isinstance(given, Mapping) else dict.fromkeys(texts, given)
 
 
 def pad(texts: Texts, pad_token: int) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from n3r.encode import TEXT_KEYS
 from n3r.files.atomic import writing
 from n3r.kernels import BiLSTM
-from n3r.model import Batch, RiskModel
+from n3r.model import Batch, ModelConfig, RiskModel
 from n3r.runtime import session
 
 if TYPE_CHECKING:
@@ -91,10 +91,11 @@ def example_batch(model: RiskModel, n_rows: int = 2, n_tokens: int = 5, n_chunks
     two sizes that are the same in its example, the exporter makes one.
     """
     draw, batch = torch.Generator().manual_seed(0), {}
-    for (ids, mask), config in zip(TEXT_KEYS, model.config.of_texts, strict=False):
+    for ids, config in model.config.of_texts.items():
         more = n_rows if ids == "secondary" else 0
-        batch[mask] = _staircase(model, n_rows, n_tokens + more, n_chunks + more)
-        batch[ids] = torch.randint(config.vocab_size, batch[mask].shape, generator=draw)
+        mask = _staircase(config, n_rows, n_tokens + more, n_chunks + more)
+        batch[TEXT_KEYS[ids]] = mask
+        batch[ids] = torch.randint(config.vocab_size, mask.shape, generator=draw)
     if "tabular" in model.inputs:
         batch["tabular"] = torch.randn(n_rows, model.config.n_tab_features, generator=draw)
         if model.scaling:  # values between the outer knots
@@ -104,12 +105,12 @@ def example_batch(model: RiskModel, n_rows: int = 2, n_tokens: int = 5, n_chunks
     return {name: batch[name] for name in model.inputs}
 
 
-def _staircase(model: RiskModel, n_rows: int, n_tokens: int, n_chunks: int) -> Tensor:
+def _staircase(config: ModelConfig, n_rows: int, n_tokens: int, n_chunks: int) -> Tensor:
     """A mask (B, T), of chunks (B, K, T), in which each row is a token and a chunk shorter than the last."""
-    n_tokens = min(n_tokens, model.config.max_tokens or n_tokens)
+    n_tokens = min(n_tokens, config.max_tokens or n_tokens)
     row = torch.arange(n_rows)[:, None]
     mask = torch.arange(n_tokens) < (n_tokens - row).clamp(min=1)  # (B, T)
-    if model.config.encoder != "bert":
+    if config.encoder != "bert":
         return mask
     filled = torch.arange(n_chunks) < (n_chunks - row).clamp(min=1)  # (B, K)
     return filled[:, :, None] & mask[:, None]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from n3r.files.records import SURROGATE
+from n3r.files.json_lines import SURROGATE
 from n3r.graphs import PROBS, TABULAR, constant_probs, member_graph, tabular_input
 from n3r.schema import MISSING, SEPARATOR
 from n3r.trees import ABSENT, Trees, checked_labels, class_columns, fit_trees, limited

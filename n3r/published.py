@@ -8,7 +8,7 @@ Decisions:
   and one of their attention beside the texts' 0.1; a configuration in which these differ is refused.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any, NamedTuple
 
@@ -34,9 +34,10 @@ _OF_ENCODER = {
         "hidden_common_dim": "hidden_size",
         "num_layers": "n_lstm_layers",
         "dropout_keep": "dropout_rate",
+        "tokenizer": "embeddings",
     },
     "transformer": {"max_sen_len": "block_size"},
-    "cnn": {"dropout_keep": "dropout_rate"},
+    "cnn": {"dropout_keep": "dropout_rate", "tokenizer": "embeddings"},
     "bert": {
         "tokenizer": "pretrained",
         "fusion_dropout": "dropout_rate",
@@ -149,17 +150,20 @@ class BatchKeys(NamedTuple):
             key in batch and (not key.endswith("mask") or batch[key].dtype == torch.bool) for key in inputs
         )
 
-    def read(self, batch: Mapping[str, Any], inputs: Iterable[str], chunked: bool) -> dict[str, Tensor]:
+    def read(
+        self, batch: Mapping[str, Any], inputs: Iterable[str], chunked: Container[str]
+    ) -> dict[str, Tensor]:
         """A batch of n3r's `inputs` from one of the legacy or of the published models.
 
+        `chunked`: the texts that the model reads in chunks, by the batch key of their ids.
         Texts: `<name>_input_ids` and `_attention_mask` (B, K, T), or `text_tokens` (B, T) with `attn_mask`
         or `text_lengths` (B,). Columns: `tabular` (B, F), or B values under each column's name. Raises
         ValueError naming what is absent, and for several chunks where the model reads one.
         """
         inputs, out = list(inputs), {}
-        for name, keys in zip(self.texts, TEXT_KEYS, strict=True):
-            if keys[0] in inputs:
-                out |= dict(zip(keys, self._text(batch, name, *keys, chunked), strict=True))
+        for name, (ids, mask) in zip(self.texts, TEXT_KEYS.items(), strict=False):
+            if ids in inputs:
+                out[ids], out[mask] = self._text(batch, name, ids, mask, ids in chunked)
         if "tabular" in inputs:
             out["tabular"] = self._columns(batch)
         return out

@@ -1,12 +1,12 @@
 """A graph run over encoded rows by onnxruntime, in batches of near-equal length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from n3r.encode import PRETRAINED_KEYS, TEXT_KEYS, Encoded, pad, padded
+from n3r.encode import TEXT_KEYS, Encoded, PerText, cut, padded
 from n3r.graphs import PROBS, TABULAR
 from n3r.ngrams import CHARACTERS, code_points
 from n3r.process import processors
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 SPIN = 10  # microseconds that a thread waits awake: as fast alone as the default, twice as fast in company
 BATCH_ROWS, BATCH_TOKENS = 32, 8192  # at most, with padding; 64 rows are as fast, 8 or 256 a tenth slower
-# What a graph may read.
-KNOWN = (*(key for keys in TEXT_KEYS for key in keys), *PRETRAINED_KEYS, TABULAR, CHARACTERS)
+KNOWN = (*TEXT_KEYS, *TEXT_KEYS.values(), TABULAR, CHARACTERS)  # what a graph may read
 
 
 class Graph:
@@ -27,26 +26,23 @@ class Graph:
         self,
         model: Path | bytes,
         n_classes: int,
-        pad_token: int,
-        longest: int | None = None,
+        pad_token: PerText,
+        longest: Mapping[str, int] | None = None,
         threads: int | None = None,
-        pretrained_pad: int = 0,
     ):
         """Load a graph of a file or of its bytes.
 
         `longest`: tokens of a text; what is over is cut, as in training. `threads` None: all processors.
-        `pretrained_pad`: the padding of a pretrained BERT's texts.
         """
         self.session = session(model, threads)
-        self.n_classes, self.pad_token, self.longest = n_classes, pad_token, longest
-        self.pretrained_pad = pretrained_pad
+        self.n_classes, self.pad_token, self.longest = n_classes, pad_token, longest or {}
         self.inputs = [node.name for node in self.session.get_inputs()]
         self.outputs = [node.name for node in self.session.get_outputs()]
 
     @property
-    def n_texts(self) -> int:
-        """How many texts of token ids it reads."""
-        return sum(ids in self.inputs for ids, _ in TEXT_KEYS)
+    def texts(self) -> list[str]:
+        """The batch keys of the token ids that it reads."""
+        return [key for key in TEXT_KEYS if key in self.inputs]
 
     def probabilities(self, encoded: Encoded) -> np.ndarray:
         """(N, C) float32 of encoded rows, in their order; ValueError where the graph does not fit them."""
@@ -58,13 +54,8 @@ class Graph:
 
     def run(self, encoded: Encoded, rows: Sequence[int]) -> np.ndarray:
         """(n, C) of some of the rows, in one batch."""
-        texts = [text.take(rows) for text in encoded.texts[: self.n_texts]]
-        if self.longest is not None:
-            texts = [text.cut(self.longest) for text in texts]
+        texts = cut({key: encoded.texts[key].take(rows) for key in self.texts}, self.longest)
         feed = {name: array for name, array in padded(texts, self.pad_token).items() if name in self.inputs}
-        if encoded.pretrained is not None and set(PRETRAINED_KEYS) <= set(self.inputs):
-            arrays = pad(encoded.pretrained.take(rows), self.pretrained_pad)
-            feed |= dict(zip(PRETRAINED_KEYS, arrays, strict=True))
         if TABULAR in self.inputs:
             feed[TABULAR] = encoded.tabular[rows]
         if CHARACTERS in self.inputs:

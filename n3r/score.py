@@ -16,17 +16,17 @@ import polars as pl
 from pydantic import ValidationError
 
 from n3r.calibrate import Calibration
-from n3r.encode import RowEncoder
+from n3r.encode import TEXT_KEYS, RowEncoder, text_readers
 from n3r.features import TabularFeatures
 from n3r.files.json_io import explain, read_json
-from n3r.files.manifest import MAX_BYTES, PRETRAINED, verify, written_by
+from n3r.files.manifest import MAX_BYTES, OTHER_TOKENIZERS, verify, written_by
 from n3r.reasons import REASONS, Reason, find_reasons, reason_columns
 from n3r.risk_tables import Unseen
 from n3r.rows.inputs import Inputs, typed, typed_row
 from n3r.runtime import CHARACTERS, KNOWN, PROBS, TABULAR, Graph
 from n3r.schema import ColumnMap, id_name, is_pattern
 from n3r.thresholds import Decision, Rule, orders_a_day
-from n3r.tokenizer import BertTokenizer, Reader, TextConfig, load_tokenizer
+from n3r.tokenizer import Reader, TextConfig, load_tokenizer
 
 MAX_THREADS = 1024
 
@@ -61,14 +61,22 @@ def read_parts(folder: Path) -> Parts:
     return Parts(config, ColumnMap.from_file(folder / "columns.json"), *found, texts)
 
 
-def _read_pretrained(folder: Path, config: Mapping[str, Any], writers: dict[str, str]) -> Reader | None:
-    """How the pretrained BERT of a verified bundle, if any, reads texts; ValueError naming the file."""
-    if "pretrained" not in config:
-        return None
-    with _naming(folder / "config.json"):
-        texts = TextConfig.model_validate(config["pretrained"])
-    with written_by(folder / f"{PRETRAINED}tokenizer.json", "tokenizers", writers):
-        return Reader(load_tokenizer(folder, BertTokenizer, PRETRAINED), texts)
+def read_readers(
+    folder: Path, config: Mapping[str, Any], texts: TextConfig, writers: dict[str, str]
+) -> tuple[Reader, dict[str, Reader]]:
+    """The first reader of a verified bundle's texts and, by their batch keys, those of others.
+
+    Raises ValueError naming the file.
+    """
+    with written_by(folder / "tokenizer.json", "tokenizers", writers):
+        first = Reader(load_tokenizer(folder), texts)
+    others = {}
+    for key in [key for key in OTHER_TOKENIZERS if key in config]:
+        with _naming(folder / "config.json"):
+            texts = TextConfig.model_validate(config[key])
+        with written_by(folder / f"{key}_tokenizer.json", "tokenizers", writers):
+            others[key] = Reader(load_tokenizer(folder, prefix=f"{key}_"), texts)
+    return first, others
 
 
 @contextmanager
@@ -105,43 +113,40 @@ class Scorer:
         folder = Path(bundle)
         writers = verify(folder, max_bytes)
         config, self.column_map, self.features, self.calibration, texts = read_parts(folder)
-        with written_by(folder / "tokenizer.json", "tokenizers", writers):
-            self.tokenizer = load_tokenizer(folder)
+        first, others = read_readers(folder, config, texts, writers)
         graph = folder / ("model.int8.onnx" if int8 else "model.onnx")
         if not graph.is_file():
             raise ValueError(f"{folder} has no 8-bit weights: save it with int8_rows, or score without int8")
         self._n_classes = n_classes = self.calibration.n_classes
         self._orders_a_day = orders_a_day(config["data"].get("splits", {}))
-        longest = config["model"].get("block_size")
-        pretrained = _read_pretrained(folder, config, writers)
-        pads = self.tokenizer.pad_token, pretrained.tokenizer.pad_token if pretrained else 0
+        pads = {key: others.get(key, first).tokenizer.pad_token for key in TEXT_KEYS}
+        branches = _branches(config["model"])
+        longest = {key: size for key, own in branches.items() if (size := own.get("block_size")) is not None}
         with written_by(graph, "onnxruntime", writers):
-            self._graph = Graph(graph, n_classes, pads[0], longest, threads, pads[1])
-        reads = self._graph.inputs
-        features = self.features if TABULAR in reads else None
-        n_texts, joined = self._graph.n_texts, CHARACTERS in reads
-        self._encoder = RowEncoder(
-            self.tokenizer, self.column_map, features, texts, n_texts, joined, pretrained
-        )
+            self._graph = Graph(graph, n_classes, pads, longest, threads)
+        features = self.features if TABULAR in self._graph.inputs else None
+        with _naming(folder):
+            readers = text_readers(self._graph.texts, first, others)
+        self._encoder = RowEncoder(self.column_map, readers, features, CHARACTERS in self._graph.inputs)
         self.inputs = self._find_inputs()
         with _naming(folder):
-            self._check(config["model"])
+            self._check(config["model"], {"text": first, **readers}, others)
             # A row of nothing: what does not fit shows here, not at the first order.
             self.outputs = list(self._named(self._one(dict.fromkeys(self.inputs.names))))
 
-    def _check(self, model: dict[str, Any]) -> None:
+    def _check(
+        self, model: dict[str, Any], readers: Mapping[str, Reader], others: Mapping[str, Reader]
+    ) -> None:
         """Raise ValueError where the parts of the bundle are not of one model."""
         inputs, gives = self.inputs, self._graph.outputs
         foreign = [name for name in self._graph.inputs if name not in KNOWN]
-        n_classes, longest = model.get("n_classes"), model.get("block_size")
-        tokenizers = {"": self.tokenizer}
-        if self._encoder.pretrained:
-            tokenizers[PRETRAINED] = self._encoder.pretrained.tokenizer
-        more = [
-            f"{prefix}tokenizer.json"
-            for prefix, tokenizer in tokenizers.items()
-            if not _is_size(known := model.get(f"{prefix}vocab_size")) or tokenizer.vocab_size > known
-        ]
+        n_classes, longest = model.get("n_classes"), self._graph.longest
+        known = {key: own.get("vocab_size") for key, own in _branches(model).items()}
+        more = {
+            f"{key}_tokenizer.json" if key in others else "tokenizer.json"
+            for key, (tokenizer, _) in readers.items()
+            if not _is_size(known[key]) or tokenizer.vocab_size > known[key]
+        }
         twice = [name for name in inputs.numeric if name in (inputs.id, *inputs.text, *inputs.categorical)]
         faults = {
             f"the graph reads {foreign}, which n3r does not know": foreign,
@@ -149,9 +154,8 @@ class Scorer:
             f"its features read {twice} as numbers, which are text": twice,
             "its features read names that are patterns": any(map(is_pattern, inputs.names)),
             "config.json and calibration.json are of other classes": n_classes != self._n_classes,
-            "config.json has a block_size that is not a length": longest is not None
-            and not _is_size(longest),
-            f"{', '.join(more)} has more tokens than config.json says": more,
+            "config.json has a block_size that is not a length": not all(map(_is_size, longest.values())),
+            f"{', '.join(sorted(more))} has more tokens than config.json says": more,
         }
         if wrong := [fault for fault, found in faults.items() if found]:
             raise ValueError(f"the files are not those of one model: {'; '.join(wrong)}")
@@ -171,7 +175,7 @@ class Scorer:
             list(dict.fromkeys([*own, *also]))
             for own, also in zip((texts, self.features.numeric), read, strict=True)
         )
-        return Inputs(columns.id, texts, numeric, self.features.categorical)
+        return Inputs(columns.id, texts, numeric, self.features.categorical, columns.number_format)
 
     def score(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The id of each row (`schema.id_name`) and, in their order, `score`, `p_calibrated`, `percentile`.
@@ -309,6 +313,16 @@ class Scorer:
             percentile = self.calibration.percentile(p[:, 1])
             named |= {} if percentile is None else {"percentile": percentile}
         return {name: values.astype(np.float32) for name, values in named.items()}
+
+
+def _branches(model: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What config.json says of each text's branch, by the batch key of the text's ids."""
+    second = model.get("secondary")
+    return {
+        "text": model,
+        "secondary": second if isinstance(second, dict) else model,
+        "pretrained": {"vocab_size": model.get("pretrained_vocab_size")},
+    }
 
 
 def ranks(score: pl.Series) -> pl.Series:

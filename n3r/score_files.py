@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from n3r.files.formats import FORMATS, SUFFIXES, find_files
+from n3r.files.formats import FORMATS, SUFFIXES, find_files, written_as
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.writer import Writer, writer
 from n3r.rows.values import as_typed
 from n3r.schema import id_name
 from n3r.score import Scorer, ranks
-from n3r.tables import column_type, read_chunks, refusal
+from n3r.tables import Chunk, column_type, read_chunks, refusal
 from n3r.thresholds import Decision, Rule
 
 REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}
@@ -83,7 +83,7 @@ def _targets(files: Mapping[Path, str | None], output: Path, kind: str | None) -
         targets = {}
         for path, region in files.items():
             ending = next(suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix))
-            name = f"{path.name[: -len(ending)]}.{kind or SUFFIXES[ending]}"
+            name = f"{path.name[: -len(ending)]}.{kind or written_as(SUFFIXES[ending])}"
             targets.setdefault(output / name, []).append((path, region))
         several = [target.name for target, sources in targets.items() if len(sources) > 1]
         if several:
@@ -121,9 +121,7 @@ class _Job:
             types = {column_type(path, scorer.inputs.id) for path, _ in sources}
             ids = [as_typed(id_name(scorer.inputs.id))] if len(types) > 1 else []
             for path, region in sources:
-                for chunk in read_chunks(
-                    path, scorer.inputs, region=region, max_expansion=self.max_expansion
-                ):
+                for chunk in self._chunks(path, region):
                     if chunk.rejects and not self.skip:
                         raise ValueError(
                             refusal(chunk.rejects, "mend them, or list them and go on with --on-error skip")
@@ -146,6 +144,15 @@ class _Job:
             if rejected is None:
                 rejects.unlink(missing_ok=True)  # of an earlier run
         return Counts(n_read, n_scored, n_rejected)
+
+    def _chunks(self, path: Path, region: str | None) -> Iterator[Chunk]:
+        """The rows of a file, which is written as the model's column map says."""
+        options = {
+            "region": region,
+            "max_expansion": self.max_expansion,
+            "dialect": self.scorer.column_map.csv,
+        }
+        return read_chunks(path, self.scorer.inputs, **options)
 
     def _scores(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self.decision is None:

@@ -19,18 +19,20 @@ from pydantic import BaseModel, ValidationError
 from n3r import metrics, tables
 from n3r.blend.recipe import Alone, Blend
 from n3r.blend.weights import blended
+from n3r.branches import BERT_DIMENSIONS, TEXTS
 from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.data import make_loader
 from n3r.estimate import Estimate
 from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
 from n3r.files.json_io import explain
 from n3r.identity import selection
-from n3r.model import TEXTS, configure, registered
 from n3r.preprocess import PrepareConfig, Prepared, prepare
+from n3r.registry import configure, registered
 from n3r.schema import LABEL, ColumnMap, mask
 from n3r.score import Scorer
-from n3r.tokenizer import Reader, TextConfig
+from n3r.tokenizer import BertTokenizer, Reader, TextConfig
 from n3r.train import Fitted, TrainConfig, collate_for
+from n3r.vocabulary import TokenizerConfig, train_tokenizer, train_wordpiece
 
 Splits = Mapping[str, pl.DataFrame]
 
@@ -81,9 +83,7 @@ def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[st
 
 def follow(bundle: Bundle, row: pl.DataFrame) -> pl.DataFrame:
     """One prepared row on its way to a score: columns `step`, `shape`, `content`; text is masked."""
-    (batch,) = make_loader(
-        bundle.dataset(row), collate_for(bundle.model.config, bundle.tokenizer.pad_token), 1
-    )
+    (batch,) = make_loader(bundle.dataset(row), collate_for(bundle.model.config, bundle.pad_tokens), 1)
     with torch.no_grad():
         logits = bundle.model.eval()(batch)
     texts = [mask(cell or "") for cell in row.select(bundle.column_map.all_text).row(0)]
@@ -192,6 +192,47 @@ def n_parameters(bundle: Bundle) -> int:
     return sum(parameter.numel() for parameter in bundle.model.parameters())
 
 
+def read_texts(train: pl.DataFrame, parameters: Mapping[str, Any]) -> dict[str, Reader]:
+    """What reads the texts of each encoder, by kind of tokenizer ("bpe", "bert") or pretrained model.
+
+    `train`: text columns of the training rows, which tokenizers learn from that are not pretrained.
+    """
+    chunks, cleaning = parameters["chunks"], parameters["steps"]
+    given = [parameters["secondary"], parameters]
+    models = [one[key] for one in given for key in ("pretrained", "embeddings") if one.get(key)]
+    config = TokenizerConfig(min_frequency=parameters["min_frequency"], seed=parameters["seed"])
+    tokenizers = {"bpe": train_tokenizer(train, config)[0], "bert": train_wordpiece(train)}
+    tokenizers |= {name: BertTokenizer.from_pretrained(name) for name in models}
+    bpe_steps = [*cleaning, "custom_bpe_tokenizer"]
+    bert_steps = [*cleaning, *(["dialogue_chunker"] if chunks else []), "tokenizer"]
+    longest, most = parameters["max_tokens"], parameters["max_chunks"]
+    texts = {
+        "bpe": TextConfig(steps=bpe_steps, max_tokens=longest * (most if chunks else 1)),
+        "bert": TextConfig(steps=bert_steps, max_tokens=longest, max_chunks=most),
+    }
+    return {name: Reader(one, texts[one.kind]) for name, one in tokenizers.items()}
+
+
+def _text_settings(
+    given: Mapping[str, Any], readers: Mapping[str, Reader], parameters: Mapping[str, Any]
+) -> tuple[dict[str, Any], Reader]:
+    """The settings of a text's branch, `given` ones over the parameters, and what reads the text."""
+    encoder = given["encoder"]
+    if encoder not in TEXTS:
+        raise ValueError(f"secondary: there is no encoder {encoder!r}, only {', '.join(TEXTS)}")
+    source, sizes = "embeddings", ("embedding_size",)
+    if encoder == "bert":
+        source, sizes = "pretrained", tuple(BERT_DIMENSIONS)
+    first = {source: parameters[source]} if source in TEXTS[encoder].optional else {}
+    settings = {**first, **parameters[encoder.removesuffix("_ends")], **given}
+    reader = readers[settings.get(source) or TEXTS[encoder].tokenizer]
+    if settings.get(source):  # the sizes among the parameters are of what is new
+        settings = {name: settings[name] for name in settings if name not in sizes or name in given}
+        flat = reader.texts.model_copy(update={"flat": source == "embeddings"})
+        reader = Reader(reader.tokenizer, flat)
+    return {"vocab_size": reader.tokenizer.vocab_size, **settings}, reader
+
+
 def train_class(
     model_class: str,
     readers: Mapping[str, Reader],
@@ -201,25 +242,31 @@ def train_class(
     folder: Path,
     parameters: Mapping[str, Any],
 ) -> tuple[Bundle, Fitted]:
-    """Train one class of the registry with its kind of tokenizer; `parameters` holds sizes by encoder.
+    """Train one class of the registry; `parameters` holds sizes by encoder, `readers` are of `read_texts`.
 
-    A pretrained model takes `pretrained_epochs` and `pretrained_lr` for `epochs` and `lr`.
+    What `secondary` says is of the second text alone, where the class reads one. With a pretrained model
+    `pretrained_epochs` and `pretrained_lr` stand for `epochs` and `lr`.
     """
     row = registered(model_class)
-    kind = TEXTS[row.encoder].tokenizer
+    settings, reader = _text_settings({"encoder": row.encoder}, readers, parameters)
+    texts, others = reader.texts, {}
+    if row.n_texts == 2 and parameters["secondary"]:
+        given = {"encoder": row.encoder, **parameters["secondary"]}
+        settings["secondary"], own = _text_settings(given, readers, parameters)
+        others = {} if own == reader else {"secondary": own}
+    if row.n_texts == 2 and not others:
+        texts = texts.model_copy(update={"secondary_steps": texts.steps})
     config = configure(
         model_class,
-        vocab_size=readers[kind].tokenizer.vocab_size,
         n_tab_features=len(features) if row.tabular else 0,
         n_classes=columns.n_classes,
-        pretrained=parameters["pretrained"] if kind == "bert" else None,
-        **parameters[row.encoder.removesuffix("_ends")],
+        **settings,
     )
-    settings = fields(TrainConfig, parameters)
-    if config.pretrained:
-        settings |= {"epochs": parameters["pretrained_epochs"], "lr": parameters["pretrained_lr"]}
-    train_config = TrainConfig.for_model(config, **settings)
-    recipe = Recipe(readers[kind].tokenizer, features, columns, train_config, readers[kind].texts)
+    training = fields(TrainConfig, parameters)
+    if any(branch.pretrained for branch in config.of_texts.values()):
+        training |= {"epochs": parameters["pretrained_epochs"], "lr": parameters["pretrained_lr"]}
+    train_config = TrainConfig.for_model(config, **training)
+    recipe = Recipe(reader.tokenizer, features, columns, train_config, texts, others=others)
     return train_bundle(config, splits, recipe, folder)
 
 

@@ -25,17 +25,20 @@ from typing import NamedTuple
 import polars as pl
 
 from n3r.files.atomic import atomic_folder
-from n3r.files.formats import FORMATS, find_files, format_of
+from n3r.files.dialect import PLAIN, Dialect
+from n3r.files.encoding import NOT_UTF8, SAVED
+from n3r.files.formats import FORMATS, SEPARATORS, find_files, format_of, written_as
 from n3r.files.json_io import read_json, write_json
 from n3r.files.limits import MAX_EXPANSION, check_parquet
 from n3r.files.reader import Schema, Wanted, in_utf8, read_batches, reading, scan_parquet
-from n3r.files.records import MAX_RECORD, NOT_UTF8, SAVED, Batch, Cell
+from n3r.files.records import MAX_RECORD, Batch, Cell
+from n3r.files.workbook import read_workbook
 from n3r.files.writer import POLARS_ERRORS, write
-from n3r.rows.columns import spread
+from n3r.rows.alike import alike, kind_of
+from n3r.rows.columns import missing_columns, spread, told_numbers
 from n3r.rows.inputs import Inputs, require, to_numbers, typed
-from n3r.rows.times import in_utc
-from n3r.rows.values import as_typed, is_value
-from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_number, is_pattern
+from n3r.rows.numbers import NumberFormat
+from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
 
 REGION = "region"
 CHUNK = 16384  # rows of a file at a time
@@ -69,7 +72,7 @@ class Source:
     """Raw files as one lazy table."""
 
     frame: pl.LazyFrame
-    format: str  # one of FORMATS
+    format: str  # one of FORMATS, in which prepared splits are written
     files: tuple[Path, ...]  # each once, in reading order
     dropped_columns: tuple[str, ...]  # in some files but not in all
     left_out: Mapping[str, str]  # column that "*" might stand for -> why it does not
@@ -110,14 +113,18 @@ def scan(
     schemas = {path: frame.collect_schema() for path, frame in frames.items()}
     every = dict.fromkeys(name for schema in schemas.values() for name in schema)
     shared = [name for name in every if all(name in schema for schema in schemas.values())]
-    alike = _alike(schemas, shared, column_map.values)
-    frame = pl.concat([f.select(alike[path]) for path, f in frames.items()], how="vertical_relaxed")
+    chosen = alike(schemas, shared, column_map.values)
+    frame = pl.concat([f.select(chosen[path]) for path, f in frames.items()], how="vertical_relaxed")
     with _naming_damage(counts, formats[0]):
-        frame, left_out = spread(frame, column_map, [*counts.items()], is_text=formats[0] != "parquet")
+        form = _form_of(formats[0], column_map.number_format)
+        is_text = formats[0] != "parquet"
+        frame, left_out = spread(frame, column_map, [*counts.items()], is_text, form)
     dropped = [name for name in every if name not in shared]
     left_out |= {name: "not all files have it" for name in dropped if EVERY_OTHER in column_map.numeric}
     left_out.pop(REGION if any(regions.values()) else None, None)
-    return Source(frame, formats[0], tuple(regions), tuple(dropped), left_out, sum(counts.values()))
+    return Source(
+        frame, written_as(formats[0]), tuple(regions), tuple(dropped), left_out, sum(counts.values())
+    )
 
 
 @contextmanager
@@ -139,10 +146,12 @@ def read_chunks(
     region: str | None = None,
     max_record: int = MAX_RECORD,
     max_expansion: float = MAX_EXPANSION,
+    dialect: Dialect = PLAIN,
 ) -> Iterator[Chunk]:
     """Rows of one file, at most `size` at a time; a file without rows gives one empty chunk.
 
-    `region` becomes the column `region` of every row, in place of the file's. CSV records and JSON lines of
+    `region` becomes the column `region` of every row, in place of the file's; a CSV or TSV is written as
+    `dialect` says. CSV records and JSON lines of
     more than `max_record` bytes are rejects. Raises FileNotFoundError, or ValueError naming the file when it
     cannot be read, lacks columns or holds more than `max_expansion` times its size (limits.py).
     """
@@ -152,7 +161,9 @@ def read_chunks(
     def check(schema: Schema) -> None:
         require({**schema, **dict.fromkeys(own, pl.String())}, inputs, str(path))
 
-    for batch in read_batches(Path(path), check, lambda _: names, size, max_record, max_expansion):
+    form = _form_of(format_of(Path(path)), inputs.number_format)
+    inputs = inputs._replace(number_format=form)
+    for batch in read_batches(Path(path), check, lambda _: names, size, max_record, max_expansion, dialect):
         frame, cells = typed(batch.frame.with_columns(**own), inputs)
         rejects = _rejects(path, batch, [*batch.cells, *cells], inputs.id)
         if bad := {row for row, _, _ in (*batch.cells, *cells)}:
@@ -162,6 +173,9 @@ def read_chunks(
 
 def column_type(path: str | Path, name: str) -> pl.DataType | None:
     """The type of a column in one file, None where it is missing; all is text in files of text."""
+    if format_of(Path(path)) == "xlsx":
+        with reading(Path(path)):
+            return read_workbook(Path(path), MAX_EXPANSION).schema.get(name)
     if format_of(Path(path)) != "parquet":
         return pl.String()
     with reading(Path(path)):
@@ -175,19 +189,23 @@ def read_frames(
     check: Callable[[Schema], None] = lambda _: None,
     strict: Collection[str] | None = None,
     *,
+    written: ColumnMap | None = None,
     max_record: int = MAX_RECORD,
     max_expansion: float = MAX_EXPANSION,
 ) -> Iterator[pl.DataFrame]:
     """Rows of one file, some at a time, of the columns that `wanted` chooses of those there.
 
-    Of text, the columns among `numbers` become Float64. Raises as `read_chunks`, what `check` raises of the
-    columns, and ValueError naming the first rows that cannot be read; with `strict`, bad cells count in these
-    columns alone.
+    Of text, the columns among `numbers` become Float64. `written` is the map that says how the file is
+    written. Raises as `read_chunks`, what `check` raises of the columns, and ValueError naming the first rows
+    that cannot be read; with `strict`, bad cells count in these columns alone.
     """
-    for batch in read_batches(Path(path), check, wanted, CHUNK, max_record, max_expansion):
+    dialect = written.csv if written else PLAIN
+    form = _form_of(format_of(Path(path)), written.number_format if written else None)
+    for batch in read_batches(Path(path), check, wanted, CHUNK, max_record, max_expansion, dialect):
         spelled = [name for name in numbers if batch.frame.schema.get(name) == pl.String]
-        frame, cells = to_numbers(batch.frame, spelled)
+        frame, cells = to_numbers(batch.frame, spelled, form)
         advice = "mend them; a missing number is an empty cell" if cells else "mend them"
+        advice += told_numbers(batch.frame[cells[0][1]], cells[0][0], form) if cells else ""
         advice += SAVED if any(reason == NOT_UTF8 for *_, reason in batch.cells) else ""
         cells = [*(cell for cell in batch.cells if strict is None or cell[1] in strict), *cells]
         if rejects := _rejects(path, batch, cells):
@@ -203,6 +221,11 @@ def refusal(rejects: Sequence[Reject], advice: str) -> str:
     )
     more = f"\n- and {len(rejects) - _SHOWN} more at least" if len(rejects) > _SHOWN else ""
     return f"rows that cannot be read:{shown}{more}\n{advice}"
+
+
+def _form_of(kind: str | None, form: NumberFormat | None) -> NumberFormat | None:
+    """The form of numbers in texts of a file of this kind; JSON has one of its own."""
+    return None if kind == "jsonl" else form
 
 
 def fingerprint(files: Iterable[str | Path]) -> str:
@@ -227,7 +250,7 @@ def write_splits(
             f"expected the splits {SPLITS} as {', '.join(FORMATS)}, found {tuple(splits)} as {format!r}"
         )
     types = {name: str(kind) for name, kind in splits["train"].schema.items()}
-    odd = [f"{n!r} ({_kind(k)})" for n, k in splits["train"].schema.items() if str(k) not in _DTYPES]
+    odd = [f"{n!r} ({kind_of(k)})" for n, k in splits["train"].schema.items() if str(k) not in _DTYPES]
     if odd:
         raise ValueError(f"prepared tables hold only {list(_DTYPES)}, found {', '.join(odd)}")
     content = {"format": format, "types": types, "column_map": column_map.model_dump()}
@@ -329,7 +352,8 @@ class _Columns:
         """Raise ValueError naming the columns that are missing."""
         if problems := self.map.missing_from([*schema, *self.origin]):
             listed = "".join(f"\n- {self.path}: {problem}" for problem in problems)
-            raise ValueError(f"columns that the column map names are missing:{listed}")
+            hint = missing_columns(list(schema), self.map) if format_of(self.path) in SEPARATORS else ""
+            raise ValueError(f"columns that the column map names are missing:{listed}{hint}")
 
     def used(self, schema: Schema) -> list[str]:
         """Those to read; ValueError for a name that none may have."""
@@ -352,49 +376,15 @@ def _open_parquet(path: Path, columns: _Columns, max_expansion: float) -> tuple[
 
 
 def _read_text(path: Path, columns: _Columns, max_expansion: float) -> tuple[pl.LazyFrame, int]:
-    """A file of text, read; what the map declares numeric is Float64."""
+    """A file of text or of Excel, read; what the map declares numeric is Float64."""
     found = read_frames(
-        path, columns.used, columns.numbers, columns.check, columns.named, max_expansion=max_expansion
+        path,
+        columns.used,
+        columns.numbers,
+        columns.check,
+        columns.named,
+        max_expansion=max_expansion,
+        written=columns.map,
     )
     frame = pl.concat(list(found), how="diagonal")  # a key may be missing from all lines of a batch
     return frame.lazy(), frame.height
-
-
-def _alike(
-    schemas: Mapping[Path, pl.Schema], shared: Sequence[str], values: Collection[str]
-) -> dict[Path, list[pl.Expr]]:
-    """Each file's columns, each in one type; ValueError where one is, say, a number and text.
-
-    Of `values` only what they are called matters: as texts, numbers, texts and days go together.
-    """
-    chosen: dict[Path, list[pl.Expr]] = {path: [] for path in schemas}
-    for name in shared:
-        types = {path: schema[name] for path, schema in schemas.items()}
-        kinds = {_kind(kind): path for path, kind in reversed(types.items()) if kind != pl.Null}
-        differ = len(set(types.values())) > 1
-        as_values = differ and name in values and all(map(is_value, types.values()))
-        if len(kinds) > 1 and not as_values:
-            found = ", ".join(f"{kind} in {path}" for kind, path in reversed(kinds.items()))
-            raise ValueError(
-                f"column {name!r} differs between files: {found}; make them agree or put it in "
-                "the column map's `ignore`"
-            )
-        for path, kind in types.items():
-            column = as_typed(name) if as_values else pl.col(name)
-            if differ and "text" in kinds:
-                column = column.cast(pl.String)
-            elif differ and not as_values and kind.is_temporal():  # days, or times of several units or zones
-                column = in_utc(name, kind)
-            chosen[path].append(column)
-    return chosen
-
-
-def _kind(kind: pl.DataType) -> str:
-    """What a column of the type holds, in words that carry none of its data, as an Enum's type does."""
-    if is_number(kind):
-        return "a number"
-    if kind in (pl.String, pl.Categorical, pl.Enum):
-        return "text"
-    if kind == pl.Datetime and kind.time_zone is not None:
-        return "a time with a zone"
-    return "a time" if kind in (pl.Date, pl.Datetime) else str(kind.base_type())

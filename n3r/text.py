@@ -218,6 +218,18 @@ class TextBranch(nn.Module):
         self.pool = pool
         self.d_out, self.d_tokens = pool.d_out, encoder.d_out
 
+    def start_from(self, embeddings: Tensor) -> None:
+        """Take word embeddings (V, D), of as many tokens as the encoder knows; ValueError for other sizes."""
+        weight = self.encoder.embedding.weight
+        n_tokens, d = weight.shape
+        if n_tokens > len(embeddings) or d != embeddings.shape[1]:
+            raise ValueError(
+                f"word embeddings of {len(embeddings)} tokens, {embeddings.shape[1]} wide, for a model of "
+                f"{n_tokens} tokens, {d} wide: leave its vocab_size and embedding_size out"
+            )
+        with torch.no_grad():
+            weight.copy_(embeddings[:n_tokens])
+
     def forward(self, ids: Tensor, mask: Tensor) -> Modality:
         """(B, T) or (B, K, T) ids and mask -> vector (B, d_out), tokens (B, T or K * T, d_tokens), mask."""
         tokens = self.encoder(ids, mask)

@@ -40,6 +40,7 @@ class TextConfig(BaseModel):
     secondary_steps: list[str] = []  # for the second text, where the model class has one
     max_tokens: int = Field(512, ge=8, le=2**31)  # of a text, or of each chunk of it
     max_chunks: int = Field(5, ge=1, le=2**31)  # of a text; what is over is left out
+    flat: bool = False  # chunks end to end: how a CNN or an LSTM reads what a BERT's tokenizer makes
 
     @model_validator(mode="after")
     def _composes(self) -> Self:
@@ -101,6 +102,11 @@ class ChunkedText(NamedTuple):
         return self.chunks.ids
 
     @property
+    def flat(self) -> TokenizedText:
+        """The chunks of each row end to end."""
+        return TokenizedText(self.chunks.ids, self.chunks.offsets[self.rows])
+
+    @property
     def n_chunks(self) -> np.ndarray:
         """Chunks of each row, (N,) int64."""
         return np.diff(self.rows)
@@ -131,15 +137,19 @@ class _Saved:
     def vocab_size(self) -> int:
         return self.tokenizer.get_vocab_size()
 
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Token -> id, by id."""
+        return dict(sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1]))
+
     def save(self, folder: Path, prefix: str = "") -> None:
         """Write tokenizer.json, vocab.json and tokenizer_metadata.json into an existing folder.
 
         `prefix` goes before each name, so that a second tokenizer has a place there.
         """
-        vocab = dict(sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1]))
         texts = {
             f"{prefix}tokenizer.json": self.tokenizer.to_str(pretty=True),
-            f"{prefix}vocab.json": _json(vocab),
+            f"{prefix}vocab.json": _json(self.vocabulary),
             f"{prefix}tokenizer_metadata.json": _json(self.metadata),
         }
         write_together(folder, {name: text.encode() for name, text in texts.items()})
@@ -247,7 +257,7 @@ class BertTokenizer(_Saved):
             raise ValueError(f"the tokenizer has no {role}: it is not one of a BERT model")
         return found
 
-    def read(self, fields: Fields, steps: Sequence[str], config: TextConfig) -> ChunkedText:
+    def read(self, fields: Fields, steps: Sequence[str], config: TextConfig) -> "Texts":
         """Clean each field by `steps` to messages and pack a row's messages into chunks.
 
         With `dialogue_chunker` among the steps a chunk takes messages until it is full, and a message
@@ -269,7 +279,8 @@ class BertTokenizer(_Saved):
             ends.append(len(chunks))
         offsets = _offsets(list(map(len, chunks)))
         ids = np.fromiter(chain.from_iterable(chunks), np.int32, offsets[-1])
-        return ChunkedText(TokenizedText(ids, offsets), np.array(ends))
+        text = ChunkedText(TokenizedText(ids, offsets), np.array(ends))
+        return text.flat if config.flat else text
 
     def _between(self, messages: list[list[int]]) -> list[int]:
         return [token for message in messages for token in (*message, self._sep)]

@@ -49,6 +49,7 @@ from n3r.data import (
     build_transformer2risk_collate_fn,
     make_loader,
 )
+from n3r.encode import PerText
 from n3r.kernels import BFLOAT16, keep_memory
 from n3r.model import OWN_PARTS, TEXTS, ModelConfig, Parts, RiskModel, registered
 from n3r.tokenizer import ChunkedText
@@ -88,9 +89,9 @@ class TrainConfig(BaseModel):
 
     @classmethod
     def for_model(cls, model: ModelConfig, **settings: Any) -> "TrainConfig":
-        """The settings over those of the model's class; a BERT that is not pretrained has no fine-tuning."""
-        is_new = model.encoder == "bert" and not model.pretrained
-        return cls(**{**({} if is_new else registered(model.model_class).training), **settings})
+        """The settings over those of the model's class; without a pretrained BERT there is no fine-tuning."""
+        is_fine_tuned = any(branch.pretrained for branch in model.of_texts.values())
+        return cls(**{**(registered(model.model_class).training if is_fine_tuned else {}), **settings})
 
 
 class Fitted(NamedTuple):
@@ -194,7 +195,7 @@ def fit(
     val: OrderDataset | None,
     config: TrainConfig,
     folder: Path,
-    pad_token: int,
+    pad_token: PerText,
     parts: Parts = OWN_PARTS,
     knots: np.ndarray | None = None,
 ) -> Fitted:
@@ -234,7 +235,7 @@ def _train(
     val: OrderDataset | None,
     config: TrainConfig,
     folder: Path,
-    pad_token: int,
+    pad_token: PerText,
     parts: Parts,
     knots: np.ndarray | None,
 ) -> None:
@@ -273,7 +274,9 @@ def _train(
         )
 
 
-def predict(model: RiskModel, dataset: OrderDataset, pad_token: int, batch_size: int = 1024) -> np.ndarray:
+def predict(
+    model: RiskModel, dataset: OrderDataset, pad_token: PerText, batch_size: int = 1024
+) -> np.ndarray:
     """Probabilities (N, C) float32 in the data set's order, whatever order the batches had.
 
     Under a launcher of several processes each scores its share and all get the whole.
@@ -296,10 +299,11 @@ def predict(model: RiskModel, dataset: OrderDataset, pad_token: int, batch_size:
     return out
 
 
-def collate_for(config: ModelConfig, pad_token: int) -> Collate:
-    """The collate function of a model's encoder."""
-    if config.encoder == "transformer":
-        return build_transformer2risk_collate_fn(pad_token, config.block_size)
+def collate_for(config: ModelConfig, pad_token: PerText) -> Collate:
+    """The collate function of a model's encoders."""
+    longest = {ids: branch.block_size for ids, branch in config.of_texts.items() if branch.block_size}
+    if longest:
+        return build_transformer2risk_collate_fn(pad_token, longest)
     if config.encoder in ("lstm", "lstm_ends"):
         return build_lstm2risk_collate_fn(pad_token)
     return build_collate_fn(pad_token)
@@ -329,29 +333,29 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
 
 def check_rows(model: ModelConfig, dataset: OrderDataset, name: str) -> None:
     """Raise ValueError where a data set's texts or features are not what the model reads."""
-    kind = TEXTS[model.encoder].tokenizer
-    texts = {"text": dataset.text, "second text": dataset.secondary}
-    for (which, text), own in zip(texts.items(), model.of_texts, strict=False):
+    for ids, own in model.of_texts.items():
+        text, kind = dataset.texts.get(ids), TEXTS[own.encoder].tokenizer
+        which = {"text": "text", "secondary": "second text"}[ids]
         if text is None:
             raise ValueError(
                 f"{model.model_class} reads two texts and the {name} have one: name `secondary_text` in "
                 "the column map"
             )
         if isinstance(text, ChunkedText) != (kind == "bert"):
-            other = {"bert": "bpe", "bpe": "bert"}[kind]
+            how = {"bpe": "or `flat` texts", "bert": "and texts in chunks"}[kind]
             raise ValueError(
-                f"{model.model_class} with the encoder {model.encoder!r} needs a tokenizer of the kind "
-                f"{kind!r}; the {which} of the {name} comes from one of the kind {other!r}"
+                f"{model.model_class} with the encoder {own.encoder!r} needs a tokenizer of the kind "
+                f"{kind!r}, {how}; the {which} of the {name} is of another kind"
             )
         if len(text.ids) and (largest := int(text.ids.max())) >= own.vocab_size:
             raise ValueError(
                 f"the {which} of the {name} holds the token id {largest}; the model knows "
                 f"{own.vocab_size} tokens: tokenise with the tokenizer it was made for"
             )
-        if kind == "bert" and len(text) and text.lengths.max() > model.max_tokens:
+        if kind == "bert" and len(text) and text.lengths.max() > own.max_tokens:
             raise ValueError(
                 f"the {which} of the {name} has chunks of {text.lengths.max()} tokens; this BERT reads "
-                f"{model.max_tokens}: set max_tokens"
+                f"{own.max_tokens}: set max_tokens"
             )
     found = dataset.tabular.shape[1]
     if model.n_tab_features not in (0, found):

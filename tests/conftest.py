@@ -106,6 +106,27 @@ def tokenizer() -> NameTokenizer:
     return train_tokenizer(made_up_names(300), TokenizerConfig(min_frequency=3))[0]
 
 
+def save_bert(folder: Path, wordpiece: Any) -> str:
+    """The folder, with a BERT of random weights and its tokenizer in it as transformers saves them."""
+    import torch
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    roles = {name: wordpiece.metadata[name] for name in ("cls_token", "sep_token", "pad_token")}
+    PreTrainedTokenizerFast(tokenizer_object=wordpiece.tokenizer, **roles).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    torch.manual_seed(1)
+    model = BertModel(BertConfig(vocab_size=wordpiece.vocab_size, **sizes, max_position_embeddings=40))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)  # as drawn they would be too small to tell rows apart
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def made_bert() -> Callable[[Path, Any], str]:
+    return save_bert
+
+
 class Small(NamedTuple):
     """A bundle trained on 1,200 synthetic orders, and what it was made of."""
 

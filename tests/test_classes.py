@@ -1,21 +1,37 @@
 """Every registered class, end to end on made-up messages: it trains, comes back, scores unlabelled rows."""
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
+from n3r import steps
+from n3r.bert import word_embeddings
 from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.data import OrderDataset
+from n3r.encode import RowEncoder
 from n3r.features import FeatureConfig, TabularFeatures
-from n3r.model import MODEL_CLASSES, TEXTS, ModelConfig, configure
+from n3r.legacy.layouts import write_sagemaker
+from n3r.model import (
+    MODEL_CLASSES,
+    TEXTS,
+    BimodalCNN,
+    LSTM2Risk,
+    ModelConfig,
+    RiskModel,
+    TextLSTM,
+    configure,
+)
 from n3r.preprocess import prepare
 from n3r.schema import LABEL, ORACLE, ColumnMap
+from n3r.score import Scorer
 from n3r.synthetic.messages import generate_messages
-from n3r.tokenizer import BertTokenizer, NameTokenizer, TextConfig, load_tokenizer
+from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig, load_tokenizer
 from n3r.train import Fitted, TrainConfig, fit
 from n3r.vocabulary import TokenizerConfig, train_tokenizer, train_wordpiece
 
@@ -223,6 +239,177 @@ def test_a_bundle_whose_second_text_has_a_bert_of_its_own(messages, tmp_path):
     assert again.predictions(rows).equals(bundle.predictions(rows))
 
 
+@pytest.mark.parametrize(
+    ("model_class", "first", "second"),
+    [
+        ("trimodal_bert", "bert", "bert"),
+        ("trimodal_cross_attn", "lstm", "bert"),
+        pytest.param("trimodal_gate_fusion", "bert", "transformer", marks=pytest.mark.slow),
+    ],
+)
+def test_a_bundle_whose_second_text_has_a_tokenizer_of_its_own(
+    messages, tmp_path, model_class, first, second
+):
+    own = messages.splits["train"].select(messages.column_map.secondary_text)
+    known = messages.tokenizers | {"second": train_wordpiece(own, vocab_size=200)}
+    kinds = [TEXTS[encoder].tokenizer for encoder in (first, second)]
+    tokenizers = [known[kinds[0]], known["second" if second == "bert" else "bpe"]]
+    texts = [TextConfig(steps=STEPS[kind], max_tokens=32 if kind == "bert" else 60) for kind in kinds]
+    features, training = messages.features, messages.recipe("bert").train_config
+    others = {"secondary": Reader(tokenizers[1], texts[1])}
+    parts = tokenizers[0], features, messages.column_map, training, texts[0]
+    secondary = {"encoder": second, "vocab_size": tokenizers[1].vocab_size, **TINY[second]}
+    sizes = {"vocab_size": tokenizers[0].vocab_size, "n_tab_features": len(features), **TINY[first]}
+    config = configure(model_class, encoder=first, secondary=secondary, **sizes)
+    bundle, _ = train_bundle(config, messages.splits, Recipe(*parts, others=others), tmp_path / "fit")
+    bundle.save(tmp_path / "bundle")
+    again, rows = Bundle.load(tmp_path / "bundle"), unlabelled(messages)
+    assert [c.encoder for c in again.model.config.of_texts.values()] == [first, second]
+    assert again.others["secondary"].tokenizer.vocab_size == tokenizers[1].vocab_size
+    predicted = bundle.predictions(rows)
+    assert again.predictions(rows).equals(predicted)
+    scorer = Scorer(tmp_path / "bundle", threads=1)
+    np.testing.assert_allclose(scorer.score(rows)["score"], predicted["score"], rtol=0, atol=1e-5)
+    assert scorer.score_one(rows.row(3, named=True)) == pytest.approx(predicted["score"][3], abs=1e-5)
+    moved = rows.with_columns(sellerMessages=rows["sellerMessages"].reverse())
+    assert (bundle.predictions(moved)["score"] - predicted["score"]).abs().max() > 1e-6
+    with pytest.raises(
+        ValueError, match="its second text has a tokenizer of its own, and that layout has room"
+    ):
+        write_sagemaker(tmp_path / "bundle", tmp_path / "layout")
+    steps = texts[0].model_copy(update={"secondary_steps": STEPS[kinds[0]]})
+    with pytest.raises(ValueError, match="give its `steps` there and no `secondary_steps` here"):
+        replace(bundle, texts=steps).predict(rows)
+    with pytest.raises(ValueError, match="the second text .* (is of another kind|holds the token id)"):
+        replace(bundle, texts=steps, others={}).predict(rows)
+
+
+def test_a_second_tokenizer_for_a_class_with_one_text(messages, tmp_path):
+    others = {"secondary": Reader(messages.tokenizers["bpe"], TextConfig())}
+    refused(messages, "bert", tmp_path, "text 'secondary', which this model does not read", others=others)
+
+
+# ---- word embeddings of a BERT
+
+
+@pytest.fixture(scope="module")
+def a_bert(messages, made_bert, tmp_path_factory) -> str:
+    """Its tokenizer is that of the messages; 16 wide."""
+    return made_bert(tmp_path_factory.mktemp("bert"), messages.tokenizers["bert"])
+
+
+FLAT = TextConfig(steps=STEPS["bert"], max_tokens=32, max_chunks=3, flat=True)
+
+
+def without_width(encoder: str) -> dict:
+    return {name: size for name, size in TINY[encoder].items() if name != "embedding_size"}
+
+
+@pytest.mark.parametrize(
+    "model_class", ["bimodal_cnn", "lstm", pytest.param("lstm2risk", marks=pytest.mark.slow)]
+)
+def test_word_embeddings_of_a_bert_start_a_cnn_or_an_lstm(messages, a_bert, tmp_path, model_class):
+    row, wide = MODEL_CLASSES[model_class], word_embeddings(a_bert)
+    n_features = len(messages.features) if row.tabular else 0
+    source = shutil.copytree(a_bert, tmp_path / "bert")
+    sizes = without_width(row.encoder)
+    config = configure(model_class, embeddings=str(source), n_tab_features=n_features, **sizes)
+    assert (config.vocab_size, config.embedding_size) == tuple(wide.shape)
+    assert wide.shape == (messages.tokenizers["bert"].vocab_size, 16)
+    start = RiskModel(config)
+    before = start.texts[0].encoder.embedding.weight.clone()
+    assert not torch.equal(before, wide)
+    assert torch.equal(start.load_pretrained().texts[0].encoder.embedding.weight, wide)
+    recipe = replace(messages.recipe(model_class), tokenizer=messages.tokenizers["bert"], texts=FLAT)
+    bundle, _ = train_bundle(config, messages.splits, recipe, tmp_path / "fit")
+    moved = (bundle.model.texts[0].encoder.embedding.weight - wide).abs()
+    assert 0 < moved.mean() < 0.05  # it was trained from there; drawn anew, rows would differ by 1.1
+    bundle.save(tmp_path / "bundle")
+    shutil.rmtree(source)
+    rows = unlabelled(messages)
+    predicted = bundle.predictions(rows)
+    assert Bundle.load(tmp_path / "bundle").predictions(rows).equals(predicted)
+    served = Scorer(tmp_path / "bundle", threads=1).score(rows)["score"]
+    np.testing.assert_allclose(served, predicted["score"], rtol=0, atol=1e-5)
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert "word embeddings of bert to start with" in card and str(source) not in card
+
+
+def test_flat_texts_are_the_chunks_end_to_end(messages):
+    tokenizer, frame = messages.tokenizers["bert"], messages.splits["val"].select("buyerMessages")
+    chunked = tokenizer.read(frame, FLAT.steps, FLAT.model_copy(update={"flat": False}))
+    flat = tokenizer.read(frame, FLAT.steps, FLAT)
+    assert chunked.n_chunks.max() > 1
+    for row in range(len(frame)):
+        assert flat.row(row).tolist() == np.concatenate(chunked.row(row)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("model_class", "changes", "message"),
+    [
+        ("bimodal_cnn", {"embedding_size": 4}, "are 16 wide: leave embedding_size out"),
+        (
+            "lstm2risk",
+            {"vocab_size": 999},
+            r"tokenizer of 999 tokens for the \d+ word embeddings of .*: take",
+        ),
+        ("bimodal_bert", {"vocab_size": 400}, "has no embeddings"),
+        ("transformer2risk", {"vocab_size": 400}, "has no embeddings"),
+        ("lstm", {"embeddings": "/nowhere", "n_tab_features": 0}, "/nowhere is not a BERT model: there"),
+    ],
+)
+def test_word_embeddings_that_do_not_fit(a_bert, model_class, changes, message):
+    with pytest.raises(ValueError, match=message):
+        configure(model_class, **{"embeddings": a_bert, "n_tab_features": 3, **changes})
+
+
+def test_word_embeddings_with_texts_of_another_tokenizer_or_in_chunks(messages, a_bert, tmp_path):
+    config = configure("lstm", embeddings=a_bert, n_tab_features=0, **without_width("lstm_ends"))
+    other = train_wordpiece(messages.splits["val"].select("buyerMessages"), vocab_size=200)
+    message = "the text starts from .*/bert.* and is read by a tokenizer of another vocabulary: take"
+    for tokenizer, texts in ((messages.tokenizers["bpe"], TextConfig()), (other, FLAT)):
+        refused(messages, "lstm", tmp_path, message, config=config, tokenizer=tokenizer, texts=texts)
+    chunked, own = FLAT.model_copy(update={"flat": False}), messages.tokenizers["bert"]
+    refused(messages, "lstm", tmp_path, "or `flat` texts", config=config, tokenizer=own, texts=chunked)
+    sizes = {"vocab_size": own.vocab_size, "embedding_size": 9}
+    wrong = configure("lstm", embeddings=a_bert, n_tab_features=0, **sizes)
+    message = r"word embeddings of \d+ tokens, 16 wide, for a model of \d+ tokens, 9 wide: leave"
+    refused(messages, "lstm", tmp_path, message, config=wrong, tokenizer=own, texts=FLAT)
+
+
+def test_a_published_configurations_tokenizer_is_where_word_embeddings_come_from(a_bert):
+    run = {"tokenizer": a_bert, "n_embed": 4000, "embedding_size": 128, "tab_field_list": ["total"]}
+    for cls in (BimodalCNN, TextLSTM):
+        model = cls(run)
+        assert torch.equal(model.texts[0].encoder.embedding.weight, word_embeddings(a_bert))
+    assert LSTM2Risk(run).config.vocab_size == 4000
+
+
+def test_the_notebooks_parameters_for_a_second_text(messages, a_bert, tmp_path):
+    """Its encoder, what it starts from and its sizes; where its tokenizer is the first one's, it has none."""
+    given = {"steps": CLEAN, "chunks": True, "max_tokens": 32, "max_chunks": 3, "min_frequency": 5, "seed": 0}
+    given |= {"pretrained": None, "embeddings": None, "epochs": 1, "batch_size": 64, "precision": "float32"}
+    given |= {name: TINY[name] for name in ("bert", "lstm", "cnn", "transformer")}
+    columns, splits = messages.column_map, messages.splits
+    for secondary, kind, flat in (
+        ({"encoder": "cnn", "embeddings": a_bert}, "bert", True),
+        ({"encoder": "lstm"}, "bpe", False),
+        ({"hidden_common_dim": 6}, None, None),
+    ):
+        parameters = {**given, "secondary": secondary}
+        readers = steps.read_texts(splits["train"].select(columns.all_text), parameters)
+        parts = readers, messages.features, columns, splits, tmp_path, parameters
+        bundle, _ = steps.train_class("trimodal_gate_fusion", *parts)
+        second = bundle.model.config.of_texts["secondary"]
+        assert second.encoder == secondary.get("encoder", "bert")
+        assert second.embedding_size == {"cnn": 16, "lstm": 4, "bert": None}[second.encoder]
+        own = bundle.others.get("secondary")
+        assert (own and own.tokenizer.kind, own and own.texts.flat) == (kind, flat)
+        assert bundle.texts.secondary_steps == ([] if own else bundle.texts.steps)
+    with pytest.raises(ValueError, match="secondary: there is no encoder 'gru', only lstm"):
+        steps.train_class("trimodal_bert", *parts[:-1], {**given, "secondary": {"encoder": "gru"}})
+
+
 # ---- several classes, weights
 
 
@@ -271,9 +458,9 @@ def test_a_trimodal_class_without_a_second_text(messages, model_class, tmp_path)
     refused(messages, model_class, tmp_path, "name `secondary_text`", column_map=alone)
     splits = {name: rows.drop("sellerMessages") for name, rows in messages.splits.items()}
     refused(messages, model_class, tmp_path, "sellerMessages", splits=splits)
-    one = OrderDataset.from_frame(
-        splits["train"], alone, messages.tokenizers["bert"], messages.features, TextConfig(max_tokens=32)
-    )
+    reader = Reader(messages.tokenizers["bert"], TextConfig(max_tokens=32))
+    encoder = RowEncoder(alone, {"text": reader}, messages.features)
+    one = OrderDataset.from_frame(splits["train"], encoder)
     with pytest.raises(ValueError, match="rows of the train split have one: name `secondary_text`"):
         fit(messages.config(model_class), one, None, TrainConfig(), tmp_path, 0)
     assert not list(tmp_path.rglob("*.ckpt"))
@@ -286,7 +473,7 @@ def test_a_tokenizer_of_the_wrong_kind(messages, model_class, tmp_path):
     plain = TextConfig(steps=CLEAN, secondary_steps=CLEAN, max_tokens=32)
     wrong = messages.tokenizers[other]
     message = (
-        f"{model_class}.*needs a tokenizer of the kind '{kind}'; the text of the rows of the train split"
+        f"{model_class}.*needs a tokenizer of the kind '{kind}'.*; the text of the rows of the train split"
     )
     refused(messages, model_class, tmp_path, message, tokenizer=wrong, texts=plain)
     refused(messages, model_class, tmp_path, f"not for a tokenizer of the kind '{other}'", tokenizer=wrong)

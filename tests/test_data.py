@@ -19,12 +19,14 @@ from n3r.data import (
     build_transformer2risk_collate_fn,
     make_loader,
 )
+from n3r.encode import RowEncoder, text_readers
 from n3r.features import TabularFeatures
 from n3r.schema import LABEL, ColumnMap
-from n3r.tokenizer import ChunkedText, TextConfig, TokenizedText
+from n3r.tokenizer import ChunkedText, Reader, TextConfig, TokenizedText
 
 PAD = 1
 BLOCK = 6
+TWO = ("text", "secondary")
 COLLATES = [
     build_lstm2risk_collate_fn(PAD),
     build_transformer2risk_collate_fn(PAD, BLOCK),
@@ -52,6 +54,11 @@ def columns(*text: str, secondary: tuple[str, ...] = ()) -> ColumnMap:
     )
 
 
+def encoder(column_map, tokenizer, texts=None, features=None, keys=("text",), **others) -> RowEncoder:
+    readers = text_readers(keys, Reader(tokenizer, texts or TextConfig()), others)
+    return RowEncoder(column_map, readers, features or TabularFeatures())
+
+
 def batches(sampler: LengthBucketSampler) -> list[list[int]]:
     return list(sampler)
 
@@ -64,7 +71,7 @@ def test_rows_are_what_each_is_alone(names, tokenizer):
         amount=pl.Series(range(12)), **{LABEL: pl.Series([0, 1] * 6, dtype=pl.Int8)}
     )
     features = TabularFeatures().fit(frame, ["amount"])
-    data = OrderDataset.from_frame(frame, columns("email", "holder"), tokenizer, features)
+    data = OrderDataset.from_frame(frame, encoder(columns("email", "holder"), tokenizer, features=features))
     assert len(data) == 12
     order = [3, 11, 0, 3]
     rows = data[order]
@@ -90,16 +97,18 @@ def test_batches_of_torchs_own_loader(lengths, batch_size, drawn):
 
 def test_rows_keep_max_tokens(names, tokenizer):
     frame = names(5).with_columns(billing=pl.lit("Anina Belto " * 300))
-    arguments = frame, columns("billing"), tokenizer, TabularFeatures()
-    assert OrderDataset.from_frame(*arguments, TextConfig(max_tokens=50)).text.lengths.tolist() == [50] * 5
-    assert OrderDataset.from_frame(*arguments).text.lengths.max() == 512
+    short, whole = (
+        encoder(columns("billing"), tokenizer, texts) for texts in (TextConfig(max_tokens=50), None)
+    )
+    assert OrderDataset.from_frame(frame, short).text.lengths.tolist() == [50] * 5
+    assert OrderDataset.from_frame(frame, whole).text.lengths.max() == 512
 
 
 def test_defect_43_rows_without_a_label_have_minus_one(names, tokenizer):
-    data = OrderDataset.from_frame(names(4), columns("email"), tokenizer, TabularFeatures())
+    data = OrderDataset.from_frame(names(4), encoder(columns("email"), tokenizer))
     assert data.label.tolist() == [-1] * 4
     some = names(3).with_columns(**{LABEL: pl.Series([1, None, 0], dtype=pl.Int8)})
-    data = OrderDataset.from_frame(some, columns("email"), tokenizer, TabularFeatures())
+    data = OrderDataset.from_frame(some, encoder(columns("email"), tokenizer))
     assert data.label.tolist() == [1, -1, 0]
 
 
@@ -111,10 +120,10 @@ def test_one_text_is_both_and_two_are_apart(names, tokenizer):
         frame.select(getattr(pl.col("email", "billing", "holder").str, name)())
         for name in ("to_uppercase", "to_lowercase")
     )
-    one = OrderDataset.from_frame(frame, both, tokenizer, TabularFeatures(), texts)
+    one = OrderDataset.from_frame(frame, encoder(both, tokenizer, texts))
     assert one.secondary is None
     assert one.text.ids.tolist() == tokenizer.encode(upper).ids.tolist()
-    two = OrderDataset.from_frame(frame, both, tokenizer, TabularFeatures(), texts, n_texts=2)
+    two = OrderDataset.from_frame(frame, encoder(both, tokenizer, texts, keys=TWO))
     assert two.text.ids.tolist() == tokenizer.encode(upper.select("email")).ids.tolist()
     assert two.secondary.ids.tolist() == tokenizer.encode(lower.select("billing", "holder")).ids.tolist()
     assert two.lengths.tolist() == (two.text.lengths + two.secondary.lengths).tolist()
@@ -124,16 +133,11 @@ def test_one_text_is_both_and_two_are_apart(names, tokenizer):
 
 def test_the_second_text_must_be_in_the_map_and_the_rows(names, tokenizer):
     with pytest.raises(ValueError, match="trimodal.*`secondary_text`"):
-        OrderDataset.from_frame(names(4), columns("email"), tokenizer, TabularFeatures(), n_texts=2)
-    for n_texts in (1, 2):
+        OrderDataset.from_frame(names(4), encoder(columns("email"), tokenizer, keys=TWO))
+    for keys in (TWO[:1], TWO):
+        lacking = encoder(columns("email", secondary=("phone",)), tokenizer, keys=keys)
         with pytest.raises(ValueError, match=r"lack the text columns \['phone'\]"):
-            OrderDataset.from_frame(
-                names(4),
-                columns("email", secondary=("phone",)),
-                tokenizer,
-                TabularFeatures(),
-                n_texts=n_texts,
-            )
+            OrderDataset.from_frame(names(4), lacking)
 
 
 def test_defect_37_the_training_rows_are_encoded_out_of_fold(names, tokenizer):
@@ -142,9 +146,9 @@ def test_defect_37_the_training_rows_are_encoded_out_of_fold(names, tokenizer):
         **{LABEL: pl.Series([0, 1, 1, 1] * 15, dtype=pl.Int8)}, kind=pl.Series(["a", "b"] * 30)
     )
     features = TabularFeatures().fit(frame, [], ["kind"])
+    reader = encoder(columns("email"), tokenizer, features=features)
     train, other = (
-        OrderDataset.from_frame(frame, columns("email"), tokenizer, features, training=training).tabular
-        for training in (True, False)
+        OrderDataset.from_frame(frame, reader, training=training).tabular for training in (True, False)
     )
     np.testing.assert_array_equal(train, features.transform(frame, out_of_fold=True))
     np.testing.assert_array_equal(other, features.transform(frame))

@@ -20,7 +20,6 @@ from n3r.legacy.trainer import (
 )
 from n3r.legacy.weights import to_n3r
 from n3r.model import (
-    ALIASES,
     MODEL_CLASSES,
     TEXTS,
     Batch,
@@ -32,6 +31,7 @@ from n3r.model import (
     configure,
     model_select,
 )
+from n3r.registry import ALIASES
 from n3r.tabular import PiecewiseLinear, TabAE, TabularEncoder, WeighedNorm
 
 VOCAB, F, MAX_TOKENS = 30, 3, 9

@@ -242,7 +242,7 @@ def test_classes_of_two_texts_have_a_tokenizer_and_a_width_for_each(a_bert):
         assert [text.d_out for text in model.texts] == [8, 6]
         assert [text.encoder.bert.config.vocab_size for text in model.texts] == [30, 30]
         assert model.config == ModelConfig(**model.config.model_dump())
-        assert {c.dropout_rate for c in model.config.of_texts} == {0.2}
+        assert {c.dropout_rate for c in model.config.of_texts.values()} == {0.2}
     model = TrimodalBert(
         {**config, "secondary_tokenizer": str(a_bert), "secondary_reinit_layers": 1}, **sizes
     )

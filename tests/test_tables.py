@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from n3r.files.formats import FORMATS
-from n3r.files.records import ESCAPED, NESTED
+from n3r.files.json_lines import NESTED
+from n3r.files.records import ESCAPED
 from n3r.files.writer import write
 from n3r.preprocess import prepare
 from n3r.rows.inputs import NOT_A_NUMBER, Inputs
@@ -264,7 +265,7 @@ def test_no_rows_are_no_orders_and_one_empty_chunk(tmp_path, kind):
         ("x.jsonl.gz", gzip.compress(b'{"id": 1}\n' * 999, mtime=0)[:-9], "cannot be read as jsonl"),
         ("x.parquet", b"", "cannot be read as parquet"),
         ("x.parquet", b"PAR1" + NAME.encode() * 3, "cannot be read as parquet"),
-        ("x.xlsx", b"", "must end in"),
+        ("x.xls", b"", "must end in"),
     ],
 )
 def test_unusable_files_are_named(tmp_path, name, content, phrase):

@@ -18,7 +18,7 @@ import numpy as np
 
 from n3r.bundle import Recipe
 from n3r.data import OrderDataset
-from n3r.encode import PRETRAINED_KEYS, TEXT_KEYS, Encoded
+from n3r.encode import TEXT_KEYS, Encoded
 from n3r.export import export_onnx
 from n3r.graphs import cut_texts, rename_inputs
 from n3r.model import MODEL_CLASSES, TEXTS, ModelConfig, RiskModel, configure
@@ -73,7 +73,7 @@ def _ngrams(kind: str, rows: Rows, context: Context) -> Fitted:
     def texts(encoded: Encoded) -> list[str]:
         if NGRAMS[kind].source == CHARACTERS:
             return encoded.joined
-        return token_texts(*encoded.texts[0])
+        return token_texts(*encoded.texts["text"])
 
     encoded, sizes = rows.encoded, (context.n_classes, context.seed)
     fitted = fit_ngrams(kind, texts(encoded), rows.label, *sizes, X=encoded.tabular)
@@ -82,9 +82,9 @@ def _ngrams(kind: str, rows: Rows, context: Context) -> Fitted:
 
 def _network(model_class: str, rows: Rows, context: Context) -> Fitted:
     recipe, given = context.recipe, context.networks.get(model_class, {})
-    tokenizer = recipe.tokenizer
+    key, tokenizer = "text", recipe.tokenizer
     if model_class in PRETRAINED:
-        tokenizer = recipe.pretrained.tokenizer
+        key, tokenizer = "pretrained", recipe.others["pretrained"].tokenizer
         given = {**FINE_TUNING, **given, "pretrained": context.pretrained}
     reads_features = MODEL_CLASSES[model_class].tabular is not None
     n_features = len(recipe.features) if reads_features else 0
@@ -96,8 +96,7 @@ def _network(model_class: str, rows: Rows, context: Context) -> Fitted:
     pad_token, knots = tokenizer.pad_token, recipe.features.knots if reads_features else None
 
     def dataset(encoded: Encoded, label: np.ndarray | None = None) -> OrderDataset:
-        text = encoded.pretrained if model_class in PRETRAINED else encoded.texts[0]
-        return OrderDataset(text, encoded.tabular, label)
+        return OrderDataset(encoded.texts[key], encoded.tabular, label)
 
     data = dataset(rows.encoded, rows.label)
     model = fit(config, data, None, train_config, context.folder, pad_token, knots=knots).model
@@ -112,7 +111,8 @@ def _graph_of(model: RiskModel) -> "ModelProto":
         export_onnx(model, Path(aside) / "model.onnx")
         made = onnx.load(Path(aside) / "model.onnx")
     if model.config.model_class in PRETRAINED:
-        return rename_inputs(made, dict(zip(TEXT_KEYS[0], PRETRAINED_KEYS, strict=True)))
+        names = {"text": "pretrained", TEXT_KEYS["text"]: TEXT_KEYS["pretrained"]}
+        return rename_inputs(made, names)
     return made if model.config.block_size is None else cut_texts(made, model.config.block_size)
 
 

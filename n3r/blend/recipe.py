@@ -136,16 +136,11 @@ class Blend:
         return found
 
     def _encode(self, frame: pl.DataFrame) -> Encoded:
-        recipe = self.recipe
-        parts = recipe.tokenizer, recipe.column_map, recipe.features, recipe.texts
-        return RowEncoder(*parts, joined=True, pretrained=recipe.pretrained).frame(frame)
+        return _encoder(self.recipe).frame(frame)
 
     def _run(self, graph: "ModelProto", encoded: Encoded) -> np.ndarray:
-        recipe = self.recipe
-        pads = {"pad_token": recipe.tokenizer.pad_token}
-        if recipe.pretrained:
-            pads["pretrained_pad"] = recipe.pretrained.tokenizer.pad_token
-        return Graph(graph.SerializeToString(), recipe.column_map.n_classes, **pads).probabilities(encoded)
+        n_classes, pads = self.recipe.column_map.n_classes, self.recipe.pad_tokens
+        return Graph(graph.SerializeToString(), n_classes, pads).probabilities(encoded)
 
     def save(self, folder: Path, metrics: Mapping[str, Any], int8_rows: pl.DataFrame | None = None) -> None:
         """Write the bundle, replacing one that is there only when it is complete; errors as `Bundle.save`.
@@ -161,9 +156,8 @@ class Blend:
             "n_tab_features": n_features,
             "members": self.weights,
         }
-        if self.recipe.pretrained:
-            model["pretrained"] = self.config.pretrained
-            model["pretrained_vocab_size"] = self.recipe.pretrained.tokenizer.vocab_size
+        for key, reader in self.recipe.others.items():
+            model |= {key: self.config.pretrained, f"{key}_vocab_size": reader.tokenizer.vocab_size}
         calibration = fit_calibration(self.held[LABEL].to_numpy(), self.held_probs)
         with atomic_folder(folder, "the bundle", MANIFEST) as aside:
             graph = join_graphs(self.graphs, self.weights)
@@ -201,7 +195,7 @@ def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendC
     fails.
     """
     _check(config)
-    recipe = replace(recipe, pretrained=_reader(config))
+    recipe = replace(recipe, others=_others(config))
     rows = pl.concat([splits["train"], splits["val"]])
     folds = make_folds(rows, len(splits["val"]), recipe.column_map, config.n_folds, config.seed)
     held = np.concatenate([fold.held for fold in folds])
@@ -230,7 +224,7 @@ def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendC
     data = {**recipe.data, "splits": describe_splits(splits)}
     own = replace(recipe, features=work.whole.features, data=data)
     if not set(weights) & set(PRETRAINED):
-        own = replace(own, pretrained=None)
+        own = replace(own, others={})
     return Blend(config, own, graphs, tried, rows[held], p)
 
 
@@ -243,7 +237,7 @@ def _check(config: BlendConfig) -> None:
             f"{', '.join(found)} among the members: give `pretrained`, a model to fine-tune, such as minilm, "
             "which `make bert` installs"
         )
-    known = {*ModelConfig.model_fields, *TrainConfig.model_fields} - {"pretrained"}
+    known = {*ModelConfig.model_fields, *TrainConfig.model_fields} - {"pretrained", "embeddings"}
     for name, given in config.networks.items():
         if name not in NETWORKS:
             raise ValueError(f"there is no network {name!r} among the members, only {', '.join(NETWORKS)}")
@@ -251,12 +245,18 @@ def _check(config: BlendConfig) -> None:
             raise ValueError(f"networks: {name} has no {', '.join(foreign)}")
 
 
-def _reader(config: BlendConfig) -> Reader | None:
+def _others(config: BlendConfig) -> dict[str, Reader]:
     """How the pretrained model reads texts, where one is named; ValueError where it is not there."""
     if config.pretrained is None:
-        return None
+        return {}
     longest = min(config.max_tokens, n_places(architecture(config.pretrained)))
-    return Reader(BertTokenizer.from_pretrained(config.pretrained), TextConfig(max_tokens=longest))
+    tokenizer = BertTokenizer.from_pretrained(config.pretrained)
+    return {"pretrained": Reader(tokenizer, TextConfig(max_tokens=longest))}
+
+
+def _encoder(recipe: Recipe) -> RowEncoder:
+    """What reads rows for all members."""
+    return recipe.encoder(["text", *recipe.others], joined=True)
 
 
 class _Work:
@@ -374,9 +374,7 @@ class _Part:
         return self._encode(self.held)
 
     def _encode(self, frame: pl.DataFrame, out_of_fold: bool = False) -> Encoded:
-        recipe = self.work.recipe
-        parts = recipe.tokenizer, recipe.column_map, self.features, recipe.texts
-        return RowEncoder(*parts, joined=True, pretrained=recipe.pretrained).frame(frame, out_of_fold)
+        return _encoder(replace(self.work.recipe, features=self.features)).frame(frame, out_of_fold)
 
     def fit(self, name: str, folder: Path) -> kept.Result:
         """Fit a member; what it leaves are scores (N, C) of the rows held out or, without such, its graph."""

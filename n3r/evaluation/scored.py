@@ -18,7 +18,7 @@ from n3r.files.json_io import near
 from n3r.files.limits import MAX_EXPANSION
 from n3r.preprocess import PrepareConfig, check_times, mark_rows, select_wide
 from n3r.rows.accounts import DROP
-from n3r.rows.inputs import number
+from n3r.rows.numbers import number
 from n3r.rows.times import parse_time
 from n3r.rows.values import as_text
 from n3r.schema import (

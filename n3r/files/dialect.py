@@ -3,8 +3,8 @@
 Decisions:
 - Separator and quote are one character of ASCII each, and an encoding is one that Python can decode piece by
   piece. Everything behind the reader is UTF-8.
-- Bytes that an encoding does not know become one that UTF-8 does not know, so that the cell is named as any
-  other that is no text.
+- A separator that the header lacks gives way to another usual one that it has, as that of the file's name
+  does: a model scores files of several programs.
 """
 
 import codecs
@@ -12,7 +12,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-UTF_8 = "utf-8"
+from n3r.files.encoding import UTF_8
+
 # Python's codecs that are no encodings of files.
 _NOT_OF_FILES = frozenset(("idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined", "utf-7"))
 
@@ -63,3 +64,6 @@ class Dialect(BaseModel):
         """Python's own name of the encoding; "utf-8" also where a byte order mark is asked for."""
         name = codecs.lookup(self.encoding).name
         return UTF_8 if name == "utf-8-sig" else name
+
+
+PLAIN = Dialect()

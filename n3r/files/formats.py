@@ -5,16 +5,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-FORMATS = ("parquet", "csv", "tsv", "jsonl")
+FORMATS = ("parquet", "csv", "tsv", "jsonl")  # that are written
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 _PLAIN = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 SUFFIXES = {".parquet": "parquet", **_PLAIN, **{f"{suffix}.gz": kind for suffix, kind in _PLAIN.items()}}
+SUFFIXES[".xlsx"] = "xlsx"
 
 
 def format_of(path: Path) -> str | None:
     """The format that the file's name tells, or None."""
     name = path.name.lower()
     return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def written_as(kind: str) -> str:
+    """The format in which what comes of files of a format is written."""
+    return "csv" if kind == "xlsx" else kind
 
 
 def find_files(items: str | Path | Sequence[str | Path]) -> dict[Path, str | None]:

@@ -48,7 +48,7 @@ class _Counted(gzip.GzipFile):
     def _count(self, content: bytes) -> bytes:
         self.left -= len(content)
         if self.left < 0:
-            raise ValueError(_too_much(self.path, self.max_expansion))
+            raise ValueError(too_much(self.path, self.max_expansion))
         return content
 
 
@@ -72,10 +72,11 @@ def check_parquet(path: Path, names: Collection[str], max_expansion: float = MAX
     except (OSError, _Damaged, IndexError, KeyError, TypeError, AttributeError, struct.error):
         raise ValueError(f"{path} cannot be read as parquet: damaged, cut short or another format") from None
     if n_bytes > max_bytes:
-        raise ValueError(_too_much(path, max_expansion))
+        raise ValueError(too_much(path, max_expansion))
 
 
-def _too_much(path: Path, max_expansion: float) -> str:
+def too_much(path: Path, max_expansion: float) -> str:
+    """What to say of a file that holds more than is allowed."""
     factor = f"{max_expansion:g} times its size"
     return f"{path} holds more than {factor}: a bomb? if you trust it, raise max_expansion"
 

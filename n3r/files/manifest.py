@@ -33,9 +33,14 @@ FILES = (
     "vocab.json",
 )
 MAX_BYTES = 1 << 33  # of a bundle
-PRETRAINED = "pretrained_"  # before the names of the files of a second tokenizer, that of a pretrained BERT
+OTHER_TOKENIZERS = (
+    "secondary",
+    "pretrained",
+)  # than the first: before their files' names, and in config.json
 OPTIONAL = ("model.int8.onnx", "model.onnx.data", "model.safetensors")  # a blend has no weights of its own
-OPTIONAL += tuple(f"{PRETRAINED}{name}" for name in FILES if name.startswith(("tokenizer", "vocab")))
+OPTIONAL += tuple(
+    f"{key}_{name}" for key in OTHER_TOKENIZERS for name in FILES if name.startswith(("tokenizer", "vocab"))
+)
 LIBRARIES = ("n3r", "torch", "lightning", "transformers", "tokenizers", "onnx", "onnxruntime", "polars")
 LIBRARIES += ("scikit-learn", "numpy", "papermill")
 

@@ -1,4 +1,4 @@
-"""Rows of one file, some at a time, as the file has them: text, or Parquet's own types.
+"""Rows of one file, some at a time, as the file has them: text, or the types of Parquet and Excel.
 
 Decisions:
 - Parquet is decoded in slices of up to 131,072 rows or 32 MB: a slice of a row group costs as much as all
@@ -16,9 +16,13 @@ from typing import BinaryIO
 import polars as pl
 from polars.exceptions import DuplicateError, PolarsError
 
+from n3r.files.dialect import PLAIN, Dialect
+from n3r.files.encoding import HeaderError
 from n3r.files.formats import SEPARATORS, SUFFIXES, format_of
+from n3r.files.json_lines import read_json_lines, refuse_array
 from n3r.files.limits import check_parquet, opened_gzip
-from n3r.files.records import Batch, HeaderError, read_json_lines, read_separated, refuse_array
+from n3r.files.records import Batch, read_separated
+from n3r.files.workbook import read_workbook
 from n3r.files.writer import POLARS_ERRORS
 
 Schema = Mapping[str, pl.DataType]
@@ -33,15 +37,13 @@ def read_batches(
     size: int,
     max_record: int,
     max_expansion: float,
+    dialect: Dialect = PLAIN,
 ) -> Iterator[Batch]:
-    """Rows of one file as the file has them, at least one batch: text, or Parquet's own types."""
-    kind = format_of(path)
-    if kind is None:
-        raise ValueError(f"{path}: the name must end in {', '.join(SUFFIXES)}")
-    if size < 1:
-        raise ValueError(f"a chunk has at least one row, asked for {size}")
-    if not path.is_file():  # reading a pipe would wait for ever
-        raise FileNotFoundError(f"no file {path}")
+    """Rows of one file as the file has them, at least one batch: text, or the types of Parquet and Excel.
+
+    `dialect` is that of a CSV or TSV.
+    """
+    kind = _checked(path, size)
     checked: list[Schema] = []
 
     def columns(names: Sequence[str]) -> list[str]:
@@ -52,15 +54,28 @@ def read_batches(
         return list(wanted(schema))
 
     with reading(path):
-        if kind == "parquet":
-            yield from _parquet(path, check, wanted, size, max_expansion)
+        if kind in ("parquet", "xlsx"):
+            read = _parquet if kind == "parquet" else _excel
+            yield from read(path, check, wanted, size, max_expansion)
             return
         with _open(path, max_expansion) as file:
             if kind == "jsonl":
                 refuse_array(file.peek(1))
                 yield from read_json_lines(file, columns, size, max_record)
             else:
-                yield from read_separated(file, SEPARATORS[kind], columns, size, max_record)
+                yield from read_separated(file, SEPARATORS[kind], columns, size, max_record, dialect)
+
+
+def _checked(path: Path, size: int) -> str:
+    """The format of a file that is there."""
+    kind = format_of(path)
+    if kind is None:
+        raise ValueError(f"{path}: the name must end in {', '.join(SUFFIXES)}")
+    if size < 1:
+        raise ValueError(f"a chunk has at least one row, asked for {size}")
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise FileNotFoundError(f"no file {path}")
+    return kind
 
 
 @contextmanager
@@ -98,6 +113,17 @@ def _parquet(
         for at in range(0, max(part.height, 1), size):
             piece = part.slice(at, size)
             yield Batch(piece, range(start + at + 1, start + at + 1 + piece.height))
+
+
+def _excel(
+    path: Path, check: Callable[[Schema], None], wanted: Wanted, size: int, max_expansion: float
+) -> Iterator[Batch]:
+    table = read_workbook(path, max_expansion)
+    check(table.schema)
+    table = table.select(wanted(table.schema))
+    for at in range(0, max(table.height, 1), size):
+        piece = table.slice(at, size)
+        yield Batch(piece, range(at + 1, at + 1 + piece.height))
 
 
 def scan_parquet(path: Path) -> pl.LazyFrame:

@@ -14,7 +14,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from n3r.files.records import SURROGATE
+from n3r.files.json_lines import SURROGATE
 from n3r.identity.characters import (
     BREAK,
     FOLDED_FIGURES,

@@ -39,7 +39,7 @@ MONITORED = {
 RESERVED = (  # names in a published graph that no column can have
     "",
     "probs",
-    *(f"{ids}_{part}" for ids, _ in TEXT_KEYS for part in ("input_ids", "attention_mask")),
+    *(f"{ids}_{part}" for ids in ("text", "secondary") for part in ("input_ids", "attention_mask")),
 )
 DIMENSIONS = {
     "vocab_size": "n_embed",
@@ -274,13 +274,13 @@ def _feed_names(front: _Front, model_class: str) -> None:
 
 def _feed_texts(front: _Front, config: ModelConfig) -> None:
     """Ids and mask (B, K, T) of each text; a model that knows no chunks takes one of them."""
-    for ids, mask in TEXT_KEYS[: config.n_texts]:
+    for ids, own in config.of_texts.items():
         more = "" if ids == "text" else "secondary_"
         shape = ["rows", f"{more}chunks", f"{more}tokens"]
         tokens = front.input(f"{ids}_input_ids", "INT64", shape)
         seen = front("Greater", front.input(f"{ids}_attention_mask", "INT64", shape), np.int64(0))
-        for value, out in ((tokens, ids), (seen, mask)):
-            if config.encoder == "bert":
+        for value, out in ((tokens, ids), (seen, TEXT_KEYS[ids])):
+            if own.encoder == "bert":
                 front("Identity", value, out=OURS + out)
             else:
                 front("Squeeze", value, np.array([1]), out=OURS + out)

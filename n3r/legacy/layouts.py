@@ -114,6 +114,8 @@ def _inexpressible(bundle: Bundle) -> list[str]:
         problems.append(f"it has one risk a category, of two classes; there are more for {list(tables)}")
     if config.n_tab_features and features.identity:
         problems.append("it reads identity features, which that layout does not know")
+    if bundle.others:
+        problems.append("its second text has a tokenizer of its own, and that layout has room for one")
     if not is_names_model(config):
         taken = [name for name in columns if name in RESERVED or name.startswith((OURS, FRONT))]
         problems += [f"its graph has a value of its own called {name!r}: rename the column" for name in taken]

@@ -7,22 +7,29 @@ Decisions:
   share of cells that are no numbers: a column must not go missing for one cell unnoticed.
 """
 
+import re
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, product
 from pathlib import Path
 
 import polars as pl
 
-from n3r.rows.inputs import number
+from n3r.files.encoding import setting
+from n3r.rows.numbers import NumberFormat, fitting, number
 from n3r.schema import EVERY_OTHER, MAX_SHAPE, ColumnMap, is_nameless, is_number, mask
 
 COUNTED = 30  # rows: fewer may lie in an order by chance
 _LOOKED_AT = 1000
+_SEPARATORS = ",;\t|"
 Files = Sequence[tuple[Path, int]]  # files and their numbers of rows, in the table's order
 
 
 def spread(
-    frame: pl.LazyFrame, column_map: ColumnMap, files: Files, is_text: bool
+    frame: pl.LazyFrame,
+    column_map: ColumnMap,
+    files: Files,
+    is_text: bool,
+    form: NumberFormat | None = None,
 ) -> tuple[pl.LazyFrame, dict[str, str]]:
     """The table with its columns of numbers, read where they are text, and why each other column is none."""
     if EVERY_OTHER not in column_map.numeric:
@@ -32,12 +39,12 @@ def spread(
     nameless = [name for name in names if is_nameless(name)]
     others = [name for name in names if name not in nameless]
     left_out = dict.fromkeys(nameless, "no name of its own, as row numbers have")
-    if is_text:
-        numbers, reasons = _read_numbers(frame.select(others).collect(), files)
-        frame = frame.with_columns(numbers)
-        left_out |= reasons
-    else:
-        left_out |= {name: _kind(schema[name]) for name in others if not is_number(schema[name])}
+    texts = [name for name in others if is_text and schema[name] == pl.String]
+    numbers, reasons = _read_numbers(frame.select(texts).collect(), files, form) if texts else ([], {})
+    frame = frame.with_columns(numbers)
+    left_out |= reasons
+    typed = [name for name in others if name not in texts]
+    left_out |= {name: _kind(schema[name]) for name in typed if not is_number(schema[name])}
     features = [name for name in others if name not in left_out]
     counting = _counting(frame, features, files)
     left_out |= dict.fromkeys(counting, "it counts the rows")
@@ -45,11 +52,13 @@ def spread(
     return frame.drop(nameless, counting), {name: left_out[name] for name in names if name in left_out}
 
 
-def _read_numbers(frame: pl.DataFrame, files: Files) -> tuple[list[pl.Series], dict[str, str]]:
+def _read_numbers(
+    frame: pl.DataFrame, files: Files, form: NumberFormat | None
+) -> tuple[list[pl.Series], dict[str, str]]:
     """The columns of text that hold only numbers, as numbers, and the reasons of the others."""
     found, reasons = [], {}
     for column in frame:
-        numbers = column.to_frame().select(number(column.name)).to_series()
+        numbers = column.to_frame().select(number(column.name, form)).to_series()
         filled = column.str.strip_chars() != ""
         bad = (filled & numbers.is_null()).arg_true()
         n_filled = filled.sum() or 0
@@ -60,12 +69,31 @@ def _read_numbers(frame: pl.DataFrame, files: Files) -> tuple[list[pl.Series], d
         elif 2 * len(bad) > n_filled and not any(map(str.isdecimal, column[bad[0]])):
             reasons[column.name] = "text"
         else:
-            shape = mask(column[bad[0]][:MAX_SHAPE])
+            shape, is_one = mask(column[bad[0]][:MAX_SHAPE]), len(bad) == 1
             reasons[column.name] = (
-                f"{len(bad):,} of {n_filled:,} cells are no numbers, the first {_place(bad[0], files)}, "
-                f"which looks like {shape!r}"
+                f"{len(bad):,} of {n_filled:,} cells {'is no number' if is_one else 'are no numbers'}, "
+                f"{'' if is_one else 'the first '}{_place(bad[0], files)}, form {shape}"
+                + _advice(column, bad, form)
             )
     return found, reasons
+
+
+def _advice(column: pl.Series, bad: pl.Series, form: NumberFormat | None) -> str:
+    """The format that reads all cells of a column, some of which are no numbers, where there is one."""
+    forms = fitting(column.gather(bad[:_LOOKED_AT])) and fitting(column)
+    if not forms:
+        return ""
+    if len(forms) == 1:
+        return f"; number_format {forms[0]!r} reads all"
+    read_by = " and ".join(map(repr, forms))
+    return f"; {read_by} all read them: set number_format to the one that is meant"
+
+
+def told_numbers(column: pl.Series, row: int, form: NumberFormat | None) -> str:
+    """What to say besides of cells of a column of numbers that are none, the first of them in `row`."""
+    numbers = column.to_frame().select(number(column.name, form)).to_series()
+    bad = ((column.str.strip_chars() != "") & numbers.is_null()).arg_true()
+    return f"; the first has the form {mask(column[row][:MAX_SHAPE])}{_advice(column, bad, form)}"
 
 
 def _place(row: int, files: Files) -> str:
@@ -105,3 +133,30 @@ def _counts(column: pl.Series, n_rows: int, n_files: int) -> bool:
 def _is_whole(column: pl.Series) -> bool:
     """Whether a column holds different whole numbers."""
     return bool((column == column.floor()).all(ignore_nulls=False)) and column.n_unique() == len(column)
+
+
+def missing_columns(names: Sequence[str], column_map: ColumnMap) -> str:
+    """A line on what is wrong with a header that lacks the map's columns, where it is to be seen, or nothing.
+
+    Names that may be a row of data are not shown.
+    """
+    wanted = {*column_map.roles.values(), *column_map.all_text}
+    if len(names) == 1 and len(re.split(r"[,;|\t]", names[0])) > 1:
+        return "\nits lines stand in quotes as a whole, each as one cell: save it anew"
+    pairs = product(_SEPARATORS, repeat=2)  # that it was split by, and might be
+    splits = [(other, [cell.strip(' "') for cell in by.join(names).split(other)]) for by, other in pairs]
+    other, cells = max(splits, key=lambda split: (len(wanted & {*split[1]}), len(split[1])))
+    csv = {"separator": other} if len(cells) > len(names) else {}
+    if csv and len(wanted & {*cells}) > len(wanted & {*names}):
+        return f"\nits header has them between {other!r}: put {setting(**csv)} into the column map"
+    if not column_map.csv.header:
+        return "\nthe column map says that it has no header: its columns are column_1, column_2, .."
+    if not wanted & {*names} and sum(map(_is_data, cells)) > 1:
+        put = setting(**csv, header=False)
+        return f"\nits first row looks like data: {put} in the column map calls them column_1, column_2, .."
+    return ""
+
+
+def _is_data(name: str) -> bool:
+    """Whether a column's name looks like the cell of a row: a number, a time or an address."""
+    return re.fullmatch(r"[^@\s]+@[^@\s]+|[-+]?[\d.,' :/-]*\d[\d.,' :/T-]*Z?", name) is not None

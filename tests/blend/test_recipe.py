@@ -7,7 +7,6 @@ import time
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
 from n3r.blend import recipe as blends
 from n3r.blend.members import MEMBERS
@@ -99,8 +98,7 @@ def test_a_graph_gives_what_its_library_gave(fitted, small, folder, monkeypatch)
     shutil.rmtree(folder / "training" / "boosting" / "all", ignore_errors=True)
     everyone = fit_blend(small.prepared.splits, recipe_of(small), QUICK, folder / "training")
     rows, recipe = small.prepared.splits["test"], everyone.recipe
-    encoder = blends.RowEncoder(recipe.tokenizer, recipe.column_map, recipe.features, joined=True)
-    encoded, alone = encoder.frame(rows), everyone.measure(rows)
+    encoded, alone = recipe.encoder(["text"], joined=True).frame(rows), everyone.measure(rows)
     assert set(alone) == set(QUICK.members) and "boosting" in made
     for name, member in made.items():
         np.testing.assert_allclose(alone[name].p, member.predict(encoded), atol=1e-5)
@@ -361,23 +359,9 @@ def test_networks_of_other_classes(small, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pretrained(small, tmp_path_factory):
-    """A BERT of random weights and its tokenizer, as transformers saves them."""
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("pretrained")
+def pretrained(small, made_bert, tmp_path_factory):
     texts = small.prepared.splits["train"].select(small.prepared.column_map.all_text)
-    wordpiece = train_wordpiece(texts, vocab_size=300)
-    roles = {name: wordpiece.metadata[name] for name in ("cls_token", "sep_token", "pad_token")}
-    PreTrainedTokenizerFast(tokenizer_object=wordpiece.tokenizer, **roles).save_pretrained(folder)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    torch.manual_seed(1)
-    config = BertConfig(vocab_size=wordpiece.vocab_size, **sizes, max_position_embeddings=40)
-    model = BertModel(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter)  # as drawn they would be too small to tell rows apart
-    model.save_pretrained(folder)
-    return str(folder)
+    return made_bert(tmp_path_factory.mktemp("pretrained"), train_wordpiece(texts, vocab_size=300))
 
 
 def with_bert(pretrained, /, **changes):
@@ -454,7 +438,7 @@ def test_altered_files_of_the_second_tokenizer_are_named(
     (bundle / file).write_text(json.dumps(content))
     (bundle / "MANIFEST.json").unlink()
     write_manifest(bundle)
-    with pytest.raises(ValueError, match="cannot run on what the tokenizer|pretrained_tokenizer.json"):
+    with pytest.raises(ValueError, match="there is no tokenizer for it|pretrained_tokenizer.json"):
         Scorer(bundle)
 
 

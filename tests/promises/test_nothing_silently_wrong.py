@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from n3r.files.formats import find_files
-from n3r.files.records import ESCAPED, KEY_TWICE, REPEATED, Table, records
+from n3r.files.json_lines import KEY_TWICE
+from n3r.files.records import ESCAPED, REPEATED, Table, records
 from n3r.preprocess import PrepareConfig, Prepared, prepare
 from n3r.rows.inputs import Inputs
 from n3r.schema import TIME, ColumnMap
@@ -258,15 +259,15 @@ refused("Latin-1", edited(3, "Ana Berg 2", "Zoé").decode().encode("latin-1"),
         "row 3, column 'name': is not UTF-8",
         rejects=((3, "is not UTF-8 text"),))
 refused("Latin-1 in the header", text(é=[0] * N).decode().encode("latin-1"), "save the file as UTF-8")
-refused("UTF-16", text().decode().encode("utf-16"), "is UTF-16 text: save it as UTF-8")
+refused("UTF-16", text().decode().encode("utf-16"), "or save it as UTF-8")
 refused("UTF-16 without a mark", text().decode().encode("utf-16-be"), "is UTF-16 text")
-refused("an Excel workbook", b"PK\x03\x04" + b"\0" * 99, "is an Excel workbook")
+refused("an Excel workbook", b"PK\x03\x04" + b"\0" * 26 + b"[Content_Types].xml", "is an Excel workbook")
 refused("Parquet called CSV", parquet(), "is Parquet: let its name end in .parquet")
 refused("gzip called CSV", b"\x1f\x8b\x08" + b"\0" * 99, "is compressed by gzip")
 refused("a web page", b"<!DOCTYPE html><html>", "is a web page")
 refused("a JSON array", {"o.jsonl": b"[" + b",".join(jsonl()) + b"]"},
         "is a JSON array: write an object a line")
-refused("CR line ends", text(end="\r"), "ends its lines with CR alone")
+right("CR line ends", text(end="\r"))
 refused("CR CR LF", text(end="\r\r\n"), "CR CR LF")
 refused("a name twice", text().replace(b"name", b"x", 1), "columns 2 and 5 have one name")
 refused("two columns without a name", text().replace(b"\n", b",,\n"), "columns 6 and 7 have no name")
@@ -355,13 +356,14 @@ right("each file counts its own rows", halves(parquet(half(0, nr=lambda i, old: 
 right("an empty last column", text().replace(b"\n", b",\n"), STAR, left_out=[""], numeric=["x"])
 right("one bad cell", text(z=lambda i, old: "9,999.99" if i == 4 else i * i), STAR, left_out=["z"],
       numeric=["x"],
-      why="1 of 40 cells are no numbers, the first in row 5 of o.csv, which looks like '9,999.99'")
+      why="1 of 40 cells is no number, in row 5 of o.csv, form 9,999.99; number_format 'en' reads all")
 right("one bad cell of the second file", halves(text(z=lambda i, old: i * i), text(
       id=lambda i, old: f"p{i:02}", z=lambda i, old: "n/a" if i == 4 else i * i), "csv"), STAR, n=2 * N,
       x=2 * X,
-      left_out=["z"], why="1 of 80 cells are no numbers, the first in row 5 of b.csv, which looks like 'a/a'")
+      left_out=["z"], why="1 of 80 cells is no number, in row 5 of b.csv, form a/a")
 right("decimal commas", text(z=lambda i, old: f"{i},5"), STAR, left_out=["z"],
-      why="40 of 40 cells are no numbers, the first in row 1 of o.csv, which looks like '9,9'")
+      why="40 of 40 cells are no numbers, the first in row 1 of o.csv, form 9,9; "
+      "number_format 'de' reads all")
 right("a column of text", text(z=lambda i, old: "web"), STAR, left_out=["z"], why="text")
 right("a column of text in Parquet", {"o.parquet": parquet(z=lambda i, old: "web")}, STAR, left_out=["z"],
       why="text")
