@@ -265,7 +265,8 @@ def report(lines: Lines, before: str = "", more: dict[str, list[str]] | None = N
     parts = sections(before) | (more or {})
     if "published" in lines:
         found = lines["published"][-1]
-        told = f"`published`, {date.today()}, {found['rows']:,} orders to train on."
+        told = f"`published`, {date.today()}, {found['rows']:,} orders to train on, "
+        told += f"threads: {found['threads']}."
         parts[PUBLISHED] = [told, "", *published.markdown(found["systems"])]
     for heading_line, part in parts.items():
         text += ["", f"## {heading_line}", "", *part]

@@ -278,7 +278,8 @@ def main() -> None:
             parts = [measured(measure, system, Path(place), options) for measure in MEASURES]
         found[system] = parts[0] | parts[1]
         print(json.dumps({"system": system, **found[system]}), flush=True)
-    print(json.dumps({"case": "published", "rows": options.rows, "systems": found}))
+    described = {"rows": options.rows, "threads": torch.get_num_threads()}
+    print(json.dumps({"case": "published", **described, "systems": found}))
 
 
 if __name__ == "__main__":
