@@ -30,7 +30,7 @@ from n3r.kernels import keep_memory
 from n3r.legacy.trainer import LegacyTransformer2Risk, legacy_lstm_collate, legacy_transformer_collate
 from n3r.model import RiskModel, model_select
 from n3r.studies.beside import legacy_model
-from n3r.tokenizer import TokenizedText
+from n3r.token_arrays import TokenizedText
 from n3r.train import TrainConfig, collate_for, parameter_groups, resolve_precision
 
 N_FEATURES, VOCAB, PAD, BATCH = 100, 4000, 1, 512

@@ -172,7 +172,8 @@ class Speed(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._pause()
         figures = trainer.callback_metrics
-        shown = {name: f"{float(figures[name]):.4f}" for name in sorted(figures)}
+        chosen = sorted(figures.keys() & {"train_loss", "val_loss", "val_auroc", module.config.monitor})
+        shown = {name: f"{float(figures[name]):.4f}" for name in chosen}  # as many as a line holds
         self.bar.set_postfix(epoch=trainer.current_epoch + 1, **shown)
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:

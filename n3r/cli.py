@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option, echo
 
-from n3r import pipeline
+from n3r import __version__, pipeline
 from n3r.commands import language_model
-from n3r.files.formats import split_region
-from n3r.files.json_io import write_json
+from n3r.commands.check import check
+from n3r.commands.map import map_files, map_for_run
+from n3r.files.formats import as_folder, split_region
+from n3r.files.json_io import near, without_links, write_json
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.manifest import sha256, verify, versions
-from n3r.terminal import plain_warnings, print_table, resumable, say_results
+from n3r.files.places import SHIPPED
+from n3r.terminal import AtHome, plain_warnings, print_table, resumable, say_results
 
 if TYPE_CHECKING:
     from n3r.schema import ColumnMap
@@ -33,11 +36,33 @@ MapFile = Annotated[Path | None, Option(help="their column map (JSON); default: 
 Column = Annotated[str, Option(help="the column of scores in a file")]
 BundleFolder = Annotated[Path, Option(help="the model's folder, such as runs/quick/lstm2risk")]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+GOALS = {"model": "09_best", "parity": "05_parity", "all": pipeline.DEFAULT}
+app = typer.Typer(cls=AtHome, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(language_model.lm, name="lm")
+app.command(name="map")(map_files)
+app.command()(check)
 
 
-@app.command()
+def _say_version(asked: bool) -> None:
+    if asked:
+        echo(f"n3r {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, Option("--version", is_eager=True, callback=_say_version, help="print the version and end")
+    ] = False,
+) -> None:
+    """Risk of first-order fraud from identity strings and tabular features.
+
+    The exit status is 0; 2 for a mistake in the command or the data, in one sentence; 1 for a failure of n3r
+    or of the machine; 130 where Ctrl-C ended it.
+    """
+
+
+@app.command(epilog=f"Steps: {', '.join(step.name for step in pipeline.STEPS)}")
 def run(
     steps: Annotated[
         list[str] | None, Argument(help="steps, such as 06; default: 08 and what it needs")
@@ -46,9 +71,16 @@ def run(
     data: Annotated[
         list[str] | None, Option(help="file, folder or REGION=path; repeatable. Default: synthetic orders")
     ] = None,
-    map: Annotated[Path | None, Option(help="column map (JSON); default: that of the notebook")] = None,
+    map: Annotated[
+        Path | None,
+        Option(help="column map (JSON); default: the notebook's if it fits, else one is proposed"),
+    ] = None,
     name: Annotated[str | None, Option(help="results go to runs/NAME and reports/NAME")] = None,
     region: Region = None,
+    goal: Annotated[
+        str | None,
+        Option(help="in place of steps: model (the best recipe, no legacy), parity, or all: the default"),
+    ] = None,
     p: Annotated[list[str] | None, Option("-p", help="KEY=VALUE, a parameter; see `n3r params`")] = None,
 ) -> None:
     """Prepare orders, train both models, compare them with the legacy, evaluate them, write the reports.
@@ -60,13 +92,15 @@ def run(
 
     words = ([_stem(data[0])] if data else []) + [_size(size)] + ([region] if region else [])
     name = _run_name(name or "-".join(words))
-    chosen = pipeline.with_needs(steps or [pipeline.DEFAULT])
-    map_file = (map or _default_map(chosen[0])).resolve()
+    chosen = pipeline.with_needs(_chosen(steps, goal))
+    folder = pipeline.ROOT / "runs" / name
+    default = _default_map(chosen[0])
+    map_file = (map or (map_for_run(data, default, folder / "map.json") if data else default)).resolve()
     column_map = ColumnMap.from_file(map_file)
-    if column_map.n_classes > 2 and (of_two := [step.name for step in chosen if step.two_classes]):
+    if column_map.n_classes > 2 and (binary := [step.name for step in chosen if step.binary_only]):
         raise ValueError(
-            f"{map_file} has {column_map.n_classes} classes, of which {', '.join(of_two)} take two: "
-            "run 09 or 06, which take any number"
+            f"{map_file} has {column_map.n_classes} classes, and {', '.join(binary)} is binary only: "
+            "leave it out, or map the labels to two classes"
         )
     first = chosen[0].name
     given: dict[str, Any] = {f"{first}.column_map": str(map_file)}
@@ -80,7 +114,6 @@ def run(
     inputs = [map_file]
     if data:
         inputs += scan(given[f"{first}.data"], column_map, parameters[first]["max_expansion"]).files
-    folder = pipeline.ROOT / "runs" / name
     with resumable():
         done = pipeline.run_steps(folder, parameters, inputs, chosen)
     made_by = {"versions": versions(), "processors": os.cpu_count()}
@@ -92,7 +125,9 @@ def run(
 
 @app.command()
 def score(  # noqa: PLR0913 - one argument an option
-    inputs: Annotated[list[str], Argument(help="Parquet, CSV, TSV, JSON lines: files, folders, REGION=path")],
+    inputs: Annotated[
+        list[str], Argument(help="Parquet, CSV, TSV, JSON lines, .xlsx: files, folders, REGION=path")
+    ],
     bundle: BundleFolder,
     output: Annotated[Path, Option("-o", "--output", help="a file for all rows, or a folder")],
     format: Annotated[str | None, Option(help="parquet, csv, tsv or jsonl; default: as the input")] = None,
@@ -117,7 +152,7 @@ def score(  # noqa: PLR0913 - one argument an option
     --fpr, --budget, --cost-missed with --cost-alarm, or --threshold add decision and rank.
     """
     from n3r.score import Scorer
-    from n3r.score_files import score_files
+    from n3r.score_files import rejects_of, score_files
     from n3r.thresholds import Rule
 
     if on_error not in ("stop", "skip"):
@@ -140,7 +175,8 @@ def score(  # noqa: PLR0913 - one argument an option
     with plain_warnings():
         counts = score_files(scorer, inputs, output, format, on_error == "skip", **options)
     summary = f"{counts.read:,} rows read, {counts.scored:,} scored, {counts.rejected:,} rejected"
-    echo(f"{summary}: {output}", err=True)
+    listed = f"; those rejected, and why, are in {rejects_of(output)}" if counts.rejected else ""
+    echo(f"{summary}: {output}{listed}", err=True)
 
 
 @app.command()
@@ -166,7 +202,7 @@ def evaluate(
     from n3r.report.evaluation import headline, write_evaluation
     from n3r.schema import LABEL, SCORE, id_name
 
-    config = EvaluationConfig.from_texts(p or [])
+    config, output = EvaluationConfig.from_texts(p or []), as_folder(output)
     column_map = _column_map(map) if orders or map else None
     id = id_name(column_map.id) if column_map else None
     tables = [only_model(place, column, id) if place else None for place in (scores, validation, reference)]
@@ -176,7 +212,7 @@ def evaluate(
     labels_of({str(scores): test})
     of_orders = column_map if orders else None
     content = {"name": scores.stem, **evaluate_model(test, config, of_orders, val, train)}
-    page = write_evaluation(content, {scores.stem: (test[LABEL], test[SCORE])}, output, "evaluation")
+    page = write_evaluation(content, {scores.stem: (test[LABEL] > 0, test[SCORE])}, output, "evaluation")
     echo(headline(content))
     echo(f"report: {page}", err=True)
 
@@ -198,7 +234,7 @@ def compare(
     from n3r.report.comparison import verdict, write_comparison
     from n3r.schema import id_name
 
-    column_map = _column_map(map) if orders or map else None
+    column_map, output = _column_map(map) if orders or map else None, as_folder(output)
     id = id_name(column_map.id) if column_map else None
     models = [scored_models(place, column, id) for place in (a, b)]
     if orders:
@@ -296,7 +332,9 @@ def refresh() -> None:
 def _size(size: str) -> str:
     """The size, where there is one of that name; else ValueError."""
     if size not in pipeline.SIZES:
-        raise ValueError(f"no size {size!r}; there are {', '.join(pipeline.SIZES)}")
+        raise ValueError(
+            f"no size {size!r}{near(size, pipeline.SIZES)}; there are {', '.join(pipeline.SIZES)}"
+        )
     return size
 
 
@@ -315,9 +353,18 @@ def _run_name(name: str) -> str:
     return name
 
 
+def _chosen(steps: list[str] | None, goal: str | None) -> list[str]:
+    """The steps that are asked for by name or by a goal."""
+    if steps and goal:
+        raise ValueError(f"give steps or --goal {goal}, not both")
+    if goal and goal not in GOALS:
+        raise ValueError(f"--goal takes {', '.join(GOALS)}, not {goal!r}")
+    return steps or [GOALS[goal or "all"]]
+
+
 def _default_map(step: pipeline.Step) -> Path:
     """The column map of a step's parameters cell, which is relative to the notebook."""
-    return pipeline.ROOT / "notebooks" / pipeline.notebook_parameters(step.name)["column_map"]["default"]
+    return SHIPPED / "notebooks" / pipeline.notebook_parameters(step.name)["column_map"]["default"]
 
 
 def _absolute(item: str) -> str:
@@ -330,7 +377,7 @@ def _absolute(item: str) -> str:
 def _column_map(path: Path | None) -> "ColumnMap":
     from n3r.schema import ColumnMap
 
-    return ColumnMap.from_file(path or pipeline.ROOT / "configs" / "orders.json")
+    return ColumnMap.from_file(path or SHIPPED / "configs" / "orders.json")
 
 
 def _apart(a: Path, b: Path) -> tuple[str, str]:
@@ -352,7 +399,10 @@ def main() -> None:
     try:
         app()
     except (ValueError, FileNotFoundError) as error:
-        echo(f"n3r: {error}", err=True)
+        echo(f"n3r: {without_links(str(error))}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        echo(f"n3r: {error.name} is not installed, which this needs: pip install 'n3r[train]'", err=True)
         sys.exit(2)
     except (pipeline.StepError, OSError) as error:  # a full disk, say, where nothing else names it
         echo(f"n3r: {error}", err=True)

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from n3r.encode import TEXT_KEYS, PerText, RowEncoder, cut, padded
 from n3r.schema import LABEL
-from n3r.tokenizer import Texts
+from n3r.token_arrays import Texts
 
 Rows = dict[str, Any]  # text and secondary: Texts; tabular, label, row_id: arrays
 Batch = dict[str, Tensor]

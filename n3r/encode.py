@@ -14,7 +14,8 @@ from n3r.features import TabularFeatures
 from n3r.ngrams import joined_texts
 from n3r.rows.values import typed_texts
 from n3r.schema import ColumnMap
-from n3r.tokenizer import ChunkedText, Reader, Texts
+from n3r.token_arrays import ChunkedText, Texts
+from n3r.tokenizer import Reader
 
 # The texts that a row can have, batch key of the ids -> of the mask: the text, the second text of trimodal
 # classes, and in a blend all text fields in the ids of a pretrained BERT.

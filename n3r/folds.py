@@ -7,6 +7,7 @@ Decisions:
   unless they are more than a fold holds: apart, one would tell the other's label.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,11 +59,16 @@ def _last_block(rows: pl.DataFrame, n_last: int, counts: np.ndarray) -> Fold:
 def _stratified(rows: pl.DataFrame, columns: ColumnMap, n_folds: int, seed: int) -> list[Fold]:
     from sklearn.model_selection import StratifiedGroupKFold  # sklearn takes a second to import
 
-    bare = joined_text(columns.all_text).str.to_lowercase().str.replace_all(r"[^\p{L}]", "")
-    has_letters = pl.any_horizontal(pl.col(columns.all_text).str.contains(r"\p{L}"))
+    bare, has_letters = bare_text(columns.all_text)
     own = pl.concat_str(pl.lit("row "), pl.int_range(pl.len()).cast(pl.String))
     # A text without letters, and one of more rows than a fold holds, is nothing that tells rows apart.
     shared = has_letters.fill_null(False) & (pl.len().over(bare) <= len(rows) // n_folds)
     groups = rows.select(pl.when(shared).then(bare).otherwise(own).rank("dense")).to_series()
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     return [Fold(*pair) for pair in splitter.split(rows[LABEL].to_numpy(), rows[LABEL].to_numpy(), groups)]
+
+
+def bare_text(fields: Sequence[str]) -> tuple[pl.Expr, pl.Expr]:
+    """A row's texts without case, digits and signs, and whether there is a letter in them."""
+    bare = joined_text(fields).str.to_lowercase().str.replace_all(r"[^\p{L}]", "")
+    return bare, pl.any_horizontal(pl.col(fields).str.contains(r"\p{L}"))

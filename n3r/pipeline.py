@@ -29,12 +29,12 @@ import typer
 
 from n3r.files import lock
 from n3r.files.atomic import atomic_file
-from n3r.files.json_io import key_values, plain, read_json, write_json
+from n3r.files.json_io import key_values, near, plain, read_json, without_links, write_json
 from n3r.files.manifest import sha256, versions
+from n3r.files.places import ROOT, SHIPPED
 from n3r.files.sources import fingerprint
 from n3r.process import settled_anew
 
-ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("dev", "quick", "full")
 REGIONAL = "hyperparameters_"  # how the names of the regions' files begin
 MAX_SHOWN = 80  # characters of a value in a message
@@ -48,30 +48,26 @@ class Step(NamedTuple):
     needs: tuple[str, ...]
     outputs: tuple[str, ...] = ()  # in the run's folder
     pages: tuple[str, ...] = ()  # in `reports_folder`
-    two_classes: bool = False  # whether it takes no more
+    binary_only: bool = False
 
 
 STEPS = (
-    Step("01_preprocess", (), ("data/columns.json",)),
+    Step("01_preprocess", (), ("data/columns.json",), pages=("data.html",)),
     Step("02_tokenizer", ("01_preprocess",), ("tokenizer/tokenizer.json",)),
-    Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",), two_classes=True),
-    Step(
-        "04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",), two_classes=True
-    ),
+    Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",)),
+    Step("04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",)),
     Step("09_best", ("02_tokenizer",), ("best/MANIFEST.json",)),
     Step(
         "05_parity",
         ("03_train_lstm2risk", "04_train_transformer2risk", "09_best"),
         pages=("report.html",),
-        two_classes=True,
     ),
-    Step("06_multimodal", (), ("multimodal/data/columns.json",)),
-    Step("07_custom_transformer", ("03_train_lstm2risk",), two_classes=True),
+    Step("06_multimodal", (), ("multimodal/data/columns.json",), pages=("multimodal_data.html",)),
+    Step("07_custom_transformer", ("03_train_lstm2risk",), binary_only=True),
     Step(
         "08_evaluate",
         ("05_parity",),
         pages=("best.html", "lstm2risk.html", "transformer2risk.html"),
-        two_classes=True,
     ),
 )
 DEFAULT = "08_evaluate"  # what `n3r run` runs, with the steps it needs
@@ -172,7 +168,8 @@ def resolve_parameters(
 
 def regions() -> list[str]:
     """The regions that have a file of settings."""
-    return sorted(path.stem.removeprefix(REGIONAL) for path in (ROOT / "configs").glob(f"{REGIONAL}*.json"))
+    files = (SHIPPED / "configs").glob(f"{REGIONAL}*.json")
+    return sorted(path.stem.removeprefix(REGIONAL) for path in files)
 
 
 def regional(region: str) -> list[tuple[str, Any]]:
@@ -186,7 +183,7 @@ def regional(region: str) -> list[tuple[str, Any]]:
 
 def _settings(name: str) -> list[tuple[str, Any]]:
     """The settings of a file of configs/ as `step.name` and value; ValueError names the file."""
-    path = ROOT / "configs" / f"{name}.json"
+    path = SHIPPED / "configs" / f"{name}.json"
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
         raise ValueError(f"{path} must hold an object of steps, each with an object of its parameters")
@@ -196,8 +193,11 @@ def _settings(name: str) -> list[tuple[str, Any]]:
 def _unread(key: str, owners: list[str], readers: list[str], defaults: Parameters) -> list[str]:
     """What is wrong with a parameter that no step of a run reads."""
     if not owners:
-        names = sorted({name for values in defaults.values() for name in values})
-        return [f"no step has the parameter {key!r}; there are {', '.join(names)}"]
+        names = {
+            f"{own}{name}" for step in defaults for name in defaults[step] for own in ("", f"{step[:2]}.")
+        }
+        meant = near(key, sorted(names))
+        return [f"no step has the parameter {key!r}{meant}; `n3r params 03` lists those of a step"]
     return [] if readers else [f"{key} is read by {', '.join(owners)} alone, which this run does not include"]
 
 
@@ -281,7 +281,7 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
             executed,
             parameters={"name": folder.name, **parameters},
             kernel_name="python3",
-            cwd=ROOT / "notebooks",
+            cwd=folder.parent,  # beside notebooks/, if that is there: both find ../runs
             progress_bar=False,
             stderr_file=sys.stderr,  # shows the training's progress bar
             kernel_manager_class=_kernels(held),
@@ -290,7 +290,7 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
     except PapermillExecutionError as error:
         mistake = error.ename in ("ValueError", "FileNotFoundError", "ValidationError")
         raise (ValueError if mistake else StepError)(
-            f"{step.name} failed: {_in_words(error.evalue)}\nthe failing cell is marked in {executed}"
+            f"{step.name} failed: {without_links(error.evalue)}\nthe failing cell is marked in {executed}"
         ) from None
     except RuntimeError as error:  # nbclient's and jupyter_client's, each its own
         told = str(error).rstrip(".")
@@ -311,14 +311,6 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
     }
     write_json(records / "done.json", record)
     return record
-
-
-def _in_words(told: str) -> str:
-    """What an error says, pydantic's of several lines and a link as "key: what was expected"."""
-    if "errors.pydantic.dev" not in told:
-        return told
-    found = re.findall(r"^(\S+)\n  (.*?) \[type=", told, re.MULTILINE)
-    return "; ".join(f"{key}: {what.removeprefix('Value error, ')}" for key, what in found) or told
 
 
 def _kernels(*held: int) -> type:
@@ -404,8 +396,9 @@ def notebook_path(step: str) -> Path:
     """A step's notebook by its name or number; ValueError lists the steps."""
     for known in STEPS:
         if step in (known.name, known.name[:2], f"{known.name}.ipynb"):
-            path = ROOT / "notebooks" / f"{known.name}.ipynb"
+            path = SHIPPED / "notebooks" / f"{known.name}.ipynb"
             if not path.is_file():
-                raise FileNotFoundError(f"{path} does not exist: n3r runs in a checkout of its repository")
+                raise FileNotFoundError(f"{path} does not exist: install n3r again")
             return path
-    raise ValueError(f"no step {step!r}; there are {', '.join(known.name for known in STEPS)}")
+    names = [known.name for known in STEPS]
+    raise ValueError(f"no step {step!r}{near(step, names)}; `n3r run --help` lists them")

@@ -39,7 +39,9 @@ from n3r.rows.accounts import (
     count_splits,
     count_steps,
     ends_of,
+    why_few,
 )
+from n3r.rows.labels import outside
 from n3r.rows.plausible import doubts, owners, unless_blank
 from n3r.rows.times import advice, is_mixed, parse_time
 from n3r.rows.times import doubts as time_doubts
@@ -63,7 +65,6 @@ from n3r.schema import (
 )
 
 ENTITY, ENTITY_TIME, RAW_LABEL, TIE = (OWN + name for name in ("entity", "entity_time", "raw_label", "tie"))
-MAX_CODE = 3  # characters of a label that a message shows; a longer one may be a name
 LOOKED_AT = 1000  # rows without a time, for a format that reads them
 SIDE_BY_SIDE = 6  # wide columns that are read at a time
 
@@ -124,7 +125,7 @@ def prepare(
     keys = mark_duplicates(in_order(keys, frame, column_map))
     if column_map.entity and config.first_order_only:
         keys = mark_later_orders(keys)
-    steps, n_rows = count_steps(keys, _taken(column_map, config)), keys.height
+    steps, n_rows = count_steps(keys, _taken(column_map, config), column_map), keys.height
     kept = count_kept(keys, steps)
     keys = keys.filter(pl.col(DROP).is_null())
     no_entity = keys[ENTITY].null_count() if column_map.entity else 0
@@ -132,7 +133,7 @@ def prepare(
     keys = keys.sort(SPLIT, maintain_order=True)
     table, not_finite = _read_kept(frame, n_rows, keys, column_map)
     warnings += doubts(table, no_entity, column_map)
-    splits = _cut(table, keys[SPLIT], column_map, config)
+    splits = _cut(table, keys[SPLIT], column_map, config, why_few(steps, column_map))
     report = Report(steps, kept, count_splits(keys), ends_of(splits), not_finite, no_entity, warnings)
     return Prepared(splits, report, column_map)
 
@@ -164,6 +165,7 @@ def add_keys(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
     """Add id, entity, raw label, class, segment and both times under their own names, times parsed."""
     m, schema = column_map, frame.collect_schema()
     label = as_text(m.label)
+    label = label.fill_null("") if "" in m.classes else label  # rows without a value may have a class
     return frame.with_columns(
         unless_blank(as_text(m.id)).alias(KEY),
         unless_blank(as_text(m.entity)).alias(ENTITY),
@@ -309,24 +311,16 @@ def _only(frame: pl.LazyFrame, n_rows: int, rows: pl.DataFrame) -> pl.LazyFrame:
 
 def _check_labels(marked: pl.LazyFrame, keys: pl.DataFrame, column_map: ColumnMap) -> None:
     """Raise if a row's label is outside the map and the map does not say to drop such rows."""
-    n_rows, known = (keys[DROP] == OTHER_LABEL).sum(), [*column_map.label_values]
-    if not n_rows or column_map.other_labels == "drop":
+    if not (keys[DROP] == OTHER_LABEL).any() or column_map.other_labels == "drop":
         return
-    other = marked.filter(pl.col(DROP) == OTHER_LABEL).group_by(RAW_LABEL).len()
-    values = other.sort("len", RAW_LABEL, descending=[True, False]).collect()
-    # A column of many or of long values may be no label but, say, a name: they are not to be shown.
-    listed = ", ".join(f"{_code(value)!r} ({n} rows)" for value, n in values.head(MAX_TOLD).iter_rows())
-    found = listed if values.height <= MAX_TOLD else f"{values.height} different values, not shown"
-    more = " and more" * (len(known) > MAX_TOLD)
-    raise ValueError(
-        f"column {column_map.label!r} (label): {n_rows} rows have a label outside label_values "
-        f'{known[:MAX_TOLD]}{more}: {found}; add them to the column map or set other_labels to "drop"'
-    )
-
-
-def _code(label: str) -> str:
-    """A short label, or the shape of a longer one."""
-    return label if len(label) <= MAX_CODE else mask(label[:MAX_SHAPE])
+    other = marked.filter(pl.col(DROP) == OTHER_LABEL).select(RAW_LABEL, *map(as_text, column_map.all_text))
+    rows = other.collect(engine="streaming")
+    counts = rows[RAW_LABEL].value_counts(name="n").sort("n", RAW_LABEL, descending=[True, False])
+    told = counts.head(MAX_TOLD)
+    held = [rows[name].filter(rows[name].is_in(told[RAW_LABEL].implode())) for name in column_map.all_text]
+    told, held = dict(told.iter_rows()), pl.concat(held).to_list()
+    none_known = not keys[LABEL].count()
+    raise ValueError(outside(told, counts.height, rows.height, held, none_known, column_map))
 
 
 def check_times(frame: pl.LazyFrame, keys: pl.DataFrame, m: ColumnMap, config: PrepareConfig) -> None:
@@ -341,12 +335,14 @@ def check_times(frame: pl.LazyFrame, keys: pl.DataFrame, m: ColumnMap, config: P
             continue
         kind = frame.collect_schema()[column]  # polars breaks at the text of a date that no calendar has
         cell = pl.col(column).to_physical() if kind.is_temporal() else pl.col(column)
-        cells = _only(frame, keys.height, bad.head(LOOKED_AT)).select(cell.cast(pl.String)).collect()
-        shape = mask((cells.item(0, 0) or "")[:MAX_SHAPE])
+        looked_at = bad.head(LOOKED_AT), reached.gather_every(max(1, reached.height // LOOKED_AT))
+        read = (_only(frame, keys.height, rows).select(cell.cast(pl.String)).collect() for rows in looked_at)
+        cells, every = (found.to_series() for found in read)
+        shape = mask((cells[0] or "")[:MAX_SHAPE])
         raise ValueError(
             f"column {column!r} ({role}): {bad.height} of {reached.height} rows have no time in the format "
             f"{time_format or 'ISO 8601'!r} (tolerated: {config.max_bad_dates:.2%}); the first of them looks "
-            f"like {shape!r}; {advice(cells.to_series(), role)}"
+            f"like {shape!r}; {advice(cells, role, every, time_format)}"
         )
 
 
@@ -372,9 +368,9 @@ def _read_kept(
 
 
 def _cut(
-    table: pl.DataFrame, codes: pl.Series, column_map: ColumnMap, config: PrepareConfig
+    table: pl.DataFrame, codes: pl.Series, column_map: ColumnMap, config: PrepareConfig, why: str
 ) -> dict[str, pl.DataFrame]:
-    """Cut the table, whose splits lie one after the other; raises on an unusable split."""
+    """Cut the table, whose splits lie one after the other; raises on an unusable split, saying why."""
     shares = {"train": config.train, "val": config.val, "test": config.test}
     if column_map.split_files:
         brought = column_map.split_files.values()
@@ -386,8 +382,25 @@ def _cut(
         start += n_rows
         classes = splits[split][LABEL].unique()
         if share and not n_rows:
-            raise ValueError(f"the split {split!r} of {table.height} rows is empty; give more rows")
+            raise ValueError(
+                f"the split {split!r} of {table.height} rows is empty{why or '; give more rows'}"
+            )
         if n_rows and len(classes) == 1:
             told = f"all {n_rows} rows of the split {split!r} have the class {classes[0]}"
-            raise ValueError(f'{told}; give more rows, other shares, or split_by "random"')
+            why = why or _where_others_are(table, classes[0], column_map)
+            raise ValueError(f"{told}{why}")
     return splits
+
+
+def _where_others_are(table: pl.DataFrame, c: int, m: ColumnMap) -> str:
+    """Of rows of which a split has one class, how many others there are, and when."""
+    others = table.filter(pl.col(LABEL) != c)[TIME]
+    if not len(others):
+        return f": label_values gives no row of {table.height} another; are its values those of {m.label!r}?"
+    if m.splits_by_time:
+        when = f"from {others.min():%Y-%m-%d} to {others.max():%Y-%m-%d}"
+        advice = 'give more rows, other shares, or split_by "random"'
+        return f": the {len(others)} rows of other classes are {when}; {advice}"
+    return (
+        f": there are {len(others)} rows of other classes in {table.height}; give more rows or other shares"
+    )

@@ -66,7 +66,9 @@ class ColumnMap(BaseModel):
     text: list[str] = _key(..., "identity strings, in the order they are joined")
     secondary_text: list[str] = _key([], "a second text, which trimodal classes read apart")
     label: str = _key(..., "raw label column")
-    label_values: dict[str, int] = _key(..., "raw label, as text -> class 0, 1, ...")
+    label_values: dict[str, int] = _key(
+        ..., 'raw label, as text -> class 0, 1, ...; "": rows without a value'
+    )
     other_labels: Literal["error", "drop"] = _key("error", "rows whose label is not in label_values")
     time: str | None = _key(None, "the time the split is made by")
     time_format: str | None = _key(None, 'strptime format, "epoch" (seconds), null: a date or ISO text')
@@ -272,6 +274,18 @@ def prediction_table(frame: pl.DataFrame, id: str, p: np.ndarray) -> pl.DataFram
     if p.ndim == 1 or p.shape[1] == 2:
         return known.with_columns(score=pl.Series(p if p.ndim == 1 else p[:, 1]))
     return known.with_columns(pl.Series(f"score_{c}", p[:, c]) for c in range(p.shape[1]))
+
+
+def probabilities(table: pl.DataFrame, kind: str = "score") -> np.ndarray:
+    """Class probabilities (N, C) of a table of predictions or scores: of `score`, or of `score_0` and so on.
+
+    `kind` is "score" or "p_calibrated".
+    """
+    n_classes = sum(re.fullmatch(rf"{kind}_\d+", name) is not None for name in table.columns)
+    if n_classes:
+        return table.select(f"{kind}_{c}" for c in range(n_classes)).to_numpy()
+    p = table[kind].to_numpy()
+    return np.column_stack([1 - p, p])
 
 
 def id_name(id: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from n3r.files.formats import FORMATS, SUFFIXES, find_files, written_as
+from n3r.files.formats import FORMATS, SUFFIXES, as_folder, find_files, written_as
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.writer import Writer, writer
 from n3r.rows.values import as_typed
@@ -80,7 +80,7 @@ def _targets(files: Mapping[Path, str | None], output: Path, kind: str | None) -
             raise ValueError(f"{output} is to be {kind}: let its name end so, or leave the format out")
         targets = {output: list(files.items())}
     else:
-        targets = {}
+        targets, output = {}, as_folder(output, f".{', .'.join(FORMATS)}")
         for path, region in files.items():
             ending = next(suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix))
             name = f"{path.name[: -len(ending)]}.{kind or written_as(SUFFIXES[ending])}"
@@ -92,6 +92,13 @@ def _targets(files: Mapping[Path, str | None], output: Path, kind: str | None) -
     if over := [str(target) for target in targets if os.path.realpath(target) in inputs]:
         raise ValueError(f"the output would replace the input {', '.join(over)}: choose another name")
     return targets
+
+
+def rejects_of(output: Path) -> Path:
+    """Where rows that could not be read are listed, of an output that is a file; of a folder a pattern."""
+    if output.suffix.removeprefix(".") in FORMATS:
+        return output.with_name(f"{output.stem}.rejects.csv")
+    return output / "*.rejects.csv"
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ class _Job:
         """Score the rows of some files into one."""
         scorer = self.scorer
         n_read = n_scored = n_rejected = 0
-        rejects = target.with_name(f"{target.stem}.rejects.csv")
+        rejects = rejects_of(target)
         with ExitStack() as files:
             kind = target.suffix.removeprefix(".")
             scored = files.enter_context(writer(target, kind, self.for_spreadsheets))

@@ -5,13 +5,14 @@ Decisions:
 - What a notebook shows of one order is masked: shapes of letters and digits, of the row and of its tokens.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 import torch
 from pydantic import BaseModel, ValidationError
@@ -21,14 +22,15 @@ from n3r.blend.recipe import Alone, Blend
 from n3r.blend.weights import blended
 from n3r.branches import BERT_DIMENSIONS, TEXTS
 from n3r.bundle import Bundle, Recipe, train_bundle
+from n3r.checkpoints import is_first_process
 from n3r.data import make_loader
 from n3r.estimate import Estimate
 from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
 from n3r.files.json_io import explain
 from n3r.identity import selection
-from n3r.preprocess import PrepareConfig, Prepared, prepare
+from n3r.multiclass import measure
 from n3r.registry import configure, registered
-from n3r.schema import LABEL, ColumnMap, mask
+from n3r.schema import LABEL, ColumnMap, id_name, mask, plain, probabilities
 from n3r.score import Scorer
 from n3r.tokenizer import BertTokenizer, Reader, TextConfig
 from n3r.train import Fitted, TrainConfig, collate_for
@@ -52,18 +54,6 @@ def check_training(parameters: Mapping[str, Mapping[str, Any]]) -> None:
                 config(**fields(config, values))
             except ValidationError as error:
                 raise ValueError(f"{step}: {explain(error, config.model_fields)}") from None
-
-
-def read_rows(
-    frame: pl.LazyFrame, data: Sequence[str], columns: ColumnMap, parameters: Mapping[str, Any]
-) -> tuple[Prepared, dict[str, Any]]:
-    """The rows of files, or of `frame` where none is given, prepared; and what a step records of them."""
-    left_out, n_rows = {}, None
-    if data:
-        source = tables.scan(data, columns, parameters["max_expansion"])
-        frame, left_out, n_rows = source.frame, dict(source.left_out), source.n_rows
-    prepared = prepare(frame, columns, PrepareConfig(**fields(PrepareConfig, parameters)), n_rows)
-    return prepared, {"data": {"left_out": left_out}, "preparation": prepared.report.to_dict()}
 
 
 def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:
@@ -93,16 +83,17 @@ def follow(bundle: Bundle, row: pl.DataFrame) -> pl.DataFrame:
     steps += [("tokens", f"{len(tokens)} ids", " ".join(tokens))]
     steps += [(f"batch[{key!r}]", str(tuple(value.shape)), str(value.dtype)) for key, value in batch.items()]
     steps += [("logits", str(tuple(logits.shape)), ", ".join(f"{value:.4f}" for value in logits[0]))]
-    steps += [("score", "a number", f"{logits.softmax(dim=1)[0, -1]:.6f}")]
+    p = [f"{value:.6f}" for value in logits.softmax(dim=1)[0]]
+    steps += [("score", "a number", p[1]) if len(p) == 2 else ("scores", f"{len(p)} numbers", ", ".join(p))]
     return pl.DataFrame(steps, ["step", "shape", "content"], orient="row")
 
 
 def calibration_losses(scorer: Scorer, label: pl.Series, served: pl.DataFrame) -> pl.DataFrame:
     """Log loss of each calibration out of fold on validation rows, and of what is served on test rows."""
     losses = {f"{way}, out of fold": loss for way, loss in (scorer.calibration.log_loss or {}).items()}
-    for column in ("score", "p_calibrated"):
-        if column in served.columns:
-            losses[f"{column}, test rows"] = metrics.evaluate(label, served[column])["log_loss"]
+    for kind in ("score", "p_calibrated"):
+        if {kind, f"{kind}_0"} & set(served.columns):
+            losses[f"{kind}, test rows"] = measure(label, probabilities(served, kind))["log_loss"]
     return pl.DataFrame({"log loss of": losses.keys(), "nats": losses.values()})
 
 
@@ -122,20 +113,11 @@ def record(name: str, bundle: Bundle, fitted: Fitted, segments: pl.DataFrame) ->
     return {"model": model, "timing": {"orders_per_second": fitted.orders_per_second}}
 
 
-def measure(label: pl.Series, p: np.ndarray) -> dict[str, Any]:
-    """`metrics.evaluate` of probabilities (N, 2); of more classes counts and `auroc` alone.
-
-    `n_positive` is then of the rarest class, and `auroc` the mean of each class against the rest.
-    """
-    if p.shape[1] == 2:
-        return metrics.evaluate(label, p[:, 1])
-    auroc, counts = metrics.class_auc(label, p), np.bincount(label, minlength=p.shape[1])
-    return {"n": auroc.n, "n_positive": int(counts.min()), **auroc.columns("auroc")}
-
-
-def against_rest(label: pl.Series, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether rows are of another class than 0 and the probability of that, (N,) each, from p (N, C)."""
-    return label.to_numpy() > 0, p[:, 1] if p.shape[1] == 2 else 1 - p[:, 0]
+def metric_table(measured: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
+    """What `measure` gives of each split, a metric a row, rounded to three digits."""
+    (first, *_) = measured.values()
+    rows = [{"metric": key, **{split: values[key] for split, values in measured.items()}} for key in first]
+    return pl.DataFrame(rows, strict=False).with_columns(pl.col(pl.Float64).round(3))
 
 
 def _auroc(measured: Mapping[str, Any]) -> Estimate:
@@ -146,7 +128,7 @@ def answer(name: str, measured: Mapping[str, Any]) -> str:
     """The answer of a training step in two sentences; `measured` is `measure` of the test rows."""
     auroc = _auroc(measured)
     orders, n_positive = f"{measured['n']:,} test orders", f"{measured['n_positive']:,}"
-    if "recall_at_fpr_1" not in measured:
+    if "n_classes" in measured:
         return (
             f"On {orders}, {n_positive} of the rarest class, {name} reaches an AUROC of {auroc} "
             "(95 % interval). It is the mean of each class against the rest."
@@ -161,7 +143,7 @@ def answer(name: str, measured: Mapping[str, Any]) -> str:
 def member_records(blend: Blend, test: pl.DataFrame, alone: Mapping[str, Alone]) -> list[dict[str, Any]]:
     """A row for each member tried: held out, in the blend, on test rows (`alone`), and what it costs."""
     label = test[LABEL].to_numpy()
-    p = blended({name: found.p for name, found in alone.items()}, blend.weights)
+    p = blended({name: found.p for name, found in alone.items()}, blend.weights) if alone else None
     rows = []
     for member in blend.tried:
         row = {
@@ -279,13 +261,44 @@ class Served(NamedTuple):
     difference: float  # the largest, between the model and the scorer that reads its bundle
 
 
-def save_and_serve(bundle: Bundle, test: pl.DataFrame, run: Path) -> Served:
-    """Save a trained class under the run with its test metrics and predictions; score from what was saved."""
+def write_predictions(scored: Splits, model_class: str, run: Path, test_result: bool = False) -> None:
+    """Write a model's predictions by split into its run; with `test_result` as the published do, too."""
+    for split, table in scored.items():
+        name = f"{model_class}_{split}.{tables.prepared_format(run / 'data')}"
+        tables.write(table, run / "predictions" / name)
+    if test_result:
+        write_test_result(scored["test"], model_class, run / "test_results")
+
+
+def write_test_result(table: pl.DataFrame, model_class: str, folder: Path) -> Path | None:
+    """Write predictions (`schema.prediction_table`) as the published systems write test results; its path.
+
+    In a folder of the model class and the time: `prob`, of class 1 or, of more than two classes, a JSON list
+    of all; `label` where it is known; the id. Every process has all rows, and only the first one writes; the
+    others get None.
+    """
+    if not is_first_process():
+        return None
+    id, label, p = table.columns[0], plain(LABEL), probabilities(table)
+    prob = p[:, 1] if p.shape[1] == 2 else [json.dumps(row, allow_nan=False) for row in p.tolist()]
+    known = [label] if label in table.columns else []
+    named = pl.col(id).alias("id" if id == "prob" else id_name(id))
+    found = table.select(pl.Series("prob", prob), *known, named)
+    file = "test_result.tsv" if model_class == "bert" else "test_result_rank0.tsv"
+    path = Path(folder) / f"{model_class}-{datetime.now():%Y-%m-%d-%H-%M-%S}" / file
+    tables.write(found, path)
+    return path
+
+
+def save_and_serve(bundle: Bundle, test: pl.DataFrame, run: Path, test_result: bool = False) -> Served:
+    """Save a trained class under the run with its test metrics and predictions; score from what was saved.
+
+    `test_result`: `write_test_result` too.
+    """
     model_class = bundle.model.config.model_class
     table = bundle.predictions(test)
-    tables.write(table, run / "predictions" / f"{model_class}_test.parquet")
-    p = table.select(pl.col("^score.*$")).to_numpy()
-    measured = measure(test[LABEL], p if p.shape[1] > 1 else np.hstack([1 - p, p]))
+    write_predictions({"test": table}, model_class, run, test_result)
+    measured = measure(test[LABEL], probabilities(table))
     replace(bundle, metrics={"test": measured}).save(run / model_class)
     scorer = Scorer(run / model_class)
     started = time.perf_counter()

@@ -15,7 +15,7 @@ Decisions:
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -37,7 +37,7 @@ from n3r.files.writer import POLARS_ERRORS, write
 from n3r.rows.alike import alike, kind_of
 from n3r.rows.columns import missing_columns, spread, told_numbers
 from n3r.rows.inputs import Inputs, require, to_numbers, typed
-from n3r.rows.numbers import NumberFormat
+from n3r.rows.numbers import form_of
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
 
 REGION = "region"
@@ -116,9 +116,7 @@ def scan(
     chosen = alike(schemas, shared, column_map.values)
     frame = pl.concat([f.select(chosen[path]) for path, f in frames.items()], how="vertical_relaxed")
     with _naming_damage(counts, formats[0]):
-        form = _form_of(formats[0], column_map.number_format)
-        is_text = formats[0] != "parquet"
-        frame, left_out = spread(frame, column_map, [*counts.items()], is_text, form)
+        frame, left_out = spread(frame, column_map, [*counts.items()], formats[0])
     dropped = [name for name in every if name not in shared]
     left_out |= {name: "not all files have it" for name in dropped if EVERY_OTHER in column_map.numeric}
     left_out.pop(REGION if any(regions.values()) else None, None)
@@ -159,10 +157,13 @@ def read_chunks(
     names = [name for name in inputs.names if name not in own]
 
     def check(schema: Schema) -> None:
-        require({**schema, **dict.fromkeys(own, pl.String())}, inputs, str(path))
+        try:
+            require({**schema, **dict.fromkeys(own, pl.String())}, inputs, str(path))
+        except ValueError as error:
+            raise ValueError(f"{error}{_hint(Path(path), schema, {*names}, dialect)}") from None
 
-    form = _form_of(format_of(Path(path)), inputs.number_format)
-    inputs = inputs._replace(number_format=form)
+    kind = format_of(Path(path))
+    inputs = inputs._replace(number_format=form_of(kind, inputs.number_format))
     for batch in read_batches(Path(path), check, lambda _: names, size, max_record, max_expansion, dialect):
         frame, cells = typed(batch.frame.with_columns(**own), inputs)
         rejects = _rejects(path, batch, [*batch.cells, *cells], inputs.id)
@@ -200,12 +201,13 @@ def read_frames(
     that cannot be read; with `strict`, bad cells count in these columns alone.
     """
     dialect = written.csv if written else PLAIN
-    form = _form_of(format_of(Path(path)), written.number_format if written else None)
+    kind = format_of(Path(path))
+    form = form_of(kind, written.number_format if written else None)
     for batch in read_batches(Path(path), check, wanted, CHUNK, max_record, max_expansion, dialect):
         spelled = [name for name in numbers if batch.frame.schema.get(name) == pl.String]
         frame, cells = to_numbers(batch.frame, spelled, form)
         advice = "mend them; a missing number is an empty cell" if cells else "mend them"
-        advice += told_numbers(batch.frame[cells[0][1]], cells[0][0], form) if cells else ""
+        advice += told_numbers(batch.frame[cells[0][1]], cells[0][0], kind, form) if cells else ""
         advice += SAVED if any(reason == NOT_UTF8 for *_, reason in batch.cells) else ""
         cells = [*(cell for cell in batch.cells if strict is None or cell[1] in strict), *cells]
         if rejects := _rejects(path, batch, cells):
@@ -221,11 +223,6 @@ def refusal(rejects: Sequence[Reject], advice: str) -> str:
     )
     more = f"\n- and {len(rejects) - _SHOWN} more at least" if len(rejects) > _SHOWN else ""
     return f"rows that cannot be read:{shown}{more}\n{advice}"
-
-
-def _form_of(kind: str | None, form: NumberFormat | None) -> NumberFormat | None:
-    """The form of numbers in texts of a file of this kind; JSON has one of its own."""
-    return None if kind == "jsonl" else form
 
 
 def fingerprint(files: Iterable[str | Path]) -> str:
@@ -339,6 +336,10 @@ def _rejects(path: str | Path, batch: Batch, cells: Iterable[Cell], id: str | No
     return sorted(rejects, key=lambda reject: reject.row)
 
 
+def _hint(path: Path, schema: Schema, wanted: Set[str], dialect: Dialect) -> str:
+    return missing_columns(list(schema), wanted, dialect) if format_of(path) in SEPARATORS else ""
+
+
 class _Columns:
     """Which columns of a raw file a map needs and which it may use."""
 
@@ -352,7 +353,7 @@ class _Columns:
         """Raise ValueError naming the columns that are missing."""
         if problems := self.map.missing_from([*schema, *self.origin]):
             listed = "".join(f"\n- {self.path}: {problem}" for problem in problems)
-            hint = missing_columns(list(schema), self.map) if format_of(self.path) in SEPARATORS else ""
+            hint = _hint(self.path, schema, {*self.map.roles.values(), *self.map.all_text}, self.map.csv)
             raise ValueError(f"columns that the column map names are missing:{listed}{hint}")
 
     def used(self, schema: Schema) -> list[str]:

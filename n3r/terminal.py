@@ -1,6 +1,7 @@
 """What the `n3r` command says in a terminal of a run's results, and how Ctrl-C ends it."""
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -13,12 +14,17 @@ from typing import Any
 
 import typer
 from typer import echo
+from typer.core import TyperGroup
 
+from n3r.estimate import Estimate
 from n3r.files.json_io import MAX_TOLD
 from n3r.pipeline import read_metrics
+from n3r.rows.accounts import in_words
+
+ESTIMATE = ("auroc", "auroc_low", "auroc_high", "n")
 
 
-def print_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+def print_table(head: Iterable[str], rows: Iterable[Iterable[str]], err: bool = False) -> None:
     """A table as wide as the terminal, or of 120 characters where there is none."""
     from rich.console import Console
     from rich.table import Table
@@ -26,7 +32,7 @@ def print_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     table = Table(*head)
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(stderr=err, width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def say_results(folder: Path, steps: Collection[str]) -> None:
@@ -44,6 +50,19 @@ def _say_comparison(folder: Path) -> None:
     for sentence in metrics["verdicts"]:
         echo(sentence)
     echo(f"report: {metrics['report']}")
+
+
+def _say_best(folder: Path) -> None:
+    """Print the members of the best recipe beside it, and how orders are scored with it."""
+    found = read_metrics(folder, "09_best")
+    head = ("member", "weight", "held out AUROC [95 %]", "test AUROC [95 %]", "seconds")
+    rows = (
+        (one["member"], f"{one['weight']:.2f}", one["held_out"], one.get("test", ""), f"{one['seconds']:.0f}")
+        for one in found["members"]
+    )
+    print_table(head, rows)
+    test = found["model"]["test"]
+    echo(f"best recipe: test AUROC {Estimate(*(test[key] for key in ESTIMATE))} (95 % interval)")
     bundle = os.path.relpath(folder / "best")
     echo(f"to score orders: n3r score --bundle {bundle} ORDERS -o SCORES")
 
@@ -94,22 +113,44 @@ def _say_preparation(folder: Path) -> None:
 
 
 def _say_oddities(found: Mapping[str, Any]) -> None:
-    left_out = list(found["data"]["left_out"].items())
+    say_left_out(found["data"]["left_out"])
+    for one in found["preparation"]["findings"]:
+        say_finding(one)
+
+
+def say_left_out(reasons: Mapping[str, str]) -> None:
+    """Print which columns are no features, and why."""
+    left_out = list(reasons.items())
     for column, reason in left_out[:MAX_TOLD]:
         echo(f"no feature: {column!r}, {reason}")
     if len(left_out) > MAX_TOLD:
         echo(f"no feature: {len(left_out) - MAX_TOLD} more columns, see the notebook of the step")
-    for warning in found["preparation"]["warnings"]:
-        echo(f"warning: {warning}")
+
+
+def say_finding(one: Mapping[str, str]) -> None:
+    """Print one finding of a data check: how bad it is, its name, what was seen and what to do."""
+    echo(f"{one['severity']}: {one['name']}: {in_words(one)}")
 
 
 SAY = {
     "01_preprocess": _say_preparation,
     "05_parity": _say_comparison,
+    "09_best": _say_best,
     "06_multimodal": _say_classes,
     "07_custom_transformer": _say_surprisal,
     "08_evaluate": _say_headlines,
 }
+
+
+class AtHome(TyperGroup):
+    """A command whose paths may begin with ~, after `--option=` too, where a shell leaves it as it is."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """The words of the command, each ~ at the start of a path replaced by the user's folder."""
+        found = [re.fullmatch(r"([\w.-]+=|)(~.*)", word) for word in args]
+        home = os.path.expanduser  # Path's raises where there is no such user
+        words = [f"{m[1]}{home(m[2])}" if m else word for m, word in zip(found, args, strict=True)]
+        return super().parse_args(ctx, words)
 
 
 @contextmanager

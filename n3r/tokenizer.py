@@ -25,6 +25,7 @@ from n3r.files.atomic import write_together
 from n3r.files.json_io import MAX_JSON, read_json
 from n3r.files.pretrained import found
 from n3r.spelling import spelled, without_spelling, words_of
+from n3r.token_arrays import ChunkedText, Texts, TokenizedText, gather, offsets_of, run_on
 
 Fields = Iterable[Iterable[str | None]]  # columns of texts, such as a DataFrame of strings
 SPECIAL_TOKENS = ["[CLS]", "[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MISSING]", "|"]
@@ -47,84 +48,6 @@ class TextConfig(BaseModel):
         for steps in (self.steps, self.secondary_steps):
             compose(steps)
         return self
-
-
-class TokenizedText(NamedTuple):
-    """Token ids of N rows without padding: row i is `ids[offsets[i]:offsets[i + 1]]`."""
-
-    ids: np.ndarray  # (total,) int32
-    offsets: np.ndarray  # (N + 1,) int64
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """All that the rows are made of."""
-        return self.ids, self.offsets
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each row, (N,) int64."""
-        return np.diff(self.offsets)
-
-    def row(self, i: int) -> np.ndarray:
-        """Ids of row i."""
-        return self.ids[self.offsets[i] : self.offsets[i + 1]]
-
-    def take(self, rows: Sequence[int]) -> "TokenizedText":
-        """Some rows, in the order given."""
-        rows = np.asarray(rows, np.int64)
-        return gather(self.ids, self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows])
-
-    def cut(self, max_tokens: int) -> "TokenizedText":
-        """The first `max_tokens` tokens of each row."""
-        return gather(self.ids, self.offsets[:-1], np.minimum(self.lengths, max_tokens))
-
-
-class ChunkedText(NamedTuple):
-    """Token ids of N rows of chunks: row i has the chunks `rows[i]` to `rows[i + 1]` of `chunks`."""
-
-    chunks: TokenizedText
-    rows: np.ndarray  # (N + 1,) int64
-
-    def __len__(self) -> int:
-        return len(self.rows) - 1
-
-    @property
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """All that the rows are made of."""
-        return *self.chunks, self.rows
-
-    @property
-    def ids(self) -> np.ndarray:
-        """Token ids of all chunks, end to end."""
-        return self.chunks.ids
-
-    @property
-    def flat(self) -> TokenizedText:
-        """The chunks of each row end to end."""
-        return TokenizedText(self.chunks.ids, self.chunks.offsets[self.rows])
-
-    @property
-    def n_chunks(self) -> np.ndarray:
-        """Chunks of each row, (N,) int64."""
-        return np.diff(self.rows)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each row's longest chunk, (N,) int64: what a batch is padded to."""
-        return np.maximum.reduceat(self.chunks.lengths, self.rows[:-1])
-
-    def row(self, i: int) -> list[np.ndarray]:
-        """Ids of each chunk of row i."""
-        return [self.chunks.row(chunk) for chunk in range(self.rows[i], self.rows[i + 1])]
-
-    def take(self, rows: Sequence[int]) -> "ChunkedText":
-        """Some rows, in the order given."""
-        rows = np.asarray(rows, np.int64)
-        chunks, offsets = _run_on(self.rows[rows], self.rows[rows + 1] - self.rows[rows])
-        return ChunkedText(self.chunks.take(chunks), offsets)
 
 
 class _Saved:
@@ -213,11 +136,11 @@ class NameTokenizer(_Saved):
             most = max_tokens - n_fields + 1
             over = lengths.sum(axis=0) > most
             lengths[:, over] = np.minimum(lengths[:, over], max(1, most // n_fields))
-        offsets = _offsets(lengths.sum(axis=0) + n_fields - 1)
+        offsets = offsets_of(lengths.sum(axis=0) + n_fields - 1)
         ids = np.full(offsets[-1], self._bar, np.int32)
         start = offsets[:-1]
         for text, length in zip(which, lengths, strict=True):
-            ids[_run_on(start, length)[0]] = gather(texts.ids, texts.offsets[text], length).ids
+            ids[run_on(start, length)[0]] = gather(texts.ids, texts.offsets[text], length).ids
             start = start + length + 1
         return TokenizedText(ids, offsets)
 
@@ -257,7 +180,7 @@ class BertTokenizer(_Saved):
             raise ValueError(f"the tokenizer has no {role}: it is not one of a BERT model")
         return found
 
-    def read(self, fields: Fields, steps: Sequence[str], config: TextConfig) -> "Texts":
+    def read(self, fields: Fields, steps: Sequence[str], config: TextConfig) -> Texts:
         """Clean each field by `steps` to messages and pack a row's messages into chunks.
 
         With `dialogue_chunker` among the steps a chunk takes messages until it is full, and a message
@@ -277,7 +200,7 @@ class BertTokenizer(_Saved):
             found = pack([next(encoded) for _ in row], config.max_tokens - 1)
             chunks += [[self._cls, *self._between(chunk)] for chunk in found[: config.max_chunks] or [[[]]]]
             ends.append(len(chunks))
-        offsets = _offsets(list(map(len, chunks)))
+        offsets = offsets_of(list(map(len, chunks)))
         ids = np.fromiter(chain.from_iterable(chunks), np.int32, offsets[-1])
         text = ChunkedText(TokenizedText(ids, offsets), np.array(ends))
         return text.flat if config.flat else text
@@ -297,33 +220,11 @@ class BertTokenizer(_Saved):
         return cls(Tokenizer.from_str(backend.to_str()), roles)
 
 
-Texts = TokenizedText | ChunkedText
-
-
 class Reader(NamedTuple):
     """How a kind of tokenizer reads texts."""
 
     tokenizer: NameTokenizer | BertTokenizer
     texts: TextConfig
-
-
-def gather(ids: np.ndarray, start: np.ndarray, lengths: np.ndarray) -> TokenizedText:
-    """Rows of `lengths` (N,) tokens, each from its place `start` (N,) of flat ids on."""
-    places, offsets = _run_on(start, lengths)
-    return TokenizedText(ids[places], offsets)
-
-
-def _offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Where each run of so many begins, and the last one ends, (N + 1,) int64."""
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
-
-
-def _run_on(start: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The places from each `start` on, `lengths` of them, end to end, and the offsets of each run."""
-    offsets = _offsets(lengths)
-    return np.repeat(start - offsets[:-1], lengths) + np.arange(offsets[-1]), offsets
 
 
 def load_tokenizer(
@@ -363,7 +264,7 @@ def _encode_batch(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> TokenizedText:
     """The library's ids of each text."""
     found = _encode_batch(tokenizer, texts)
-    offsets = _offsets(list(map(len, found)))
+    offsets = offsets_of(list(map(len, found)))
     ids = chain.from_iterable(encoding.ids for encoding in found)
     return TokenizedText(np.fromiter(ids, np.int32, offsets[-1]), offsets)
 

@@ -30,14 +30,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    BinaryAUROC,
-    BinaryAveragePrecision,
-    BinaryF1Score,
-    MulticlassAUROC,
-    MulticlassAveragePrecision,
-    MulticlassF1Score,
-)
+from torchmetrics.classification import AUROC, Accuracy, AveragePrecision, F1Score, Precision, Recall
 
 from n3r import checkpoints
 from n3r.data import (
@@ -52,9 +45,12 @@ from n3r.data import (
 from n3r.encode import PerText
 from n3r.kernels import BFLOAT16, keep_memory
 from n3r.model import OWN_PARTS, TEXTS, ModelConfig, Parts, RiskModel, registered
-from n3r.tokenizer import ChunkedText
+from n3r.token_arrays import ChunkedText
 from n3r.trees import column_gains
 
+Monitor = Literal[
+    "val_auroc", "val_average_precision", "val_f1", "val_precision", "val_recall", "val_accuracy", "val_loss"
+]  # fmt: skip
 _LOWER = "the training diverges; take a lower lr than "
 
 
@@ -75,7 +71,7 @@ class TrainConfig(BaseModel):
     # NOTE[DIFF] the legacy does not clip, and takes a rare huge gradient whole.
     gradient_clip: float | None = Field(1.0, gt=0)  # largest norm of all gradients together; None or 0: any
     patience: int = Field(3, ge=1)  # epochs without a better `monitor` before stopping
-    monitor: Literal["val_auroc", "val_average_precision", "val_f1", "val_loss"] = "val_auroc"
+    monitor: Monitor = "val_auroc"
     class_weights: list[PositiveFloat] | None = None  # weight of each class in the loss
     # NOTE[DIFF] the legacy trains in float32 everywhere; bfloat16 is faster where a processor multiplies it.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -179,14 +175,19 @@ class RiskModule(L.LightningModule):
 
 
 def validation_metrics(n_classes: int) -> MetricCollection:
-    """Figures of an epoch on validation rows; of three classes or more the mean of each against the rest."""
-    if n_classes == 2:
-        kinds = [BinaryAUROC(), BinaryAveragePrecision(), BinaryF1Score()]
-    else:
-        kinds = [kind(n_classes) for kind in (MulticlassAUROC, MulticlassAveragePrecision, MulticlassF1Score)]
-    return MetricCollection(
-        dict(zip(("auroc", "average_precision", "f1"), kinds, strict=True)), prefix="val_"
-    )
+    """Figures of an epoch on validation rows.
+
+    Of three classes or more accuracy is the share of rows whose class is the likeliest; the others are the
+    mean of each class against the rest.
+    """
+    task, options = "binary", {}
+    if n_classes > 2:
+        task, options = "multiclass", {"num_classes": n_classes, "average": "macro"}
+    kinds = {"auroc": AUROC, "average_precision": AveragePrecision}
+    kinds |= {"f1": F1Score, "precision": Precision, "recall": Recall}
+    figures = {name: kind(task, **options) for name, kind in kinds.items()}
+    figures["accuracy"] = Accuracy(task, **{**options, "average": "micro"})
+    return MetricCollection(figures, prefix="val_")
 
 
 def fit(

@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, settings
 
-from n3r.tokenizer import NameTokenizer, TokenizedText
+from n3r.token_arrays import TokenizedText
+from n3r.tokenizer import NameTokenizer
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
 # A profile decides how many examples all tests draw: the same few in `make test`, others and more in torture.
@@ -72,6 +73,17 @@ def planted_orders(n: int, seed: int = 0, shuffled: bool = False, flipped: bool 
     return OrderDataset(TokenizedText(ids, offsets), tabular, 1 - label if flipped else label)
 
 
+def in_three_classes(frame: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
+    """Prepared rows with frauds of two kinds, 1 and 2, and scores of three classes that know of them."""
+    from n3r.schema import LABEL, SCORE
+
+    rng = np.random.default_rng(seed)
+    label = frame[LABEL].to_numpy() * rng.integers(1, 3, len(frame))
+    p = np.stack([rng.dirichlet(1 + 3 * np.eye(3)[c]) for c in label])
+    scores = {f"{SCORE}_{c}": pl.Series(p[:, c]) for c in range(3)}
+    return frame.drop(SCORE, strict=False).with_columns(**{LABEL: pl.Series(label)}, **scores)
+
+
 def in_fresh_process(code: str, *arguments: object, **environment: str) -> str:
     """What `code` prints in a new interpreter; its errors fail the test."""
     done = subprocess.run(
@@ -93,6 +105,11 @@ def names() -> Callable[..., pl.DataFrame]:
 @pytest.fixture(scope="session")
 def planted() -> Callable:
     return planted_orders
+
+
+@pytest.fixture(scope="session")
+def in_three() -> Callable[..., pl.DataFrame]:
+    return in_three_classes
 
 
 @pytest.fixture(scope="session")

@@ -388,10 +388,10 @@ ISOTONIC = {"score": [0.1, 0.2], "probability": [0.3, 0.4]}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "valid dictionary"),
+        ([], "expected an object"),
         ({}, "'method': .*'reason': .*'n_classes': .*'percentile_thresholds': "),
         (good(extra=1), "unknown key 'extra'"),
-        (good(method="gam"), "'method': Input should be 'isotonic', 'platt' or 'none'"),
+        (good(method="gam"), "'method': expected 'isotonic', 'platt' or 'none'"),
         (good(n_classes=1, n_rows=-1, n_labelled=True), "'n_classes': .*'n_rows': .*'n_labelled': "),
         (good(reason=5), "'reason': "),
         (good(log_loss={"raw": float("nan")}), "'log_loss.raw': "),

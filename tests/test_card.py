@@ -179,6 +179,7 @@ def test_several_classes_and_bert():
     model = {**CONFIG["model"], "n_classes": 3, "bert": bert, "pretrained": "/models/of/someone/minilm"}
     text = card(config={**CONFIG, "model": model})
     assert "one probability per class" in text
+    assert "mean of each class against the rest" in text and "against the rest" not in card()
     assert "first weights minilm" in text and "bert hidden\\_size 128" in text
     assert "first weights random" in card(config={**CONFIG, "model": {**model, "pretrained": None}})
     assert "first weights org/model" in card(config={**CONFIG, "model": {**model, "pretrained": "org/model"}})

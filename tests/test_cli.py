@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
@@ -49,6 +50,15 @@ def rows(names) -> pl.DataFrame:
     return names(300).with_columns(order=pl.int_range(300).cast(pl.String), amount=amount)
 
 
+def test_version_goals_and_exit_statuses():
+    assert n3r("--version").stdout == f"n3r {version('n3r')}\n"
+    told = n3r("run", "--goal", "speed")
+    assert (told.returncode, told.stderr) == (2, "n3r: --goal takes model, parity, all, not 'speed'\n")
+    assert "give steps or --goal model, not both" in n3r("run", "03", "--goal", "model").stderr
+    assert n3r("run", "--size", "huge").returncode == 2
+    assert "130" in n3r("--help").stdout
+
+
 def test_the_command_lists_what_it_can_do():
     done = n3r("--help")
     assert done.returncode == 0
@@ -79,11 +89,11 @@ def test_the_command_lists_what_it_can_do():
         (["run", "01", "-p", "epochs=3"], "epochs is read by 03_train_lstm2risk, 04_train_transformer2risk"),
         (
             ["run", "-p", "03.monitor=val_auc"],
-            "03_train_lstm2risk: key 'monitor': Input should be 'val_auroc', ",
+            "03_train_lstm2risk: key 'monitor': expected 'val_auroc', ",
         ),
-        (["run", "04", "-p", "lr=0"], "04_train_transformer2risk: key 'lr': Input should be greater than 0"),
-        (["run", "-p", "03.max_tokens=2"], "03_train_lstm2risk: key 'max_tokens': Input should be greater"),
-        (["run", "-p", "imputation=guess"], "03_train_lstm2risk: key 'imputation': Input should be"),
+        (["run", "04", "-p", "lr=0"], "04_train_transformer2risk: key 'lr': expected more than 0"),
+        (["run", "-p", "03.max_tokens=2"], "03_train_lstm2risk: key 'max_tokens': expected "),
+        (["run", "-p", "imputation=guess"], "03_train_lstm2risk: key 'imputation': expected "),
         (["params"], "name a step, such as 03, or give --region"),
         (["params", "10"], "no step '10'"),
         (["run", "--region", "US"], "the regions with a file are EU, FE, NA"),
@@ -108,13 +118,36 @@ def test_params_lists_a_notebooks_parameters():
     assert done.stdout.count("'val_loss'") == 2
 
 
-def test_three_classes_are_for_steps_06_and_09(tmp_path):
+@pytest.fixture(scope="module")
+def of_three(tmp_path_factory) -> Path:
+    """A column map of the synthetic orders with frauds of two kinds."""
     content = json.loads((Path(__file__).parents[1] / "configs" / "orders.json").read_text())
-    content["label_values"] = {"F": 2, "I": 1, "N": 0}
-    (tmp_path / "map.json").write_text(json.dumps(content))
-    done = n3r("run", "--map", tmp_path / "map.json")
-    assert done.returncode == 2 and "3 classes" in done.stderr and "run 09 or 06" in done.stderr
-    assert "03_train_lstm2risk" in done.stderr and "02_tokenizer" not in done.stderr
+    path = tmp_path_factory.mktemp("three") / "map.json"
+    path.write_text(json.dumps({**content, "label_values": {"N": 0, "F": 1, "I": 2}}))
+    return path
+
+
+def test_a_step_that_is_binary_only_says_so(of_three):
+    done = n3r("run", "07", "--map", of_three)
+    assert done.returncode == 2 and "3 classes, and 07_custom_transformer is binary only" in done.stderr
+    assert "03_train_lstm2risk" not in done.stderr
+
+
+def test_scores_of_three_classes_are_evaluated_and_compared(of_three, tmp_path):
+    orders = generate_orders(600, seed=4, base_rate=0.3)
+    orders.write_parquet(tmp_path / "orders.parquet")
+    rng, known = np.random.default_rng(0), orders.filter(pl.col("status").is_in(["N", "F", "I"]))
+    for name in ("new", "old"):
+        p = np.stack([rng.dirichlet(1 + 3 * np.eye(3)["NFI".index(kind)]) for kind in known["status"]])
+        scores = {f"score_{c}": p[:, c] for c in range(3)}
+        known.select("objectId").with_columns(**scores).write_csv(tmp_path / f"{name}.csv")
+    given = ("--orders", tmp_path / "orders.parquet", "--map", of_three)
+    done = n3r("evaluate", tmp_path / "new.csv", *given, "-o", tmp_path / "evaluation")
+    assert done.returncode == 0 and "of 3 classes against the rest" in done.stdout, done.stderr
+    done = n3r("compare", tmp_path / "new.csv", tmp_path / "old.csv", *given, "-o", tmp_path / "comparison")
+    assert done.returncode == 0, done.stderr
+    done = n3r("evaluate", tmp_path / "new.csv", "--orders", tmp_path / "orders.parquet")
+    assert done.returncode == 2 and "scores of 3 classes, and the column map has 2" in done.stderr
 
 
 def test_the_command_starts_without_torch_and_papermill(run_fresh):

@@ -22,7 +22,8 @@ from n3r.data import (
 from n3r.encode import RowEncoder, text_readers
 from n3r.features import TabularFeatures
 from n3r.schema import LABEL, ColumnMap
-from n3r.tokenizer import ChunkedText, Reader, TextConfig, TokenizedText
+from n3r.token_arrays import ChunkedText, TokenizedText
+from n3r.tokenizer import Reader, TextConfig
 
 PAD = 1
 BLOCK = 6

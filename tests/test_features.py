@@ -473,7 +473,7 @@ def test_defect_54_the_state_of_all_kinds_of_columns_is_json(n_classes, scaling,
 def test_a_state_with_parts_missing_is_refused():
     state = fit_orders().to_dict()
     del state["imputation"], state["knots"]
-    with pytest.raises(ValueError, match="'imputation': Field required; key 'knots': Field required"):
+    with pytest.raises(ValueError, match="'imputation': it is missing; key 'knots': it is missing"):
         TabularFeatures.from_dict(state)
 
 

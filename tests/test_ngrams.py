@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 
 from n3r.encode import pad
 from n3r.ngrams import NGRAMS, PAD, code_points, fit_ngrams, joined_texts, token_texts
-from n3r.tokenizer import TokenizedText
+from n3r.token_arrays import TokenizedText
 
 LETTERS = "abcd e\U0001d49cé|X9@.\t"
 ODD = [

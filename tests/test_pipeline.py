@@ -47,6 +47,7 @@ def house(tmp_path, monkeypatch):
         "pipeline.finish_step(run, '02_second', {'twice': 2 * n})",
     )
     monkeypatch.setattr(pipeline, "ROOT", tmp_path)
+    monkeypatch.setattr(pipeline, "SHIPPED", tmp_path)
     steps = (Step("01_first", (), ("out",)), Step("02_second", ("01_first",), pages=("page.html",)))
     monkeypatch.setattr(pipeline, "STEPS", steps)
     return tmp_path
@@ -100,7 +101,7 @@ def test_a_failing_cell_is_told_shortly_and_the_run_goes_on_from_there(house):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("m=1", "no step has the parameter 'm'; there are fail, n, name, parts, rate, weights"),
+        ("m=1", "no step has the parameter 'm'; `n3r params 03` lists"),
         ("02.n=1", "no step has the parameter '02.n'"),
         ("n=1.5", "01_first.n is 1.5; expected int"),
         ("n=true", "01_first.n is True; expected int"),
@@ -219,26 +220,47 @@ def test_model_classes_side_by_side_on_reviews(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_best_recipe_of_three_classes(tmp_path):
-    """Steps 01, 02 and 09 through the command; synthetic orders have two kinds of fraud."""
+def test_three_classes_through_every_step_but_07(tmp_path):
+    """Synthetic orders have two kinds of fraud; the legacy is binary only and says so, and the rest runs."""
     content = json.loads((ROOT / "configs" / "orders.json").read_text())
     content["label_values"] = {"N": 0, "F": 1, "I": 2}
     (tmp_path / "map.json").write_text(json.dumps(content))
     name = f"test-{tmp_path.name}"
-    command = [*N3R, "run", "09", "--size", "dev", "--name", name, "--map", str(tmp_path / "map.json")]
-    command += ["-p", 'members=["boosting", "character n-grams"]']
-    folder = ROOT / "runs" / name
+    command = [*N3R, "run", "--size", "dev", "--name", name, "--map", str(tmp_path / "map.json")]
+    command += [
+        "-p",
+        '09.members=["boosting", "character n-grams"]',
+        "-p",
+        "n_attacked=20",
+        "-p",
+        "sizes=[250]",
+    ]
+    folder, pages = ROOT / "runs" / name, ROOT / "reports" / name
     try:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        scored = pl.read_parquet(folder / "predictions" / "best_test.parquet")
-        sums = scored.select(pl.sum_horizontal(f"score_{c}" for c in range(3))).to_series()
-        assert sums.to_list() == pytest.approx([1] * len(scored), abs=1e-5)
-        book = (folder / "notebooks" / "09_best.ipynb").read_text()
-        assert "mean of each class against the rest" in book and "0.00001: True" in book
-        assert pipeline.read_metrics(folder, "09_best")["model"]["test"]["auroc"] > 0.6
+        assert "The comparison with the legacy is binary only" in done.stdout
+        assert done.stdout.count("the mean of each of 3 classes against the rest") == 3
+        assert "binary only" in (pages / "report.md").read_text()
+        assert "Each class against the rest" in (pages / "lstm2risk.md").read_text()
+        for key in ("best", "lstm2risk", "transformer2risk"):
+            scored = pl.read_parquet(folder / "predictions" / f"{key}_test.parquet")
+            sums = scored.select(pl.sum_horizontal(f"score_{c}" for c in range(3))).to_series()
+            assert sums.to_list() == pytest.approx([1] * len(scored), abs=1e-5)
+        for step in ("03_train_lstm2risk", "04_train_transformer2risk", "09_best"):
+            book = (folder / "notebooks" / f"{step}.ipynb").read_text()
+            assert "mean of each class against the rest" in book and "0.00001: True" in book
+            found = pipeline.read_metrics(folder, step)["model"]["test"]
+            assert found["auroc"] > 0.6 and found["n_classes"] == 3
+        rows = [str(path) for path in (folder / "orders").glob("*.parquet")]
+        command = [*N3R, "score", *rows, "--bundle", str(folder / "lstm2risk"), "-o", "scores.csv"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        assert {"score_0", "score_1", "score_2"} < set(pl.read_csv(tmp_path / "scores.csv").columns)
+        command = [*N3R, "evaluate", str(folder / "lstm2risk")]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert "the mean of each of 3 classes against the rest" in done.stdout
     finally:
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
+        subprocess.run(["rm", "-rf", str(folder), str(pages)], check=True)
 
 
 @pytest.mark.slow
@@ -276,7 +298,7 @@ def test_orders_in_csv_give_a_report_and_predictions_in_csv(tmp_path):
         assert len(both) == len(scored)
         assert (both["score"].cast(pl.Float64) - both["score_raw"]).abs().max() < 1e-6
         again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert again.stderr.count("unchanged, skipped") == 6
+        assert again.stderr.count("unchanged, skipped") == len(with_needs([DEFAULT]))
     finally:
         subprocess.run(["rm", "-rf", str(folder), str(reports)], check=True)
 

@@ -443,3 +443,10 @@ def test_twitter_bots():
     assert prepared.report.steps["rows_dropped"].sum() == 0
     assert together(prepared)[LABEL].mean() == pytest.approx(0.332, abs=0.001)
     assert together(prepared)[TEXT].n_unique() > 7000 and prepared.report.not_finite == {}
+
+
+def test_rows_without_a_label_have_a_class_where_the_map_says_so():
+    codes = pl.Series(["10.4" if i % 4 == 0 else "" if i % 4 == 1 else None for i in range(20)])
+    column_map = ORDERS.model_copy(update={"label_values": {"": 0, "10.4": 1}, "other_labels": "error"})
+    rows = together(prepare(plain().with_columns(status=pl.lit(codes)), column_map, HALVES))
+    assert rows.sort("objectId")[LABEL].to_list() == [int(i % 4 == 0) for i in range(20)]

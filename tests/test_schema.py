@@ -62,7 +62,7 @@ def test_maps_survive_json():
         ("[1]", ["one JSON object", "list"]),
         (json.dumps(BASE | {"segmnet": "s"}), ["unknown key 'segmnet'", "did you mean 'segment'?"]),
         (json.dumps({"id": "a"}), ["'text'", "'label'", "'label_values'"]),
-        (json.dumps(BASE | {"time": 3}), ["'time'", "string"]),
+        (json.dumps(BASE | {"time": 3}), ["'time'", "expected a text"]),
         (json.dumps(BASE | {"label_values": {"F": 1}}), ["classes 0, 1"]),
         (
             json.dumps(BASE | {"numeric": ["f", "f", "status"]}),

@@ -9,12 +9,19 @@ import random
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 from torch import nn
 
 from n3r.data import OrderDataset
 from n3r.model import MODEL_CLASSES, ModelConfig, RiskModel, configure, model_select
-from n3r.tokenizer import TokenizedText
+from n3r.token_arrays import TokenizedText
 from n3r.train import (
     Fitted,
     TrainConfig,
@@ -26,7 +33,8 @@ from n3r.train import (
 )
 
 PAD = 1
-FIGURES = ["epoch", "train_loss", "val_auroc", "val_average_precision", "val_f1", "val_loss"]  # of an epoch
+FIGURES = ["epoch", "train_loss", "val_accuracy", "val_auroc", "val_average_precision", "val_f1"]
+FIGURES += ["val_loss", "val_precision", "val_recall"]  # of an epoch
 DIMENSIONS = {
     "lstm2risk": {"embedding_size": 4, "hidden_size": 6, "n_lstm_layers": 1},
     "transformer2risk": {"embedding_size": 8, "hidden_size": 6, "n_blocks": 1, "n_heads": 2, "block_size": 9},
@@ -57,6 +65,24 @@ def initial(config: ModelConfig = MODEL, seed: int = 0) -> RiskModel:
 
 def auc(fitted: Fitted, data: OrderDataset) -> float:
     return roc_auc_score(data.label, predict(fitted.model, data, PAD)[:, 1])
+
+
+def recomputed(fitted: Fitted, data: OrderDataset) -> dict:
+    """An epoch's figures by scikit-learn; of three classes the mean of each against the rest."""
+    p, y = predict(fitted.model, data, PAD), data.label
+    many = p.shape[1] > 2
+    decided = p.argmax(axis=1) if many else p[:, 1] > 0.5
+    mean = {"average": "macro" if many else "binary", "zero_division": 0}
+    found = {
+        "val_auroc": roc_auc_score(y, p if many else p[:, 1], multi_class="ovr"),
+        "val_average_precision": average_precision_score(y, p if many else p[:, 1]),
+        "val_f1": f1_score(y, decided, **mean),
+        "val_precision": precision_score(y, decided, **mean),
+        "val_recall": recall_score(y, decided, **mean),
+        "val_accuracy": accuracy_score(y, decided),
+        "val_loss": -np.log(p[np.arange(len(y)), y]).mean(),
+    }
+    return {name: pytest.approx(value, abs=1e-5) for name, value in found.items()}
 
 
 def same_weights(one: nn.Module, other: nn.Module) -> bool:
@@ -124,6 +150,8 @@ def test_defect_06_three_classes_are_learnt(planted, tmp_path):
         return OrderDataset(data.text, data.tabular, np.digitize(data.tabular[:, 0], [-0.5, 0.5]))
 
     fitted = fit(model_config(n_classes=3), three(1), three(2), settings(), tmp_path, PAD)
+    figures, expected = fitted.history[fitted.best_epoch - 1], recomputed(fitted, three(2))
+    assert {name: figures[name] for name in expected} == expected
     p = predict(fitted.model, three(3), PAD)
     assert p.shape == (600, 3)
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
@@ -240,13 +268,8 @@ def test_the_figures_recomputed_from_predictions_of_a_model_that_is_ready(plante
     assert kinds == {("cpu", torch.float32)}
     (figures,) = fitted.history
     assert list(figures) == FIGURES
-    p = predict(fitted.model, val, PAD)
-    assert figures["val_auroc"] == pytest.approx(roc_auc_score(val.label, p[:, 1]), abs=1e-5)
-    expected = average_precision_score(val.label, p[:, 1])
-    assert figures["val_average_precision"] == pytest.approx(expected, abs=1e-5)
-    assert figures["val_f1"] == pytest.approx(f1_score(val.label, p[:, 1] > 0.5), abs=1e-5)
-    expected = -np.log(p[np.arange(333), val.label]).mean()
-    assert figures["val_loss"] == pytest.approx(expected, abs=1e-5)
+    expected = recomputed(fitted, val)
+    assert {name: figures[name] for name in expected} == expected
     assert figures["epoch"] == 1
 
 
@@ -260,14 +283,7 @@ def test_defect_40_the_best_epoch_is_returned_and_patience_ends_the_training(mon
     best = min(figures) if monitor == "val_loss" else max(figures)
     assert figures.index(best) == fitted.best_epoch - 1
     assert len(figures) == fitted.best_epoch + 2 < 9
-    p = predict(fitted.model, val, PAD)
-    found = {
-        "val_auroc": roc_auc_score(val.label, p[:, 1]),
-        "val_average_precision": average_precision_score(val.label, p[:, 1]),
-        "val_f1": f1_score(val.label, p[:, 1] > 0.5),
-        "val_loss": -np.log(p[np.arange(300), val.label]).mean(),
-    }[monitor]
-    assert found == pytest.approx(best, abs=1e-5)
+    assert best == recomputed(fitted, val)[monitor]
     assert abs(figures[-1] - best) > 0.01
 
 

@@ -27,7 +27,8 @@ from n3r.files.json_io import MAX_TOLD
 from n3r.schema import SPLITS
 from n3r.synthetic.orders import generate_orders
 from n3r.tables import read_frames
-from n3r.tokenizer import gather, read_tokenizer
+from n3r.token_arrays import gather
+from n3r.tokenizer import read_tokenizer
 
 END = "<|endoftext|>"
 SYNTHETIC, N_SYNTHETIC = "synthetic", 20_000

@@ -45,25 +45,33 @@ class Baseline:
     inputs: Callable[[pl.DataFrame], Any]
     model: Any
     columns: list[str]
+    n_classes: int = 2
 
     def predict(self, frame: pl.DataFrame) -> np.ndarray:
-        """Probability of class 1 of each row, (N,) float64; ValueError names the columns it lacks."""
+        """Probabilities of rows, of class 1 (N,) or of more than two classes (N, C), float64.
+
+        Raises ValueError naming the columns it lacks.
+        """
         _check_columns(frame, self.columns)
+        p = np.zeros((len(frame), self.n_classes))
         with _one_thread():
-            parts = [self.model.predict_proba(self.inputs(part))[:, 1] for part in frame.iter_slices(CHUNK)]
-        return np.concatenate(parts) if parts else np.empty(0)
+            for i, part in enumerate(frame.iter_slices(CHUNK)):
+                rows = slice(i * CHUNK, i * CHUNK + len(part))
+                p[rows, self.model.classes_] = self.model.predict_proba(self.inputs(part))
+        return p[:, 1] if self.n_classes == 2 else p
 
 
 def fit_baseline(name: str, train: pl.DataFrame, column_map: ColumnMap, seed: int = 0) -> Baseline:
     """The baseline of `BASELINES` with this name, fitted on prepared training rows.
 
     The same rows and seed give the same probabilities to the last digit, on any number of threads.
-    Raises ValueError on an unknown name, on missing columns and on rows that are not of two classes.
+    Raises ValueError on an unknown name, on missing columns, on labels that are not among the map's classes,
+    and on rows of one class.
     """
     if name not in BASELINES:
         raise ValueError(f"there is no baseline {name!r}, only {list(BASELINES)}")
     _check_columns(train, [*_inputs(column_map), LABEL])
-    return BASELINES[name](train, _labels(train[LABEL]), column_map, seed)
+    return BASELINES[name](train, _labels(train[LABEL], column_map.n_classes), column_map, seed)
 
 
 def baseline_scores(
@@ -134,9 +142,10 @@ def _text_baseline(train: pl.DataFrame, label: np.ndarray, column_map: ColumnMap
         min_df=min(3, len(label)),
         max_features=100_000,
     )
-    model = make_pipeline(terms, LogisticRegression(C=3.0, solver="liblinear", random_state=seed))
-    inputs = partial(_joined, column_map=column_map)
-    return Baseline(inputs, _fitted(model, inputs(train), label), column_map.all_text)
+    solver = "liblinear" if column_map.n_classes == 2 else "lbfgs"  # the first knows two classes alone
+    model = make_pipeline(terms, LogisticRegression(C=3.0, solver=solver, random_state=seed))
+    inputs, fitted = partial(_joined, column_map=column_map), partial(_fitted, model)
+    return Baseline(inputs, fitted(inputs(train), label), column_map.all_text, column_map.n_classes)
 
 
 def _boosting(train: pl.DataFrame, label: np.ndarray, column_map: ColumnMap, seed: int) -> Baseline:
@@ -155,7 +164,7 @@ def _boosting(train: pl.DataFrame, label: np.ndarray, column_map: ColumnMap, see
         categorical_features=np.arange(-matrix.shape[1], 0) >= -len(table.codes),
         random_state=seed,
     )
-    return Baseline(table, _fitted(model, matrix, label), _inputs(column_map))
+    return Baseline(table, _fitted(model, matrix, label), _inputs(column_map), column_map.n_classes)
 
 
 BASELINES: dict[str, Callable[[pl.DataFrame, np.ndarray, ColumnMap, int], Baseline]] = {
@@ -185,13 +194,13 @@ def _check_columns(frame: pl.DataFrame, columns: Sequence[str]) -> None:
         raise ValueError(f"the rows lack the columns {absent} that the baselines read")
 
 
-def _labels(label: pl.Series) -> np.ndarray:
-    """(N,) 0 and 1, both present."""
+def _labels(label: pl.Series, n_classes: int) -> np.ndarray:
+    """(N,) classes, two at least of which have rows."""
     label = label.cast(pl.Float64, strict=False)
-    if wrong := len(label) - label.is_in([0.0, 1.0]).sum():
-        raise ValueError(
-            f"label: {wrong} of {len(label)} rows are not 0 or 1, the classes baselines tell apart"
-        )
+    known = [float(c) for c in range(n_classes)]
+    if wrong := len(label) - label.is_in(known).sum():
+        told = "0 or 1" if n_classes == 2 else f"0 to {n_classes - 1}"
+        raise ValueError(f"label: {wrong} of {len(label)} rows are not {told}, the classes of the column map")
     if label.n_unique() < 2:
         raise ValueError(f"label: the {len(label)} rows are not of two classes; baselines need rows of both")
     return label.cast(pl.Int8).to_numpy()

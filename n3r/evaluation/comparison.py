@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from n3r.estimate import checked
-from n3r.evaluation.scored import labels_of, matched, named
+from n3r.evaluation.scored import as_two, labels_of, matched, named
 from n3r.metrics import equivalence, paired_auc, paired_by_segment, threshold_at_fpr
 from n3r.schema import LABEL, SCORE, SEGMENT
 
@@ -33,11 +33,11 @@ def compare(
     a, b: prediction tables of the same rows in the same order, their first column the id; or as many of each
     as there were trainings, in which case the intervals are over seeds too and `agreement` has an entry for
     each. `difference` > 0 speaks for a; its _low and _high bound it at 95 %. Raises ValueError when tables do
-    not hold the same rows in the same order.
+    not hold the same rows in the same order. Of more than two classes, class 0 stands against the rest.
     """
     a, b = ([table] if isinstance(table, pl.DataFrame) else list(table) for table in (a, b))
     a, b = ([named(table) for table in tables] for tables in (a, b))
-    first = a[0]
+    first = as_two(a[0])
     if any(not first[:, 0].equals(other[:, 0]) for other in (*a, *b)):
         raise ValueError("the prediction tables hold other rows or another order: score the same split")
     y = first[LABEL].to_numpy()
@@ -86,7 +86,7 @@ def compare_models(
         labels = labels_of({names[0]: one, names[1]: other})
         one, other = (_on(labels, table, names) for table in (one, other))
         rows.append({"model": model, **compare(one, other, margin, fpr, names)})
-        y = one[LABEL].to_numpy()
+        y = as_two(one)[LABEL].to_numpy()
         scores[model] = {n: (y, t[SCORE].to_numpy()) for n, t in zip(names, (one, other), strict=True)}
     return {"name": f"{names[0]} and {names[1]}", "comparisons": rows}, scores
 

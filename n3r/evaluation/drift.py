@@ -159,8 +159,8 @@ def _missing(values: pl.Series) -> pl.Series:
 def _count_numbers(expected: pl.Series, actual: pl.Series, n_bins: int) -> np.ndarray:
     """Rows (2, bins) of expected and actual in quantile bins of expected; the last bin is missing."""
     known = [_known_numbers(values) for values in (expected, actual)]
-    edges = _edges(known[0], n_bins)
-    counts = [np.bincount(edges.searchsorted(values), minlength=len(edges) + 1) for values in known]
+    ends = edges(known[0], n_bins)
+    counts = [np.bincount(ends.searchsorted(values), minlength=len(ends) + 1) for values in known]
     missing = [[len(expected) - known[0].size], [len(actual) - known[1].size]]
     return np.hstack([counts, missing])
 
@@ -170,7 +170,7 @@ def _known_numbers(values: pl.Series) -> np.ndarray:
     return values[~np.isnan(values)]
 
 
-def _edges(values: np.ndarray, n_bins: int) -> np.ndarray:
+def edges(values: np.ndarray, n_bins: int) -> np.ndarray:
     """Upper ends of all bins but the last; a value that two quantiles share is set apart on both sides."""
     if not values.size:
         return np.empty(0)

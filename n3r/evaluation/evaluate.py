@@ -5,6 +5,8 @@ Decisions:
   calibration.
 - The operating threshold and the cheapest one are chosen on validation rows, if there are any, and judged on
   the test rows. A threshold that is judged on the rows it was chosen on looks too good; the report says so.
+- Of more than two classes each stands against the rest in `classes`; everything else is about class 0 against
+  the rest, as what a team decides is whether to flag an order.
 - Comparators (baselines, the legacy) score the same rows, and stand beside the model with the paired
   difference.
 """
@@ -21,8 +23,9 @@ from n3r import metrics
 from n3r.estimate import checked
 from n3r.evaluation import calibration, decisions, drift, errors, groups
 from n3r.evaluation.names import LOCALE_GROUPS, agreement, locale_group, name_of, script_of
-from n3r.evaluation.scored import named
+from n3r.evaluation.scored import as_two, class_scores, named
 from n3r.files.json_io import explain, key_values
+from n3r.multiclass import against_rest, each_class
 from n3r.schema import (
     CALIBRATED,
     LABEL,
@@ -77,18 +80,22 @@ def evaluate_model(
     test: labelled and scored rows (`scored.beside`, or plain predictions), with p_calibrated, segment, time,
     oracle_p and the columns of the map where known. val: the same of the validation rows. train: training
     rows, their score where stability of scores is to be shown. comparators: other models' scores of the test
-    rows, in their order. Raises ValueError on labels other than 0/1, scores that are not probabilities, and
-    comparators of another length.
+    rows, in their order, (N,) or (N, C). Raises ValueError on labels that are not of the classes that have
+    scores, scores that are not probabilities, and comparators of another length.
     """
     config = config or EvaluationConfig()
     test, val, train = (None if rows is None else named(rows) for rows in (test, val, train))
+    classes = _classes(test, comparators or {})
+    test, val, train = (None if rows is None else as_two(rows) for rows in (test, val, train))
+    comparators = {name: against_rest(test[LABEL], p)[1] for name, p in (comparators or {}).items()}
     y, p = checked(test[LABEL], probability=True, score=test[SCORE])
     threshold, chosen_on = _threshold(test, val, config.fpr)
     parts = {
         "config": config.model_dump(),
         "operating": {"fpr": config.fpr, "threshold": threshold, "chosen_on": chosen_on},
         "data": _data(test, val, train),
-        "models": _models(test, comparators or {}),
+        "models": _models(test, comparators),
+        "classes": classes,
         "decisions": _decisions(y, p, val, config),
         "calibration": _calibration(test, config.seed),
         "groups": _groups(test, train, threshold, config),
@@ -97,6 +104,17 @@ def evaluate_model(
         "fairness": _fairness(test, column_map, threshold, config.seed),
     }
     return {name: part for name, part in parts.items() if part is not None}
+
+
+def _classes(test: pl.DataFrame, comparators: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """Of more than two classes: figures of each against the rest, and each model's mean AUC of these."""
+    p = class_scores(test)
+    if p.ndim == 1:
+        return None
+    several = {name: scores for name, scores in comparators.items() if np.ndim(scores) == 2}
+    aucs = {name: metrics.class_auc(test[LABEL], scores) for name, scores in {None: p, **several}.items()}
+    models = [{"name": name, "n": auc.n, **auc.columns("auroc")} for name, auc in aucs.items()]
+    return {"each": each_class(test[LABEL], p), "models": models}
 
 
 def _threshold(test: pl.DataFrame, val: pl.DataFrame | None, fpr: float) -> tuple[float | None, str]:
@@ -115,7 +133,7 @@ def _data(test: pl.DataFrame, val: pl.DataFrame | None, train: pl.DataFrame | No
     for name, frame in (("train", train), ("val", val), ("test", test)):
         if frame is None or LABEL not in frame.columns:
             continue
-        row = {"split": name, "n": len(frame), "n_positive": int(frame[LABEL].sum())}
+        row = {"split": name, "n": len(frame), "n_positive": int((frame[LABEL] > 0).sum())}
         if TIME in frame.columns and frame[TIME].count():
             row |= {"from": str(frame[TIME].min()), "to": str(frame[TIME].max())}
         rows.append(row)

@@ -1,6 +1,8 @@
 """Tables of scored rows: read from runs and score files, given their labels, and matched by id.
 
 Decisions:
+- Of more than two classes a table has a score of each beside one score, the risk of any class but 0: figures
+  are of each class against the rest, decisions of class 0 against the rest (`as_two`).
 - A table has an id (text), a score and, where known, label, segment, time, oracle_p and p_calibrated, under
   n3r's own names (`schema.OWN`), so that users' columns can stand beside them. Files have plain names.
 - All readers of such tables check here: ids are unique, scores are numbers, two tables hold the same ids.
@@ -8,9 +10,12 @@ Decisions:
 - Labels come with the scores, or from the raw orders through their column map, as in training.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count, takewhile
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from n3r.files.formats import SUFFIXES, format_of
@@ -41,25 +46,56 @@ from n3r.tables import read_frames, scan
 
 OPTIONAL = (LABEL, SEGMENT, TIME, ORACLE, CALIBRATED)
 NUMBERS = (SCORE, LABEL, CALIBRATED, ORACLE)
+_is_of_class = re.compile(rf"({SCORE}|{CALIBRATED})_\d+").fullmatch
 
 
 def named(predictions: pl.DataFrame) -> pl.DataFrame:
-    """A table of plain names, such as predictions, under n3r's own; one that has such stays as it is."""
+    """A table of plain names, such as predictions, under n3r's own, which one may have already."""
     if any(name.startswith(OWN) for name in predictions.columns):
-        return predictions
-    return predictions.rename({plain(name): name for name in (KEY, SCORE, *OPTIONAL)}, strict=False)
+        return _with_risk(predictions)
+    names = {plain(name): name for name in (KEY, SCORE, *OPTIONAL)}
+    names |= {name: OWN + name for name in predictions.columns if _is_of_class(OWN + name)}
+    return _with_risk(predictions.rename(names, strict=False))
 
 
 def beside(rows: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
     """Prepared rows with the scores that `Scorer.score` gave them, its first column, the id, left out."""
-    return rows.hstack(scores[:, 1:].rename(lambda name: OWN + name))
+    return _with_risk(rows.hstack(scores[:, 1:].rename(lambda name: OWN + name)))
+
+
+def class_scores(table: pl.DataFrame) -> np.ndarray:
+    """The scores of a table under n3r's own names: (N,), or (N, C) of more than two classes."""
+    names = _of_classes(SCORE, SCORE, table.columns)
+    return table.select(list(names)).to_numpy() if names else table[SCORE].to_numpy()
+
+
+def as_two(table: pl.DataFrame) -> pl.DataFrame:
+    """A table of more than two classes as class 0 against the rest; one of two classes as it is.
+
+    The known probability of synthetic rows is of one class, and left out. Raises ValueError for labels that
+    are none of the classes.
+    """
+    names = _of_classes(SCORE, SCORE, table.columns)
+    if not names:
+        return table
+    table = table.drop(ORACLE, strict=False)
+    if LABEL not in table.columns:
+        return table
+    if (
+        wrong := table.height
+        - table[LABEL].cast(pl.Float64).is_in([float(c) for c in range(len(names))]).sum()
+    ):
+        raise ValueError(
+            f"labels: {wrong} of {table.height} are not of the classes 0 to {len(names) - 1} that have scores"
+        )
+    return table.with_columns((pl.col(LABEL) > 0).cast(pl.Int8))
 
 
 def scored_models(place: str | Path, score: str = "score", id: str | None = None) -> dict[str, pl.DataFrame]:
     """The scored rows of a score file, of one model of a run (runs/quick/lstm2risk), or of a run's models.
 
-    A run's are those of its test rows. `score` and `id` are names of a file's columns. Raises
-    FileNotFoundError or ValueError naming the place.
+    A run's are those of its test rows. `score` and `id` are names of a file's columns; of more than two
+    classes there are `score_0`, `score_1` and so on. Raises FileNotFoundError or ValueError naming the place.
     """
     place = Path(place)
     try:
@@ -103,28 +139,47 @@ def read_scored(
     path = Path(path)
     if format_of(path) is None:
         raise ValueError(f"{path} is not a score file: its name must end in {', '.join(SUFFIXES)}")
-    found: list[str] = []
+    found: list[tuple[str, str]] = []  # a column of the file and what it is here
 
     def find(schema: Mapping[str, pl.DataType]) -> None:
         if any(map(is_pattern, schema)):
             raise ValueError(f"{path} has columns named as a pattern: rename them")
         key = id if id in schema else next(iter(schema))
         names = [name for name in schema if name != key]
-        if score not in names:
+        scores = {score: SCORE} if score in names else _of_classes(score, SCORE, names)
+        if not scores:
             raise ValueError(f"{path} has no column {score!r} beside its id{near(score, schema)}")
         if is_nameless(key):
             raise ValueError(
                 f"{path}: its first column, the id, has no name, as row numbers have: write it without "
                 "them (pandas: index=False), or give the column map that names the id"
             )
-        found.extend((key, *(name for name in names if name in (score, *map(plain, OPTIONAL)))))
+        others = {plain(name): name for name in OPTIONAL} | _of_classes(plain(CALIBRATED), CALIBRATED, names)
+        known = [(name, own) for name, own in others.items() if name in names]
+        found.extend([(key, KEY), *scores.items(), *known])
 
-    frame = pl.concat(read_frames(path, lambda _: found, check=find, max_expansion=max_expansion))
+    def columns(_: object) -> list[str]:
+        return list(dict.fromkeys(name for name, _ in found))
+
+    frame = pl.concat(read_frames(path, columns, check=find, max_expansion=max_expansion))
     if not found:
         raise ValueError(f"{path} has no rows")
-    own = [pl.col(plain(name)).alias(name) for name in OPTIONAL if plain(name) in found[1:]]
-    frame = frame.select(pl.col(found[0]).alias(KEY), pl.col(score).alias(SCORE), *own)
-    return _typed(frame, path)
+    return _with_risk(_typed(frame.select(pl.col(name).alias(own) for name, own in found), path))
+
+
+def _of_classes(name: str, own: str, names: Iterable[str]) -> dict[str, str]:
+    """The columns `name`_0, `name`_1 and so on, two or more, and what they are under n3r's own names."""
+    known = set(names)
+    found = {f"{name}_{c}": f"{own}_{c}" for c in takewhile(lambda c: f"{name}_{c}" in known, count())}
+    return found if len(found) > 1 else {}
+
+
+def _with_risk(table: pl.DataFrame) -> pl.DataFrame:
+    """A table with the scores of each class has the risk of any but class 0, too."""
+    lacking = [
+        kind for kind in (SCORE, CALIBRATED) if kind not in table.columns and f"{kind}_0" in table.columns
+    ]
+    return table.with_columns((1 - pl.col(f"{kind}_0")).clip(0, 1).alias(kind) for kind in lacking)
 
 
 def with_labels(scored: pl.DataFrame, orders: Sequence[str | Path], column_map: ColumnMap) -> pl.DataFrame:
@@ -146,7 +201,12 @@ def with_labels(scored: pl.DataFrame, orders: Sequence[str | Path], column_map: 
         raise ValueError(f"{twice} orders have an id that an earlier one has")
     if lost := scored.height - found.height:
         raise ValueError(f"{lost} of {scored.height} scored ids are not among the orders given")
-    own = [name for name in (KEY, SCORE, CALIBRATED) if name in scored.columns]
+    own = [name for name in scored.columns if name in (KEY, SCORE, CALIBRATED) or _is_of_class(name)]
+    n_classes = len(_of_classes(SCORE, SCORE, own)) or 2
+    if n_classes != column_map.n_classes:
+        raise ValueError(
+            f"there are scores of {n_classes} classes, and the column map has {column_map.n_classes}"
+        )
     table = scored.select(own).join(found, on=KEY, how="left", maintain_order="left")
     if table[LABEL].null_count() == table.height:
         raise ValueError(f"none of the {scored.height} scored orders has a label of the column map")
@@ -180,18 +240,19 @@ def _typed(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The id and words as text, numbers as numbers; one ValueError names all that is wrong."""
     if odd := [f"{plain(n)!r} is {k.base_type()}" for n, k in frame.schema.items() if not _is_plain(k)]:
         raise ValueError(f"{path}: {', '.join(odd)}, expected text, numbers or dates")
-    table = frame.with_columns(as_text(name) for name in frame.columns if name not in (*NUMBERS, TIME))
+    numbers = [name for name in frame.columns if name in NUMBERS or _is_of_class(name)]
+    table = frame.with_columns(as_text(name) for name in frame.columns if name not in (*numbers, TIME))
     if TIME in frame.columns:
         table = table.with_columns(parse_time(TIME, None, frame.schema).alias(TIME))
-    texts = [name for name in NUMBERS if frame.schema.get(name) == pl.String]
-    others = [pl.col(name).cast(pl.Float64, strict=False) for name in NUMBERS if name in frame.columns]
+    texts = [name for name in numbers if frame.schema[name] == pl.String]
+    others = [pl.col(name).cast(pl.Float64, strict=False) for name in numbers]
     table = table.with_columns(number(name) for name in texts).with_columns(others)
     problems = []
-    for name in (name for name in (*NUMBERS, TIME) if name in table.columns):
-        lost = table[name].null_count() - (0 if name == SCORE else frame[name].null_count())
-        lost += (~table[name].is_finite()).sum() if name in NUMBERS else 0
+    for name in (*numbers, *(name for name in (TIME,) if name in table.columns)):
+        lost = table[name].null_count() - (0 if name.startswith(SCORE) else frame[name].null_count())
+        lost += (~table[name].is_finite()).sum() if name in numbers else 0
         if lost:
-            kind = "finite numbers" if name in NUMBERS else "dates or ISO times"
+            kind = "finite numbers" if name in numbers else "dates or ISO times"
             problems.append(f"{lost} of {table.height} values of {plain(name)!r} are not {kind}")
     if nameless := table[KEY].null_count():
         problems.append(f"{nameless} rows have no id")

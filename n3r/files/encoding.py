@@ -24,7 +24,7 @@ _OTHERS = {
     codecs.BOM_UTF16_LE: _UTF_16,
     codecs.BOM_UTF16_BE: _UTF_16,
     b"PK\x03\x04": "is a zip archive: unpack it",
-    b"\xd0\xcf\x11\xe0": "is an old Excel workbook: save it as .xlsx, or its table as CSV in UTF-8",
+    b"\xd0\xcf\x11\xe0": "is an old Excel workbook or one with a password: save it as .xlsx without one",
     b"PAR1": "is Parquet: let its name end in .parquet",
     b"\x1f\x8b": "is compressed by gzip: let its name end in .gz",
     b"%PDF": "is a PDF",

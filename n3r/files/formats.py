@@ -86,3 +86,13 @@ def _inside(folder: Path) -> list[Path]:
     partitions = [p for p in inside if "=" in p.name and p.is_dir() and not p.is_symlink()]
     partitions = [p for p in inside if "=" in p.name and p.is_dir() and not p.is_symlink()]
     return found + [file for partition in partitions for file in _inside(partition)]
+
+
+def as_folder(path: Path, formats: str = "none") -> Path:
+    """The path of a folder to write into; ValueError where it ends as a file does, naming `formats`."""
+    if re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{1,7}", path.suffix) and not path.is_dir():
+        raise ValueError(
+            f"{path} is to be a folder and ends as a file does: leave {path.suffix!r} out (files that can be "
+            f"written here end in: {formats})"
+        )
+    return path

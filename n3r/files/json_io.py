@@ -6,6 +6,7 @@ Decisions:
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -73,16 +74,58 @@ def explain(error: ValidationError, known: Iterable[str]) -> str:
     """Everything wrong with a pydantic model's keys, in one line and without the values."""
     parts = []
     known = list(known)
-    for item in error.errors(include_url=False, include_input=False):
+    for item in error.errors(include_url=False):
         if len(parts) == MAX_TOLD:
             return "; ".join([*parts, f"and {error.error_count() - MAX_TOLD} more"])
         key = ".".join(str(part) for part in item["loc"])
+        message = in_own_words(item["msg"])
         if item["type"] == "extra_forbidden":
             parts.append(f"unknown key {key!r}{near(key, known)}")
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            parts.append(f"key {key!r}: {message}" if key else message)
+            continue
+        if item["type"] == "literal_error" and isinstance(item["input"], str):
+            message += near(item["input"][:80], re.findall(r"'([^']*)'", item["ctx"]["expected"]))
+        parts.append(f"key {key!r}: {message}" if key else message)
     return "; ".join(parts)
+
+
+# What pydantic says -> what n3r says: what was expected, in plain words.
+_SAID = {
+    r"Input should be a valid integer.*": "expected a whole number",
+    r"Input should be a valid (number|decimal).*": "expected a number",
+    r"Input should be a valid string.*": "expected a text",
+    r"Input should be a valid boolean.*": "expected true or false",
+    r"Input should be a valid (list|tuple|set|array).*": "expected a list",
+    r"Input should be a valid (dictionary|dict|mapping|object).*": "expected an object of names and values",
+    r"Input should be greater than or equal to (.*)": r"expected \1 or more",
+    r"Input should be less than or equal to (.*)": r"expected \1 or less",
+    r"Input should be greater than (.*)": r"expected more than \1",
+    r"Input should be less than (.*)": r"expected less than \1",
+    r"Input should be (.*)": r"expected \1",
+    r"Input should have (.*)": r"expected \1",
+    r"\w+ should have at least (\d+) (\w+).*": r"expected at least \1 \2",
+    r"\w+ should have at most (\d+) (\w+).*": r"expected at most \1 \2",
+    r"Field required": "it is missing",
+    r"Extra inputs are not permitted": "there is no such key",
+    r"(?:Value|Assertion) error, (.*)": r"\1",
+}
+
+
+def in_own_words(said: str) -> str:
+    """What pydantic says of a value, in n3r's words; other sentences as they are."""
+    for pattern, words in _SAID.items():
+        if found := re.fullmatch(pattern, said, re.DOTALL):
+            return found.expand(words)
+    return said
+
+
+def without_links(told: str) -> str:
+    """What an error says; pydantic's own message of several lines and links as "key: what was expected"."""
+    if "errors.pydantic.dev" not in told:
+        return told
+    found = re.findall(r"^(\S*)\n?  ((?s:.)*?) \[type=", told, re.MULTILINE)
+    return "; ".join(
+        f"key {key!r}: {in_own_words(said)}" if key else in_own_words(said) for key, said in found
+    )
 
 
 def key_values(texts: Iterable[str]) -> dict[str, str]:

@@ -6,22 +6,29 @@ Decisions:
 - gzip is counted as it is decompressed, because the size that it states proves nothing.
 - Parquet is measured by the headers of its pages, by which a reader allocates, and by its rows, because a
   page of one repeated value may stand for a billion. The footer's own sums are ignored.
+- An Excel workbook is measured by its parts and by its cells: readers make room for all cells up to the last
+  one, so that a sheet of two may fill memory. Its references are looked for in every part, as any may be one.
 - `_Thrift` reads the part of thrift's compact protocol that Parquet's headers use; the libraries that read
   all of Parquet weigh more than n3r.
 """
 
 import gzip
+import re
 import struct
 from collections.abc import Collection, Iterator, Set
 from pathlib import Path
-from typing import Any, BinaryIO
-from zipfile import ZipFile, is_zipfile
+from typing import IO, Any, BinaryIO
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 MAX_EXPANSION = 200
 ALWAYS = 1 << 28  # bytes that any file may hold
 _HEADER = 1 << 12  # bytes read of a page's header at first
 _VALUE = 8  # bytes of memory that a value takes at least
 _DEEPEST = 32
+_CELL = 32  # bytes that a reader takes for a cell of a sheet
+_REFERENCE = re.compile(rb"""\br\s*=\s*["'](?:([A-Za-z]{0,3})([0-9]{0,7})["']|[^"']{0,32}(&))""")
+_WIDE = (b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")  # how XML in UTF-16 begins, in which no reference is seen
+_LONGEST = 64  # bytes of a reference
 
 
 def allowed(path: Path, max_expansion: float = MAX_EXPANSION) -> int:
@@ -58,6 +65,37 @@ def check_zip(path: Path) -> None:
         with ZipFile(path) as parts:
             if sum(part.file_size for part in parts.infolist()) > path.stat().st_size:
                 raise ValueError(f"{path} holds more than its size, as no file of torch's does: a bomb?")
+
+
+def check_workbook(path: Path, max_expansion: float = MAX_EXPANSION) -> None:
+    """Raise ValueError naming a workbook that holds more than is allowed, BadZipFile where it is none."""
+    with ZipFile(path) as parts:
+        found = parts.infolist()
+        n_bytes = sum(part.file_size for part in found)
+        if n_bytes <= (left := allowed(path, max_expansion)):
+            last = [_last_cell(file) for part in found if not part.is_dir() for file in [parts.open(part)]]
+            n_bytes = _CELL * max(row for row, _ in last) * max(column for _, column in last)
+    if n_bytes > left:
+        raise ValueError(too_much(path, max_expansion))
+
+
+def _last_cell(file: IO[bytes]) -> tuple[int, int]:
+    """The largest row and column that a part of a workbook refers to; BadZipFile for what hides them."""
+    row = column = 1
+    before = b""
+    while block := file.read(1 << 20):
+        if not before and block.startswith(_WIDE):
+            raise BadZipFile("XML in UTF-16")
+        for letters, digits, hidden in _REFERENCE.findall(before + block):
+            if hidden:
+                raise BadZipFile("a reference that is not plain")
+            row = max(row, int(digits or 1))
+            place = 0
+            for letter in letters.upper():
+                place = 26 * place + letter - 64
+            column = max(column, place)
+        before = block[-_LONGEST:]
+    return row, column
 
 
 def check_parquet(path: Path, names: Collection[str], max_expansion: float = MAX_EXPANSION) -> None:

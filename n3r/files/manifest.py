@@ -11,7 +11,7 @@ Decisions:
 import hashlib
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,10 @@ def verify(folder: Path, max_bytes: int = MAX_BYTES) -> dict[str, str]:
     except OSError:  # of a name that no system takes
         is_whole = False
     if not is_whole:
-        raise FileNotFoundError(f"{folder} is not a complete bundle, it has no {MANIFEST}: train it first")
+        advice = "train it first"
+        if inside := bundles_in(folder):
+            advice = f"give one of the bundles inside, {', '.join(map(str, inside))}"
+        raise FileNotFoundError(f"{folder} is not a complete bundle, it has no {MANIFEST}: {advice}")
     files, writers = _read_manifest(folder)
     present = {path.name: path for path in folder.iterdir() if path.name != MANIFEST}
     own = {name: path for name, path in present.items() if name in files and not path.is_symlink()}
@@ -84,6 +87,13 @@ def verify(folder: Path, max_bytes: int = MAX_BYTES) -> dict[str, str]:
     if problems:
         raise ValueError(f"the bundle {folder} cannot be trusted: {'; '.join(problems)}")
     return writers
+
+
+def bundles_in(folder: Path) -> list[Path]:
+    """The bundles that a folder, such as a run's, holds, by name."""
+    with suppress(OSError):
+        return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}") if path.is_file())
+    return []
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:

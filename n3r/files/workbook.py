@@ -8,13 +8,14 @@ Decisions:
 """
 
 import logging
+import zlib
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 import polars as pl
 
 from n3r.files.encoding import HeaderError, refuse_other
-from n3r.files.limits import allowed, too_much
+from n3r.files.limits import check_workbook
 
 NOT_INSTALLED = "needs fastexcel to be read: pip install 'n3r[xlsx]', or save its table as CSV in UTF-8"
 DAMAGED = "cannot be read as an Excel workbook: damaged, with a password, or another format"
@@ -60,16 +61,17 @@ def _names(cells: tuple[str | None, ...]) -> list[str]:
 
 def _check(path: Path, max_expansion: float) -> None:
     try:
+        check_workbook(path, max_expansion)
         with ZipFile(path) as parts:
-            n_bytes, names = sum(part.file_size for part in parts.infolist()), parts.namelist()
-    except BadZipFile:
+            names = parts.namelist()
+    except (BadZipFile, NotImplementedError, zlib.error, EOFError):
         with path.open("rb") as file:
-            refuse_other(file.read(64))
+            head = file.read(64)
+        if not head.startswith(b"PK"):
+            refuse_other(head)
         raise HeaderError(DAMAGED) from None
     if not any(name.startswith("xl/") for name in names):
         raise HeaderError("is a zip archive and no Excel workbook: unpack it")
-    if n_bytes > allowed(path, max_expansion):
-        raise ValueError(too_much(path, max_expansion))
 
 
 def _is_whole(column: pl.Series) -> bool:

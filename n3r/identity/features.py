@@ -65,6 +65,14 @@ ADDRESS = ("free", "disposable")
 # Figure -> what a value of 0 says and what any other says, or what each says; {0} and {1} are the columns.
 SAID = {
     "missing": ("{0} is there", "{0} is missing"),
+    "length": ("{0} is empty", "{0} has {value:.0f} characters"),
+    "words": ("{0} has no word", "{0} has {value:.0f} words"),
+    "numbers": ("{0} has no number", "{0} has {value:.0f} numbers"),
+    "consonants in a row": ("{0} has no consonant", "{0} has {value:.0f} consonants in a row"),
+    "letter-digit switches": (
+        "no digit of {0} stands beside a letter",
+        "letters and digits take turns {value:.0f} times in {0}",
+    ),
     "capitals": ("{0} has no capitals", "{value:.0%} of {0} are capitals"),
     "digits": ("{0} has no digits", "{value:.0%} of {0} are digits"),
     "symbols": ("{0} has no signs", "{value:.0%} of {0} are signs"),

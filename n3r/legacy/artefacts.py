@@ -35,6 +35,9 @@ MONITORED = {
     "val_auroc": "val/auroc",
     "val_average_precision": "val/average_precision",
     "val_f1": "val/f1_score",
+    "val_precision": "val/precision",
+    "val_recall": "val/recall",
+    "val_accuracy": "val/accuracy",
 }
 RESERVED = (  # names in a published graph that no column can have
     "",

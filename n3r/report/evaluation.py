@@ -14,7 +14,17 @@ from n3r.files.json_io import plain
 from n3r.metrics import ALPHA
 from n3r.report import comparison_figures, evaluation_figures, figures
 from n3r.report.page import Page, Section, cell, glossary, show, tabulate, write_page
-from n3r.report.parts import COUNTS, FEW_FRAUDS, Scores, attained, curves, frame, interval
+from n3r.report.parts import (
+    COUNTS,
+    FEW_FRAUDS,
+    SEVERAL,
+    Scores,
+    attained,
+    class_tables,
+    curves,
+    frame,
+    interval,
+)
 from n3r.report.style import drawable
 
 Content = Mapping[str, Any]
@@ -166,8 +176,14 @@ def headline(content: Content) -> str:
     own, point = content["models"][0], _operating_point(content)
     if own["auroc"] is None:
         return f"{NOT_ENOUGH.capitalize()} to evaluate {content['name']}."
-    auroc = cell(own, *MODELS["AUROC [95 %]"])
+    auroc, several = cell(own, *MODELS["AUROC [95 %]"]), content.get("classes")
     parts = [f"{content['name']} reaches an AUROC of {auroc} on {own['n']:,} test orders"]
+    if several:
+        mean = cell(several["models"][0], *MODELS["AUROC [95 %]"])
+        parts = [
+            f"{content['name']} reaches an AUROC of {mean} on {own['n']:,} test orders, the mean of each of "
+            f"{len(several['each'])} classes against the rest; of class 0 against the rest it is {auroc}"
+        ]
     if point and point["recall"] is not None:
         caught = cell(point, *OPERATING["recall [95 %]"])
         allowed = f"{show(point['fpr'], '%')} of legitimate orders may be flagged"
@@ -226,8 +242,11 @@ def _ranking(content: Content, scores: Scores) -> Section:
         "Test orders that no model has seen. The baselines learned from the same training orders; what "
         "the model adds is its lead over them, and the interval says whether it is more than chance."
     )
-    found = tabulate("On the same rows", MODELS, rows, 1)
-    return Section("How well fraud is ranked", drawn, [found], lead=lead)
+    tables, notes = [tabulate("On the same rows", MODELS, rows, 1)], []
+    if several := content.get("classes"):
+        tables += class_tables(several, content["name"])
+        notes = [SEVERAL.format(len(several["each"]))]
+    return Section("How well fraud is ranked", drawn, tables, notes, lead)
 
 
 def _catching(content: Content) -> Section:

@@ -33,6 +33,14 @@ AUC_ASIDE = [("AUC", 34, style.cell("auroc", ".3f"))]
 UNIT = {"xlim": (-0.01, 1.01), "ylim": (-0.01, 1.01)}
 SCORE_BINS = np.linspace(0, 1, 26)
 SCORE_AXES = {"xlim": (0, 1), "yscale": "log"}
+FIGURES = {
+    "val_auroc": "AUROC",
+    "val_average_precision": "AP",
+    "val_f1": "F1",
+    "val_precision": "precision",
+    "val_recall": "recall",
+    "val_accuracy": "accuracy",
+}
 MAX_INPUTS = 15  # of a score that is explained
 
 
@@ -221,6 +229,19 @@ def training_curve(history: Sequence[Mapping[str, float | None]], ax: "Axes | No
             right.margins(y=0.15)
         ax.xaxis.get_major_locator().set_params(integer=True)
         style.legend_below(ax, handles=lines)
+    return ax
+
+
+def validation_curve(history: Sequence[Mapping[str, float | None]], ax: "Axes | None" = None) -> "Axes":
+    """Each figure of the validation rows but the loss, by epoch. Keys: epoch and, or gaps, FIGURES'."""
+    epochs = [row["epoch"] for row in history]
+    labels = {"xlabel": "epoch", "ylabel": "of validation rows", "ylim": (-0.02, 1.02)}
+    with canvas(ax, "Validation", height=HEIGHT * 0.95, **labels) as ax:
+        for i, (key, name) in enumerate(FIGURES.items()):
+            values = np.array([row.get(key) for row in history], float)
+            ax.plot(epochs, values, label=name, **style.look(i))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        style.legend_below(ax)
     return ax
 
 

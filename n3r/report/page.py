@@ -11,7 +11,7 @@ Decisions:
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -39,6 +39,23 @@ class Table(NamedTuple):
     n_words: int = 2
 
 
+class Bar(NamedTuple):
+    """One bar of a card: a share of the rows, their rate of class 1, and whether they lack a value."""
+
+    share: float
+    rate: float | None
+    is_missing: bool = False
+
+
+class Card(NamedTuple):
+    """One column of a table: its name, facts as text, bars of its values, and the rate of class 1 of all."""
+
+    title: str
+    facts: Mapping[str, str]
+    bars: Sequence[Bar]
+    rate: float
+
+
 class Section(NamedTuple):
     """A part of a page; `plots` are pairs of a caption and the Axes drawn on, `lead` says how to read it."""
 
@@ -47,6 +64,7 @@ class Section(NamedTuple):
     tables: list[Table]
     notes: Sequence[str] = ()
     lead: str = ""
+    cards: Sequence[Card] = ()
 
 
 class Page(NamedTuple):
@@ -114,12 +132,20 @@ def _markdown(page: Page) -> str:
     blocks = [f"# {_escaped(page.name)}", _escaped(page.headline)]
     for section in page.sections:
         blocks += [f"## {section.title}", *map(_escaped, section.notes)]
-        for table in section.tables:
+        for table in [*section.tables, *_as_table(section.cards)]:
             rule = [":--" if i < table.n_words else "--:" for i in range(len(table.head))]
             lines = [map(_escaped, table.head), rule, *(map(_escaped, row) for row in table.rows)]
             blocks += [f"**{_escaped(table.title)}**"] if table.title else []
             blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
     return "\n\n".join(blocks) + "\n"
+
+
+def _as_table(cards: Sequence[Card]) -> Iterator[Table]:
+    """What cards say, without their bars."""
+    if cards:
+        head = list(dict.fromkeys(fact for card in cards for fact in card.facts))
+        rows = [(card.title, *(card.facts.get(fact, "") for fact in head)) for card in cards]
+        yield Table("", ("column", *head), rows, 1 + len(head))
 
 
 def _escaped(text: str) -> str:
@@ -134,7 +160,7 @@ def _html(page: Page) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(source).render(**page._asdict(), svg=_svg)
+    return environment.from_string(source).render(**page._asdict(), svg=_svg, bars=_bars)
 
 
 def _svg(axes: "Axes", caption: str, key: str) -> str:
@@ -143,3 +169,25 @@ def _svg(axes: "Axes", caption: str, key: str) -> str:
     svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->| xmlns(:\w+)?="[^"]*"', "", svg, flags=re.DOTALL)
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{key}-", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
+
+
+def _bars(card: Card) -> str:
+    """The bars of a card: above, how many rows there are; below, in another colour, their rate of class 1.
+
+    A line crosses the rates where that of all rows is. Missing values are the last bar, and grey.
+    """
+    bars = [bar for bar in card.bars if bar.share or not bar.is_missing]
+    width, highest = 100 / max(len(bars), 1), max((bar.share for bar in bars), default=0) or 1
+    top = max([2 * card.rate, *(bar.rate or 0 for bar in bars)]) or 1
+    drawn = []
+    for i, bar in enumerate(bars):
+        sizes = (24, 22 * bar.share / highest), (40, 14 * (bar.rate or 0) / top)
+        colours = style.GREY if bar.is_missing else style.BLUE, style.RED
+        for (base, height), colour in zip(sizes, colours, strict=True):
+            place = f'x="{(i + 0.08) * width:.2f}" y="{base - height:.2f}" width="{0.84 * width:.2f}"'
+            drawn.append(f'<rect {place} height="{height:.2f}" fill="{colour}"/>')
+    line = f'stroke="{style.INK}" stroke-width=".4" stroke-dasharray="1.5 1"'
+    drawn.append(f'<path d="M0 {40 - 14 * card.rate / top:.2f}H100" {line}/>')
+    label = escape(f"distribution of {card.title}, and the rate of class 1")
+    frame = 'viewBox="0 0 100 41" preserveAspectRatio="none"'
+    return f'<svg {frame} role="img" aria-label="{label}">{"".join(drawn)}</svg>'

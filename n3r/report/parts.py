@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from n3r.estimate import bounded
 from n3r.report import figures
+from n3r.report.page import Table, tabulate
 from n3r.report.style import drawable
 
 if TYPE_CHECKING:
@@ -15,13 +16,29 @@ if TYPE_CHECKING:
 
 Scores = Mapping[str, tuple[ArrayLike, ArrayLike]]  # model -> labels, scores of the same rows
 
-COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
-FEW_FRAUDS = "Good overall can hide a country where a model fails. Few frauds make wide intervals."
-
 
 def interval(name: str, spec: str) -> tuple[str, str]:
     """The column of a metric and of the ends of its interval."""
     return " ".join(bounded(name)), spec
+
+
+COUNTS = {"rows": ("n", ","), "frauds": ("n_positive", ",")}
+EACH_CLASS = {
+    "class": ("class", ""),
+    "rows": ("n_positive", ","),
+    "AUROC [95 %]": interval("auroc", ".3f"),
+    "AP": ("average_precision", ".3f"),
+    "precision": ("precision", "%"),
+    "recall": ("recall", "%"),
+    "F1": ("f1", ".3f"),
+    "log loss": ("log_loss", ".3f"),
+    "Brier": ("brier", ".4f"),
+}
+SEVERAL = (
+    "There are {} classes. Fraud stands for every class but 0, its score for the probability of that; what "
+    "is said of each class is of its rows against all others, with precision, recall and F1 of the likeliest."
+)
+FEW_FRAUDS = "Good overall can hide a country where a model fails. Few frauds make wide intervals."
 
 
 def frame(rows: Iterable[Mapping[str, Any]], name: str | None = None) -> pl.DataFrame:
@@ -33,6 +50,14 @@ def frame(rows: Iterable[Mapping[str, Any]], name: str | None = None) -> pl.Data
 def curves(scores: Scores) -> "list[tuple[str, Axes]]":
     """The curves of a ranking, with their captions."""
     return [(figures.CAPTIONS[name], axes) for name, axes in figures.ranking(scores).items()]
+
+
+def class_tables(classes: Mapping[str, Any], name: str) -> list[Table]:
+    """What `evaluation.evaluate_model` says of each of several classes, and the models' means of these."""
+    models = [{**row, "name": row["name"] or name} for row in classes["models"]]
+    columns = {"model": ("name", ""), "AUROC [95 %]": interval("auroc", ".3f"), "rows": ("n", ",")}
+    means = tabulate("AUROC, the mean of each class against the rest", columns, models, 1)
+    return [tabulate("Each class against the rest", EACH_CLASS, classes["each"], 1), means]
 
 
 def attained(auroc: float | None, oracle: float | None) -> float | None:

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from n3r.estimate import NOT_ENOUGH, bounded
 from n3r.files.json_io import plain
 from n3r.report import comparison_figures, figures
 from n3r.report.comparison import comparison_sections, verdict
+from n3r.report.data import data_section, findings_section
 from n3r.report.page import Page, Section, Table, cell, glossary, show, tabulate, write_page
 from n3r.report.parts import COUNTS, FEW_FRAUDS, Scores, attained, curves, frame, interval
 
@@ -37,6 +36,11 @@ METRICS = {
     "fraud": ("base_rate", "%"),
 }
 MARKETPLACE = {"marketplace": ("group", "")}
+SEVERAL = (
+    "Figures of more than two classes are the mean of each class against the rest; precision, recall and F1 "
+    "are of the likeliest class, accuracy is the share of rows whose class it is. Curves and marketplaces "
+    "are of class 0 against the rest."
+)
 SCORED = (
     "Scored on test orders that no model has seen. Precision, recall, F1 and accuracy count a score of 0.5 "
     "or more as fraud, which rare fraud seldom reaches: the recalls at 1 % and 5 % false positives (FPR) say "
@@ -87,6 +91,8 @@ def _tiles(models: list[dict]) -> list[tuple[str, str]]:
         (_attained(models), "of what any model could gain over chance"),
         (show(test["n"], ","), f"test orders, {show(test['base_rate'], '%')} of them fraud"),
     ]
+    if n_classes := test.get("n_classes"):
+        tiles = [tiles[0], (show(test["n"], ","), f"test orders of {n_classes} classes")]
     return [tile for tile in tiles if tile[0] is not None]
 
 
@@ -101,6 +107,7 @@ def summary(models: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 def _sections(content: dict[str, Any], scores: Curves) -> Iterator[Section]:
     models, parity = content.get("models") or [], content.get("parity") or {}
+    yield from findings_section((content.get("preparation") or {}).get("findings") or [])
     yield _ranking("How well fraud is ranked", SCORED, "test", models, scores)
     if members := content.get("members"):
         yield _members(members)
@@ -113,7 +120,7 @@ def _sections(content: dict[str, Any], scores: Curves) -> Iterator[Section]:
         yield _ranking("The same on validation", CHOSEN, "val", models, scores)
     if content.get("tokenizer"):
         yield _tokenizer(content["tokenizer"])
-    yield _data(content["data"], content.get("preparation") or {})
+    yield data_section(content["data"], content.get("preparation") or {})
     if found := content.get("deviations"):
         yield _deviations(found, parity.get("ablation") or {})
     if rows := list(_leaves(content.get("provenance") or {})):
@@ -128,7 +135,11 @@ def _ranking(title: str, lead: str, split: str, models: list[dict], scores: Curv
         drawn.append((f"Scores of {best['name']}", figures.score_distribution(*scored[best["name"]])))
     own = ("name", "system")  # and no other key: a model's precision is not its scores'
     rows = [{**{key: m[key] for key in own}, **(m[split] or {})} for m in models if split in m]
-    return Section(title, drawn, [tabulate(f"Metrics, {split} rows", SYSTEM | METRICS, rows)], lead=lead)
+    columns, notes = SYSTEM | METRICS, []
+    if any("n_classes" in row for row in rows):
+        columns, notes = {**columns, "rarest class": columns["fraud"]}, [SEVERAL]
+        del columns["fraud"]
+    return Section(title, drawn, [tabulate(f"Metrics, {split} rows", columns, rows)], notes, lead)
 
 
 def _members(members: list[dict]) -> Section:
@@ -162,7 +173,9 @@ def _marketplaces(models: list[dict]) -> Section:
 
 
 def _parity(parity: dict[str, Any]) -> Iterator[Section]:
-    """The three levels: the same function, as good when trained, each deviation alone."""
+    """The three levels: the same function, as good when trained, each deviation alone; or why not."""
+    if parity.get("note"):
+        yield Section("Beside the legacy", [], [], [parity["note"]])
     if parity.get("function"):
         yield _same_function(parity["function"])
     if parity.get("comparisons"):
@@ -239,32 +252,6 @@ def _tokenizer(found: dict) -> Section:
             "rarer one the vocabulary holds shorter pieces, at last single characters"
         )
     return Section("Tokenizer", drawn, tables, notes)
-
-
-def _data(data: dict, preparation: dict) -> Section:
-    note = (
-        f"{data['n_rows']:,} rows ({data['format']}) from {data['source']}; fingerprint {data['fingerprint']}"
-    )
-    drawn, tables = [], []
-    if steps := preparation.get("steps"):
-        columns = {"step": ("step", ""), "reason": ("reason", "")}
-        columns |= {name: (f"rows_{name}", ",") for name in ("in", "kept", "dropped")}
-        tables = [tabulate("Rows dropped, and why", columns, steps)]
-    if splits := preparation.get("splits"):
-        drawn = [("Rows kept, by split", figures.split_counts(pl.DataFrame(splits)))]
-        kinds = {0: "legitimate", 1: "fraud"}
-        cells = [(r["segment"] or "(none)", f"{r['split']}, {kinds[r['label']]}", r["n"]) for r in splits]
-        counts = pl.DataFrame(cells, ["marketplace", "of", "n"], orient="row")
-        wide = counts.pivot("of", values="n", aggregate_function="sum")
-        rows = [(name, *(f"{n or 0:,}" for n in counts)) for name, *counts in wide.rows()]
-        tables.append(Table("Rows kept", wide.columns, rows, 1))
-    if ends := [row for row in preparation.get("times") or [] if row["first"]]:
-        columns = {name: (name, "") for name in ("split", "first", "last")}
-        tables.append(tabulate("Times, first and last of each split", columns, ends))
-    if left_out := data.get("left_out"):
-        rows = [(name or "(blank)", why) for name, why in left_out.items()]
-        tables.append(Table("Columns that are no features, and why", ("column", "why"), rows))
-    return Section("Data", drawn, tables, [note, *(preparation.get("warnings") or [])])
 
 
 def _best(models: list[dict], split: str, system: str = "n3r") -> dict | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from n3r.schema import LABEL, OWN, SEGMENT, SPLITS, TIME, plain
+from n3r.schema import LABEL, OWN, SEGMENT, SPLITS, TIME, ColumnMap, plain
 
 DROP, SPLIT = OWN + "drop", OWN + "split"
 
@@ -44,10 +44,11 @@ class Report:
         return {k: v.to_dicts() if isinstance(v, pl.DataFrame) else v for k, v in vars(self).items()}
 
 
-def count_steps(keys: pl.DataFrame, taken: Mapping[int, bool]) -> pl.DataFrame:
+def count_steps(keys: pl.DataFrame, taken: Mapping[int, bool], column_map: ColumnMap) -> pl.DataFrame:
     """Rows in, kept and dropped for each reason, but those not `taken`; raises if a step leaves none."""
     dropped = dict(keys.group_by(DROP).len().iter_rows())
     rows, n_in, reached = [], keys.height, {}
+    columns = ["step", "reason", "rows_in", "rows_kept", "rows_dropped"]
     for code, (step, reason) in enumerate(REASONS, start=1):
         if not taken.get(code, True):
             continue
@@ -57,8 +58,27 @@ def count_steps(keys: pl.DataFrame, taken: Mapping[int, bool]) -> pl.DataFrame:
         n_in = n_out
         if n_out == 0:
             told = f"no rows left after the step {step!r} ({reason}), which {reached[step]} rows reached"
-            raise ValueError(f"{told}; look at the column map or the input")
-    return pl.DataFrame(rows, ["step", "reason", "rows_in", "rows_kept", "rows_dropped"], orient="row")
+            why = why_few(pl.DataFrame(rows, columns, orient="row"), column_map)
+            raise ValueError(f"{told}{why or '; look at the column map or the input'}")
+    return pl.DataFrame(rows, columns, orient="row")
+
+
+def why_few(steps: pl.DataFrame, column_map: ColumnMap) -> str:
+    """What to add to a message on too few rows: why most of them were dropped, where most were."""
+    m, n_rows = column_map, steps["rows_in"].max() or 0
+    reason, n = steps.sort("rows_dropped").select("reason", "rows_dropped").row(-1) if n_rows else ("", 0)
+    if 2 * n <= n_rows:
+        return ""
+    why = {
+        "e-mail of an internal domain": f"internal_domains names their {m.email_domain!r}: is it meant?",
+        "no label": f"`label` is empty: is {m.label!r} the label?",
+        "label outside label_values": f"label_values does not know their {m.label!r}: add its values there",
+        "time missing or unreadable": f"`time` cannot be read: are {m.time!r} and time_format right?",
+        "no id": f"`id` is empty: is {m.id!r} an id?",
+        "an earlier row has the same id": f"`id` repeats; is {m.id!r} an id?",
+        "the entity has an earlier order": f"`entity` repeats; is {m.entity!r} a customer?",
+    }
+    return f": {n:,} of {n_rows:,} dropped: {why[reason]}"
 
 
 def count_kept(keys: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
@@ -86,3 +106,8 @@ def ends_of(splits: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     ends = [(split, rows[TIME].min(), rows[TIME].max()) for split, rows in splits.items() if rows.height]
     texts = [(split, *(None if time is None else str(time) for time in pair)) for split, *pair in ends]
     return pl.DataFrame(texts, {"split": pl.String, "first": pl.String, "last": pl.String}, orient="row")
+
+
+def in_words(finding: Mapping[str, str]) -> str:
+    """What a finding of a data check saw, and what to do about it."""
+    return "; ".join(part for part in (finding["what"], finding["advice"]) if part)

@@ -124,22 +124,57 @@ def _chrono(time_format: str) -> str:
     return time_format.replace(".%f", "%.f")
 
 
-def advice(cells: pl.Series, role: str) -> str:
-    """What to do about texts that are no times in the format: one phrase, which shows none of them."""
-    texts = cells.drop_nulls().cast(pl.String).str.strip_chars()
-    texts = texts.filter(texts != "")
+def advice(
+    cells: pl.Series, role: str, every: pl.Series | None = None, time_format: str | None = None
+) -> str:
+    """What to do about texts that are no times in the format: one phrase, which shows none of them.
+
+    `every` are texts of the whole column, those that the format reads too.
+    """
+    texts = _filled(cells)
     if texts.is_empty():
         return "fill them in, or set max_bad_dates"
     for pattern, words in _NUMBERS.items():
         if texts.str.contains(f"^(?:{pattern})$").all():
             return f"they look like {words}"
-    found = list(_fitting(texts))
-    if len(found) == 1:
-        return f"{role}_format {found[0]!r} reads them"
-    if found:
+    every = texts if every is None else _filled(every)
+    found = list(_fitting(every))
+    if len(found) > 1:
         read_by = " and ".join(map(repr, found[:2]))
         return f"{read_by} both read them: set {role}_format to the one that is meant"
-    return f"set {role}_format in the column map, or max_bad_dates"
+    if found:
+        return f"{role}_format {found[0]!r} reads them{_swapped(found[0], time_format)}"
+    best, share = _best(every)
+    if best and share > max(0.5, _share(every, time_format)):
+        told = f"{role}_format {best!r} reads most of them, {share:.0%}{_swapped(best, time_format)}"
+        return f"{told}; mend the others, or set max_bad_dates"
+    rest, share = _best(texts)
+    also = f"; {share:.0%} of these are in the format {rest!r}: bring all into one" if rest else ""
+    return f"set {role}_format in the column map, or max_bad_dates{also}"
+
+
+def _filled(cells: pl.Series) -> pl.Series:
+    texts = cells.drop_nulls().cast(pl.String).str.strip_chars()
+    return texts.filter(texts != "")
+
+
+def _swapped(found: str, given: str | None) -> str:
+    """What to add where a format is the given one with day and month the other way round."""
+    other = found.translate(str.maketrans("dm", "md"))
+    return ": day and month are the other way round" if other == (given or "").replace(".%f", "%.f") else ""
+
+
+def _share(texts: pl.Series, time_format: str | None) -> float:
+    frame = texts.to_frame("time")
+    times = frame.select(parse_time("time", time_format, frame.schema)).to_series()
+    return times.count() / max(len(times), 1)
+
+
+def _best(texts: pl.Series) -> tuple[str | None, float]:
+    """The usual format that reads most of some texts, and their share; None where none reads one in ten."""
+    shares = {form: _share(texts, form) for form in map("".join, product(_DATES, _HOURS))}
+    best = max(shares, key=shares.get)
+    return (best, shares[best]) if shares[best] > 0.1 else (None, 0.0)
 
 
 def _fitting(texts: pl.Series) -> Iterator[str]:

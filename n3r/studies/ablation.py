@@ -27,7 +27,7 @@ from n3r.model import ModelConfig
 from n3r.schema import LABEL, TEXT
 from n3r.studies.beside import Splits, legacy_tokenizer
 from n3r.studies.parts import parts_without
-from n3r.tokenizer import TokenizedText
+from n3r.token_arrays import TokenizedText
 from n3r.train import TrainConfig, fit, predict, resolve_precision
 
 NONE, ALL = "none", "all"

@@ -21,7 +21,7 @@ from n3r.bundle import Bundle, train_bundle
 from n3r.estimate import bounded, table
 from n3r.files import kept
 from n3r.identity.selection import fit_features
-from n3r.metrics import PairedAUC, auc_ci, paired_auc
+from n3r.metrics import PairedAUC, class_auc, paired_auc
 from n3r.schema import LABEL
 from n3r.studies.beside import Splits
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
@@ -32,7 +32,7 @@ MIN_STEPS = 4  # per epoch
 def learning_curve(
     bundle: Bundle, splits: Splits, sizes: Sequence[int], folder: Path, seed: int = 0
 ) -> pl.DataFrame:
-    """Test AUC of a bundle's model class and settings by the number of training rows.
+    """Test AUC, `metrics.class_auc`, of a bundle's model class and settings by the number of training rows.
 
     Columns: n_rows, n_frauds (of the training), auroc with _low and _high (95 %, of the test rows), n,
     n_positive. Sizes beyond the training split are left out. `seed` draws the rows; `folder` keeps the
@@ -48,9 +48,9 @@ def learning_curve(
     for size in sorted(size for size in set(sizes) if size <= len(order)):
         sampled = {**splits, "train": splits["train"][np.sort(order[:size])]}
         scores = _kept_scores(bundle, sampled, Path(folder) / str(size), _trained_on)
-        label, auc = splits["test"][LABEL], auc_ci(splits["test"][LABEL], scores)
-        counts = {"n_rows": size, "n_frauds": int(sampled["train"][LABEL].sum())}
-        rows.append(counts | auc.columns("auroc") | {"n": auc.n, "n_positive": int(label.sum())})
+        label, auc = splits["test"][LABEL], class_auc(splits["test"][LABEL], scores)
+        counts = {"n_rows": size, "n_frauds": int((sampled["train"][LABEL] > 0).sum())}
+        rows.append(counts | auc.columns("auroc") | {"n": auc.n, "n_positive": int((label > 0).sum())})
     return table(rows, ("n_rows", "n_frauds", *bounded("auroc"), "n", "n_positive"))
 
 
@@ -64,8 +64,11 @@ def added_value(
     """Test AUC with numeric columns `added` to a bundle's features (A) and without (B), over trainings.
 
     Tokenizer and settings are the bundle's; features and network are made anew for each seed. `folder` keeps
-    the trainings. Raises ValueError for columns that the bundle reads already or that the splits lack.
+    the trainings. Raises ValueError for columns that the bundle reads already or that the splits lack, and
+    for more than two classes.
     """
+    if (n_classes := bundle.model.config.n_classes) > 2:
+        raise ValueError(f"what columns add is binary only: this model tells {n_classes} classes apart")
     known = bundle.column_map.numeric
     if wrong := [name for name in added if name in known or name not in splits["train"].columns]:
         raise ValueError(f"{wrong} are features of the model already, or not among the splits' columns")
@@ -76,7 +79,8 @@ def added_value(
         for seed in seeds:
             settings = bundle.train_config.model_copy(update={"seed": seed})
             own = replace(bundle, column_map=columns, train_config=settings)
-            by_seed.append(_kept_scores(own, splits, Path(folder) / f"{name}_{seed}", _trained_anew))
+            p = _kept_scores(own, splits, Path(folder) / f"{name}_{seed}", _trained_anew)
+            by_seed.append(p[:, 1])
         scores.append(np.stack(by_seed))
     return paired_auc(splits["test"][LABEL], *scores)
 
@@ -84,11 +88,11 @@ def added_value(
 def _kept_scores(
     bundle: Bundle, splits: Splits, folder: Path, train: Callable[[Bundle, Splits, Path], Bundle]
 ) -> np.ndarray:
-    """(N,) scores of the test rows by what `train` makes of the bundle; `folder` keeps them."""
+    """Probabilities (N, C) of the test rows by what `train` makes of the bundle; `folder` keeps them."""
     plan = kept.plan(__name__, splits, bundle.settings)
 
     def scored() -> kept.Result:
-        return kept.Result({"scores": train(bundle, splits, folder).predict(splits["test"])[:, 1]})
+        return kept.Result({"scores": train(bundle, splits, folder).predict(splits["test"])})
 
     return kept.kept(folder / "kept", plan, scored).arrays["scores"]
 

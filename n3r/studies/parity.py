@@ -28,7 +28,8 @@ from n3r.legacy.trainer import (
 )
 from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel
-from n3r.schema import LABEL, ORACLE, SEPARATOR
+from n3r.multiclass import against_rest, measure
+from n3r.schema import LABEL, ORACLE, SEPARATOR, probabilities
 from n3r.studies import ablation
 from n3r.studies.beside import LegacyRun, Splits, scored
 from n3r.studies.parts import parts_without
@@ -38,6 +39,10 @@ from n3r.vocabulary import truncate
 
 MOVED = 1e-6  # float32 rounds two ways to the same probability by less
 NAMES = ("n3r", "legacy")
+BINARY_ONLY = (
+    "The comparison with the legacy is binary only: its network has one logit, of fraud. Of more than two "
+    "classes the models stand beside the baselines alone."
+)
 GIVEN_WEIGHTS = {  # what a set of deviations is to the legacy's weights
     ablation.NONE: "n3r's model with the legacy's weights, token ids and numbers",
     ablation.ALL: "what n3r makes of a legacy model that is handed to it",
@@ -188,11 +193,14 @@ def write_predictions(found: Predictions, run: Path) -> None:
 
 
 def curves(found: Predictions, splits: Splits) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Labels and scores by split and model, of test rows the oracle's too, where they are synthetic."""
+    """Labels and scores by split and model, of test rows the oracle's too, where they are synthetic.
+
+    Of more than two classes, class 0 stands against the rest, and there is no oracle.
+    """
     by_split: dict[str, dict] = {split: {} for split in splits if split != "train"}
     for (model, split), table in found.items():
-        by_split[split][model] = (table["label"].to_numpy(), table["score"].to_numpy())
-    if ORACLE in splits["test"].columns:
+        by_split[split][model] = against_rest(table["label"], probabilities(table))
+    if ORACLE in splits["test"].columns and splits["test"][LABEL].max() < 2:
         by_split["test"]["oracle"] = tuple(splits["test"][name].to_numpy() for name in (LABEL, ORACLE))
     return by_split
 
@@ -216,7 +224,7 @@ def model_records(
         known |= {"orders_per_second": run.orders_per_second, "precision": "float32"}
         models.append({"name": f"legacy {name}", "system": "legacy", **known, **measured})
     for name, by_split in baselines.items():
-        measured = {split: metrics.evaluate(splits[split][LABEL], p) for split, p in by_split.items()}
+        measured = {split: measure(splits[split][LABEL], p) for split, p in by_split.items()}
         models.append({"name": name, "system": "baseline", **measured})
     if "oracle" in drawn["test"]:
         measured = metrics.evaluate(*drawn["test"]["oracle"])

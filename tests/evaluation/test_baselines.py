@@ -200,6 +200,24 @@ def test_all_baselines_score_every_split_but_train(names):
     assert not np.array_equal(other, scores[BOOSTING]["test"])
 
 
+@pytest.mark.parametrize("name", BASELINES)
+def test_three_classes_of_which_one_has_no_rows(name, names):
+    """Class 3 is in the map and not in the rows; the others are told apart by a name and a number."""
+    frame = planted(names, 900)
+    kind = (
+        pl.when(pl.col("billing").str.contains("Lenka|Farqua")).then(1).when(pl.col("amount") > 0.8).then(2)
+    )
+    frame = frame.with_columns(kind.otherwise(0).alias(LABEL))
+    columns = a_map(numeric=["amount"], classes=4)
+    p = fit_baseline(name, frame[:600], columns).predict(frame[600:])
+    assert p.shape == (300, 4) and (p[:, 3] == 0).all()
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    assert roc_auc_score(frame[LABEL][600:] == 1, p[:, 1]) > 0.8
+    assert fit_baseline(name, frame[:600], columns).predict(frame[:0]).shape == (0, 4)
+    with pytest.raises(ValueError, match=r"\d+ of 900 rows are not 0 or 1, the classes of the column map"):
+        fit_baseline(name, frame, a_map(numeric=["amount"]))
+
+
 # --- bad input
 
 

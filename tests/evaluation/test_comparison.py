@@ -104,3 +104,18 @@ def test_other_rows_are_refused():
         comparison.compare(table(y, a), table(y, b).reverse())
     with pytest.raises(ValueError, match="other rows or another order"):
         comparison.compare(table(y, a), table(y, b).head(9))
+
+
+def test_three_classes_are_compared_as_class_0_against_the_rest():
+    y, a, b = draw()
+    kinds = y * (1 + np.arange(len(y)) % 2)
+
+    def three(p):
+        risk = stats.norm.cdf(p / 10)
+        scores = {"score_0": 1 - risk, "score_1": risk / 3, "score_2": 2 * risk / 3}
+        return table(kinds, risk, **scores).drop("score").rename({"order": "id"})
+
+    content, scores = comparison.compare_models({"m": three(a)}, {"m": three(b)}, ("one", "other"))
+    expected = comparison.compare(table(y, stats.norm.cdf(a / 10)), table(y, stats.norm.cdf(b / 10)))
+    assert content["comparisons"][0]["difference"] == pytest.approx(expected["difference"])
+    assert (scores["one"]["one"][0] == y).all()

@@ -9,6 +9,7 @@ import pytest
 from n3r import metrics
 from n3r.evaluation import decisions, evaluate
 from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
+from n3r.multiclass import each_class
 from n3r.preprocess import prepare
 from n3r.schema import CALIBRATED, LABEL, ORACLE, SCORE, SEGMENT, TIME, ColumnMap
 from n3r.synthetic import orders as synth
@@ -157,3 +158,40 @@ def test_the_costs_of_the_config_are_used(rows):
     cheap = evaluate_model(splits["test"], EvaluationConfig(cost_alarm=1))["decisions"]["cheapest"]
     assert dear["n_flagged"] < cheap["n_flagged"]
     assert evaluate.EvaluationConfig().costs == decisions.Costs(100, 10)
+
+
+# ---- more than two classes
+
+
+@pytest.fixture(scope="module")
+def in_three_splits(rows, in_three):
+    return {name: in_three(frame, i) for i, (name, frame) in enumerate(rows[1].items())}
+
+
+def test_three_classes_stand_against_the_rest_and_decisions_are_of_class_0(rows, in_three_splits):
+    columns, (train, val, test) = rows[0], in_three_splits.values()
+    p, label = test.select(f"{SCORE}_{c}" for c in range(3)).to_numpy(), test[LABEL].to_numpy()
+    others = {"other": np.roll(p, 1, axis=0), "risk": 1 - p[:, 0]}
+    content = evaluate_model(test, None, columns, val, train, others)
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert content["classes"]["each"] == each_class(label, p)
+    own, other = content["classes"]["models"]
+    assert (own["name"], other["name"]) == (None, "other")
+    assert own.items() >= metrics.class_auc(label, p).columns("auroc").items()
+    assert other["auroc"] == metrics.class_auc(label, others["other"]).value
+    assert [row["name"] for row in content["models"]] == [None, "other", "risk"]
+    two = {SCORE: 1 - p[:, 0], LABEL: (label > 0).astype(int)}
+    plain, *_ = evaluate_model(pl.DataFrame(two))["models"]
+    assert content["models"][0] == plain and content["models"][2]["difference"] == 0
+    cut = metrics.threshold_at_fpr(val[LABEL] > 0, 1 - val[f"{SCORE}_0"], 0.01)
+    assert content["operating"] == {"fpr": 0.01, "threshold": cut, "chosen_on": "validation rows"}
+    assert content["data"][0]["n_positive"] == (train[LABEL] > 0).sum()
+
+
+def test_a_label_that_is_none_of_the_classes_is_counted(in_three_splits):
+    odd = in_three_splits["test"].with_columns(pl.col(LABEL).replace(2, 3))
+    with pytest.raises(ValueError, match=r"labels: \d+ of \d+ are not the classes 0 to 2"):
+        evaluate_model(odd)
+    test, val = in_three_splits["test"], odd
+    with pytest.raises(ValueError, match=r"labels: \d+ of \d+ are not of the classes 0 to 2"):
+        evaluate_model(test, val=val)

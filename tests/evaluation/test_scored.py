@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from n3r.evaluation import scored
-from n3r.schema import KEY, LABEL, ORACLE, SCORE, SEGMENT, TIME, ColumnMap
+from n3r.schema import CALIBRATED, KEY, LABEL, ORACLE, SCORE, SEGMENT, TIME, ColumnMap
 from n3r.synthetic import orders as synth
 
 TABLE = pl.DataFrame(
@@ -164,3 +164,58 @@ def test_orders_are_read_as_for_training(tmp_path):
     orders.write_text(orders.read_text() + "c,z\n")
     with pytest.raises(ValueError, match=r"o\.csv, row 3: has 2 cells, the header 4"):
         scored.with_labels(given, [orders], ColumnMap(**columns, time_format="%d/%m/%Y"))
+
+
+# ---- more than two classes
+
+
+THREE = {
+    "order": ["a", "b", "c"],
+    **{f"score_{c}": [0.5, 0.2, 0.1 * c] for c in range(3)},
+    "label": [0, 1, 2],
+}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_scores_of_three_classes_and_the_risk_of_any_but_0(tmp_path, kind):
+    table = pl.DataFrame(THREE | {"p_calibrated_0": [0.4] * 3, "p_calibrated_1": [0.3] * 3})
+    found = scored.read_scored(written(table, tmp_path / f"s.{kind}"))
+    names = [*(f"{SCORE}_{c}" for c in range(3)), LABEL, f"{CALIBRATED}_0", f"{CALIBRATED}_1"]
+    assert found.columns == [KEY, *names, SCORE, CALIBRATED]
+    assert found[SCORE].to_list() == [0.5, 0.8, 1.0] and found[CALIBRATED].to_list() == [0.6] * 3
+    assert scored.class_scores(found).shape == (3, 3)
+    assert scored.as_two(found)[LABEL].to_list() == [0, 1, 1]
+    again = scored.named(table.rename({"order": "id"}))
+    assert again.select(sorted(again.columns)).equals(
+        found.select(sorted(found.columns)).with_columns(pl.col(LABEL).cast(pl.Int64))
+    )
+
+
+def test_two_classes_stay_as_they_are():
+    table = scored.named(TABLE)
+    assert scored.as_two(table) is table and scored.class_scores(table).ndim == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"score_1": ["0.1", "high", "0.2"]}, "1 of 3 values of 'score_1' are not finite numbers"),
+        ({"score_2": [0.1, None, 0.2]}, "1 of 3 values of 'score_2' are not finite numbers"),
+    ],
+)
+def test_what_is_wrong_with_a_class_is_counted(tmp_path, change, says):
+    path = written(pl.DataFrame(THREE | change), tmp_path / "s.csv")
+    with pytest.raises(ValueError, match=says):
+        scored.read_scored(path)
+    with pytest.raises(ValueError, match="no column 'score' beside its id"):
+        scored.read_scored(written(pl.DataFrame(THREE).drop("score_1"), path))
+
+
+def test_a_column_map_of_other_classes_is_refused(raw):
+    orders, path = raw
+    scores = orders.select(id="objectId", score_0="oracle_p", score_1="oracle_p", score_2="oracle_p")
+    with pytest.raises(ValueError, match="scores of 3 classes, and the column map has 2"):
+        scored.with_labels(scores, [path], ColumnMap.from_file(CONFIG))
+    kinds = ColumnMap.from_file(CONFIG).model_copy(update={"label_values": {"N": 0, "F": 1, "I": 2}})
+    table = scored.with_labels(scores, [path], kinds)
+    assert set(table[LABEL]) == {0, 1, 2} and scored.class_scores(table).shape == (table.height, 3)

@@ -163,7 +163,11 @@ CASES = {
         "is an Excel workbook: let its name end in .xlsx",
     ),
     "a zip archive": (b"PK\x03\x04" + bytes(26) + b"orders.csv", {}, "is a zip archive: unpack it"),
-    "old Excel": (b"\xd0\xcf\x11\xe0" + bytes(30), {}, "is an old Excel workbook: save it as .xlsx"),
+    "old Excel": (
+        b"\xd0\xcf\x11\xe0" + bytes(30),
+        {},
+        "is an old Excel workbook or one with a password: save it as .xlsx",
+    ),
     "CR CR LF": (b"id,name,y\r\r\na,b,0\r\r\n", {}, "ends its lines with CR CR LF; save it with LF"),
     "no row": (b"", {"header": False}, "is empty"),
     "a first row that is open": (b'a,"b\n', {"header": False}, "has a first row that cannot be read"),
@@ -220,6 +224,21 @@ def test_json_lines_and_parquet_have_numbers_of_their_own(tmp_path):
         assert scan(tmp_path / name, columns).frame.collect()["amount"].to_list() == [1.234, 5.678]
         (chunk,) = read_chunks(tmp_path / name, Inputs("id", ["name"], ["amount"], [], "de"))
         assert chunk.frame["amount"].round(3).to_list() == pytest.approx([1.234, 5.678])
+
+
+def test_texts_of_json_that_are_numbers_elsewhere_are_named(tmp_path):
+    rows = {"id": ["a", "b"], "name": [NAME, "y"], "y": ["0", "1"], "amount": ["1,5", "2,5"]}
+    pl.DataFrame(rows).write_ndjson(tmp_path / "o.jsonl")
+    left_out = scan(tmp_path / "o.jsonl", column_map(numeric=["*"], number_format="de")).left_out
+    assert left_out["amount"].endswith("form 9,9; write them as numbers of JSON")
+
+
+def test_scoring_says_what_is_wrong_with_a_header_too(tmp_path):
+    path = tmp_path / "o.csv"
+    path.write_text(DATA)
+    with pytest.raises(ValueError, match='"csv": {"separator": ";", "header": false}') as error:
+        list(read_chunks(path, Inputs("id", ["name"], ["amount"], [])))
+    assert NAME not in str(error.value)
 
 
 def test_a_file_of_another_separator_than_the_maps_is_read_by_its_own(tmp_path):

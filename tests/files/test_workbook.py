@@ -6,6 +6,8 @@ from xml.sax.saxutils import escape
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from n3r.files.limits import ALWAYS
@@ -45,8 +47,8 @@ def cell(value) -> str:
     return f'<c t="inlineStr"><is><t xml:space="preserve">{escape(value)}</t></is></c>'
 
 
-def workbook(path: Path, rows: list[list]) -> Path:
-    cells = "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows)
+def workbook(path: Path, rows: list[list], more: str = "") -> Path:
+    cells = "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows) + more
     sheet = f'<sheet name="Orders" sheetId="1" r:id="rId1" xmlns:r="{OFFICE}"/>'
     kinds = [("workbook", "sheet.main"), ("worksheets/sheet1", "worksheet")]
     own = [f'<Override PartName="/xl/{n}.xml" ContentType="{TYPES}.{kind}+xml"/>' for n, kind in kinds]
@@ -106,8 +108,11 @@ def test_a_sheet_that_is_no_table_is_named(tmp_path, rows, phrase):
     [
         (b"", "cannot be read as an Excel workbook"),
         (b"id,name\n", "cannot be read as an Excel workbook"),
-        (b"PK\x03\x04" + b"x" * 99, "zip archive"),
-        (b"\xd0\xcf\x11\xe0" + b"x" * 99, "is an old Excel workbook: save it as .xlsx"),
+        (b"PK\x03\x04" + b"x" * 99, "cannot be read as an Excel workbook"),
+        (
+            b"\xd0\xcf\x11\xe0" + b"x" * 99,
+            "is an old Excel workbook or one with a password: save it as .xlsx",
+        ),
     ],
 )
 def test_what_is_no_workbook_is_named(tmp_path, content, phrase):
@@ -125,6 +130,27 @@ def test_a_small_workbook_of_much_content_is_refused(tmp_path):
             part.write(bytes(1 << 24))
     with pytest.raises(ValueError, match="200 times its size: a bomb"):
         scan(path, MAP)
+
+
+@pytest.mark.parametrize("reference", ["XFD1048576", "xfd1048576", "&#88;FD1048576"])
+def test_a_cell_far_off_fills_no_memory(tmp_path, reference):
+    far = f"<row r='1048576'><c r = '{reference}'><v>1</v></c></row>"
+    with pytest.raises(ValueError, match="200 times its size: a bomb|cannot be read as an Excel workbook"):
+        scan(workbook(tmp_path / "o.xlsx", ROWS, far), MAP)
+
+
+@given(changes=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=4)), min_size=1, max_size=4))
+def test_damage_is_one_value_error_or_none(tmp_path, changes):
+    path = workbook(tmp_path / "o.xlsx", ROWS)
+    content = bytearray(path.read_bytes())
+    for where, junk in changes:
+        at = int(where * len(content))
+        content[at : at + len(junk)] = junk
+    path.write_bytes(content)
+    try:
+        scan(path, MAP)
+    except ValueError as error:
+        assert "o.xlsx" in str(error) and "Ana" not in str(error)
 
 
 def test_without_its_reader_one_sentence_says_how_to_install_it(tmp_path, monkeypatch):

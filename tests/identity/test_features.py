@@ -333,7 +333,7 @@ def test_every_feature_says_something_in_words():
                 assert "{" not in said and any(column in said for column in (*email, *numbers)), name
     assert features.words("m / n", np.log(3)) == "m is 3 times n (each plus 1)"
     assert features.words("e digits", 0.25) == "25% of e are digits"
-    assert features.words("e consonants in a row", 5) == "consonants in a row of e: 5"
+    assert features.words("e consonants in a row", 5) == "e has 5 consonants in a row"
     assert features.words("e free", 0) == "e is not of a large free provider"
     assert features.words("e domain risk of class 2", 0.125) == "domain risk of class 2 of e: 0.125"
 

@@ -733,7 +733,7 @@ refused("configs", "a column map", {
     "damaged: an integer of 5,000 digits": ('{"id": ' + "9" * 5000 + "}", NO_JSON),
     "damaged: 100,000 brackets": (DEEP, BRACKETS),
     "type: a list": ([MAP], "must hold one JSON object, found list"),
-    "type: null for a name": ({**MAP, "label": None}, "key 'label': Input should be a valid string"),
+    "type: null for a name": ({**MAP, "label": None}, "key 'label': expected a text"),
     "twice: a key, the last one wrong": (json.dumps(MAP)[:-1] + ', "id": 5}', "key 'id'"),
     "unknown: 10,000 keys": ({**MAP, **MANY_KEYS}, "unknown key 'k0'", "and 9990 more"),
 }, in_map, "map.json")
@@ -880,8 +880,8 @@ refused("bundles", "what calibration.json says", {
     "range: maps of NaN": (setting("maps", to=[{**LINE, "slope": NAN}]), "platt.slope'"),
     "range: maps that descend": (setting("maps", to=[{"score": [1, 0], "probability": [0, 1]}]), "ascending"),
     "range: a billion classes": (setting("n_classes", to=10**9), "calibration.json"),
-    "unknown: a method": (setting("method", to="magic"), "'method': Input should be 'isotonic'"),
-    "type: a method": (setting("method", to=[]), "'method': Input should be 'isotonic'"),
+    "unknown: a method": (setting("method", to="magic"), "'method': expected 'isotonic'"),
+    "type: a method": (setting("method", to=[]), "'method': expected 'isotonic'"),
 }, used(serve, "calibration__json"), "bundle")
 ASCEND = "expected knots that ascend"
 TABLE = {"bins": {}, "default_bin": 0.1, "column": "c", "class": 1}
@@ -892,14 +892,14 @@ def knots(value: list, score: list, name: str = "*") -> Callable[[Any], None]:
 
 
 refused("bundles", "what features.json says", {
-    "missing: knots": (lambda c: c.pop("knots") and None, "'knots': Field required"),
+    "missing: knots": (lambda c: c.pop("knots") and None, "'knots': it is missing"),
     "missing: a risk table's column": (setting("risk_tables", "r", to={"bins": {}}), "'risk_tables.r."),
     "missing: an indicator": (lambda c: c["indicators"].clear(), "the graph cannot run"),
     "unknown: a key": (setting("zzz", to=1), "unknown key 'zzz'"),
     "unknown: knots": (knots([1, 2], [0, 1], "zzz"), "knots of the unknown features ['zzz']"),
     "unknown: an indicator": (lambda c: c["indicators"].append("zzz"), "of the unknown features ['zzz']"),
     "type: a config that is null": (setting("config", to=None), "key 'config'"),
-    "type: imputation": (setting("imputation", to=[]), "'imputation': Input should be a valid dict"),
+    "type: imputation": (setting("imputation", to=[]), "'imputation': expected an object"),
     "type: precomputed risks": (setting("precomputed_risk", to="yes"), "precomputed_risk"),
     "range: an imputed NaN": (setting("imputation", "*", to=NAN), "key 'imputation."),
     "range: knots that descend": (knots([2, 1], [0, 1]), ASCEND),

@@ -195,7 +195,7 @@ MOMENTS: dict[str, tuple[list[str], float]] = {
     "writing a checkpoint": ([f"training/{model}/checkpoints/.last.ckpt.partial" for model in MODELS], 0.01),
     "writing the best checkpoint": (["training/transformer2risk/checkpoints/.best.ckpt.partial"], 0.01),
     "writing a bundle": ([".transformer2risk.partial"], 1),
-    "fitting the best recipe": (["training/best/boosting/fold_0"], 8),
+    "fitting the best recipe": (["training/best/slow_boosting/fold_0"], 8),
     "comparing": (["notebooks/05_parity.ipynb"], 12),
     "writing the report": ([f"{REPORTS}/.report.json.partial", f"{REPORTS}/report.json"], 0.02),
     "evaluating": (["notebooks/08_evaluate.ipynb"], 20),

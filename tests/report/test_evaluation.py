@@ -154,3 +154,15 @@ def test_the_committed_example_has_the_headline_that_its_json_gives():
     content = json.loads((EXAMPLE / "best.json").read_text(encoding="utf-8"))
     page = (EXAMPLE / "best.html").read_text(encoding="utf-8")
     assert f'<p class="headline">{headline(content)}</p>' in page
+
+
+def test_the_page_of_three_classes_says_what_a_figure_is_of(rows, in_three, tmp_path):
+    columns, test, train = rows
+    several = in_three(test)
+    content = {"name": "LSTM2Risk", **evaluate_model(several, None, columns, None, train)}
+    risk = 1 - several[f"{SCORE}_0"]
+    write_evaluation(content, {"LSTM2Risk": (several[LABEL] > 0, risk)}, tmp_path, "model")
+    said, page = headline(content), (tmp_path / "model.md").read_text()
+    assert "the mean of each of 3 classes against the rest; of class 0 against the rest it is 0." in said
+    assert "There are 3 classes. Fraud stands for every class but 0" in page
+    assert "Each class against the rest" in page and "the mean of each class against the rest" in page

@@ -67,6 +67,8 @@ DRAWINGS = {
     "compression_curve": (figures.compression_curve, *SIZES),
     "training_curve": (figures.training_curve, HISTORY),
     "training_curve of nothing": (figures.training_curve, []),
+    "validation_curve": (figures.validation_curve, HISTORY),
+    "validation_curve of nothing": (figures.validation_curve, []),
     "perplexity_curve": (figures.perplexity_curve, {"half 1": LOSSES}),
     "attention_map": (figures.attention_map, WEIGHTS, list("·ana"), "head 1"),
     "class_density": (figures.class_density, BITS, BITS + np.arange(40) / 40, "bits"),
@@ -222,6 +224,14 @@ def test_training_curve_marks_the_best_epoch_and_leaves_gaps(words):
     assert len(ax.get_legend().get_texts()) == 3
     ax = figures.training_curve([{"epoch": 0, "train_loss": 0.5}])
     assert all(len(axes.lines) in (1, 2) for axes in ax.figure.axes)
+
+
+def test_validation_curve_shows_every_figure_of_an_epoch(words):
+    ax = figures.validation_curve([{**row, "val_f1": 0.2, "val_recall": 0.1} for row in HISTORY])
+    drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
+    assert list(drawn) == ["AUROC", "AP", "F1", "precision", "recall", "accuracy"]
+    assert drawn["AUROC"].tolist() == [0.50, 0.71, 0.69] and drawn["F1"].tolist() == [0.2] * 3
+    assert np.isnan(drawn["accuracy"]).all() and len(ax.get_legend().get_texts()) == 6
 
 
 def test_perplexity_is_the_exponential_of_the_loss():

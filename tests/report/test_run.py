@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from n3r import metrics
 from n3r.evaluation import comparison
+from n3r.multiclass import measure
 from n3r.report import run
 
 RNG = np.random.default_rng(5)
@@ -57,7 +58,7 @@ def content(**changes):
             "steps": [step],
             "splits": [dict(zip(("split", "segment", "label", "n"), row, strict=True)) for row in splits],
             "times": [{"split": "train", "first": "2025-01-01 00:00:00", "last": "2025-02-01 00:00:00"}],
-            "warnings": ["the column 'velocity' is null in every row"],
+            "findings": [{"name": "rows", "severity": "warning", "what": "'v' is null", "advice": "look"}],
         },
         "tokenizer": {
             "vocab_size": 2000,
@@ -209,7 +210,7 @@ def test_a_measured_zero_is_zero(page):
 def test_markup_and_formulas_in_names_stay_text(tmp_path):
     evil = copy.deepcopy(content(name=EVIL))
     evil["data"]["source"] = EVIL
-    evil["preparation"]["warnings"] = [EVIL]
+    evil["preparation"]["findings"][0] |= {"what": EVIL, "name": EVIL}
     evil["deviations"][0]["what"] = evil["provenance"][EVIL] = f"{EVIL} --> </svg>"
     evil["models"][0] |= {"name": EVIL, "dimensions": {EVIL: EVIL}}
     evil["models"][0]["segments"][0]["group"] = r"$\broken{$" + EVIL
@@ -381,3 +382,17 @@ def test_the_members_of_the_best_recipe_have_a_table(tmp_path):
     assert best[1:4] == ["75.0 %", "0.910 [0.880, 0.930]", "+0.0123"] and best[-1] == "no"
     (failed,) = [row for row in rows if row[-1] == "ValueError: it wants more"]
     assert failed[0] == EVIL and failed[3] == "n/a"
+
+
+def test_the_report_of_three_classes_says_what_a_figure_is_of(tmp_path):
+    label = Y * (1 + np.arange(300) % 2)
+    p = np.stack([RNG.dirichlet(1 + 3 * np.eye(3)[c]) for c in label])
+    own = {"name": "LSTM2Risk", "system": "n3r", "test": measure(label, p)}
+    splits = [{"split": "test", "segment": "DE", "label": c, "n": int((label == c).sum())} for c in range(3)]
+    preparation = {**content()["preparation"], "splits": splits}
+    curves = {"test": {"LSTM2Risk": (label > 0, 1 - p[:, 0])}}
+    changes = {"models": [own], "preparation": preparation, "parity": {"note": "binary only: one logit"}}
+    page, text = write_bare(tmp_path, curves, **changes)
+    assert "test orders of 3 classes" in page and "flagged</" not in page.split("<table")[0].split("<h2")[0]
+    assert "rarest class" in text and "the mean of each class against the rest" in text
+    assert "test, class 2" in text and "binary only: one logit" in text

@@ -8,6 +8,7 @@ import pytest
 
 from n3r import metrics
 from n3r.identity.selection import fit_features
+from n3r.model import RiskModel
 from n3r.schema import LABEL
 from n3r.studies import learning_curves
 
@@ -83,3 +84,10 @@ def test_columns_that_add_nothing_new_or_are_not_there(trained, tmp_path):
     used = bundle.column_map.numeric[0]
     with pytest.raises(ValueError, match=f"{used}.*no_such.*features of the model already, or not among"):
         learning_curves.added_value(bundle, splits, [used, "no_such"], tmp_path)
+
+
+def test_what_columns_add_is_binary_only(trained, tmp_path):
+    bundle, splits = trained
+    several = RiskModel(bundle.model.config.model_copy(update={"n_classes": 3}))
+    with pytest.raises(ValueError, match="what columns add is binary only: this model tells 3 classes apart"):
+        learning_curves.added_value(replace(bundle, model=several), splits, ["surprisal"], tmp_path)

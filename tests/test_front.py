@@ -1,0 +1,146 @@
+"""Three lines: a frame in, a model out that scores, decides, explains, reports, and is read again."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from polars.testing import assert_frame_equal
+
+import n3r
+from n3r.front import to_polars
+from n3r.synthetic.orders import generate_orders
+
+TEXT = ["emailAddress", "billingAddressName", "customerName", "paymentAccountHolderName"]
+FEW = {"members": ["random forest", "character n-grams"], "n_folds": 1}
+
+
+@pytest.fixture(scope="module")
+def orders() -> pl.DataFrame:
+    """Orders as somebody has them in a notebook: strings, two numbers, a label of yes and no."""
+    frame = generate_orders(900, seed=5, base_rate=0.25)
+    is_fraud = pl.when(pl.col("status").is_in(["F", "I"])).then(pl.lit("yes")).otherwise(pl.lit("no"))
+    return frame.select(*TEXT, "accountAgeDays", "orderAmount", chargeback=is_fraud)
+
+
+@pytest.fixture(scope="module")
+def model(orders):
+    return n3r.fit(orders.to_pandas(), label="chargeback", text=TEXT, **FEW)
+
+
+def test_the_columns_named_one_by_one_are_a_map(model, orders):
+    columns = model.scorer.column_map
+    assert columns.text == TEXT and columns.numeric == ["accountAgeDays", "orderAmount"]
+    assert columns.label_values == {"no": 0, "yes": 1} and columns.split_by == "random"
+    assert "test AUROC 0." in repr(model) and "test AUROC" in model._repr_html_()
+
+
+def test_a_frame_of_any_library_has_the_same_scores(model, orders):
+    rows = orders.head(50)
+    expected = model.score(rows)
+    assert expected.columns == ["row", "score", "p_calibrated", "percentile"]
+    other_index = rows.to_pandas().set_index(np.arange(50)[::-1])
+    for frame in (rows.lazy(), rows.to_pandas(), other_index, pa.table(rows.to_arrow())):
+        assert_frame_equal(model.score(frame), expected)
+
+
+def test_decisions_reasons_leaderboard_and_report(model, orders, tmp_path):
+    decided = model.decide(orders, fpr=0.2, reasons=2)
+    assert set(decided["decision"]) == {"flag", "pass"}
+    first = decided.filter(rank=1)
+    why = model.explain(orders[int(first["row"][0])])
+    assert first["reason_1"][0] in why["reason"].to_list() and len(why) <= 5
+    assert model.explain(orders.row(3, named=True)).equals(model.explain(orders[3]))
+    assert set(model.leaderboard()["member"]) == set(FEW["members"])
+    assert "best recipe" in model.report(tmp_path).read_text()
+
+
+def test_a_saved_model_is_read_again_and_scores_the_same(model, orders, tmp_path):
+    again = n3r.load(model.save(tmp_path / "mine"))
+    assert_frame_equal(again.score(orders), model.score(orders))
+    assert again.leaderboard().equals(model.leaderboard())
+    with pytest.raises(ValueError, match="there already"):
+        model.save(tmp_path / "mine")
+    with pytest.raises(ValueError, match="call it after n3r.fit"):
+        again.report(tmp_path)
+
+
+def test_a_map_does_what_names_do(orders, tmp_path):
+    frame = orders.with_row_index("n").with_columns(pl.col("chargeback").eq("yes").cast(pl.Int8))
+    content = {"id": "n", "text": TEXT, "label": "chargeback", "label_values": {"0": 0, "1": 1}}
+    content |= {"numeric": ["*"], "split_by": "random"}
+    (tmp_path / "map.json").write_text(json.dumps(content))
+    fitted = n3r.fit(frame, tmp_path / "map.json", members=["character n-grams"], n_folds=1)
+    assert fitted.score(frame.head(3)).columns[0] == "n"
+
+
+@pytest.mark.parametrize(
+    ("change", "given", "why"),
+    [
+        ({}, {"label": "fraud"}, "no column 'fraud'"),
+        ({}, {}, "takes a column map, or label and text"),
+        ({}, {"label": "chargeback", "text": []}, "text must name at least one column"),
+        ({}, {"label": "chargeback", "text": ["emailAdress"]}, "no column 'emailAdress'.*emailAddress"),
+        ({}, {"label": "chargeback", "text": TEXT, "folds": 3}, "unknown key 'folds'"),
+        ({}, {"label": "chargeback", "text": TEXT, "members": ["magic"]}, "no members"),
+        ({"chargeback": "yes"}, {"label": "chargeback", "text": TEXT}, "1 values"),
+        ({"chargeback": None}, {"label": "chargeback", "text": TEXT}, "0 values"),
+        ({"row": 1}, {"label": "chargeback", "text": TEXT}, "name the id column"),
+    ],
+)
+def test_what_cannot_be_fitted_is_said_in_one_sentence(orders, change, given, why):
+    frame = orders.with_columns(pl.lit(value).alias(name) for name, value in change.items())
+    with pytest.raises(ValueError, match=why) as error:
+        n3r.fit(frame, **given)
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_frame_and_labels_that_are_missing(orders):
+    with pytest.raises(ValueError, match="0 values"):
+        n3r.fit(orders.clear(), label="chargeback", text=TEXT)
+    known = pl.when(pl.int_range(pl.len()) % 3 > 0).then("chargeback").alias("chargeback")
+    fitted = n3r.fit(
+        orders.with_columns(known), label="chargeback", text=TEXT, members=FEW["members"][:1], n_folds=1
+    )
+    assert sum(len(part) for part in fitted.splits.values()) == 600
+
+
+@pytest.mark.parametrize(
+    ("frame", "why"),
+    [
+        (pd.DataFrame([["Ana Ober", "Bo Li"]], columns=["who", "who"]), "names of their own"),
+        (pd.DataFrame({"who": ["Ana Ober", 3]}), "one type each"),
+        ([1, 2], "found builtins.list"),
+        ({"who": ["Ana Ober"]}, "found builtins.dict"),
+        (np.zeros((2, 2)), "found numpy.ndarray"),
+    ],
+)
+def test_what_is_no_table_is_refused_without_a_cell_of_it(frame, why):
+    with pytest.raises(ValueError, match=why) as error:
+        to_polars(frame)
+    assert "Ana" not in str(error.value)
+
+
+def test_nullable_and_categorical_columns_of_pandas_keep_their_values():
+    frame = pd.DataFrame(
+        {
+            "text": ["x", None],
+            "int": pd.array([1, None], dtype="Int64"),
+            "flag": pd.array([True, None], dtype="boolean"),
+            "kind": pd.Categorical(["u", None]),
+            "number": [1.5, np.nan],
+        }
+    )
+    found = to_polars(frame).with_columns(pl.col("kind").cast(pl.String))
+    assert found.rows() == [("x", 1, True, "u", 1.5), (None, None, None, None, None)]
+
+
+def test_importing_n3r_imports_none_of_it(run_fresh):
+    code = "import sys, n3r; print('polars' in sys.modules, n3r.fit.__name__, 'torch' in sys.modules)"
+    assert run_fresh(code).split() == ["False", "fit", "False"]
+    with pytest.raises(AttributeError, match="no attribute 'fitted'"):
+        _ = n3r.fitted
+    assert "n3r.front" in sys.modules
