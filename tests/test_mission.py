@@ -11,7 +11,9 @@ from benchmarks.__main__ import PROGRAMS
 ROOT = Path(__file__).resolve().parent.parent
 MISSION = ROOT / "docs" / "mission.md"
 REPORTS = [ROOT / "README.md", *(ROOT / "reports").glob("*.md"), ROOT / "reports" / "example" / "report.md"]
-FIGURE = re.compile(r"\d[\d,]*\.\d+(?:e-\d+)?|\d[\d,]*\d{2}")  # with decimals, or of three digits and more
+FIGURE = re.compile(
+    r"(?<![\w.])(?:\d[\d,]*\.\d+(?:e-\d+)?|\d[\d,]*\d{2})"
+)  # with decimals, or of three digits and more
 
 
 def rows() -> list[list[str]]:
