@@ -196,9 +196,9 @@ def over_seeds(options: argparse.Namespace) -> None:
         rows.append(row)
         print(json.dumps(row), flush=True)
     means = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in p}
-    means |= _spread("gain", [row["gain"] for row in rows]) if "gain" in rows[0] else {}
+    means |= spread("gain", [row["gain"] for row in rows]) if "gain" in rows[0] else {}
     print(json.dumps({"case": "seeds", "seeds": len(rows), **means}))
-    _show([*rows, {"seed": "mean", **means}], rows[0])
+    show([*rows, {"seed": "mean", **means}], rows[0])
 
 
 def _test_scores(case: Case) -> Arrays:
@@ -258,10 +258,10 @@ def ablation(options: argparse.Namespace) -> None:
         lines = []
         for part in [part for part in found[0] if part != ALL]:
             by_seed = [round(one[part] - one[ALL], 4) for one in found]
-            lines.append({"left_out": part, **_spread("difference", by_seed), "by_seed": by_seed})
+            lines.append({"left_out": part, **spread("difference", by_seed), "by_seed": by_seed})
             print(json.dumps({"case": "ablation", "of": of, "auroc": whole, **lines[-1]}), flush=True)
         print(f"\nAUROC with all {of}: {whole}", file=sys.stderr)
-        _show(lines, lines[0])
+        show(lines, lines[0])
 
 
 def _without_features(case: Case) -> dict[str, float]:
@@ -309,7 +309,7 @@ def _without_members(case: Case) -> dict[str, float]:
 # ---- what is shown ----
 
 
-def _spread(name: str, values: Iterable[float]) -> dict[str, float]:
+def spread(name: str, values: Iterable[float]) -> dict[str, float]:
     """The mean of differences, under a name, and of several the ends of Student's 95 % interval."""
     values = np.array(list(values))
     found = {name: values.mean()}
@@ -319,7 +319,7 @@ def _spread(name: str, values: Iterable[float]) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in found.items()}
 
 
-def _show(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
+def show(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
     """The rows as a Markdown table on standard error."""
     columns = list(columns)
     lines = [columns, ["---"] * len(columns)]

@@ -107,7 +107,7 @@ def run(
     if data:
         given[f"{first}.data"] = [_absolute(item) for item in data]
     parameters = pipeline.resolve_parameters(size, given, p or [], chosen, region)
-    if (p or region) and any("monitor" in values for values in parameters.values()):
+    if (p or region) and any("optimizer" in values for values in parameters.values()):
         from n3r.steps import check_training  # which imports torch
 
         check_training(parameters)

@@ -207,9 +207,12 @@ def linear_head(d: int, hidden_size: int | None, n_classes: int, drop: nn.Module
 
 
 def two_layer_head(d: int, hidden_size: int | None, n_classes: int, drop: nn.Module) -> nn.Module:
-    """A hidden layer of half the width or 128, as the published trimodal classes have it.
+    """A hidden layer, by default of half the width or 128, as the published trimodal classes have it.
 
     NOTE[DIFF] the published bimodal cross-attention has the same without the least width and the dropout.
     """
-    h = max(128, d // 2)
+    h = hidden_size or max(128, d // 2)
     return nn.Sequential(nn.ReLU(), drop, nn.Linear(d, h), nn.ReLU(), drop, nn.Linear(h, n_classes))
+
+
+HIDDEN = {lstm2risk_head: "hidden_size", two_layer_head: "fusion_hidden_dim"}  # head -> its width's dimension

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from n3r.bert import word_embeddings
 from n3r.branches import BERT_DIMENSIONS, OWN_PARTS, TEXTS, Parts
 from n3r.encode import TEXT_KEYS
-from n3r.fusion import FUSIONS, Widths, build_fusion
+from n3r.fusion import FUSIONS, HIDDEN, Widths, build_fusion
 from n3r.published import BatchKeys, as_settings, dimensions, renamed
 from n3r.registry import MODEL_CLASSES, ModelConfig, configure, registered
 from n3r.tabular import FeatureTokens, QuantileMap
@@ -81,7 +81,8 @@ class RiskModel(nn.Module):
             # NOTE[DIFF] the published trimodal attention stops at its own defaults, 100 wide with 8 heads.
             d += -d % config.fusion_heads
         self.fusion = build_fusion(config.fusion, widths, d, config.fusion_heads, drop)
-        self.head = parts.head(row.head(self.fusion.d_out, config.hidden_size, config.n_classes, drop))
+        width = getattr(config, HIDDEN[row.head]) if row.head in HIDDEN else None
+        self.head = parts.head(row.head(self.fusion.d_out, width, config.n_classes, drop))
 
     @property
     def inputs(self) -> list[str]:
@@ -132,7 +133,7 @@ def _configured(name: str | None, given: dict[str, Any], settings: dict[str, Any
     parts = {"encoder": row.encoder, "fusion": row.fusion, **given, **settings}
     encoder, fusion = parts["encoder"], parts["fusion"]
     if given and encoder in TEXTS and fusion in FUSIONS:
-        read = ModelConfig.read(encoder, fusion, row.n_texts)
+        read = ModelConfig.read(row, encoder, fusion)
         if {"tokenizer", "primary_tokenizer"} & given.keys() or "pretrained" in parts or "bert" in parts:
             read -= set(BERT_DIMENSIONS) if encoder == "bert" else set()
         read -= set() if row.tabular else {"n_tab_features"}

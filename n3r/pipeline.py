@@ -33,6 +33,7 @@ from n3r.files.json_io import key_values, near, plain, read_json, without_links,
 from n3r.files.manifest import sha256, versions
 from n3r.files.places import ROOT, SHIPPED
 from n3r.files.sources import fingerprint
+from n3r.presets import contradictions, settled
 from n3r.process import settled_anew
 
 SIZES = ("dev", "quick", "full")
@@ -133,12 +134,13 @@ def resolve_parameters(
 ) -> Parameters:
     """All parameters of the steps of a run, of every step by default, but its name, which is its folder's.
 
-    The notebook's defaults, over them the size's, then the region's, then `given` to the steps that have
-    them, then the KEY=VALUE texts.
+    The notebook's defaults, over them the size's, over both what the preset has in their place, then the
+    region's, then `given` to the steps that have them, then the KEY=VALUE texts.
 
     A key is a parameter's name, for all steps that have it, or `step.name`, where the step's number will do.
-    Raises ValueError naming every key that no step has or that none of the run's reads, and every value of
-    another type than the default. What steps that do not run are given is not looked at.
+    Raises ValueError naming every key that no step has or that none of the run's reads, every value of
+    another type than the default, and all that contradicts the preset. What steps that do not run are given
+    is not looked at.
     """
     defaults = {
         step.name: {name: spec["default"] for name, spec in notebook_parameters(step.name).items()}
@@ -147,23 +149,26 @@ def resolve_parameters(
     running = [step.name for step in (STEPS if steps is None else steps)]
     chosen: Parameters = {step: dict(defaults[step]) for step in running}
     problems: list[str] = []
-    items = [*_settings(f"size_{size}"), *([] if region is None else regional(region))]
-    for key, value in [*items, *given.items(), *_given_texts(overrides).items()]:
+    told: dict[str, set[str]] = {step: set() for step in running}  # what a user gave
+    sized = _settings(f"size_{size}")
+    users = [*([] if region is None else regional(region)), *given.items(), *_given_texts(overrides).items()]
+    for i, (key, value) in enumerate([*sized, *users]):
         where, _, name = key.rpartition(".")
         owners = [s for s in defaults if name in defaults[s] and (not where or where in (s, s[:2]))]
         readers = [step for step in owners if step in running]
         if isinstance(value, _Text) or not owners:
             problems += _unread(key, owners, readers, defaults)
         for step in readers:
+            told[step] |= {name} if i >= len(sized) else set()
             try:
                 chosen[step][name] = _typed(f"{step}.{name}", value, defaults[step][name])
             except ValueError as error:
                 problems.append(str(error))
-    if problems:
+    if problems := problems or contradictions(chosen, told):
         raise ValueError("; ".join(problems))
     for values in chosen.values():
         values.pop("name", None)
-    return chosen
+    return {step: settled(values) for step, values in chosen.items()}
 
 
 def regions() -> list[str]:

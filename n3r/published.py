@@ -51,7 +51,7 @@ _KEYS = """
     adam_epsilon batch_size cat_field_list categorical_features_to_encode chunk_trancate
     class_weights count_threshold cross_attention_dropout device dropout_keep dropout_rate
     early_stop_metric early_stop_patience embedding_size fixed_tokenizer_length fp16 full_field_list
-    fusion_dim fusion_dropout gradient_clip_val header hidden_common_dim hidden_size id_name
+    fusion_dim fusion_dropout fusion_hidden_dim gradient_clip_val header hidden_common_dim hidden_size id_name
     id_to_label imputation_dict is_binary is_embeddings_trainable label_name label_to_id load_ckpt
     lr lr_decay max_epochs max_sen_len max_total_chunks metric_choices model_class model_path
     momentum multiclass_categories n_blocks n_heads n_lstm_layers num_layers optimizer

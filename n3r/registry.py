@@ -19,6 +19,7 @@ from n3r.files.json_io import explain
 from n3r.files.pretrained import architecture
 from n3r.fusion import (
     FUSIONS,
+    HIDDEN,
     linear_head,
     lstm2risk_head,
     transformer2risk_head,
@@ -66,6 +67,7 @@ class ModelConfig(BaseModel):
     secondary: "ModelConfig | None" = None  # of the second text alone, where that differs; given in part
     fusion_dim: int | None = Field(None, ge=1)  # None: the widest vector's, in whole heads
     fusion_heads: int | None = Field(None, ge=1)
+    fusion_hidden_dim: int | None = Field(None, ge=1)  # of a head of two layers; None: half its input or 128
 
     @model_validator(mode="before")
     @classmethod
@@ -77,7 +79,7 @@ class ModelConfig(BaseModel):
         parts = {"encoder": row.encoder, "fusion": row.fusion, **given}
         if parts["encoder"] not in TEXTS or parts["fusion"] not in FUSIONS:
             return parts  # pydantic says what there is
-        known = cls.read(parts["encoder"], parts["fusion"], row.n_texts)
+        known = cls.read(row, parts["encoder"], parts["fusion"])
         foreign = [name for name in parts if name in cls.model_fields and name not in known]
         if foreign:
             chosen = f"{row.name} with encoder {parts['encoder']} and fusion {parts['fusion']}"
@@ -119,10 +121,11 @@ class ModelConfig(BaseModel):
         return {**same, "model_class": "bert", "encoder": encoder, "n_tab_features": 0, **given}
 
     @classmethod
-    def read(cls, encoder: str, fusion: str, n_texts: int = 1) -> set[str]:
-        """The fields that a model of these parts reads; those of other parts have None in it."""
+    def read(cls, row: "ModelClass", encoder: str, fusion: str) -> set[str]:
+        """The fields that a class's model of these parts reads; those of other parts have None in it."""
         of_all = {name for name, field in cls.model_fields.items() if field.default is not None}
-        of_all |= {"secondary"} if n_texts == 2 else set()
+        of_all |= {"secondary"} if row.n_texts == 2 else set()
+        of_all |= {HIDDEN[row.head]} if row.head in HIDDEN else set()
         return {*of_all, *TEXTS[encoder].defaults, *TEXTS[encoder].optional, *FUSIONS[fusion].defaults}
 
     @model_validator(mode="after")

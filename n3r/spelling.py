@@ -2,9 +2,14 @@
 
 The library's steps, kept in tokenizer.json, define the form. The fast paths give the same words: texts in
 ASCII skip all steps but two, texts without a confusable skip the folds, and frequent words are encoded once.
+Lower case and the folding of confusables are a switch each (`Spelling`); without both the form is NFKC, as
+the published systems have it.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -20,24 +25,6 @@ ONE_CASE = {"ß": "ss", "ς": "σ", "ı": "i", "\u0345": "ι"} | dict(zip("ᲀ�
 DOT = "\u0307"  # of the Turkish capital İ, whose small form is "i" with it
 
 
-def spelling() -> list[normalizers.Normalizer]:
-    """The steps to one spelling: no invisible characters, NFKD, lower case, confusables as Latin, NFKC.
-
-    A confusable becomes Latin only in a word with a Latin letter; purely Cyrillic or Greek words stay. Once
-    more changes nothing, and names that differ in case alone are one; but a Greek Ν or Υ in a Latin word
-    becomes the letter that it looks like, n or y, and its small form v or u.
-
-    NOTE[DIFF] the legacy applies NFKC alone. On twitter_bots (1,485 test rows, means of 2 seeds) NFKC alone
-    loses 0.032, 0.033 and 0.026 AUC when bots put invisible characters, confusables or the other case in all
-    possible places, and the share of bots above the threshold of 1 % false positives falls from 0.29 to 0.05,
-    0.04 and 0.15; with these steps 0, 0.010 and 0 AUC are lost. The clean AUC moves by +0.0031 (paired 95 %
-    intervals -0.0004 to +0.0092 and -0.0034 to +0.0070), on synthetic orders by +0.0031 (3 seeds: +0.0063,
-    +0.0091, -0.0061). Dots and +tags in addresses stay: synthetic frauds that use them score higher, by 0.037
-    and 0.018 AUC.
-    """
-    return [*BEFORE_FOLDS, *CAPITAL_FOLDS, LOWER, *CASES, *FOLDS, COMPOSED]
-
-
 def _fold(look: str, letter: str) -> normalizers.Normalizer:
     """Makes one letter Latin in words with a Latin one: from such a word's start, then from match to match.
 
@@ -47,37 +34,88 @@ def _fold(look: str, letter: str) -> normalizers.Normalizer:
     return normalizers.Replace(Regex(rf"{start}[^\s{look}]*+\K{look}"), letter)
 
 
-_SMALL = {a.lower(): b.lower() for a, b in zip(CONFUSABLES, LATIN, strict=True)}
-_CAPITAL = {a: b for a, b in zip(CONFUSABLES, LATIN, strict=True) if _SMALL[a.lower()] != b.lower()}
-BEFORE_FOLDS = [normalizers.Replace(Regex(INVISIBLE), ""), normalizers.NFKD()]
-CAPITAL_FOLDS = [_fold(look, letter) for look, letter in _CAPITAL.items()]
+_LOOKS = dict(zip(CONFUSABLES, LATIN, strict=True))
+_SMALL = {a.lower(): b.lower() for a, b in _LOOKS.items()}
+_CAPITAL = {a: b for a, b in _LOOKS.items() if _SMALL[a.lower()] != b.lower()}
+VISIBLE, APART = normalizers.Replace(Regex(INVISIBLE), ""), normalizers.NFKD()
 LOWER, COMPOSED = normalizers.Lowercase(), normalizers.NFKC()
 CASES = [normalizers.Replace(letter, one) for letter, one in ONE_CASE.items()]
 CASES.append(normalizers.Replace(Regex(rf"i\p{{M}}*?\K{DOT}"), ""))
-FOLDS = [_fold(look, letter) for look, letter in _SMALL.items()]
 # A typed bar is no separator of fields (defect 15).
 BAR = normalizers.Replace("|", "¦")
-ONE_SPELLING = normalizers.Sequence([*spelling(), BAR])
 WORDS = r"\w+|[^\w\s]+"  # what the library's pre-tokenizer "Whitespace" finds
-
-_BEFORE = normalizers.Sequence(BEFORE_FOLDS)
-_FOLDED = normalizers.Sequence([*CAPITAL_FOLDS, LOWER, *CASES, *FOLDS, COMPOSED, BAR])
-_UNFOLDED = normalizers.Sequence([LOWER, COMPOSED, BAR])
 _FOLDABLE = frozenset([*CONFUSABLES.upper(), *CONFUSABLES.lower(), *ONE_CASE, "ẞ", DOT])
 
 
-def spelled(texts: Iterable[str]) -> Iterator[str]:
-    """Each text by `ONE_SPELLING`; a repeated text beyond ASCII is normalised once."""
-    known: dict[str, str] = {}
-    for text in texts:
-        if text.isascii():
-            yield text.lower().replace("|", "¦")
-        else:
-            if text not in known:
-                begun = _BEFORE.normalize_str(text)
-                rest = _UNFOLDED if _FOLDABLE.isdisjoint(begun) else _FOLDED
-                known[text] = rest.normalize_str(begun)
-            yield known[text]
+class Spelling(NamedTuple):
+    """Which spellings are one: NFKC always, and by a switch each those of other case or of other letters.
+
+    Folded, invisible characters go, and a confusable becomes Latin in a word with a Latin letter; purely
+    Cyrillic or Greek words stay. Once more changes nothing, and in lower case names that differ in case alone
+    are one; but a Greek Ν or Υ in a Latin word becomes the letter that it looks like, n or y, and its small
+    form v or u.
+
+    NOTE[DIFF] the legacy applies NFKC alone. On twitter_bots (1,485 test rows, means of 2 seeds) NFKC alone
+    loses 0.032, 0.033 and 0.026 AUC when bots put invisible characters, confusables or the other case in all
+    possible places, and the share of bots above the threshold of 1 % false positives falls from 0.29 to 0.05,
+    0.04 and 0.15; with these steps 0, 0.010 and 0 AUC are lost. The clean AUC moves by +0.0031 (paired 95 %
+    intervals -0.0004 to +0.0092 and -0.0034 to +0.0070), on synthetic orders by +0.0031 (3 seeds: +0.0063,
+    +0.0091, -0.0061). Dots and +tags in addresses stay: synthetic frauds that use them score higher, by 0.037
+    and 0.018 AUC.
+    """
+
+    lower_case: bool = True
+    fold_confusables: bool = True
+
+    @property
+    def normalizer(self) -> normalizers.Normalizer:
+        """The library's steps to the form."""
+        return normalizers.Sequence([*self._before, *self._folds, COMPOSED, BAR])
+
+    @property
+    def words(self) -> str:
+        """The steps in words, for those who read a tokenizer's metadata."""
+        folds = {"lower case": self.lower_case, "confusables folded to Latin": self.fold_confusables}
+        steps = ["invisible characters removed"] * self.fold_confusables
+        steps += ["NFKD"] * any(self) + [step for step, is_taken in folds.items() if is_taken]
+        return ", ".join([*steps, "NFKC"])
+
+    def of(self, texts: Iterable[str]) -> Iterator[str]:
+        """Each text by the `normalizer`; a repeated text beyond ASCII is normalised once."""
+        known: dict[str, str] = {}
+        before, folded, unfolded = _parts(self)
+        for text in texts:
+            if text.isascii():
+                yield (text.lower() if self.lower_case else text).replace("|", "¦")
+            else:
+                if text not in known:
+                    begun = before.normalize_str(text)
+                    rest = unfolded if _FOLDABLE.isdisjoint(begun) else folded
+                    known[text] = rest.normalize_str(begun)
+                yield known[text]
+
+    @property
+    def _before(self) -> list[normalizers.Normalizer]:
+        return [VISIBLE] * self.fold_confusables + [APART] * any(self)
+
+    @property
+    def _folds(self) -> list[normalizers.Normalizer]:
+        if not self.lower_case:
+            return [_fold(*pair) for pair in _LOOKS.items()] if self.fold_confusables else []
+        if not self.fold_confusables:
+            return [LOWER, *CASES]
+        small, capital = ([_fold(*pair) for pair in found.items()] for found in (_SMALL, _CAPITAL))
+        return [*capital, LOWER, *CASES, *small]
+
+
+@cache
+def _parts(spelling: Spelling) -> tuple[normalizers.Normalizer, ...]:
+    """What comes before the folds, and the rest with and without them."""
+    rest = ([*spelling._folds, COMPOSED, BAR], [*[LOWER] * spelling.lower_case, COMPOSED, BAR])
+    return tuple(normalizers.Sequence(steps) for steps in (spelling._before, *rest))
+
+
+ONE_SPELLING = Spelling()
 
 
 def words_of(texts: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -90,14 +128,23 @@ def words_of(texts: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
     return words["word"].to_list(), numbers.to_numpy(), offsets
 
 
-def without_spelling(tokenizer: Tokenizer) -> Tokenizer | None:
-    """The tokenizer for words of `spelled` texts; None if it was trained to read texts in another way."""
+def without_spelling(tokenizer: Tokenizer) -> tuple[Tokenizer, Spelling] | None:
+    """The tokenizer for words of texts that are spelled already, and their spelling.
+
+    None if it was trained to read texts in another way.
+    """
     plain = Tokenizer.from_str(tokenizer.to_str())
     plain.normalizer = None
-    as_trained = (
-        tokenizer.normalizer is not None
-        and tokenizer.normalizer.__getstate__() == ONE_SPELLING.__getstate__()
-        and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.Whitespace)
-        and not tokenizer.get_added_tokens_decoder()
-    )
-    return plain if as_trained else None
+    other = not isinstance(tokenizer.pre_tokenizer, pre_tokenizers.Whitespace)
+    if other or tokenizer.normalizer is None or tokenizer.get_added_tokens_decoder():
+        return None
+    state = tokenizer.normalizer.__getstate__()
+    found = [spelling for spelling, own in _states().items() if own == state]
+    return (plain, found[0]) if found else None
+
+
+@cache
+def _states() -> dict[Spelling, bytes]:
+    """Each spelling and the library's state of its steps."""
+    every = [Spelling(*switches) for switches in product((True, False), repeat=2)]
+    return {spelling: spelling.normalizer.__getstate__() for spelling in every}

@@ -27,12 +27,14 @@ from n3r.data import make_loader
 from n3r.estimate import Estimate
 from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
 from n3r.files.json_io import explain
+from n3r.fusion import HIDDEN
 from n3r.identity import selection
 from n3r.multiclass import measure
-from n3r.registry import configure, registered
+from n3r.presets import check_tokenizer
+from n3r.registry import MODEL_CLASSES, configure, registered
 from n3r.schema import LABEL, ColumnMap, id_name, mask, plain, probabilities
 from n3r.score import Scorer
-from n3r.tokenizer import BertTokenizer, Reader, TextConfig
+from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig
 from n3r.train import Fitted, TrainConfig, collate_for
 from n3r.vocabulary import TokenizerConfig, train_tokenizer, train_wordpiece
 
@@ -47,13 +49,20 @@ def fields(config: type[BaseModel], parameters: Mapping[str, Any]) -> dict[str, 
 def check_training(parameters: Mapping[str, Mapping[str, Any]]) -> None:
     """ValueError naming the step and the key where a step that trains one model would refuse a parameter."""
     for step, values in parameters.items():
-        if "monitor" not in values:  # other notebooks keep a training's settings in parts
+        if "optimizer" not in values:  # other notebooks keep a training's settings in parts
             continue
         for config in (TrainConfig, FeatureConfig, TextConfig):
             try:
                 config(**fields(config, values))
             except ValidationError as error:
                 raise ValueError(f"{step}: {explain(error, config.model_fields)}") from None
+
+
+def read_tokenizer(run: Path, preset: str) -> NameTokenizer:
+    """The tokenizer of step 02; ValueError where the preset has another one."""
+    tokenizer = NameTokenizer.load(run / "tokenizer")
+    check_tokenizer(preset, tokenizer.metadata, str(run / "tokenizer"))
+    return tokenizer
 
 
 def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:
@@ -97,11 +106,12 @@ def calibration_losses(scorer: Scorer, label: pl.Series, served: pl.DataFrame) -
     return pl.DataFrame({"log loss of": losses.keys(), "nats": losses.values()})
 
 
-def record(name: str, bundle: Bundle, fitted: Fitted, segments: pl.DataFrame) -> dict[str, Any]:
+def record(name: str, bundle: Bundle, fitted: Fitted, segments: pl.DataFrame, preset: str) -> dict[str, Any]:
     """What a training step records of its model: size, figures of each split, epochs, and its speed apart."""
     model = {
         "name": name,
         "system": "n3r",
+        "preset": preset,
         "n_parameters": n_parameters(bundle),
         "dimensions": bundle.model.config.model_dump(exclude_none=True),
         "epochs": len(fitted.history),
@@ -242,6 +252,7 @@ def train_class(
         model_class,
         n_tab_features=len(features) if row.tabular else 0,
         n_classes=columns.n_classes,
+        **({"fusion_hidden_dim": parameters["fusion_hidden_dim"]} if _has_width(model_class) else {}),
         **settings,
     )
     training = fields(TrainConfig, parameters)
@@ -250,6 +261,32 @@ def train_class(
     train_config = TrainConfig.for_model(config, **training)
     recipe = Recipe(reader.tokenizer, features, columns, train_config, texts, others=others)
     return train_bundle(config, splits, recipe, folder)
+
+
+def train_all(
+    readers: Mapping[str, Reader],
+    features: TabularFeatures,
+    columns: ColumnMap,
+    splits: Splits,
+    folder: Path,
+    parameters: Mapping[str, Any],
+) -> dict[str, tuple[Bundle, Fitted]]:
+    """Train the `model_classes` of the parameters, or all, as `train_class` each; `folder` keeps checkpoints.
+
+    Raises ValueError where a width of heads is given and none of the classes has such a head.
+    """
+    named = parameters["model_classes"]
+    classes = list(MODEL_CLASSES) if named == ["all"] else named
+    if parameters["fusion_hidden_dim"] is not None and not any(map(_has_width, classes)):
+        having = ", ".join(filter(_has_width, MODEL_CLASSES))
+        raise ValueError(f"fusion_hidden_dim is read by {having} alone, none of which is in model_classes")
+    given = (readers, features, columns, splits)
+    return {name: train_class(name, *given, folder / name, parameters) for name in classes}
+
+
+def _has_width(model_class: str) -> bool:
+    """Whether a class has a head of two layers."""
+    return HIDDEN.get(registered(model_class).head) == "fusion_hidden_dim"
 
 
 class Served(NamedTuple):

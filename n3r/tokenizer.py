@@ -24,7 +24,7 @@ from n3r.clean import Cleaner, compose
 from n3r.files.atomic import write_together
 from n3r.files.json_io import MAX_JSON, read_json
 from n3r.files.pretrained import found
-from n3r.spelling import spelled, without_spelling, words_of
+from n3r.spelling import without_spelling, words_of
 from n3r.token_arrays import ChunkedText, Texts, TokenizedText, gather, offsets_of, run_on
 
 Fields = Iterable[Iterable[str | None]]  # columns of texts, such as a DataFrame of strings
@@ -148,11 +148,12 @@ class NameTokenizer(_Saved):
         """Ids of each text by itself."""
         if self._plain is None:
             return _encode(self.tokenizer, texts)
-        texts = list(spelled(texts))
+        plain, spelling = self._plain
+        texts = list(spelling.of(texts))
         if len(texts) < MANY:
-            return _encode(self._plain, texts)
+            return _encode(plain, texts)
         words, numbers, offsets = words_of(texts)
-        found = _encode(self._plain, words).take(numbers)
+        found = _encode(plain, words).take(numbers)
         return TokenizedText(found.ids, found.offsets[offsets])
 
 

@@ -20,7 +20,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from n3r.spelling import ONE_SPELLING, spelled
+from n3r.spelling import ONE_SPELLING, Spelling
 from n3r.tokenizer import SPECIAL_TOKENS, BertTokenizer, NameTokenizer
 
 N_DRAWN = 60  # sizes of the compression curve
@@ -38,6 +38,13 @@ class TokenizerConfig(BaseModel):
     max_vocab: int = Field(50_000, ge=100, le=10**6)  # the library sets aside memory for so many
     held_out: float = Field(0.2, gt=0, lt=1)  # share of the texts kept for measuring
     seed: int = Field(0, ge=0)
+    lower_case: bool = True
+    fold_confusables: bool = True  # invisible characters go, Cyrillic and Greek letters in Latin words too
+
+    @property
+    def spelling(self) -> Spelling:
+        """The normal form of the texts."""
+        return Spelling(self.lower_case, self.fold_confusables)
 
 
 def train_tokenizer(
@@ -53,9 +60,10 @@ def train_tokenizer(
         raise ValueError(f"{len(fields)} rows are too few to train a tokenizer on; 10 are needed")
     order = np.random.default_rng(config.seed).permutation(len(fields))
     n_train = min(max(1, round(len(fields) * (1 - config.held_out))), len(fields) - 1)
-    largest = train_bpe(texts_of(fields[order[:n_train]]), config.max_vocab, config.min_frequency)
+    learnt = texts_of(fields[order[:n_train]])
+    largest = train_bpe(learnt, config.max_vocab, config.min_frequency, config.spelling)
     measured = fields[order[n_train:][:N_MEASURED]]
-    length = n_characters(measured)
+    length = n_characters(measured, config.spelling)
     if largest.get_vocab_size() == len(SPECIAL_TOKENS) or not length:
         raise ValueError(f"the text columns {fields.columns} hold no characters to learn from")
 
@@ -71,7 +79,7 @@ def train_tokenizer(
         "vocab_size": size,
         "compression": round(float(compression[n_merges]), 4),
         "special_tokens": SPECIAL_TOKENS,
-        "normalizer": "invisible characters removed, NFKD, lower case, confusables folded to Latin, NFKC",
+        "normalizer": config.spelling.words,
         "pre_tokenizer": "Whitespace",
         "pad_token": SPECIAL_TOKENS.index("[PAD]"),
         "cls_token": SPECIAL_TOKENS.index("[CLS]"),
@@ -84,7 +92,9 @@ def train_tokenizer(
     return NameTokenizer(truncate(largest, size), metadata), curve
 
 
-def train_bpe(texts: Sequence[str], vocab_size: int, min_frequency: int) -> Tokenizer:
+def train_bpe(
+    texts: Sequence[str], vocab_size: int, min_frequency: int, spelling: Spelling = ONE_SPELLING
+) -> Tokenizer:
     """One BPE training with the special tokens at the ids 0 to 6 of the vocabulary."""
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -94,10 +104,10 @@ def train_bpe(texts: Sequence[str], vocab_size: int, min_frequency: int) -> Toke
         special_tokens=SPECIAL_TOKENS,
         show_progress=False,
     )
-    found = _in_pieces(list(spelled(texts)))
+    found = _in_pieces(list(spelling.of(texts)))
     # Joined, since each text that is handed over takes as long as the counting of its words.
     tokenizer.train_from_iterator((" ".join(found[i : i + 100]) for i in range(0, len(found), 100)), trainer)
-    tokenizer.normalizer = ONE_SPELLING
+    tokenizer.normalizer = spelling.normalizer
     return truncate(tokenizer, tokenizer.get_vocab_size())
 
 
@@ -138,9 +148,9 @@ def tokens_by_merges(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
     return len(ids) + undone[::-1].cumsum()[::-1]
 
 
-def n_characters(fields: pl.DataFrame) -> int:
+def n_characters(fields: pl.DataFrame, spelling: Spelling = ONE_SPELLING) -> int:
     """Characters of the rows as `spelling` leaves them, joined by bars, with `[MISSING]` for each null."""
-    present = sum(map(len, spelled(texts_of(fields))))
+    present = sum(map(len, spelling.of(texts_of(fields))))
     missing = fields.null_count().sum_horizontal().sum()
     return present + missing * len("[MISSING]") + (len(fields.columns) - 1) * len(fields)
 

@@ -516,12 +516,25 @@ SMALL_BERT |= {"num_attention_heads": 2, "intermediate_size": 8, "max_position_e
         ("bimodal_bert", {"kernel_sizes": [3]}),
         ("bimodal_bert", {"fusion_heads": 2}),
         ("bimodal_moe", {"fusion_heads": 2}),
+        ("trimodal_gate_fusion", {"fusion_hidden_dim": 8}),
+        ("lstm2risk", {"fusion_hidden_dim": 8}),
     ],
 )
 def test_defect_04_dimensions_that_no_part_reads_are_refused(model_class, foreign):
     text = message(model_class, **GIVEN, **foreign)
     assert text.startswith(model_class)
     assert text.endswith(f"has no {', '.join(foreign)}")
+
+
+@pytest.mark.parametrize("model_class", ["bimodal_cross_attn", "trimodal_bert", "trimodal_cross_attn"])
+def test_a_head_of_two_layers_has_the_width_given_or_half_its_input(model_class):
+    own, given = tiny(model_class), tiny(model_class, fusion_hidden_dim=5)
+    d = own.fusion.d_out
+    assert [layer.out_features for layer in own.head if isinstance(layer, nn.Linear)] == [max(128, d // 2), 2]
+    assert [layer.out_features for layer in given.head if isinstance(layer, nn.Linear)] == [5, 2]
+    assert (
+        model_select(model_class, **given.config.model_dump(exclude={"model_class"})).config == given.config
+    )
 
 
 def test_defect_04_dimensions_are_those_of_the_chosen_encoder():

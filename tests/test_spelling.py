@@ -2,6 +2,7 @@
 
 import sys
 import unicodedata
+from itertools import product
 
 import polars as pl
 import pytest
@@ -11,8 +12,9 @@ from tokenizers import pre_tokenizers
 
 from n3r.evaluation.attacks import perturb
 from n3r.identity.characters import fold
-from n3r.spelling import CONFUSABLES, LATIN, ONE_SPELLING, WORDS, spelled, words_of
+from n3r.spelling import CONFUSABLES, LATIN, ONE_SPELLING, WORDS, Spelling, without_spelling, words_of
 from n3r.tokenizer import NameTokenizer
+from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
 INVISIBLES = "\u00ad\u034f\u061c\u180b\u200b\u200c\u200d\u200e\u202e\u2060\u3164\ufe0f\ufeff\U000e0061"
 WIDE = str.maketrans({chr(c): chr(c + 0xFEE0) for c in range(0x21, 0x7F)})  # to full-width letters
@@ -65,9 +67,9 @@ CASES = [
 
 @pytest.mark.parametrize("text", CASES)
 def test_every_spelling_of_a_name_has_one_form(text):
-    [form] = spelled([text])
+    [form] = ONE_SPELLING.of([text])
     assert {
-        name: next(spelled([other])) for name, other in spellings(text).items() if other
+        name: next(ONE_SPELLING.of([other])) for name, other in spellings(text).items() if other
     } == dict.fromkeys(spellings(text), form)
     assert fold([text])[:2] == fold([form])[:2]
 
@@ -80,20 +82,41 @@ LETTERS = (
 )
 
 
-@given(st.text(max_size=12) | st.text(LETTERS, max_size=12))
-def test_normalising_twice_changes_nothing_and_both_ways_agree(text):
-    [once] = spelled([text])
-    assert (
-        ONE_SPELLING.normalize_str(text) == ONE_SPELLING.normalize_str(once) == next(spelled([once])) == once
-    )
+EVERY = [Spelling(*switches) for switches in product((True, False), repeat=2)]
+
+
+@given(st.sampled_from(EVERY), st.text(max_size=12) | st.text(LETTERS, max_size=12))
+def test_normalising_twice_changes_nothing_and_both_ways_agree(spelling, text):
+    [once] = spelling.of([text])
+    normalize = spelling.normalizer.normalize_str
+    assert normalize(text) == normalize(once) == next(spelling.of([once])) == once
+
+
+@pytest.mark.parametrize(
+    ("spelling", "read"),
+    [
+        (Spelling(True, True), "\u00e9va belto \u0451\u0436 x\u00a6y"),
+        (Spelling(False, True), "\u00c9va Belto \u0401\u0436 x\u00a6y"),
+        (Spelling(True, False), "\u00e9v\u0430 b\u0435l\u200bto \u0451\u0436 x\u00a6y"),
+        (Spelling(False, False), "\u00c9v\u0430 B\u0435l\u200bto \u0401\u0436 x\u00a6y"),
+    ],
+    ids=lambda value: value.words if isinstance(value, Spelling) else "",
+)
+def test_case_and_confusables_are_a_switch_each(names, spelling, read):
+    typed = "E\u0301v\u0430 B\u0435l\u200bto \u0401\u0436 x|\uff59"
+    assert list(spelling.of([typed])) == [read] == [spelling.normalizer.normalize_str(typed)]
+    config = TokenizerConfig(min_frequency=2, **spelling._asdict())
+    tokenizer = train_tokenizer(names(60), config)[0]
+    assert read_as(tokenizer, typed) == read and tokenizer.metadata["normalizer"] == spelling.words
+    assert without_spelling(tokenizer.tokenizer)[1] == spelling
 
 
 @given(st.text(LETTERS, max_size=12))
 def test_case_and_composition_change_nothing(text):
-    [form] = spelled([text])
-    assert {name: next(spelled([other])) for name, other in spellings(text).items()} == dict.fromkeys(
-        spellings(text), form
-    )
+    text = unicodedata.normalize("NFC", text)  # marks in their order: Python takes the case of each in place
+    [form] = ONE_SPELLING.of([text])
+    found = {name: next(ONE_SPELLING.of([other])) for name, other in spellings(text).items()}
+    assert found == dict.fromkeys(found, form)
 
 
 @pytest.mark.slow
@@ -101,13 +124,13 @@ def test_every_character_has_one_form_in_all_its_spellings():
     characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     known = [one for one in characters if unicodedata.category(one) not in ("Cn", "Co")]
     texts = [text for one in known for text in (one, f"a{one}b")]
-    forms = list(spelled(texts))
-    assert list(spelled(forms)) == forms
+    forms = list(ONE_SPELLING.of(texts))
+    assert list(ONE_SPELLING.of(forms)) == forms
     wrong = {
         (name, text)
         for form, text in zip(forms, texts, strict=True)
         for name, other in spellings(text).items()
-        if other != text and next(spelled([other])) != form
+        if other != text and next(ONE_SPELLING.of([other])) != form
     }
     greek = {
         text for _, text in wrong if {*unicodedata.normalize("NFKD", text)} & {*"\u03bd\u03c5\u039d\u03a5"}
@@ -138,9 +161,15 @@ def test_attacks_that_spelling_undoes(tokenizer, names, attack):
     assert tokenizer.encode(attacked).ids.tolist() == tokenizer.encode(fields).ids.tolist()
 
 
-@given(st.lists(st.text(max_size=12) | st.sampled_from(["Ana Bell", "Дарья", "Аna"]), max_size=12))
-def test_texts_are_spelled_as_the_library_does(texts):
-    assert list(spelled(texts)) == [ONE_SPELLING.normalize_str(text) for text in texts]
+@given(
+    st.sampled_from(EVERY),
+    st.lists(
+        st.text(max_size=12) | st.sampled_from(["Ana Bell", "\u0414\u0430\u0440\u044c\u044f", "\u0410na"]),
+        max_size=12,
+    ),
+)
+def test_texts_are_spelled_as_the_library_does(spelling, texts):
+    assert list(spelling.of(texts)) == [spelling.normalizer.normalize_str(text) for text in texts]
 
 
 @given(st.lists(st.text(max_size=12) | st.text("aA1 .|аА\u0301\u200b", max_size=12), max_size=9))

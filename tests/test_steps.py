@@ -20,6 +20,14 @@ def test_a_config_takes_its_fields_from_a_notebooks_names():
     assert TrainConfig(**steps.fields(TrainConfig, names)) == TrainConfig(epochs=3, lr=0.01)
 
 
+def test_a_width_of_heads_that_no_class_has_is_refused_before_any_training(small, tmp_path):
+    parameters = {"model_classes": ["lstm", "trimodal_gate_fusion"], "fusion_hidden_dim": 8}
+    columns, splits = small.prepared.column_map, small.prepared.splits
+    having = "bimodal_cross_attn, trimodal_bert, trimodal_cross_attn"
+    with pytest.raises(ValueError, match=f"^fusion_hidden_dim is read by {having} alone, none of which"):
+        steps.train_all({}, small.bundle.features, columns, splits, tmp_path, parameters)
+
+
 def test_features_are_fitted_or_read_from_precomputed_files(small, tmp_path):
     train, columns = small.prepared.splits["train"], small.prepared.column_map
     parameters = {"seed": 1, "imputation": "mean", "identity": "off"}

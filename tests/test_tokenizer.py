@@ -436,7 +436,7 @@ def test_a_tokenizer_of_another_kind_takes_no_shorter_way(tokenizer):
     texts = [f"Anina-{i} [X] Belto" for i in range(3000)]
     others = [Tokenizer.from_str(tokenizer.tokenizer.to_str()) for _ in range(4)]
     others[0].normalizer = None
-    others[1].normalizer = normalizers.Sequence([ONE_SPELLING, normalizers.Replace("a", "b")])
+    others[1].normalizer = normalizers.Sequence([ONE_SPELLING.normalizer, normalizers.Replace("a", "b")])
     others[2].pre_tokenizer = pre_tokenizers.CharDelimiterSplit("n")
     others[3].add_tokens(["[x]"])
     for other in others:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from n3r.spelling import spelled
+from n3r.spelling import ONE_SPELLING
 
 BREAK = "\n"
 READ = 512  # characters of a string
@@ -84,7 +84,7 @@ _ASCII = _Ascii()
 
 def fold(strings: Sequence[str]) -> Folded:
     """Strings without line breaks, folded."""
-    latin = [one if one.isascii() else one.translate(_ASCII) for one in spelled(strings)]
+    latin = [one if one.isascii() else one.translate(_ASCII) for one in ONE_SPELLING.of(strings)]
     folded = BREAK.join(latin).encode("ascii", "replace").translate(_FOLD).decode("ascii")
     words = [one.split() for one in folded.split(BREAK)] if strings else []
     plain = ["".join(one) for one in words]

@@ -59,6 +59,10 @@ ALONE = (
     "n3r trained with all deviations off, as the legacy trains; then with each on alone, and with all. An "
     "interval that holds 0 shows no effect on these rows; the deviation may be for others, or for speed."
 )
+PRESET = {
+    "n3r": "preset n3r: features, tokenizer and training as n3r has them",
+    "published": "preset published: tokenizer, features, parts and training as published",
+}
 UNMEASURED = "n/a: not on the way from a prepared row to a score, or not among those that were tried alone."
 REPEATABLE = "What it takes to get the same figures again."
 WORDS = ("AUROC", "[low, high], 95 % interval", "AP, average precision", "Recall at 1 % FPR", "Precision")
@@ -232,7 +236,8 @@ def _training(models: list[dict]) -> Section:
     keys = dict.fromkeys(key for dimensions in sized.values() for key in dimensions)
     rows = [(key, *(show(dimensions.get(key, "")) for dimensions in sized.values())) for key in keys]
     tables = [tabulate("Models", SYSTEM | columns, models, 3), Table("Dimensions", ("", *sized), rows, 1)]
-    return Section("Training", drawn, tables[: 1 + bool(rows)])
+    presets = dict.fromkeys(m["preset"] for m in models if m.get("preset"))
+    return Section("Training", drawn, tables[: 1 + bool(rows)], [PRESET[name] for name in presets])
 
 
 def _tokenizer(found: dict) -> Section:
@@ -246,6 +251,8 @@ def _tokenizer(found: dict) -> Section:
         columns = {"vocabulary": ("vocab_size", ","), "characters per token": ("compression", ".3f")}
         tables = [tabulate("Vocabularies measured", columns, curve, 0)]
     notes = [note]
+    if spelling := found.get("normalizer"):
+        notes.append(f"a text's normal form: {spelling}")
     if fewest := found.get("min_frequency"):
         notes.append(
             f"a piece of a name is a token only where it comes {fewest:,} times or more in training; of a "

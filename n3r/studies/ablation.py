@@ -24,6 +24,7 @@ from n3r.files import kept
 from n3r.legacy.trainer import LegacyTokenizer
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig
+from n3r.presets import off
 from n3r.schema import LABEL, TEXT
 from n3r.studies.beside import Splits, legacy_tokenizer
 from n3r.studies.parts import parts_without
@@ -238,7 +239,7 @@ def features_with(on: Sequence[str], features: TabularFeatures) -> TabularFeatur
     if "imputation" not in on:
         state["imputation"] = dict.fromkeys(state["imputation"], -1.0)
     if "scaling" not in on:
-        state["config"] = state["config"] | {"scaling": "none"}
+        state["config"] = state["config"] | off("scaling")
     if "imputation" not in on or "scaling" not in on:
         state["indicators"] = []
     gone = [] if "risk_tables" in on else list(state["risk_tables"])
@@ -365,14 +366,11 @@ def _what(on: Sequence[str], made: Sequence[str]) -> str:
 
 def _model_config(on: Sequence[str], config: ModelConfig, vocab_size: int, n_features: int) -> ModelConfig:
     own = {"vocab_size": vocab_size, "n_tab_features": n_features}
-    return config.model_copy(update=own if "bins" in on else {**own, "n_tab_bins": 0, "tab_gain_power": 0})
+    return config.model_copy(update=own if "bins" in on else own | off("bins"))
 
 
 def _train_config(on: Sequence[str], config: TrainConfig, seed: int) -> TrainConfig:
-    legacy = {
-        "decay": ("decay", "all"),
-        "clipping": ("gradient_clip", None),
-        "precision": ("precision", "float32"),
-    }
-    off = dict(setting for name, setting in legacy.items() if name not in on)
-    return config.model_copy(update={"seed": seed, "processes": 1, **off})
+    own = {"seed": seed, "processes": 1}
+    for name in ("decay", "clipping", "precision"):
+        own |= {} if name in on else off(name)
+    return TrainConfig(**config.model_dump() | own)

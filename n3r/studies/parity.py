@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from tokenizers import normalizers
 from torch import Tensor
 
 from n3r import metrics, pipeline, tables
@@ -29,7 +28,8 @@ from n3r.legacy.trainer import (
 from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel
 from n3r.multiclass import against_rest, measure
-from n3r.schema import LABEL, ORACLE, SEPARATOR, probabilities
+from n3r.schema import LABEL, ORACLE, probabilities
+from n3r.spelling import Spelling
 from n3r.studies import ablation
 from n3r.studies.beside import LegacyRun, Splits, scored
 from n3r.studies.parts import parts_without
@@ -146,7 +146,7 @@ def _in_batches(
 def _unspellable(tokenizer: LegacyTokenizer) -> NameTokenizer:
     """The legacy's vocabulary in n3r's tokenizer: NFKC is inside, and no text spells a special token."""
     own = truncate(tokenizer.tokenizer, tokenizer.vocab_size)
-    own.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(SEPARATOR, "¦")])
+    own.normalizer = Spelling(lower_case=False, fold_confusables=False).normalizer
     return NameTokenizer(own)
 
 

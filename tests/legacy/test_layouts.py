@@ -34,10 +34,12 @@ from n3r.legacy.trainer import (
     predict_legacy,
 )
 from n3r.model import MODEL_CLASSES, configure, model_select
+from n3r.pipeline import resolve_parameters
 from n3r.schema import LABEL, ColumnMap
+from n3r.steps import fields
 from n3r.tokenizer import TextConfig
 from n3r.train import TrainConfig
-from n3r.vocabulary import train_wordpiece
+from n3r.vocabulary import TokenizerConfig, train_tokenizer, train_wordpiece
 
 N = 160
 SMALL = {
@@ -362,6 +364,34 @@ def test_defect_54_no_pickle_holds_anything_but_plain_data(layout, frame):
     assert len(pickles) == 3
     for path in pickles:
         plain(path)
+
+
+@pytest.mark.parametrize("step", ["03_train_lstm2risk", "04_train_transformer2risk"])
+def test_the_preset_goes_out_under_the_published_names_and_reads_case(frame, tmp_path, step):
+    settings = resolve_parameters("dev", {}, ["preset=published"])
+    spelling = {name: settings["02_tokenizer"][name] for name in ("lower_case", "fold_confusables")}
+    tokenizer = train_tokenizer(frame.select(columns().text), TokenizerConfig(min_frequency=2, **spelling))[0]
+    features = TabularFeatures(FeatureConfig(**fields(FeatureConfig, settings[step])))
+    features.fit(frame, NUMERIC, ["device"])
+    sizes = {name: settings[step][name] for name in ("n_tab_bins", "tab_gain_power")}
+    sizes |= {"vocab_size": tokenizer.vocab_size, "n_tab_features": len(features)}
+    model = model_select(step[9:], **sizes, **SMALL[MODEL_CLASSES[step[9:]].encoder])
+    recipe = (tokenizer, features, columns(), TrainConfig(), TextConfig(max_tokens=48))
+    bundle = Bundle(*recipe, model=model.eval())
+    bundle.save(tmp_path / "bundle")
+    write_sagemaker(tmp_path / "bundle", folder := tmp_path / "layout")
+    artefacts = torch.load(folder / "model_artifacts.pth", weights_only=True)
+    weights = torch.load(folder / "model.pth", weights_only=True)
+    assert artefacts["state_dict_names"] == "published"
+    assert {key.split(".")[0] for key in weights} >= {"text_encoder", "tab_encoder", "classifier"}
+    encode = Tokenizer.from_file(str(folder / "tokenizer.json")).encode
+    assert {text: "".join(encode(text).tokens) for text in ("ANNA", "anna")} == {
+        "ANNA": "ANNA",
+        "anna": "anna",
+    }
+    assert set(json.loads((folder / "impute_dict.json").read_text()).values()) == {-1.0}
+    inputs = names_inputs(folder, frame, impute=False)
+    np.testing.assert_allclose(served(folder, inputs), bundle.predict(frame), rtol=0, atol=1e-5)
 
 
 def test_defect_46_percentiles_are_those_of_the_calibration(layout, frame):

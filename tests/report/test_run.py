@@ -363,6 +363,15 @@ def test_a_baseline_that_is_ahead_is_named_in_the_headline(tmp_path):
     assert "a baseline, reaches" not in html
 
 
+@pytest.mark.parametrize("preset", ["n3r", "published"])
+def test_the_preset_of_a_run_is_told(tmp_path, preset):
+    found = content(models=[model("Net", "n3r", A, preset=preset), model("legacy Net", "legacy", B)])
+    run.write_report(found, CURVES, tmp_path)
+    html = (tmp_path / "report.html").read_text()
+    assert f"preset {preset}: " in html and f"preset {preset}: " in (tmp_path / "report.md").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["models"][0]["preset"] == preset
+
+
 def test_the_members_of_the_best_recipe_have_a_table(tmp_path):
     members = [
         {
