@@ -46,6 +46,7 @@ STRAY = "a quoted cell goes on after its closing quote"
 BLOCK = 1 << 20  # bytes read at a time
 _BATCH = 1 << 26  # bytes of records in a batch, so that long records make smaller ones
 _SEPARATORS = (b",", b";", b"\t", b"|")
+_USUAL = (b'"', None)
 
 
 class Batch(NamedTuple):
@@ -239,7 +240,7 @@ class Table:
     def _plain(self, record: bytes) -> tuple[bytes, int]:
         """The record as polars reads it, and how many cells it has."""
         body = record[:-1].removesuffix(b"\r")
-        has_quote = b'"' in body or (self.quote is not None and self.quote in body)
+        has_quote = b'"' in body or (self.quote not in _USUAL and self.quote in body)
         if not has_quote and b"\r" not in body and b"\\N" not in body:
             return body + b"\n", body.count(self.separator) + 1
         cells = self.cells.findall(body)
