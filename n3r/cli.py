@@ -18,6 +18,7 @@ from n3r import __version__, pipeline
 from n3r.commands import language_model
 from n3r.commands.check import check
 from n3r.commands.map import map_files, map_for_run
+from n3r.commands.monitor import monitor
 from n3r.files.formats import as_folder, split_region
 from n3r.files.json_io import near, without_links, write_json
 from n3r.files.limits import MAX_EXPANSION
@@ -41,6 +42,7 @@ app = typer.Typer(cls=AtHome, no_args_is_help=True, pretty_exceptions_enable=Fal
 app.add_typer(language_model.lm, name="lm")
 app.command(name="map")(map_files)
 app.command()(check)
+app.command()(monitor)
 
 
 def _say_version(asked: bool) -> None:

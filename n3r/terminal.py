@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from n3r.estimate import Estimate
 from n3r.files.json_io import MAX_TOLD
-from n3r.pipeline import read_metrics
+from n3r.pipeline import read_metrics, reports_folder
 from n3r.rows.accounts import in_words
 
 ESTIMATE = ("auroc", "auroc_low", "auroc_high", "n")
@@ -110,6 +110,7 @@ def _say_preparation(folder: Path) -> None:
         ends = f": {row['first']} to {row['last']}" if row["first"] else ""
         echo(f"{row['split']}: {counts[row['split']]:,} rows{ends}")
     _say_oddities(found)
+    echo(f"a first look at the data: {reports_folder(folder) / 'data.html'}")
 
 
 def _say_oddities(found: Mapping[str, Any]) -> None:

@@ -219,7 +219,7 @@ import polars as pl, torch
 sys.path.insert(0, "tests")
 from conftest import made_up_names, planted_orders
 import test_checkpoints as t
-from n3r import tables
+from n3r import steps, tables
 from n3r.bundle import Recipe, train_bundle
 from n3r.features import TabularFeatures
 from n3r.schema import ColumnMap
@@ -245,6 +245,7 @@ for name, rows in (("test", frames["test"]), ("one", frames["test"][:1]), ("none
     table.write_parquet(out / f"{name}.scored.{rank}")
     if is_first_process():
         tables.write(table, out / f"{name}.scored.csv")
+steps.write_test_result(bundle.predictions(frames["test"]), "lstm2risk", out / "results")
 torch.distributed.destroy_process_group()
 """
 
@@ -306,6 +307,9 @@ def test_defect_44_under_a_launcher_each_row_is_scored_once(launcher, names, tok
     weights = [torch.load(tmp_path / f"weights.{rank}", weights_only=True) for rank in (0, 1)]
     for name, value in bundle.model.state_dict().items():
         assert torch.equal(value, weights[0][name]) and torch.equal(value, weights[1][name])
+    (file,) = (tmp_path / "results").glob("*/*")  # of the first process alone
+    assert file.name == "test_result_rank0.tsv"
+    assert pl.read_csv(file, separator="\t")["order"].to_list() == frames["test"]["order"].to_list()
     for name, n in {"test": 1025, "one": 1, "none": 0}.items():
         scored, other = (pl.read_parquet(tmp_path / f"{name}.scored.{rank}") for rank in (0, 1))
         assert scored.equals(other)

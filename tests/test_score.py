@@ -1,6 +1,7 @@
 """A row's score is one number: from the training process, alone, in a batch, from any file, without torch."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from polars.testing import assert_frame_equal
 
 from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.features import FeatureConfig, TabularFeatures
+from n3r.files.manifest import MANIFEST, write_manifest
 from n3r.model import configure
 from n3r.schema import LABEL, SEGMENT, ColumnMap
 from n3r.score import Scorer
@@ -562,3 +564,23 @@ def test_exit_codes_and_one_message(made, tmp_path):
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     lost = n3r_score(tmp_path, tmp_path / "rows.csv", *out)
     assert lost.returncode == 2 and "MANIFEST.json" in lost.stderr
+
+
+def test_files_are_read_as_the_models_column_map_says_they_are_written(made, tmp_path):
+    """A CSV of another program, in another encoding and with other marks, scores as the table does."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(made("lstm2risk")[1], folder)
+    content = json.loads((folder / "columns.json").read_text())
+    csv = {"separator": ";", "encoding": "utf-16", "quote": "'", "header": True}
+    (folder / "columns.json").write_text(json.dumps(content | {"csv": csv, "number_format": "de"}))
+    (folder / MANIFEST).unlink()
+    write_manifest(folder)
+    rows = prepared(40, seed=3).drop(SEGMENT, LABEL)
+    spelled = rows.with_columns(pl.col(NUMERIC).cast(pl.String).str.replace(".", ",", literal=True))
+    text = spelled.write_csv(separator=";", quote_char="'", line_terminator="\r\n")
+    (tmp_path / "rows.csv").write_bytes(text.encode("utf-16"))
+    scorer = Scorer(folder)
+    score_files(scorer, [tmp_path / "rows.csv"], tmp_path / "out.parquet", progress=False)
+    assert_frame_equal(pl.read_parquet(tmp_path / "out.parquet"), scorer.score(rows), abs_tol=1e-6)
+    order = spelled.row(0, named=True)
+    assert scorer.score_one(order) == pytest.approx(scorer.score_one(rows.row(0, named=True)), abs=1e-6)

@@ -28,7 +28,7 @@ def seen(
     verify(bundle)
     data = read_json(bundle / "config.json").get("data") or {}
     ask = "judge the bundle by rows that it has not seen, such as later ones"
-    known = _training_ids(bundle.resolve().parent / "data")
+    known = training_ids(bundle.resolve().parent / "data")
     if known is not None:
         n_test, n = (
             int(f.select(as_text(m.id).is_in(known.implode()).sum()).item()) for f in (splits["test"], rows)
@@ -48,7 +48,7 @@ def seen(
         yield Finding("seen", "warning", f"{what}, until {max(times):%Y-%m-%d}", ask)
 
 
-def _training_ids(folder: Path) -> pl.Series | None:
+def training_ids(folder: Path) -> pl.Series | None:
     """The ids of the rows that were trained on, of a run's prepared data; None where there are none."""
     try:
         columns = tables.read_column_map(folder)

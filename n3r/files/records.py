@@ -46,6 +46,7 @@ STRAY = "a quoted cell goes on after its closing quote"
 BLOCK = 1 << 20  # bytes read at a time
 _BATCH = 1 << 26  # bytes of records in a batch, so that long records make smaller ones
 _SEPARATORS = (b",", b";", b"\t", b"|")
+_USUAL = (b'"', None)
 
 
 class Batch(NamedTuple):
@@ -189,7 +190,7 @@ class Table:
             self.header, self.names = b"", [f"column_{i}" for i, _ in enumerate(cells, start=1)]
             return
         if any(b"\r" in cell and not self._is_quoted(cell) for cell in cells):
-            raise HeaderError("ends its lines with CR CR LF; save it with LF or CR LF")
+            raise HeaderError("ends lines with CR CR LF, or some with CR alone; save it with LF or CR LF")
         self.header, _ = self._plain(content)
         self.names = [self._name(cell) for cell in cells]
         if len(self.names) > len(set(self.names)):
@@ -239,7 +240,7 @@ class Table:
     def _plain(self, record: bytes) -> tuple[bytes, int]:
         """The record as polars reads it, and how many cells it has."""
         body = record[:-1].removesuffix(b"\r")
-        has_quote = b'"' in body or (self.quote is not None and self.quote in body)
+        has_quote = b'"' in body or (self.quote not in _USUAL and self.quote in body)
         if not has_quote and b"\r" not in body and b"\\N" not in body:
             return body + b"\n", body.count(self.separator) + 1
         cells = self.cells.findall(body)

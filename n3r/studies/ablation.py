@@ -26,7 +26,7 @@ from n3r.metrics import paired_auc
 from n3r.model import ModelConfig
 from n3r.presets import off
 from n3r.schema import LABEL, TEXT
-from n3r.studies.beside import Splits, legacy_tokenizer
+from n3r.studies.beside import Splits, check_binary, legacy_tokenizer
 from n3r.studies.parts import parts_without
 from n3r.token_arrays import TokenizedText
 from n3r.train import TrainConfig, fit, predict, resolve_precision
@@ -274,6 +274,7 @@ def trainings(
     `sets` are by default each deviation of the bundle alone and all together; the base is always there.
     `folder` keeps trainings, finished ones and one that was interrupted. Raises ValueError as `train_with`.
     """
+    check_binary(bundle)
     made = made_by(bundle)
     sets = [*((name,) for name in made), made] if sets is None else [*map(tuple, sets)]
     for on in sets:

@@ -39,6 +39,10 @@ LEGACY = {
     "lstm2risk": (LegacyLSTM2Risk, LegacyLSTMConfig),
     "transformer2risk": (LegacyTransformer2Risk, LegacyTransformerConfig),
 }
+BINARY_ONLY = (
+    "The comparison with the legacy is binary only: its network has one logit, of fraud. Of more than two "
+    "classes the models stand beside the baselines alone."
+)
 
 
 class LegacyRun(NamedTuple):
@@ -69,13 +73,24 @@ class LegacyRun(NamedTuple):
         return predict_legacy(self.model, self.dataset(frame))
 
 
+def check_binary(bundle: Bundle) -> None:
+    """Raise ValueError where a bundle tells more classes apart than the legacy."""
+    if (n_classes := bundle.model.config.n_classes) > 2:
+        raise ValueError(
+            "the comparison with the legacy is binary only: its network has one logit, and this model tells "
+            f"{n_classes} classes apart"
+        )
+
+
 def train_beside(
     bundle: Bundle, splits: Splits, folder: Path, seed: int | None = None, progress: bool = True
 ) -> LegacyRun:
     """The legacy of the bundle's model class, trained on `splits["train"]` and kept in `folder`.
 
-    Prepared frames come in, as the bundle was trained on them. `seed` is by default the bundle's.
+    Prepared frames come in, as the bundle was trained on them. `seed` is by default the bundle's. Raises
+    ValueError for a bundle of more than two classes.
     """
+    check_binary(bundle)
     seed = bundle.train_config.seed if seed is None else seed
     plan = kept.plan(__name__, splits, bundle.settings, seed)
     return _run(kept.kept(Path(folder), plan, lambda: _train_beside(bundle, splits, seed, progress)))

@@ -39,10 +39,6 @@ from n3r.vocabulary import truncate
 
 MOVED = 1e-6  # float32 rounds two ways to the same probability by less
 NAMES = ("n3r", "legacy")
-BINARY_ONLY = (
-    "The comparison with the legacy is binary only: its network has one logit, of fraud. Of more than two "
-    "classes the models stand beside the baselines alone."
-)
 GIVEN_WEIGHTS = {  # what a set of deviations is to the legacy's weights
     ablation.NONE: "n3r's model with the legacy's weights, token ids and numbers",
     ablation.ALL: "what n3r makes of a legacy model that is handed to it",

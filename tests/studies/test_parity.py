@@ -8,8 +8,10 @@ import pytest
 
 from n3r.bundle import Bundle
 from n3r.files import kept
-from n3r.schema import LABEL, ORACLE, joined_text
-from n3r.studies import beside, parity
+from n3r.model import RiskModel
+from n3r.multiclass import measure
+from n3r.schema import LABEL, ORACLE, SCORE, joined_text, prediction_table
+from n3r.studies import ablation, beside, parity
 
 
 @pytest.mark.parametrize("n_rows", [13, 100, 513, 1025])
@@ -150,6 +152,20 @@ def test_another_seed_is_another_training_of_both_on_the_same_rows(trained, spli
         assert other.equals(found[1][side][1]) and other.equals(again[side][1])
 
 
+def test_three_classes_are_not_compared_with_the_legacy(trained, splits, tmp_path):
+    bundle, _ = trained
+    several = RiskModel(bundle.model.config.model_copy(update={"n_classes": 3}))
+    for compare in (
+        lambda own: beside.train_beside(own, splits, tmp_path),
+        lambda own: ablation.ablate(own, splits, [0], tmp_path),
+    ):
+        with pytest.raises(
+            ValueError, match="the legacy is binary only: .* this model tells 3 classes apart"
+        ):
+            compare(replace(bundle, model=several))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_legacy_that_was_not_trained_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"model.safetensors does not exist: train the legacy"):
         beside.load_legacy(tmp_path)
@@ -177,3 +193,17 @@ def test_records_and_curves_of_each_model_and_split(trained, splits):
     assert legacy["n_parameters"] == run.n_parameters and {"val", "test"} <= legacy.keys()
     assert (guess["system"], oracle["system"]) == ("baseline", "oracle")
     assert guess["test"] == oracle["test"]
+
+
+def test_three_classes_have_curves_of_class_0_against_the_rest_and_no_oracle(in_three):
+    rows = pl.DataFrame({"id": range(90), LABEL: [0, 1] * 45, ORACLE: [0.5] * 90})
+    splits = {"train": rows, "test": in_three(rows)}
+    p = splits["test"].select(f"{SCORE}_{c}" for c in range(3)).to_numpy()
+    found = {("Net", "test"): prediction_table(splits["test"], "id", p)}
+    drawn = parity.curves(found, splits)
+    assert list(drawn["test"]) == ["Net"]
+    label, risk = drawn["test"]["Net"]
+    assert (label == (splits["test"][LABEL].to_numpy() > 0)).all() and risk == pytest.approx(1 - p[:, 0])
+    recorded = {"lstm2risk": {"model": {"name": "Net"}, "timing": {}}}
+    net, guess = parity.model_records(recorded, {}, drawn, {"guess": {"test": p}}, splits)
+    assert net["name"] == "Net" and guess["test"] == measure(splits["test"][LABEL], p)
