@@ -210,7 +210,7 @@ def test_verify_says_who_wrote_a_bundle_or_which_files_are_at_fault(small, tmp_p
 
 
 def test_the_legacys_feature_lists_become_a_column_map(rows, tmp_path):
-    rows.write_parquet(tmp_path / "rows.parquet")
+    rows.with_columns(fraud=pl.lit("0")).write_parquet(tmp_path / "rows.parquet")
     (tmp_path / "map.json").write_text(json.dumps(COLUMNS.model_copy(update={"numeric": ["*"]}).model_dump()))
     for region, text in {"NA": "gone\namount\norder\n", "EU": "order\namount\ngone\nmore\n"}.items():
         (tmp_path / f"{region}.txt").write_text(text)
