@@ -81,18 +81,19 @@ class TextPart(NamedTuple):
     optional: tuple[str, ...] = ()
 
 
+EMBEDDINGS = ("embeddings", "train_embeddings")
 TEXTS = {
     "lstm": TextPart(
         _lstm_text,
         "bpe",
         {"embedding_size": 16, "hidden_size": 128, "n_lstm_layers": 4},
-        optional=("embeddings",),
+        optional=EMBEDDINGS,
     ),
     "lstm_ends": TextPart(
         _lstm_ends_text,
         "bpe",
         {"embedding_size": 100, "hidden_size": 100, "n_lstm_layers": 1},
-        optional=("embeddings",),
+        optional=EMBEDDINGS,
     ),
     "transformer": TextPart(
         _transformer_text,
@@ -109,7 +110,7 @@ TEXTS = {
             "hidden_common_dim": 100,
             "dropout_rate": 0.5,
         },
-        optional=("embeddings",),
+        optional=EMBEDDINGS,
     ),
     "bert": TextPart(
         _bert_text,

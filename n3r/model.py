@@ -65,6 +65,9 @@ class RiskModel(nn.Module):
         self.config = config
         branches = config.of_texts.values()
         self.texts = nn.ModuleList(TEXTS[c.encoder].build(c, parts, drop) for c in branches)
+        for text, c in zip(self.texts, branches, strict=True):
+            if c.train_embeddings is False:
+                text.encoder.embedding.requires_grad_(False)
         widths = [Widths(text.d_out, text.d_tokens) for text in self.texts]
         self.tabular = self.feature_tokens = self.scaling = None
         if config.n_tab_features:

@@ -35,9 +35,14 @@ _OF_ENCODER = {
         "num_layers": "n_lstm_layers",
         "dropout_keep": "dropout_rate",
         "tokenizer": "embeddings",
+        "is_embeddings_trainable": "train_embeddings",
     },
     "transformer": {"max_sen_len": "block_size"},
-    "cnn": {"dropout_keep": "dropout_rate", "tokenizer": "embeddings"},
+    "cnn": {
+        "dropout_keep": "dropout_rate",
+        "tokenizer": "embeddings",
+        "is_embeddings_trainable": "train_embeddings",
+    },
     "bert": {
         "tokenizer": "pretrained",
         "fusion_dropout": "dropout_rate",

@@ -61,9 +61,8 @@ class ModelConfig(BaseModel):
     reinit_pooler: bool | None = None
     reinit_layers: int | None = Field(None, ge=0)  # last layers that start anew
     gradient_checkpointing: bool | None = None  # less memory, more time
-    embeddings: str | None = (
-        None  # folder or hub name of a BERT whose word embeddings a CNN or LSTM starts from
-    )
+    embeddings: str | None = None  # folder or hub name of a BERT whose word embeddings the first ones are
+    train_embeddings: bool | None = None  # false: they stay as they came
     secondary: "ModelConfig | None" = None  # of the second text alone, where that differs; given in part
     fusion_dim: int | None = Field(None, ge=1)  # None: the widest vector's, in whole heads
     fusion_heads: int | None = Field(None, ge=1)

@@ -208,7 +208,6 @@ def read_frames(
         frame, cells = to_numbers(batch.frame, spelled, form)
         advice = "mend them; a missing number is an empty cell" if cells else "mend them"
         advice += told_numbers(batch.frame[cells[0][1]], cells[0][0], kind, form) if cells else ""
-        advice += SAVED if any(reason == NOT_UTF8 for *_, reason in batch.cells) else ""
         cells = [*(cell for cell in batch.cells if strict is None or cell[1] in strict), *cells]
         if rejects := _rejects(path, batch, cells):
             raise ValueError(refusal(rejects, advice))
@@ -221,6 +220,7 @@ def refusal(rejects: Sequence[Reject], advice: str) -> str:
         f"\n- {r.file}, row {r.row}{f', column {r.column!r}' if r.column else ''}: {r.reason}"
         for r in rejects[:_SHOWN]
     )
+    advice += SAVED if any(r.reason.startswith(NOT_UTF8) for r in rejects) else ""
     more = f"\n- and {len(rejects) - _SHOWN} more at least" if len(rejects) > _SHOWN else ""
     return f"rows that cannot be read:{shown}{more}\n{advice}"
 

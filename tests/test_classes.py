@@ -165,7 +165,8 @@ every = pytest.mark.parametrize("model_class", CLASSES)
 @every
 def test_defect_05_every_class_trains_and_is_validated(trained, messages, model_class):
     bundle, fitted = trained[model_class]
-    figures = ["epoch", "train_loss", "val_auroc", "val_average_precision", "val_f1", "val_loss"]
+    figures = ["epoch", "train_loss", "val_accuracy", "val_auroc", "val_average_precision", "val_f1"]
+    figures += ["val_loss", "val_precision", "val_recall"]
     assert [list(epoch) for epoch in fitted.history] == [figures]
     assert all(np.isfinite(list(fitted.history[0].values())))
     val = messages.splits["val"]
@@ -380,8 +381,12 @@ def test_word_embeddings_with_texts_of_another_tokenizer_or_in_chunks(messages, 
 def test_a_published_configurations_tokenizer_is_where_word_embeddings_come_from(a_bert):
     run = {"tokenizer": a_bert, "n_embed": 4000, "embedding_size": 128, "tab_field_list": ["total"]}
     for cls in (BimodalCNN, TextLSTM):
-        model = cls(run)
-        assert torch.equal(model.texts[0].encoder.embedding.weight, word_embeddings(a_bert))
+        for trainable in (True, False):
+            model = cls({**run, "is_embeddings_trainable": trainable})
+            weight = model.texts[0].encoder.embedding.weight
+            assert torch.equal(weight, word_embeddings(a_bert)) and weight.requires_grad == trainable
+            again = RiskModel(model.config).texts[0].encoder.embedding.weight
+            assert again.requires_grad == trainable
     assert LSTM2Risk(run).config.vocab_size == 4000
 
 

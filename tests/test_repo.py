@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
-    ["rows/values", "rows/times", "rows/numbers"],
+    ["rows/values", "rows/time_formats", "rows/numbers"],
+    ["rows/times"],
     ["schema", "estimate", "presets", "process", "thresholds", "token_arrays"],
     ["rows/inputs", "rows/accounts", "rows/labels", "rows/plausible", "clean", "spelling", "metrics", "card"],
     ["calibrate", "rows/columns", "rows/alike", "multiclass", "kernels", "risk_tables", "graphs", "folds"],
@@ -103,6 +104,7 @@ TESTED_WITH = {
     "legacy/weights": "legacy/test_trainer",
     "blend/members": "blend/test_recipe",
     "rows/labels": "test_mistakes",
+    "rows/time_formats": "rows/test_times",
     "rows/plausible": "test_preprocess",
     "token_arrays": "test_data",
     "rows/alike": "test_tables",

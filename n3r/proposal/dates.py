@@ -1,69 +1,25 @@
 """In which format a column's texts are times, and which of several is meant.
 
 Decisions:
-- The formats tried are those that files of shops, databases and log files have; what reads a text is the
-  reader's own `parse_time`, so that a proposed format reads what a run reads.
+- What reads a text is the reader's own `parse_time`, so that a proposed format reads what a run reads.
 - Where day and month may be either way round, the rows decide: by a day after the 12th, then by the order
   of the file, then as the other times of the file are. Else the format is in doubt.
 """
 
-import re
 from collections.abc import Iterable, Sequence
-from functools import cache
-from itertools import product
 from typing import NamedTuple
 
 import polars as pl
 
-from n3r.rows.times import parse_time
+from n3r.rows.time_formats import candidates
+from n3r.rows.times import most_read, parse_time
 
-_DAYS = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%m.%d.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d %m %Y", "%m %d %Y")
-_DAYS += ("%Y/%m/%d", "%Y.%m.%d", "%Y-%m-%d", "%Y%m%d", "%Y/%d/%m")
-_DAYS += ("%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%m.%d.%y", "%d-%m-%y", "%m-%d-%y", "%y-%m-%d", "%y/%m/%d")
-_DAYS += ("%d %b %Y", "%b %d, %Y", "%b %d %Y", "%d-%b-%Y", "%d/%b/%Y", "%d-%b-%y", "%d %b %y", "%d. %b %Y")
-_DAYS += ("%d %B %Y", "%B %d, %Y", "%B %d %Y", "%d. %B %Y", "%a, %d %b %Y", "%a %d %b %Y", "%A, %B %d, %Y")
-_CLOCKS = (
-    "%H:%M",
-    "%H:%M:%S",
-    "%H:%M:%S%.f",
-    "%I:%M %p",
-    "%I:%M:%S %p",
-    "%I:%M%p",
-    "%H.%M",
-    "%H.%M.%S",
-    "%Hh%M",
-)
-_CLOCKS += (
-    "%H:%M:%S %z",
-    "%H:%M %z",
-    "%H:%M:%S%z",
-    "%H:%M:%S%.f %z",
-    "%H:%M:%S UTC",
-    "%H:%M:%S GMT",
-    "%H:%M Uhr",
-)
-_CLOCKS += ("%H%M%S",)
-_BETWEEN = (" ", ", ", "T", " - ", ":", "  ", " at ", "")
-_WHOLE = ("%a %b %d %H:%M:%S UTC %Y", "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S GMT %Y", "%H:%M:%S %d/%m/%Y")
-_WHOLE += (
-    "%a %b %d %H:%M:%S %z %Y",
-    "%H:%M %d.%m.%Y",
-    "%H:%M %d/%m/%Y",
-    "%H:%M %m/%d/%Y",
-    "%Y-%m-%dT%H:%M:%S%.fZ",
-)
 EPOCH = "epoch"
 _SECONDS = (631_152_000, 4_102_444_800)  # 1990 to 2100
 ENOUGH = 0.99  # of the texts that a format must read: the reader tolerates 1 % of bad times
 _MOST, _SOME = 0.8, 0.3  # of the texts, for a closer look, and for a column of several forms
 _FEW, _MANY = 25, 1000  # texts that all formats are tried on, and those that read these
 _STEPS = 20  # between different times, for a statement on the order of the rows
-_CODES = {
-    "%Y": r"\d{4}", "%m": r"\d{1,2}", "%d": r"\d{1,2}", "%y": r"\d\d(?!\d)", "%b": "[A-Za-z]{3}",
-    "%B": "[A-Za-z]+",
-    "%a": "[A-Za-z]{3}", "%A": "[A-Za-z]+", "%H": r"\d{1,2}", "%I": r"\d{1,2}", "%M": r"\d\d", "%S": r"\d\d",
-    "%.f": r"(?:\.\d+)?", "%p": "[AaPp][Mm]", "%z": r"[+-]\d\d:?\d\d",
-}  # fmt: skip
 
 
 class Times(NamedTuple):
@@ -83,7 +39,7 @@ def time_formats(texts: pl.Series) -> list[str | None]:
     if more.str.contains(r"^-?\d+(\.\d+)?$").mean() > ENOUGH:
         return _of_digits(more)
     some, found = _spread(more, _FEW), []
-    for time_format in (None, *_candidates(some.gather_every(_FEW // 3).to_list())):
+    for time_format in (None, *candidates(some.gather_every(_FEW // 3).to_list())):
         if _share(some, time_format) < _MOST:
             continue
         times = read(more, time_format)
@@ -98,15 +54,11 @@ def partly_times(texts: pl.Series) -> str:
     more = _spread(texts.drop_nulls().unique(maintain_order=True), _MANY)
     if more.is_empty() or more.str.contains(r"^-?\d+([.,]\d+)?$").mean() > 1 - _MOST:
         return ""
-    some = _spread(more, _FEW)
-    shares = {
-        form: _share(more, form) for form in (None, *_candidates(some.gather_every(_FEW // 3).to_list()))
-    }
-    best = max(shares, key=shares.__getitem__)
-    if shares[best] < _SOME:
+    time_format, share = most_read(more)
+    if share < _SOME:
         return ""
     return (
-        f"times of several forms, of which {best or 'ISO 8601'!r} reads {shares[best]:.0%}: write them alike"
+        f"times of several forms, of which {time_format or 'ISO 8601'!r} reads {share:.0%}: write them alike"
     )
 
 
@@ -118,23 +70,6 @@ def _of_digits(texts: pl.Series) -> list[str | None]:
         ("%Y%m%d", "%Y%m%d%H%M%S") if texts.str.contains(r"^(19[7-9]\d|20\d\d)\d{4}(\d{6})?$").all() else ()
     )
     return [time_format for time_format in whole if _share(texts, time_format) >= ENOUGH]
-
-
-def _candidates(texts: Sequence[str]) -> Iterable[str]:
-    """The formats whose signs stand as in one of some texts."""
-    found = [form for form in _WHOLE if any(_pattern(form).fullmatch(text) for text in texts)]
-    for day, text in product(_DAYS, texts):
-        if match := _pattern(day).match(text):
-            clocks = [""] if match.end() == len(text) else map("".join, product(_BETWEEN, _CLOCKS))
-            found += [day + clock for clock in clocks if _pattern(clock).fullmatch(text, match.end())]
-    return dict.fromkeys(found)
-
-
-@cache
-def _pattern(time_format: str) -> re.Pattern[str]:
-    """A regular expression of what a format's signs may stand for."""
-    codes = re.split(r"(%\.f|%[a-zA-Z])", time_format)
-    return re.compile("".join(_CODES.get(code) or re.escape(code) for code in codes))
 
 
 def read(texts: pl.Series, time_format: str | None) -> pl.Series:

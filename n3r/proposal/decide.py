@@ -31,11 +31,11 @@ def entity_of(name: str | None, counts: Counts) -> tuple[str | None, str]:
 
 def time_format_of(
     name: str | None, columns: Sequence[Column], counts: Counts, answers: Answers
-) -> str | None:
-    """The format that reads all rows' times, asked for where two do."""
+) -> tuple[str | None, str]:
+    """The format that reads all rows' times, asked for where two do, and what to say of the choice."""
     column = next((column for column in columns if column.name == name), None)
     if column is None or column.is_typed:
-        return None
+        return None, ""
     fewest = min(counts.times[name, form].n for form in column.formats)
     formats = [form for form in column.formats if counts.times[name, form].n <= max(fewest, 0)]
     others = [
@@ -47,9 +47,10 @@ def time_format_of(
     ]
     found = choose(column.texts, formats, others)
     if not found.is_open:
-        return answers.given.get("time_format", found.formats[0])
+        note = f"{name!r} is read by {found.formats[0]!r}: {found.reason}" if found.reason else ""
+        return answers.given.get("time_format", found.formats[0]), note
     says = f"Every {name!r} can be read with the day first or the month first."
-    return answers.of(Question("time_format", says, {str(form): form for form in found.formats}))
+    return answers.of(Question("time_format", says, {str(form): form for form in found.formats})), ""
 
 
 def classes_of(name: str, counts: Counts, answers: Answers) -> labels.Classes:

@@ -88,6 +88,7 @@ def propose(data: Sequence[str], given: Mapping[str, Any] | None = None, ask: As
     counts = count(files, _looked(roles, columns, form))
     label = decide.classes_of(roles.label, counts, answers)
     entity, why_not = decide.entity_of(roles.entity, counts)
+    time_format, how = decide.time_format_of(roles.time, columns, counts, answers)
     left_out = roles.ignore | _unread(counts) | _leaking(columns, roles, label, form)
     left_out |= {roles.entity: why_not} if why_not else {}
     content = {
@@ -97,7 +98,7 @@ def propose(data: Sequence[str], given: Mapping[str, Any] | None = None, ask: As
         "label_values": label.values,
         "other_labels": "drop" if label.dropped else None,
         "time": roles.time,
-        "time_format": decide.time_format_of(roles.time, columns, counts, answers),
+        "time_format": time_format,
         "split_by": None if roles.time else "random",
         "entity": entity,
         "segment": REGION if any(files.regions.values()) else roles.segment,
@@ -115,6 +116,7 @@ def propose(data: Sequence[str], given: Mapping[str, Any] | None = None, ask: As
     content = {key: value for key, value in content.items() if value not in (None, [], {})}
     _check(content)
     notes = [f"not in every file, and not read: {', '.join(map(repr, lost))}"] if lost else []
+    notes += [how] if how and "time_format" not in answers.given else []
     notes += decide.notes_of(content, counts, label)
     return Proposal(content, files, columns, counts, left_out, notes, answers.guesses)
 

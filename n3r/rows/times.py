@@ -13,10 +13,11 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import partial
-from itertools import product
 
 import polars as pl
 from polars.exceptions import PolarsError
+
+from n3r.rows.time_formats import candidates
 
 EPOCH_RANGE = (-2.2e9, 7.2e9)  # seconds, 1900 to 2198: milliseconds (1.7e12) are not taken for it
 # Python knows no other years: what polars reads beyond them breaks at the first look.
@@ -30,10 +31,7 @@ FAR = 20 * 365 * 86_400_000_000  # microseconds, 20 years, from the median: no t
 FIRST_YEARS = datetime(1970, 1, 1), datetime(1972, 1, 1)  # where days or minutes lie that pass for seconds
 FEWEST = 30  # rows, for a statement on how times are spread
 NO_MONTH = 12  # the last day that can be taken for a month
-_DATES = ("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y", "%Y.%m.%d", "%d-%m-%Y", "%m-%d-%Y", "%Y-%m-%d")
-_DATES += ("%Y%m%d", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%m-%y", "%y-%m-%d", "%m-%d-%y")
-_DATES += ("%d %b %Y", "%b %d, %Y", "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%B %d, %Y")
-_HOURS = ("", " %H:%M", " %H:%M:%S%.f", "T%H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S%.f %z")
+_TRIED = 25  # texts whose formats are tried
 # What a column of numbers is that was taken for text of times.
 _NUMBERS = {
     r"\d{5}(\.\d+)?": "days as a spreadsheet counts them: write dates",
@@ -144,11 +142,11 @@ def advice(
         return f"{read_by} both read them: set {role}_format to the one that is meant"
     if found:
         return f"{role}_format {found[0]!r} reads them{_swapped(found[0], time_format)}"
-    best, share = _best(every)
+    best, share = most_read(every)
     if best and share > max(0.5, _share(every, time_format)):
         told = f"{role}_format {best!r} reads most of them, {share:.0%}{_swapped(best, time_format)}"
         return f"{told}; mend the others, or set max_bad_dates"
-    rest, share = _best(texts)
+    rest, share = most_read(texts)
     also = f"; {share:.0%} of these are in the format {rest!r}: bring all into one" if rest else ""
     return f"set {role}_format in the column map, or max_bad_dates{also}"
 
@@ -170,17 +168,18 @@ def _share(texts: pl.Series, time_format: str | None) -> float:
     return times.count() / max(len(times), 1)
 
 
-def _best(texts: pl.Series) -> tuple[str | None, float]:
+def most_read(texts: pl.Series) -> tuple[str | None, float]:
     """The usual format that reads most of some texts, and their share; None where none reads one in ten."""
-    shares = {form: _share(texts, form) for form in map("".join, product(_DATES, _HOURS))}
-    best = max(shares, key=shares.get)
-    return (best, shares[best]) if shares[best] > 0.1 else (None, 0.0)
+    some = texts.gather_every(max(1, len(texts) // _TRIED)).head(_TRIED)
+    shares = {form: _share(texts, form) for form in candidates(some)}
+    best = max(shares, key=shares.get, default=None)
+    return (best, shares[best]) if best and shares[best] > 0.1 else (None, 0.0)
 
 
 def _fitting(texts: pl.Series) -> Iterator[str]:
     """The usual formats that read all of some texts, of those that read the same times the first."""
     frame, seen = texts.to_frame("time"), []
-    for time_format in map("".join, product(_DATES, _HOURS)):
+    for time_format in candidates(texts.head(1)):
         times = frame.select(parse_time("time", time_format, frame.schema)).to_series()
         if not times.null_count() and not any(times.equals(other) for other in seen):
             seen.append(times)

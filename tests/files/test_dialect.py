@@ -168,7 +168,16 @@ CASES = {
         {},
         "is an old Excel workbook or one with a password: save it as .xlsx",
     ),
-    "CR CR LF": (b"id,name,y\r\r\na,b,0\r\r\n", {}, "ends its lines with CR CR LF; save it with LF"),
+    "CR CR LF": (
+        b"id,name,y\r\r\na,b,0\r\r\n",
+        {},
+        "ends lines with CR CR LF, or some with CR alone; save it",
+    ),
+    "CR and LF by turns": (
+        b"id,name,y\ra,b,0\nc,d,1\n",
+        {},
+        "ends lines with CR CR LF, or some with CR alone",
+    ),
     "no row": (b"", {"header": False}, "is empty"),
     "a first row that is open": (b'a,"b\n', {"header": False}, "has a first row that cannot be read"),
 }

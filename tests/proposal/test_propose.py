@@ -175,7 +175,7 @@ CASES = {
     "day or month, in the file's order": (
         {"created": lambda r, i: f"{1 + i // 5:02}/{1 + i % 5:02}/2025"},
         {},
-        {"time_format": "%m/%d/%Y"},
+        {"time_format": "%m/%d/%Y", "note": "the rows are in its order"},
     ),
     "day or month, as another column": (
         {
