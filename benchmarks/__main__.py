@@ -72,6 +72,7 @@ PROGRAMS = (
     Program("score with Transformer2Risk", "score transformer2risk batch", None, SPEEDS, "3, aim 8"),
     Program("one order, LSTM2Risk", "score lstm2risk latency", None, LATENCY),
     Program("one order, Transformer2Risk", "score transformer2risk latency", TINY_SCORE, LATENCY),
+    Program("import to first score, LSTM2Risk", "score lstm2risk cold", None, {"s": "median_s"}),
     Program("score files, by rows", "score lstm2risk memory --small", TINY_SCORE, {"peak MB": "peak_mb"}),
     Program(
         "identity features",
@@ -264,7 +265,8 @@ def report(lines: Lines, before: str = "", more: dict[str, list[str]] | None = N
     parts = sections(before) | (more or {})
     if "published" in lines:
         found = lines["published"][-1]
-        told = f"`published`, {date.today()}, {found['rows']:,} orders to train on."
+        told = f"`published`, {date.today()}, {found['rows']:,} orders to train on, "
+        told += f"threads: {found['threads']}."
         parts[PUBLISHED] = [told, "", *published.markdown(found["systems"])]
     for heading_line, part in parts.items():
         text += ["", f"## {heading_line}", "", *part]

@@ -118,7 +118,9 @@ def test_a_report_is_renewed_in_part():
     system = {"parameters": 1_234_567, "onnx_mb": None, "p50_ms": 2.345, "dtype": "float32"}
     figures = dict.fromkeys(published.FIGURES.values(), 100.4) | system
     lines = {"prepare tokenizer": [tokenizer | {"ratio": 12.0}]}
-    lines["published"] = [{"rows": 4096, "systems": {"lstm2risk": figures, "legacy_lstm2risk": figures}}]
+    lines["published"] = [
+        {"rows": 4096, "threads": 2, "systems": {"lstm2risk": figures, "legacy_lstm2risk": figures}}
+    ]
     second = report(lines, first)
     assert "ratio 10" in first and "ratio 12" in second and "ratio 10" not in second
     kept = [line for line in first.split("\n") if "`best`" in line]

@@ -109,6 +109,7 @@ def test_a_map_says_how_files_and_numbers_are_written():
         ({"csv": {"separator": "¦"}}, "key 'csv.separator': expected one character"),
         ({"csv": {"quote": "\n"}}, "key 'csv.quote': expected one character"),
         ({"csv": {"separator": "|", "quote": "|"}}, "key 'csv': separator and quote are the same"),
+        ({"csv": {"quote": ";"}}, "key 'csv': separator and quote are the same"),
         ({"csv": {"encoding": "latin-99"}}, "key 'csv.encoding': is no encoding"),
         ({"csv": {"encoding": "base64"}}, "key 'csv.encoding': is no encoding of files"),
         ({"csv": {"encoding": "utf-7"}}, "key 'csv.encoding': is no encoding of files"),

@@ -96,9 +96,10 @@ def refuse(
     unknown = "".join(
         f"\nnothing of the name {name!r} was found{near(name, [o.name for o in left])}" for name in odd
     )
+    shows = f"; {page.resolve()} shows it" if page else ""
     raise ValueError(
         f"the rows are not to be trained on as they are:{listed}{unknown}\n"
-        f"mend that, or accept it by name: -p accept='[{names}]'{f'; {page} shows it' if page else ''}"
+        f"mend that, or accept it by name: -p accept='[{names}]'{shows}"
     )
 
 
@@ -194,7 +195,7 @@ def _constants(cards: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> 
         card = cards[name]
         if card["constant"] and not card["missing"]:
             what = f"the column {name!r} has one value in all rows"
-            yield Finding(f"constant:{name}", "warning", what, "leave it out of the map: it tells nothing")
+            yield Finding(f"constant:{name}", "warning", what, 'list it under "ignore": it tells nothing')
 
 
 def _singles(train: pl.DataFrame, m: ColumnMap) -> Iterator[Finding]:

@@ -55,7 +55,7 @@ class Dialect(BaseModel):
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
-        if self.separator is not None and self.separator == self.quote:
+        if self.quote is not None and self.quote in (self.separator or ",;\t|"):  # those of headers
             raise ValueError("separator and quote are the same character")
         return self
 

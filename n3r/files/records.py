@@ -190,7 +190,7 @@ class Table:
             self.header, self.names = b"", [f"column_{i}" for i, _ in enumerate(cells, start=1)]
             return
         if any(b"\r" in cell and not self._is_quoted(cell) for cell in cells):
-            raise HeaderError("ends its lines with CR CR LF; save it with LF or CR LF")
+            raise HeaderError("ends lines with CR CR LF, or some with CR alone; save it with LF or CR LF")
         self.header, _ = self._plain(content)
         self.names = [self._name(cell) for cell in cells]
         if len(self.names) > len(set(self.names)):
