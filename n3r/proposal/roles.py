@@ -233,4 +233,4 @@ def _is_category(column: Column) -> bool:
 def _reason(column: Column) -> str:
     if column.kind == "code":
         return f"{column.what}: {column.n_values:,} different ones in {column.n_filled:,} rows looked at"
-    return _LEFT_OUT.get(column.kind, "no role")
+    return column.what or _LEFT_OUT.get(column.kind, "no role")
