@@ -47,7 +47,8 @@ class Column:
 
     name: str
     texts: pl.Series
-    # email, time, times of several forms, number, person, category, code, address, prose, words, one value or nothing
+    # email, time, times of several forms, number, person,
+    # category, code, address, prose, words, one value or nothing
     kind: str
     n_values: int  # different ones
     what: str = ""  # of a code, in words
