@@ -95,5 +95,5 @@ class EpochFiles:
             f"{name}_auc": rank_auc(rows.labels == 1, predict_legacy(model, rows, batch_size))
             for name, rows in markets.items()
         }
-        self._metrics.append(aucs | own)
+        self._metrics.append(own | aucs | own)  # the own ones first, and never a market's in their place
         write_json(self.log, {"hyperparams": asdict(model.config), "metrics": self._metrics})

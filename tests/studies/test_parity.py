@@ -170,7 +170,7 @@ def test_the_legacys_files_are_those_of_its_epochs_and_any_epoch_becomes_a_bundl
         alone = predict_legacy(run.model, run.dataset(rows), batch_size=32)
         assert found == pytest.approx(roc_auc_score(rows[LABEL], alone), abs=1e-12)
     assert of_both_classes > 1
-    assert {f"{name}_auc" for name in test[SEGMENT]} == set(table.columns[:-4])
+    assert {f"{name}_auc" for name in test[SEGMENT]} == set(table.columns[4:])
     places = [folder / "models" / "model_2.pt", run.model_class]
     places += [folder / "tokenizer.json", folder / "features.txt"]
     taken = import_legacy(*places, bundle.column_map)
