@@ -27,7 +27,8 @@ import torch.nn.functional as F
 
 from n3r.data import Batch, OrderDataset, make_loader
 from n3r.kernels import keep_memory
-from n3r.legacy.trainer import LegacyTransformer2Risk, legacy_lstm_collate, legacy_transformer_collate
+from n3r.legacy.models import LegacyTransformer2Risk
+from n3r.legacy.trainer import legacy_lstm_collate, legacy_transformer_collate
 from n3r.model import RiskModel, model_select
 from n3r.studies.beside import legacy_model
 from n3r.token_arrays import TokenizedText

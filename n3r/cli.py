@@ -17,6 +17,7 @@ from typer import Argument, Option, echo
 from n3r import __version__, pipeline
 from n3r.commands import language_model
 from n3r.commands.check import check
+from n3r.commands.legacy import import_features, import_legacy
 from n3r.commands.map import map_files, map_for_run
 from n3r.commands.monitor import monitor
 from n3r.files.formats import as_folder, split_region
@@ -43,6 +44,8 @@ app.add_typer(language_model.lm, name="lm")
 app.command(name="map")(map_files)
 app.command()(check)
 app.command()(monitor)
+app.command(name="import-features")(import_features)
+app.command(name="import-legacy")(import_legacy)
 
 
 def _say_version(asked: bool) -> None:
@@ -278,22 +281,6 @@ def verify_bundle(
     """Check every file of a bundle against its checksum, and say which versions wrote it."""
     writers = verify(bundle)
     echo(f"{bundle} is whole; written with " + ", ".join(f"{name} {v}" for name, v in writers.items()))
-
-
-@app.command(name="import-legacy")
-def import_legacy(
-    state_dict: Annotated[Path, Argument(help="a legacy models/model_{epoch}.pt")],
-    model_class: Annotated[str, Option(help="lstm2risk or transformer2risk")],
-    tokenizer: Annotated[Path, Option(help="the legacy's tokenizer.json")],
-    features: Annotated[Path, Option(help="its feature columns in the weights' order, one a line")],
-    output: Annotated[Path, Option("-o", "--output", help="the bundle to write")],
-    map: MapFile = None,
-) -> None:
-    """Make a bundle of the legacy's weights; it scores as the legacy did."""
-    from n3r.legacy.layouts import import_legacy
-
-    import_legacy(state_dict, model_class, tokenizer, features, _column_map(map)).save(output)
-    echo(f"bundle: {output}", err=True)
 
 
 @app.command()

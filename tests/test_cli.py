@@ -17,14 +17,8 @@ import pytest
 import torch
 
 from n3r import cli
-from n3r.legacy.trainer import (
-    LegacyLSTM2Risk,
-    LegacyLSTMConfig,
-    LegacyTextDataset,
-    LegacyTokenizer,
-    legacy_tabular,
-    predict_legacy,
-)
+from n3r.legacy.models import LegacyLSTM2Risk, LegacyLSTMConfig
+from n3r.legacy.trainer import LegacyTextDataset, LegacyTokenizer, legacy_tabular, predict_legacy
 from n3r.schema import ColumnMap, joined_text
 from n3r.score import Scorer
 from n3r.synthetic.orders import generate_orders
@@ -68,6 +62,7 @@ def test_the_command_lists_what_it_can_do():
         "evaluate",
         "compare",
         "export",
+        "import-features",
         "import-legacy",
         "params",
         "refresh",
@@ -212,6 +207,20 @@ def test_verify_says_who_wrote_a_bundle_or_which_files_are_at_fault(small, tmp_p
     assert done.returncode == 2
     assert "features.json is missing; vocab.json is truncated" in done.stderr
     assert n3r("verify", tmp_path).returncode == 2
+
+
+def test_the_legacys_feature_lists_become_a_column_map(rows, tmp_path):
+    rows.with_columns(fraud=pl.lit("0")).write_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "map.json").write_text(json.dumps(COLUMNS.model_copy(update={"numeric": ["*"]}).model_dump()))
+    for region, text in {"NA": "gone\namount\norder\n", "EU": "order\namount\ngone\nmore\n"}.items():
+        (tmp_path / f"{region}.txt").write_text(text)
+    given = [tmp_path / "NA.txt", tmp_path / "EU.txt", "--map", tmp_path / "map.json"]
+    done = n3r("import-features", *given, "--data", tmp_path / "rows.parquet", "-o", tmp_path / "my.json")
+    assert done.returncode == 0, done.stderr
+    assert "left out 'gone': the rows do not have it" in done.stderr and "1 numeric columns, 2" in done.stderr
+    assert ColumnMap.from_file(tmp_path / "my.json") == COLUMNS.model_copy(update={"numeric": ["amount"]})
+    done = n3r("import-features", tmp_path / "JP.txt", "-o", tmp_path / "other.json")
+    assert done.returncode == 2 and "JP.txt: no such file" in done.stderr
 
 
 @pytest.mark.slow

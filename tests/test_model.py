@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from n3r.fusion import FUSIONS
 from n3r.kernels import Dropout
-from n3r.legacy.trainer import (
+from n3r.legacy.models import (
     LegacyLSTM2Risk,
     LegacyLSTMConfig,
     LegacyTransformer2Risk,

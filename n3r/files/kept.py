@@ -33,10 +33,13 @@ class Result(NamedTuple):
     texts: dict[str, Any] = {}
 
 
-def kept(folder: Path, plan: str, train: Callable[[], Result]) -> Result:
-    """The result in `folder` if its plan is this one, else that of `train`, which is then kept there."""
+def kept(folder: Path, plan: str, train: Callable[[], Result], again: bool = False) -> Result:
+    """The result in `folder` if its plan is this one, else that of `train`, which is then kept there.
+
+    `again` trains in any case.
+    """
     try:
-        if _plan_of(folder) == plan:
+        if not again and _plan_of(folder) == plan:
             return read(folder)
     except (FileNotFoundError, SafetensorError):
         pass

@@ -1,12 +1,14 @@
 """The legacy trainer, its weights, its artefact names and its layouts."""
 
-from n3r.legacy.trainer import (
+from n3r.legacy.models import (
     LegacyLSTM2Risk,
     LegacyLSTMConfig,
-    LegacyTextDataset,
-    LegacyTokenizer,
     LegacyTransformer2Risk,
     LegacyTransformerConfig,
+)
+from n3r.legacy.trainer import (
+    LegacyTextDataset,
+    LegacyTokenizer,
     legacy_lstm_collate,
     legacy_tabular,
     legacy_transformer_collate,

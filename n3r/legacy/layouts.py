@@ -31,7 +31,7 @@ from torch import Tensor
 from n3r.bundle import Bundle
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.files.atomic import atomic_folder, writing
-from n3r.files.json_io import explain, read_json, write_json
+from n3r.files.json_io import explain, write_json
 from n3r.files.limits import check_zip
 from n3r.files.manifest import versions
 from n3r.legacy.artefacts import (
@@ -47,6 +47,7 @@ from n3r.legacy.artefacts import (
     to_published,
     with_published_inputs,
 )
+from n3r.legacy.feature_lists import read_feature_list
 from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel, configure
 from n3r.rows.inputs import Inputs, require
@@ -232,8 +233,8 @@ def import_legacy(
 ) -> Bundle:
     """A bundle of a legacy `models/model_{epoch}.pt`, "lstm2risk" or "transformer2risk".
 
-    tokenizer: the legacy's tokenizer.json. features: its tabular columns in the order of the weights, one a
-    line, `index,name` a line, or a JSON list; they become the map's numeric columns. Raises
+    tokenizer: the legacy's tokenizer.json. features: its tabular columns in the order of the weights, a list
+    as of feature_lists.py; they become the map's numeric columns. Raises
     FileNotFoundError, or ValueError naming the file at fault, what it holds and what was expected.
 
     NOTE[DIFF] a typed bar or special token is text (defect 15), NaN is missing (defect 38), padding weighs
@@ -243,7 +244,9 @@ def import_legacy(
     if absent := [str(path) for path in (state_dict, tokenizer, features) if not path.is_file()]:
         raise FileNotFoundError(f"no such file: {', '.join(absent)}")
     weights, dimensions = _legacy_weights(state_dict, model_class)
-    names, names_tokenizer = _feature_names(features), _names_tokenizer(tokenizer, column_map)
+    names, names_tokenizer = read_feature_list(features), _names_tokenizer(tokenizer, column_map)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{features} names {twice} twice")
     sizes = (
         (tokenizer, "tokens", names_tokenizer.vocab_size, dimensions["vocab_size"]),
         (features, "columns", len(names), dimensions["n_tab_features"]),
@@ -305,30 +308,6 @@ def _dimensions(legacy: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> 
         "n_blocks": sum(key.endswith(".qkv.weight") for key in weights),
         "n_heads": sum(".blocks.0.sa.heads." in key for key in legacy),
     }
-
-
-def _feature_names(path: Path) -> list[str]:
-    """Column names of a list in JSON, or in lines after `#` comments: `name`, or `index,name` from 0 on."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        names = read_json(path) if path.suffix == ".json" else _lines(text)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as a list of columns: {error}") from None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path} is not a list of column names")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{path} names {twice} twice")
-    return names
-
-
-def _lines(text: str) -> list[str]:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    while lines and lines[0].startswith("#"):
-        lines.pop(0)
-    numbered = [line.partition(",") for line in lines]
-    if all(comma and index == str(i) for i, (index, comma, _) in enumerate(numbered)):
-        return [name for _, _, name in numbered]
-    return lines
 
 
 def _names_tokenizer(path: Path, column_map: ColumnMap) -> NameTokenizer:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from n3r.legacy.trainer import (
+from n3r.legacy.models import (
     LegacyLSTM2Risk,
     LegacyLSTMConfig,
     LegacyModel,

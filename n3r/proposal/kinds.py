@@ -47,7 +47,8 @@ class Column:
 
     name: str
     texts: pl.Series
-    # email, time, number, person, category, code, address, prose, words, one value or nothing
+    # email, time, times of several forms, number, person,
+    # category, code, address, prose, words, one value or nothing
     kind: str
     n_values: int  # different ones
     what: str = ""  # of a code, in words
@@ -135,7 +136,7 @@ def _of_text(column: Callable[..., Column], name: str, known: pl.Series, is_numb
     if is_number:
         return column(*_number(name, known))
     if what := partly_times(known):
-        return column("code", what)
+        return column("times of several forms", what)
     return column(*_text(name, known, known.n_unique()))
 
 

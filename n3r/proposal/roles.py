@@ -232,5 +232,5 @@ def _is_category(column: Column) -> bool:
 
 def _reason(column: Column) -> str:
     if column.kind == "code":
-        return f"{column.what}, with {column.n_values:,} different values in {column.n_filled:,} rows"
-    return _LEFT_OUT.get(column.kind, "no role")
+        return f"{column.what}: {column.n_values:,} different ones in {column.n_filled:,} rows looked at"
+    return column.what or _LEFT_OUT.get(column.kind, "no role")

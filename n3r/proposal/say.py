@@ -46,13 +46,15 @@ def table(proposal: Proposal) -> Iterator[tuple[str, str, str, str]]:
     for name in dict.fromkeys(name for name in order if name in by_name):
         roles = [role for role in _ROLES if getattr(m, role) == name]
         roles += [role for role in _LISTS if name in getattr(m, role)]
-        yield ", ".join(roles), name, _holds(by_name[name], m), _examples(by_name[name], m)
+        yield ", ".join(roles), name, _holds(by_name[name], proposal), _examples(by_name[name], m)
 
 
-def _holds(column: Column, m: ColumnMap) -> str:
+def _holds(column: Column, proposal: Proposal) -> str:
+    m = proposal.column_map
     if column.name == m.time:
-        form = m.time_format or "dates or ISO 8601"
-        return f"times, {form}"
+        return f"times, {m.time_format or 'dates or ISO 8601'}"
+    if column.name in proposal.counts.different:  # of all rows, not of those looked at
+        return f"{proposal.counts.different[column.name]:,} different values"
     words = {"email": "e-mail addresses", "person": "people's names", "number": "numbers"}
     what = words.get(column.kind) or f"{column.n_values:,} different values"
     n_missing = len(column.texts) - column.n_filled

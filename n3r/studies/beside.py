@@ -9,6 +9,7 @@ Decisions:
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,21 +19,25 @@ import torch
 from tokenizers import Tokenizer
 
 from n3r.bundle import Bundle, train_bundle
+from n3r.estimate import group_rows
 from n3r.files import kept
 from n3r.kernels import keep_memory
-from n3r.legacy.trainer import (
+from n3r.legacy.epoch_files import EpochFiles
+from n3r.legacy.models import (
     LegacyLSTM2Risk,
     LegacyLSTMConfig,
-    LegacyTextDataset,
-    LegacyTokenizer,
     LegacyTransformer2Risk,
     LegacyTransformerConfig,
+)
+from n3r.legacy.trainer import (
+    LegacyTextDataset,
+    LegacyTokenizer,
     legacy_tabular,
     predict_legacy,
     train_legacy,
 )
 from n3r.model import ModelConfig
-from n3r.schema import LABEL, TEXT, ColumnMap, prediction_table
+from n3r.schema import LABEL, SEGMENT, TEXT, ColumnMap, prediction_table
 
 Splits = Mapping[str, pl.DataFrame]  # prepared rows by split
 LEGACY = {
@@ -83,20 +88,31 @@ def check_binary(bundle: Bundle) -> None:
 
 
 def train_beside(
-    bundle: Bundle, splits: Splits, folder: Path, seed: int | None = None, progress: bool = True
+    bundle: Bundle,
+    splits: Splits,
+    folder: Path,
+    seed: int | None = None,
+    progress: bool = True,
+    epoch_files: Path | None = None,
 ) -> LegacyRun:
     """The legacy of the bundle's model class, trained on `splits["train"]` and kept in `folder`.
 
-    Prepared frames come in, as the bundle was trained on them. `seed` is by default the bundle's. Raises
-    ValueError for a bundle of more than two classes.
+    Prepared frames come in, as the bundle was trained on them. `seed` is by default the bundle's. What the
+    legacy wrote after each epoch goes to the folder `epoch_files`, where one is given. Raises ValueError for
+    a bundle of more than two classes.
     """
     check_binary(bundle)
     seed = bundle.train_config.seed if seed is None else seed
     plan = kept.plan(__name__, splits, bundle.settings, seed)
-    return _run(kept.kept(Path(folder), plan, lambda: _train_beside(bundle, splits, seed, progress)))
+    files = EpochFiles(epoch_files, plan) if epoch_files else None
+    again = files is not None and not files.are_whole(bundle.train_config.epochs)
+    train = partial(_train_beside, bundle, splits, seed, progress, files)
+    return _run(kept.kept(Path(folder), plan, train, again))
 
 
-def _train_beside(bundle: Bundle, splits: Splits, seed: int, progress: bool) -> kept.Result:
+def _train_beside(
+    bundle: Bundle, splits: Splits, seed: int, progress: bool, files: EpochFiles | None
+) -> kept.Result:
     config, columns = bundle.train_config, list(bundle.column_map.numeric)
     tokenizer = legacy_tokenizer(splits["train"], config.seed)
     train, test = (_legacy_rows(splits[name], columns, tokenizer) for name in ("train", "test"))
@@ -105,8 +121,14 @@ def _train_beside(bundle: Bundle, splits: Splits, seed: int, progress: bool) -> 
         model = legacy_model(bundle.model.config, tokenizer.vocab_size, len(columns))
     batch_size = workable_batch_size(len(train), config.batch_size, config.epochs)
     options = {"epochs": config.epochs, "batch_size": batch_size, "lr": config.lr, "seed": seed}
+    after_epoch = None
+    if files:
+        files.start(columns, tokenizer)
+        of_markets = group_rows(splits["test"][SEGMENT], len(test)) if bundle.column_map.segment else ()
+        markets = {market: test.part(rows) for market, rows in of_markets}
+        after_epoch = partial(files.write, model=model, markets=markets, batch_size=batch_size)
     with keep_memory():  # three times as fast, and the same numbers
-        history = train_legacy(model, train, test, **options, progress=progress)
+        history = train_legacy(model, train, test, **options, progress=progress, after_epoch=after_epoch)
     described = {
         "model_class": bundle.model.config.model_class,
         "dimensions": asdict(model.config),

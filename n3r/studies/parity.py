@@ -20,11 +20,7 @@ from torch import Tensor
 from n3r import metrics, pipeline, tables
 from n3r.bundle import Bundle
 from n3r.data import OrderDataset
-from n3r.legacy.trainer import (
-    LegacyTokenizer,
-    legacy_lstm_collate,
-    legacy_transformer_collate,
-)
+from n3r.legacy.trainer import LegacyTokenizer, legacy_lstm_collate, legacy_transformer_collate
 from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel
 from n3r.multiclass import against_rest, measure

@@ -23,16 +23,13 @@ from n3r.calibrate import fit_calibration
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.legacy.artefacts import published_tables, with_published_inputs
 from n3r.legacy.layouts import import_legacy, write_sagemaker
-from n3r.legacy.trainer import (
+from n3r.legacy.models import (
     LegacyLSTM2Risk,
     LegacyLSTMConfig,
-    LegacyTextDataset,
-    LegacyTokenizer,
     LegacyTransformer2Risk,
     LegacyTransformerConfig,
-    legacy_tabular,
-    predict_legacy,
 )
+from n3r.legacy.trainer import LegacyTextDataset, LegacyTokenizer, legacy_tabular, predict_legacy
 from n3r.model import MODEL_CLASSES, configure, model_select
 from n3r.pipeline import resolve_parameters
 from n3r.schema import LABEL, ColumnMap

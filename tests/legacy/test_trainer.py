@@ -15,13 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from n3r.legacy.trainer import (
+from n3r.legacy.models import (
     LegacyLSTM2Risk,
     LegacyLSTMConfig,
-    LegacyTextDataset,
-    LegacyTokenizer,
     LegacyTransformer2Risk,
     LegacyTransformerConfig,
+)
+from n3r.legacy.trainer import (
+    LegacyTextDataset,
+    LegacyTokenizer,
     legacy_lstm_collate,
     legacy_tabular,
     legacy_transformer_collate,
@@ -463,7 +465,7 @@ def test_defect_18_kept_the_dead_layer_never_moves():
     assert still == [f"{dead}.weight", f"{dead}.bias"]
 
 
-def test_progress_goes_to_stderr_with_loss_and_rate(capsys):
+def test_progress_goes_to_stderr_with_loss_rate_and_auc(capsys):
     data = planted(64, seed=1)
     options = {"epochs": 1, "batch_size": 32}
     train_legacy(build(*BOTH[0]), data, data, **options, progress=False)
@@ -471,7 +473,7 @@ def test_progress_goes_to_stderr_with_loss_and_rate(capsys):
     train_legacy(build(*BOTH[0]), data, data, **options, progress=True)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert re.search(r"loss=\d\.\d{4}, lr=\d", shown.err)
+    assert re.search(r"loss=\d\.\d{3}, lr=\d\S+, auc=0\.\d{3}", shown.err)
 
 
 @pytest.mark.parametrize(("model_class", "config"), BOTH)

@@ -38,7 +38,7 @@ from n3r.evaluation.scored import read_scored
 from n3r.features import FeatureConfig, read_precomputed
 from n3r.files.manifest import MANIFEST, write_manifest
 from n3r.legacy.layouts import import_legacy
-from n3r.legacy.trainer import LegacyLSTM2Risk, LegacyLSTMConfig
+from n3r.legacy.models import LegacyLSTM2Risk, LegacyLSTMConfig
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.schema import LABEL, OWN, ROW, ColumnMap
 from n3r.score import Scorer

@@ -1,16 +1,21 @@
 """The legacy beside a bundle: same function, same rows, same order, a verdict from the paired difference."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from n3r.bundle import Bundle
 from n3r.files import kept
+from n3r.legacy.epoch_files import read_experiment
+from n3r.legacy.layouts import import_legacy
+from n3r.legacy.trainer import predict_legacy
 from n3r.model import RiskModel
 from n3r.multiclass import measure
-from n3r.schema import LABEL, ORACLE, SCORE, joined_text, prediction_table
+from n3r.schema import LABEL, ORACLE, SCORE, SEGMENT, joined_text, prediction_table
 from n3r.studies import ablation, beside, parity
 
 
@@ -45,11 +50,18 @@ def test_deviations_read_comments_and_docstrings(tmp_path):
 # ---- the legacy's function from its weights
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """Where the legacy's own files go, by model class."""
+    return tmp_path_factory.mktemp("files")
+
+
 @pytest.fixture(scope="module", params=["lstm2risk", "transformer2risk"])
-def trained(request, a_bundle, splits, tmp_path_factory) -> tuple[Bundle, beside.LegacyRun]:
+def trained(request, a_bundle, splits, files, tmp_path_factory) -> tuple[Bundle, beside.LegacyRun]:
     """A bundle, not trained, and the legacy trained beside it."""
     bundle = a_bundle(request.param, epochs=3, precision="float32")
-    return bundle, beside.train_beside(bundle, splits, tmp_path_factory.mktemp("legacy"), progress=False)
+    options = {"progress": False, "epoch_files": files / request.param}
+    return bundle, beside.train_beside(bundle, splits, tmp_path_factory.mktemp("legacy"), **options)
 
 
 def by_deviation(rows: list[dict]) -> dict[str, dict]:
@@ -136,6 +148,47 @@ def test_a_legacy_is_trained_once_for_each_plan_and_scores_the_same_later(traine
         )
         assert loaded.tokenizer.vocab_size == run.tokenizer.vocab_size
     assert written[0] == written[1] < written[2]
+
+
+def test_the_legacys_files_are_those_of_its_epochs_and_any_epoch_becomes_a_bundle(trained, splits, files):
+    bundle, run = trained
+    folder, test = files / run.model_class, splits["test"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "experiments", "features.txt", "models", "tokenizer.json"
+    ]  # fmt: skip
+    (log,) = (folder / "experiments").iterdir()
+    table = read_experiment(log).table
+    assert table["step"].to_list() == [0, 1, 2]
+    assert table["test_auc"].to_list() == [epoch["test_auc"] for epoch in run.history]
+    of_both_classes = 0
+    for (market,), rows in test.group_by(SEGMENT):
+        found = table[f"{market}_auc"][2]
+        if rows[LABEL].n_unique() == 1:
+            assert found is None
+            continue
+        of_both_classes += 1
+        alone = predict_legacy(run.model, run.dataset(rows), batch_size=32)
+        assert found == pytest.approx(roc_auc_score(rows[LABEL], alone), abs=1e-12)
+    assert of_both_classes > 1
+    assert {f"{name}_auc" for name in test[SEGMENT]} == set(table.columns[:-4])
+    places = [folder / "models" / "model_2.pt", run.model_class]
+    places += [folder / "tokenizer.json", folder / "features.txt"]
+    taken = import_legacy(*places, bundle.column_map)
+    expected = predict_legacy(run.model, run.dataset(test), batch_size=1)
+    np.testing.assert_allclose(taken.predict(test)[:, 1], expected, rtol=0, atol=2e-6)
+
+
+def test_files_that_are_asked_for_later_or_are_gone_are_written_again(a_bundle, splits, tmp_path):
+    bundle = a_bundle("lstm2risk", epochs=1)
+    place, folder = tmp_path / "kept", tmp_path / "files"
+    weights, times = folder / "models" / "model_0.pt", []
+    for asked in (None, folder, folder, folder):
+        beside.train_beside(bundle, splits, place, progress=False, epoch_files=asked)
+        times.append((place / kept.FILE).stat().st_mtime_ns)
+        assert weights.is_file() == (asked is not None)
+        if len(times) == 3:
+            weights.unlink()
+    assert times[0] < times[1] == times[2] < times[3]
 
 
 def test_another_seed_is_another_training_of_both_on_the_same_rows(trained, splits, tmp_path):
