@@ -75,6 +75,11 @@ FIGURES = {  # shown -> key
     "tokens of a text, mean": "mean_tokens",
     "trained in": "dtype",
 }
+BESIDE_BERT = {  # shown -> what of the BERT is divided by what of a system
+    "trains, times as fast as the BERT": "epoch_seconds",
+    "scores one order, times as fast": "p50_ms",
+    "checkpoint, times smaller": "checkpoint_mb",
+}
 MINILM = {  # its architecture
     "model_type": "bert",
     "vocab_size": 30_522,
@@ -215,6 +220,9 @@ def markdown(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
     for name, key in FIGURES.items():
         cells = [_shown(figures[key]) for figures in found.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for name, key in BESIDE_BERT.items() if BERT in found else ():
+        cells = [_shown(found[BERT][key] / figures[key]) for figures in found.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
