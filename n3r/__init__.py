@@ -2,13 +2,9 @@
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from n3r.process import settle
-
-if TYPE_CHECKING:
-    from n3r.classifier import RiskClassifier
-    from n3r.front import Model, fit, load
 
 __version__ = "0.1.0"
 __all__ = ["Model", "RiskClassifier", "fit", "load"]

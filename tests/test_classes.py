@@ -230,6 +230,7 @@ def test_the_second_text_enters_every_class_that_reads_it(trained, messages, mod
     assert (np.abs(bundle.predict(other) - bundle.predict(rows)).max(axis=1) > 1e-7).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_a_bundle_whose_second_text_has_a_bert_of_its_own(messages, tmp_path):
     second = {"hidden_common_dim": 6, "embedding_size": 4, "n_heads": 1}
     config = messages.config("trimodal_bert", secondary=second)
@@ -243,7 +244,7 @@ def test_a_bundle_whose_second_text_has_a_bert_of_its_own(messages, tmp_path):
 @pytest.mark.parametrize(
     ("model_class", "first", "second"),
     [
-        ("trimodal_bert", "bert", "bert"),
+        pytest.param("trimodal_bert", "bert", "bert", marks=pytest.mark.slow),
         ("trimodal_cross_attn", "lstm", "bert"),
         pytest.param("trimodal_gate_fusion", "bert", "transformer", marks=pytest.mark.slow),
     ],

@@ -77,6 +77,7 @@ def test_a_new_process_gets_what_the_user_set_and_settles_for_itself(monkeypatch
     assert environment | SILENT == environment
 
 
+@pytest.mark.slow
 def test_libraries_leave_nothing_in_the_home_folder(tmp_path):
     """What they would leave is in docs/promises.md."""
     code = """

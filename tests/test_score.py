@@ -134,7 +134,10 @@ ORDER = {
 # --- one score
 
 
-@every
+@pytest.mark.parametrize(
+    "model_class",
+    [pytest.param(c, marks=[pytest.mark.slow] if c != "trimodal_gate_fusion" else []) for c in SMALL],
+)
 def test_a_process_without_torch_scores_as_the_training_process_does(made, model_class, tmp_path, run_fresh):
     bundle, folder = made(model_class)
     rows = prepared(257, seed=7, n_classes=bundle.model.config.n_classes)

@@ -374,6 +374,7 @@ def test_a_wrong_state_is_named(key, value, told):
         IdentityFeatures.from_dict(features.to_dict() | {key: value})
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_run_in_seconds(names):
     frame = pl.concat([names(1000)] * 100).with_columns(pl.lit(0).cast(pl.Int8).alias(LABEL))
     features = IdentityFeatures().fit(frame[:1000], a_map(FIELDS))
