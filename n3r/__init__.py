@@ -7,14 +7,13 @@ from typing import Any
 from n3r.process import settle
 
 __version__ = "0.1.0"
-__all__ = ["Model", "RiskClassifier", "fit", "load"]
+PUBLIC = {"Model": "n3r.front", "fit": "n3r.front", "load": "n3r.front", "RiskClassifier": "n3r.classifier"}
 
 settle(os.environ)
 
 
 def __getattr__(name: str) -> Any:
     """The public names, imported when they are asked for."""
-    if name not in __all__:
+    if name not in PUBLIC:
         raise AttributeError(f"module 'n3r' has no attribute {name!r}")
-    module = "n3r.classifier" if name == "RiskClassifier" else "n3r.front"
-    return getattr(import_module(module), name)
+    return getattr(import_module(PUBLIC[name]), name)
