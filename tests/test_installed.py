@@ -40,7 +40,7 @@ def test_a_wheel_runs_where_it_is_called_from(wheel, tmp_path):
     n3r = (sys.executable, "-m", "n3r.cli")
     done = run(*n3r, "run", "02", "--size", "dev", "--region", "EU", cwd=here, env=environment)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in here.iterdir()) == ["runs"]
+    assert sorted(path.name for path in here.iterdir()) == ["reports", "runs"]
     assert (here / "runs" / "dev-EU" / "tokenizer" / "tokenizer.json").is_file()
 
 
