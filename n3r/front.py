@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from n3r.files.atomic import atomic_folder
 from n3r.files.json_io import explain, near, read_json
+from n3r.files.manifest import MANIFEST
 from n3r.rows.values import texts_of
 from n3r.schema import LABEL, SPLITS, ColumnMap
 from n3r.score import Scorer
@@ -138,7 +140,9 @@ class Model:
         """Copy the bundle, which `load` and `n3r score` read; ValueError where something is there already."""
         if Path(folder).exists():
             raise ValueError(f"{folder} is there already: choose another folder, or remove it")
-        return Path(copytree(self.folder, folder))
+        with atomic_folder(Path(folder), "the bundle", MANIFEST) as aside:
+            copytree(self.folder, aside, dirs_exist_ok=True)
+        return Path(folder)
 
     def __repr__(self) -> str:
         return f"n3r.Model({self._figure()})"
@@ -201,8 +205,7 @@ def _described(
     categorical: Sequence[str],
 ) -> tuple[pl.DataFrame, ColumnMap]:
     """The rows, with an id where they had none, and the map of columns that are named one by one."""
-    if isinstance(text, str):
-        text = [text]
+    text, categorical = ([names] if isinstance(names, str) else list(names) for names in (text, categorical))
     named = [label, *text, *categorical, *(name for name in (id, time) if name is not None)]
     if absent := [name for name in named if name not in rows.columns]:
         raise ValueError(f"the frame has no column {absent[0]!r}{near(absent[0], rows.columns)}")
@@ -221,12 +224,12 @@ def _described(
     classes = {"0": 0, "1": 1} if set(values) == {"0", "1"} else {values[0]: 0, values[1]: 1}
     content = {
         "id": id,
-        "text": list(text),
+        "text": text,
         "label": label,
         "label_values": classes,
         "time": time,
         "numeric": ["*"],
-        "categorical": list(categorical),
+        "categorical": categorical,
         "split_by": "random" if time is None else "time",
         "other_labels": "drop",
     }

@@ -9,7 +9,6 @@ Decisions:
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Self
@@ -198,11 +197,18 @@ def _spread(counted: np.ndarray) -> np.ndarray:
     return (np.searchsorted(counted, wanted, side="right") - 1).clip(0)
 
 
-def orders_a_day(splits: Mapping[str, Mapping[str, Any]]) -> float | None:
-    """Orders a day of the splits that a bundle describes, over all their days; None without times."""
-    known = [one for one in splits.values() if "from" in one and one["rows"]]
-    if not known:
+def orders_a_day(splits: Any) -> float | None:
+    """Orders a day of the splits that a bundle describes, over all their days; None where it does not say."""
+    try:
+        known = [one for one in splits.values() if "from" in one and one["rows"] > 0]
+        times = [datetime.fromisoformat(one[end]) for one in known for end in ("from", "to")]
+        days = (max(times) - min(times)).total_seconds() / 86400
+        return sum(one["rows"] for one in known) / max(days, 1)
+    except (
+        AttributeError,
+        KeyError,
+        OverflowError,
+        TypeError,
+        ValueError,
+    ):  # a stranger's bundle, or no times
         return None
-    times = [datetime.fromisoformat(one[end]) for one in known for end in ("from", "to")]
-    days = (max(times) - min(times)).total_seconds() / 86400
-    return sum(one["rows"] for one in known) / max(days, 1)

@@ -138,3 +138,7 @@ def test_orders_a_day_are_those_of_all_splits_over_all_their_days():
     }
     assert orders_a_day(splits) == 100
     assert orders_a_day({"train": {"rows": 10}}) is None and orders_a_day({}) is None
+    one = splits["train"]
+    strange = ["x", [one], {"train": 3}, {"train": one | {"rows": "many"}}, {"train": one | {"to": "soon"}}]
+    strange += [{"train": one | {"to": None}}, {"train": one | {"to": "2025-01-08T00:00:00+01:00"}}]
+    assert [orders_a_day(content) for content in strange] == [None] * 7

@@ -159,9 +159,8 @@ def _as_in_training(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows that training would keep if they had labels; of one id or entity the first."""
     rows = rows.filter(pl.col(KEY).is_not_null(), pl.col(DROP).ne_missing(INTERNAL))
     rows = rows.sort(pl.coalesce(ENTITY_TIME, TIME), nulls_last=True, maintain_order=True)
-    first = pl.struct(KEY).is_first_distinct() & (
-        pl.col(ENTITY).is_null() | pl.col(ENTITY).is_first_distinct()
-    )
+    entity = pl.col(ENTITY)
+    first = pl.col(KEY).is_first_distinct() & (entity.is_null() | entity.is_first_distinct())
     return rows.filter(first).drop(ENTITY, ENTITY_TIME, DROP)
 
 
@@ -186,7 +185,7 @@ def _over_time(rows: pl.DataFrame, cut: float, n_slices: int) -> list[dict[str, 
     """Alert rate in slices of time, and ranking where all rows have labels."""
     if rows[TIME].n_unique() < 2:
         return []
-    label = rows[LABEL].fill_null(0).cast(pl.Int64).clip(upper_bound=1)
+    label = rows[LABEL].fill_null(0)
     found = by_group(time_slices(rows[TIME], n_slices), label, rows[SCORE], cut).sort("group")
     of_labels = [
         name for name in found.columns if name.startswith(("auroc", "recall", "fpr", "ratio", "fraud"))
@@ -197,7 +196,7 @@ def _over_time(rows: pl.DataFrame, cut: float, n_slices: int) -> list[dict[str, 
 def _measured(rows: pl.DataFrame, scores: pl.DataFrame) -> dict[str, Any] | None:
     """Ranking and calibration of the rows that have a label, if there are enough of each class."""
     known = rows[LABEL].is_not_null()
-    label = rows[LABEL].filter(known).clip(upper_bound=1)
+    label = rows[LABEL].filter(known)
     n_frauds = int(label.sum() or 0)
     if min(n_frauds, len(label) - n_frauds) < FEW_ROWS:
         return None

@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Exit, Option, echo
 
 from n3r.files.formats import as_folder
-from n3r.terminal import say_finding
+from n3r.terminal import plain_warnings, say_finding
 
 
 def monitor(
@@ -32,7 +32,8 @@ def monitor(
 
     config = MonitorConfig.from_texts(p or [])
     output = as_folder(output)
-    content = compare(data, bundle, config, ColumnMap.from_file(map) if map else None)
+    with plain_warnings():
+        content = compare(data, bundle, config, ColumnMap.from_file(map) if map else None)
     status = status_of(content)
     for one in content["findings"]:
         say_finding(one)
