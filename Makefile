@@ -64,9 +64,9 @@ schema: $(READY)  ## write configs/column_map.schema.json anew
 notebooks: $(READY)  ## run the notebooks at dev size and save their outputs
 	$(BIN)/n3r refresh
 
-lab: $(READY)  ## JupyterLab on notebooks/
-	$(BIN)/jupyter lab --notebook-dir=notebooks --LabApp.news_url=None \
-		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+lab: $(READY)  ## JupyterLab at the root of the repository, runs and reports in sight
+	mkdir -p runs
+	JUPYTER_CONFIG_PATH=$(CURDIR)/configs/lab $(BIN)/jupyter lab --notebook-dir=. --ServerApp.ip=127.0.0.1
 
 bench: $(READY)  ## n3r beside the legacy at the published sizes, as ratios, into reports/benchmarks.md (an hour)
 	$(BIN)/python -m benchmarks

@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CORE = [
     ["rows/values", "rows/time_formats", "rows/numbers"],
     ["rows/times"],
-    ["schema", "estimate", "presets", "process", "thresholds", "token_arrays"],
+    ["schema", "estimate", "notebook", "presets", "process", "progress", "thresholds", "token_arrays"],
     ["rows/inputs", "rows/accounts", "rows/labels", "rows/plausible", "clean", "spelling", "metrics", "card"],
     ["calibrate", "rows/columns", "rows/alike", "multiclass", "kernels", "risk_tables", "graphs", "folds"],
     ["identity/characters", "identity/mail", "identity/repeats", "trees"],
@@ -118,6 +118,8 @@ TESTED_WITH = {
     "report/data": "checks/test_check",
     "report/page": "report/test_evaluation",
     "report/parts": "report/test_evaluation",
+    "report/titled": "report/test_explorer",
+    "progress": "test_notebook",
     "risk_tables": "test_features",
     "runtime": "test_score",
     "score_files": "test_score",

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
-from tqdm import tqdm
 
 from n3r.bert import n_places
 from n3r.blend.members import MEMBERS, NETWORKS, PRETRAINED, Context, Fitted, Rows
@@ -41,6 +40,7 @@ from n3r.graphs import join_graphs
 from n3r.identity.selection import Choice, fit_features, reads_identity
 from n3r.metrics import class_auc
 from n3r.model import ModelConfig
+from n3r.progress import Progress
 from n3r.runtime import Graph
 from n3r.schema import LABEL, prediction_table
 from n3r.tokenizer import BertTokenizer, Reader, TextConfig
@@ -200,7 +200,7 @@ def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendC
     folds = make_folds(rows, len(splits["val"]), recipe.column_map, config.n_folds, config.seed)
     held = np.concatenate([fold.held for fold in folds])
     label = rows[LABEL].to_numpy()[held]
-    with tqdm(desc="blend", unit="fit", total=len(config.tried) * (len(folds) + 1)) as bar:
+    with Progress("blend", "fit", len(config.tried) * (len(folds) + 1)) as bar:
         work = _Work(rows, recipe, config, Path(folder), folds, bar)
         p = work.judge()
         graphs: dict[str, ModelProto] = {}
@@ -269,7 +269,7 @@ class _Work:
         config: BlendConfig,
         folder: Path,
         folds: Sequence[Fold],
-        bar: tqdm,
+        bar: Progress,
     ):
         self.rows, self.recipe, self.config, self.folder, self.bar = rows, recipe, config, folder, bar
         self.folds, self.n_fits = folds, len(folds) + 1  # of a member that is taken
@@ -330,7 +330,6 @@ class _Work:
             own += [self.config.pretrained, self.config.max_tokens]
         settings = json.dumps(own, sort_keys=True, allow_nan=False)
         folder = self.folder / name.replace(" ", "_") / place
-        self.bar.set_postfix_str(name)
         try:
             result = kept.kept(folder, f"{self.plan} {settings}", lambda: part.fit(name, folder))
         except OSError:  # a full disk is no fault of the member
@@ -341,7 +340,8 @@ class _Work:
         else:
             self.seconds[name] += result.texts["fit"]["seconds"]
             found.append(result.arrays["found"])
-        self.bar.update()
+        self.bar.update(last=name)
+        self.bar.line(f"fit {self.bar.n} of at most {self.bar.total}, {self.left_out.get(name, name)}")
 
     def _keep_to_budget(self, name: str) -> None:
         """Leave a member out that, after its first fit, would take more than is left of the budget."""
