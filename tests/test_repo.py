@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CORE = [
     ["rows/values", "rows/time_formats", "rows/numbers"],
     ["rows/times"],
-    ["schema", "estimate", "presets", "process", "thresholds", "token_arrays"],
+    ["schema", "estimate", "presets", "process", "thresholds", "token_arrays", "order"],
     ["rows/inputs", "rows/accounts", "rows/labels", "rows/plausible", "clean", "spelling", "metrics", "card"],
     ["calibrate", "rows/columns", "rows/alike", "multiclass", "kernels", "risk_tables", "graphs", "folds"],
     ["identity/characters", "identity/mail", "identity/repeats", "trees"],
