@@ -70,7 +70,7 @@ def describe(array: np.ndarray) -> dict[str, Any]:
 
 def digest(described: Mapping[str, Mapping[str, Any]]) -> str:
     """One checksum of arrays by name, the same for those in memory and in a folder."""
-    return sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(described, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def write_arrays(
