@@ -193,7 +193,7 @@ def finish_step(run: Path, step: str, metrics: dict[str, Any], answer: str = "")
     with atomic_file(folder / "answer.txt") as aside:
         aside.write_text(answer, encoding="utf-8")
     write_json(folder / "metrics.json", plain(metrics))
-    return Links([*_pages(Path(run), step), ("its figures", _record(run, step))])
+    return Links([*_pages(Path(run), step), ("metrics.json", _record(run, step))])
 
 
 def _pages(run: Path, step: str) -> Iterator[tuple[str, Path]]:

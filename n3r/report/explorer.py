@@ -132,15 +132,18 @@ class Explorer:
             continuous_update=False,
             layout=ipywidgets.Layout(width="36em"),
         )
-        figures, cases = ipywidgets.HTML(), ipywidgets.HTML()
+        shown = ipywidgets.HTML()
 
         def follow(change: Any = None) -> None:
-            figures.value = f"<b>{escape(self.sentence(slider.value))}</b>"
-            cases.value = self.cases(slider.value)._repr_html_()
+            told, cases = escape(self.sentence(slider.value)), self.cases(slider.value)._repr_html_()
+            # The class and the height are those of outputs; widgets have a line to themselves.
+            shown.value = (
+                f'<div class="jp-RenderedHTMLCommon" style="line-height:1.4"><p>{told}</p>{cases}</div>'
+            )
 
         slider.observe(follow, "value")
         follow()
-        return ipywidgets.VBox([slider, figures, cases])
+        return ipywidgets.VBox([slider, shown])
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
