@@ -9,6 +9,7 @@ Decisions:
 """
 
 import warnings
+from collections.abc import Iterator
 from html import escape
 from typing import Any
 
@@ -145,17 +146,21 @@ class Explorer:
         follow()
         return ipywidgets.VBox([slider, shown])
 
+    def outputs(self) -> Iterator[dict[str, Any]]:
+        """What a notebook shows, by kind of content."""
+        without = {"text/html": escape(WITHOUT_WIDGETS), "text/plain": WITHOUT_WIDGETS}
+        yield self.table().content()
+        if has_widgets():
+            yield {**self.widget()._repr_mimebundle_(), **without}  # a server without them shows the sentence
+        else:
+            yield self.cases(self.place()).content()
+            yield without
+
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        display(self.table())
-        if has_widgets():
-            bundle = self.widget()._repr_mimebundle_()
-            without = {"text/html": escape(WITHOUT_WIDGETS), "text/plain": WITHOUT_WIDGETS}
-            display({**bundle, **without}, raw=True)  # a server without widgets shows the sentence
-        else:
-            display(self.cases(self.place()))
-            display({"text/plain": WITHOUT_WIDGETS}, raw=True)
+        for output in self.outputs():
+            display(output, raw=True)
 
 
 def explore(scorer: Scorer, validation: pl.DataFrame, test: pl.DataFrame) -> Explorer | str:

@@ -33,6 +33,10 @@ class Titled(Table):
             columns.append([cell.ljust(width) if i < self.n_words else cell.rjust(width) for cell in column])
         return "\n".join([self.title, *("  ".join(line).rstrip() for line in zip(*columns, strict=True))])
 
+    def content(self) -> dict[str, str]:
+        """Both, by kind."""
+        return {"text/html": self._repr_html_(), "text/plain": repr(self)}
+
 
 def titled(
     frame: pl.DataFrame,
