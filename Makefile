@@ -84,7 +84,8 @@ example: run  ## renew reports/example from the quick run, its notebooks as HTML
 	mkdir -p reports/example
 	cp reports/quick/report.html reports/quick/report.md reports/quick/report.json reports/quick/best.html reports/quick/best.md reports/quick/best.json reports/example/
 	$(BIN)/jupyter nbconvert --log-level WARN --to html --output-dir reports/example/notebooks runs/quick/notebooks/*.ipynb
-	sed -i 's|$(CURDIR)/||g' reports/example/notebooks/*.html
+	sed -i -E -e 's|$(CURDIR)/||g' -e 's#\.\./\.\./\.\./reports/quick/(report|best)\.html#../\1.html#g' \
+		-e 's#<a href="\.\./[^"]*/[^"]*">([^<]*)</a>#\1#g' reports/example/notebooks/*.html
 	! command -v chromium >/dev/null || chromium --headless --no-sandbox --disable-gpu --hide-scrollbars \
 		--window-size=1200,1000 --screenshot=reports/example/report.png reports/example/report.html 2>/dev/null
 
