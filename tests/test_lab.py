@@ -23,7 +23,7 @@ CHANGED = (  # of parameters: one member alone, and a run of which nothing is th
     ("09_best", r"= \[.*?\]", '= ["random forest"]'),
     ("03_train_lstm2risk", '"dev"', '"cold"'),
 )
-NOTEBOOK = "window.jupyterapp.shell.currentWidget.content"
+NOTEBOOK = "jupyterapp.shell.currentWidget.content"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to open JupyterLab in"),
@@ -135,10 +135,8 @@ def lab(tmp_path_factory) -> Iterator[Browser]:
 def run_all(lab: Browser) -> list[list[dict[str, Any]]]:
     """Run the current notebook to its end or to its first error; the outputs of each code cell."""
     cells = f"{NOTEBOOK}.widgets.filter(cell => cell.model.type === 'code')"
-    lab.wait(
-        "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", "a kernel"
-    )
-    lab.value("window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => 1)")
+    lab.wait("jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", "a kernel")
+    lab.value("jupyterapp.commands.execute('notebook:run-all-cells').then(() => 1)")
     failed = "cell.model.outputs.toJSON().some(out => out.output_type === 'error')"
     ended = f"{cells}.every(cell => cell.model.executionCount) || {cells}.some(cell => {failed})"
     lab.wait(ended, "every cell runs")
@@ -147,9 +145,7 @@ def run_all(lab: Browser) -> list[list[dict[str, Any]]]:
 
 def test_a_notebook_runs_in_lab_its_slider_moves_and_its_link_leads_to_what_it_wrote(lab):
     lab.wait(f"{NOTEBOOK}.widgets.length", "the notebook opens")
-    listed = (
-        "window.jupyterapp.serviceManager.contents.get('').then(root => root.content.map(one => one.name))"
-    )
+    listed = "jupyterapp.serviceManager.contents.get('').then(root => root.content.map(one => one.name))"
     assert {"notebooks", "reports", "runs"} <= set(lab.value(listed))
     lab.picture("opened.png")
     outputs = run_all(lab)
@@ -179,17 +175,17 @@ def test_a_notebook_runs_in_lab_its_slider_moves_and_its_link_leads_to_what_it_w
     lab.wait(f"{link} && 1", "the link")
     lab.picture("end.png")
     lab.value(f"{link}.click()")
-    titles = "[...window.jupyterapp.shell.widgets('main')].map(one => one.title.label)"
+    titles = "[...jupyterapp.shell.widgets('main')].map(one => one.title.label)"
     lab.wait(f"{titles}.includes('MODEL_CARD.md')", "the link opens what it names")
     lab.picture("linked.png")
 
 
 def test_a_notebook_whose_steps_before_have_not_run_says_so_in_a_sentence(lab):
     lab.value(
-        "window.jupyterapp.commands.execute('docmanager:open', {path: 'notebooks/03_train_lstm2risk.ipynb'})"
+        "jupyterapp.commands.execute('docmanager:open', {path: 'notebooks/03_train_lstm2risk.ipynb'})"
         ".then(() => 1)"
     )
-    lab.wait("window.jupyterapp.shell.currentWidget.context.path.includes('03_train') && 1", "it opens")
+    lab.wait("jupyterapp.shell.currentWidget.context.path.includes('03_train') && 1", "it opens")
     (error,) = [out for own in run_all(lab) for out in own if out["output_type"] == "error"]
     lab.value(f"{NOTEBOOK}.scrollToItem(6).then(() => 1)")
     lab.picture("cold.png")
