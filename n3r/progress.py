@@ -59,7 +59,8 @@ class Progress:
             tqdm.write(f"{self.what}: {text}", file=sys.stderr)
 
     def close(self) -> None:
-        """The bar goes."""
+        """The bar goes, and does not turn red where a training has stopped early."""
+        self._bar.total = self._bar.n
         self._bar.close()
 
     def __enter__(self) -> Self:

@@ -126,7 +126,10 @@ def record(name: str, bundle: Bundle, fitted: Fitted, segments: pl.DataFrame, pr
 def metric_table(measured: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
     """What `measure` gives of each split as text, a metric a row; fractions have three digits."""
     (first, *_) = measured.values()
-    rows = [{"metric": key, **{split: _text(of[key]) for split, of in measured.items()}} for key in first]
+    rows = [
+        {"metric": key.replace("_", " "), **{split: _text(of[key]) for split, of in measured.items()}}
+        for key in first
+    ]
     return pl.DataFrame(rows)
 
 
