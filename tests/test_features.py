@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score as auc
 
-from n3r.features import FeatureConfig, TabularFeatures, read_precomputed, risk_table
+from n3r.features import FeatureConfig, TabularFeatures
 from n3r.legacy.trainer import legacy_tabular
+from n3r.precomputed import read_precomputed
+from n3r.risk_tables import risk_table
 from n3r.schema import LABEL
 from n3r.tabular import QuantileMap
 
