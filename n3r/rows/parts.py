@@ -7,8 +7,10 @@ Decisions:
   so that a split of usual size gives what it gives in memory. All that can be counted is counted exactly.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 import polars as pl
@@ -51,12 +53,21 @@ def sample(rows: Rows, columns: Sequence[str] | None = None) -> tuple[pl.DataFra
     return pl.concat(found), places
 
 
+def rows_digest(rows: Rows) -> str:
+    """A checksum of rows, the same whatever the parts."""
+    total = sha256(json.dumps(rows.columns, allow_nan=False).encode())
+    for part in slices(rows):
+        total.update(part.hash_rows().to_numpy())
+    return total.hexdigest()
+
+
 def sample_places(n_rows: int) -> np.ndarray:
     """The numbers of the rows of the sample, ascending."""
     if n_rows <= SAMPLE:
         return np.arange(n_rows)
+    ends = np.arange(SAMPLE + 1) * n_rows // SAMPLE
     inside = np.random.default_rng(SEED).random(SAMPLE)
-    return ((np.arange(SAMPLE) + inside) * (n_rows / SAMPLE)).astype(np.int64).clip(0, n_rows - 1)
+    return ends[:-1] + (inside * np.diff(ends)).astype(np.int64)
 
 
 def fold_numbers(n_rows: int, n_folds: int, seed: int) -> np.ndarray:
