@@ -21,10 +21,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from n3r import checkpoints, presets, steps, tables
-from n3r.blend.recipe import BlendConfig, held_out
+from n3r.blend.recipe import held_out
 from n3r.bundle import Recipe, train_bundle
 from n3r.estimate import Estimate
-from n3r.features import FeatureConfig, TabularFeatures
+from n3r.features import TabularFeatures
 from n3r.files import kept
 from n3r.files.json_io import explain, near, read_json, without_links
 from n3r.metrics import class_auc, paired_auc
@@ -202,10 +202,8 @@ class Task:
         """The figure that judges, the labels (N,) of the rows that do, and their probabilities (N, C)."""
         if self.step in NETWORKS:
             return self._network(presets.settled(parameters), watch)
-        networks = {name: value for name, value in parameters.items() if isinstance(value, dict)}
-        config = BlendConfig(**steps.fields(BlendConfig, {**parameters, "networks": networks}))
-        features = TabularFeatures(FeatureConfig(**steps.fields(FeatureConfig, parameters)))
-        recipe = Recipe(self.tokenizer, features, self.columns)
+        config, of_features = steps.blend_configs(parameters)
+        recipe = Recipe(self.tokenizer, TabularFeatures(of_features), self.columns)
         label, p = held_out(self.splits, recipe, config, self.folder / "training")
         return class_auc(label, p).value, label, p
 
@@ -270,7 +268,7 @@ def search(
     study = optuna.create_study(
         direction="maximize" if task.maximises else "minimize",
         sampler=optuna.samplers.TPESampler(seed=task.seed),
-        pruner=optuna.pruners.MedianPruner(n_warmup_steps=1),
+        pruner=optuna.pruners.MedianPruner(n_warmup_steps=2),
     )
     trials = [_try(task, 0, {}, None, deadline)]
     if trials[0].why:

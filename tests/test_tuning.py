@@ -35,7 +35,7 @@ def run(small, tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(pipeline, "ROOT", tmp_path)
     folder = tmp_path / "runs" / "dev"
     shutil.copytree(small.folder.parent / "data", folder / "data")
-    (folder / "data" / "test.parquet").unlink()
+    shutil.rmtree(folder / "data" / "test")
     small.bundle.tokenizer.save(folder / "tokenizer")
     return folder
 
@@ -156,7 +156,7 @@ def test_the_command_leaves_a_page_and_a_size_that_a_run_takes(run, tmp_path):
         (["03", "--minutes", "0"], "--minutes above 0"),
         (["03", "--name", "none"], "has no prepared rows and tokenizer: n3r run 02 --name none makes them"),
         (["03", "--size", "huge"], "no size 'huge'"),
-        (["03", "--size", "no/such.json"], "no/such.json does not exist"),
+        (["03", "--size", "no/such.json", "--name", "dev"], "no/such.json does not exist"),
         (["03", "-p", "epocs=1"], "no step has the parameter 'epocs'"),
         (["03", "-p", "preset=published"], "the preset decides n_tab_bins, tab_gain_power"),
     ],
