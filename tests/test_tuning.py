@@ -1,6 +1,7 @@
 """The search for parameters: on validation rows alone, resumed, pruned, and a size that a run takes."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -138,7 +139,7 @@ def test_the_command_leaves_a_page_and_a_size_that_a_run_takes(run, tmp_path):
     assert len(page["trials"]) == 3 and page["importance"] == {}
     size = run / "tune" / "03_train_lstm2risk" / "size.json"
     best = page["trials"][page["best"]]
-    assert f"n3r run 03 --name dev --size {size}" in done.stderr
+    assert f"n3r run 03 --name dev --size {os.path.relpath(size)}" in done.stderr
     found = pipeline.resolve_parameters(str(size), {}, [])["03_train_lstm2risk"]
     assert found == with_values(parameters("03_train_lstm2risk", *TINY), best["values"])
     html = (tmp_path / "reports" / "dev" / "tune_03_train_lstm2risk.html").read_text()

@@ -1,5 +1,6 @@
 """`n3r tune`: the search for parameters of a step, on the validation rows of a run."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -55,4 +56,5 @@ def tune(
         write_json(task.folder / "size.json", read_json(pipeline.size_file(size)) | {step: best})
     echo(headline(content))
     echo(f"report: {page}", err=True)
-    echo(f"to run with it: n3r run {step[:2]} --name {run.name} --size {task.folder / 'size.json'}", err=True)
+    found_size = os.path.relpath(task.folder / "size.json")
+    echo(f"to run with it: n3r run {step[:2]} --name {run.name} --size {found_size}", err=True)
