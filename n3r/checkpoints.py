@@ -19,7 +19,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from hashlib import sha256
@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.io import TorchCheckpointIO
@@ -39,14 +38,25 @@ from tqdm import tqdm
 from n3r.files.atomic import atomic_file
 from n3r.files.sources import fingerprint
 
+ORDER = "order"  # in a training's folder: the orders of rows, of each machine by itself
 
-def plan(settings: Any, arrays: Iterable[np.ndarray]) -> str:
-    """A fingerprint of plain settings, of the code that trains and of the data."""
-    found = sha256(json.dumps(settings, sort_keys=True, allow_nan=False).encode())
-    found.update(fingerprint("import n3r.train").encode())
-    for array in arrays:
-        found.update(np.ascontiguousarray(array))
-    return found.hexdigest()
+
+def plan(settings: Any) -> str:
+    """A fingerprint of plain settings, checksums of the data among them, and of the code that trains."""
+    found = json.dumps([settings, fingerprint("import n3r.train")], sort_keys=True, allow_nan=False)
+    return sha256(found.encode()).hexdigest()
+
+
+def order_folder(folder: Path, plan: str) -> Path:
+    """Where this machine's processes keep the order of a training's rows."""
+    machine = os.environ.get("GROUP_RANK", "0")  # as torchrun counts them; disks may be shared
+    return folder / ORDER / f"{plan[:16]}-{machine}"
+
+
+def forget_order(folder: Path) -> None:
+    """Remove the orders of rows of a training that is done."""
+    if is_first_process():
+        shutil.rmtree(folder / ORDER, ignore_errors=True)
 
 
 def load(folder: Path, name: str) -> dict[str, Any]:
@@ -74,7 +84,7 @@ def resumable(folder: Path, plan: str) -> Path | None:
     except Exception:  # torch raises many kinds of a file that is not a checkpoint
         warnings.warn(f"{path} is damaged: training begins anew", stacklevel=2)
     if is_first_process():
-        for leftover in ("checkpoints", "tensorboard"):
+        for leftover in ("checkpoints", "tensorboard", ORDER):
             shutil.rmtree(folder / leftover, ignore_errors=True)
     return None
 

@@ -18,8 +18,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CORE = [
     ["rows/values", "rows/time_formats", "rows/numbers"],
     ["rows/times"],
-    ["schema", "estimate", "presets", "process", "thresholds", "token_arrays"],
-    ["rows/inputs", "rows/accounts", "rows/labels", "rows/plausible", "rows/rejects"],
+    ["schema", "estimate", "presets", "process", "thresholds", "token_arrays", "order"],
+    ["rows/inputs", "rows/accounts", "rows/amounts", "rows/labels", "rows/plausible", "rows/rejects"],
     ["clean", "spelling", "metrics", "card"],
     ["calibrate", "rows/columns", "rows/alike", "multiclass", "kernels", "risk_tables", "graphs", "folds"],
     ["identity/characters", "identity/mail", "identity/repeats", "trees"],
