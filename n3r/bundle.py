@@ -9,7 +9,7 @@ Decisions:
 """
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -114,6 +114,10 @@ class Bundle(Recipe):
     def predict(self, frame: pl.DataFrame) -> np.ndarray:
         """Class probabilities (N, C) of prepared rows, in their order."""
         return predict(self.model, self.dataset(frame), self.pad_tokens)
+
+    def prediction_parts(self, rows: Rows) -> Iterator[pl.DataFrame]:
+        """`predictions` of rows of any number, some at a time."""
+        return (self.predictions(part) for part in slices(rows))
 
     def predictions(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`predict` as a table, `schema.prediction_table`; ValueError for rows without an id."""

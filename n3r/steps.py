@@ -34,6 +34,7 @@ from n3r.multiclass import measure
 from n3r.precomputed import read_precomputed
 from n3r.presets import check_tokenizer
 from n3r.registry import MODEL_CLASSES, configure, registered
+from n3r.rows.parts import Rows
 from n3r.schema import LABEL, ColumnMap, id_name, mask, plain, probabilities
 from n3r.score import Scorer
 from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig
@@ -67,7 +68,7 @@ def read_tokenizer(run: Path, preset: str) -> NameTokenizer:
     return tokenizer
 
 
-def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:
+def fit_features(train: Rows, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:
     """Features fitted on training rows; what `use_precomputed_..` names is read from its file instead.
 
     `identity` says whether the identity features are among them: "on", "off", or "auto", unless they hurt.

@@ -18,6 +18,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ from n3r.rows.alike import alike, kind_of
 from n3r.rows.columns import missing_columns, spread, told_numbers
 from n3r.rows.inputs import Inputs, require, to_numbers, typed
 from n3r.rows.numbers import form_of
+from n3r.rows.parts import Parts
 from n3r.rows.rejects import Reject, refusal, rejected
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
 
@@ -271,6 +273,14 @@ def read_parts(
         if part is None or part.height != n_rows:
             raise ValueError(f"{path} is damaged; run 01_preprocess again")
         yield part
+
+
+def split_rows(folder: str | Path, split: str) -> Parts:
+    """A prepared split to be read part by part, as often as it takes; raises as `read_split`."""
+    content = _read_columns(folder)
+    if split not in SPLITS:
+        raise ValueError(f"there is no split {split!r}, only {SPLITS}")
+    return Parts(partial(read_parts, folder, split), list(content["types"]), sum(content["parts"][split]))
 
 
 def part_sizes(folder: str | Path, split: str) -> list[int]:

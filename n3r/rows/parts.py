@@ -31,6 +31,10 @@ class Parts:
     def __len__(self) -> int:
         return self.n_rows
 
+    def select(self, columns: Sequence[str]) -> "Parts":
+        """The same rows with these columns alone."""
+        return Parts(self.read, list(columns), self.n_rows)
+
 
 Rows = pl.DataFrame | Parts
 
