@@ -90,6 +90,7 @@ TESTED_WITH = {
     "commands/monitor": "checks/test_monitor",
     "report/monitor": "checks/test_monitor",
     "commands/check": "checks/test_check",
+    "commands/score": "test_score",
     "commands/language_model": "test_cli",
     "commands/legacy": "test_cli",
     "identity/characters": "identity/test_features",
