@@ -150,9 +150,9 @@ class _Plan:
         check_splits(of_splits, self._shares(), why_few(steps, m), m)
         n_kept = of_splits["n"].sum()
         done, splits, parts = self._write(keys, format, n_kept, len(edges) + 1)
-        not_finite, empty = self._lost(done, n_kept)
+        not_finite, nulls = self._lost(done)
         no_entity = counts.filter(pl.col(DROP).is_null())[ENTITY].sum() if m.entity else 0
-        warnings += told["entity"] + doubts(empty, no_entity, m) + told["time"]
+        warnings += told["entity"] + doubts(nulls, n_kept, no_entity, m) + told["time"]
         made = (count_kept(counts, steps), count_splits(of_splits), ends_of(of_splits))
         return Prepared(splits, Report(steps, *made, not_finite, no_entity, warnings), m, parts)
 
@@ -260,13 +260,13 @@ class _Plan:
         parts = written.parts(told, blank(self.pieces[0], m))
         return told, written.sample(parts), parts
 
-    def _lost(self, told: pl.DataFrame, n_kept: int) -> tuple[dict[str, int], list[str]]:
-        """Cells that were not finite, and columns that hold nothing."""
+    def _lost(self, told: pl.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
+        """How many cells of which columns were not finite, and are null."""
         m = self.map
         names = [name for name in self.frame.pipe(select_wide, m).collect_schema() if name != m.id]
         bad, nulls = (np.array(told[key].to_list(), dtype=np.int64).sum(axis=0) for key in ("bad", "nulls"))
-        not_finite = {name: int(n) for name, n in zip(m.numeric, bad, strict=True) if n}
-        return not_finite, [name for name, n in zip(names, nulls, strict=True) if n == n_kept]
+        bad = dict(zip(m.numeric, bad.tolist(), strict=True))
+        return {name: n for name, n in bad.items() if n}, dict(zip(names, nulls.tolist(), strict=True))
 
     def _shares(self) -> dict[str, float]:
         """The share of each split, 0 where it may be empty."""

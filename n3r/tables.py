@@ -306,7 +306,7 @@ class _Columns:
     def __init__(self, path: Path, column_map: ColumnMap, origin: Collection[str]):
         m = column_map
         self.path, self.map, self.origin = path, m, origin  # `origin`: columns that the file need not have
-        self.numbers = [name for name in (*m.declared_numeric, m.oracle) if name is not None]
+        self.numbers = [name for name in (*m.declared_numeric, m.amount, m.oracle) if name is not None]
         self.named = {*m.roles.values(), *m.all_text, *m.categorical, *m.groups, *self.numbers}
 
     def check(self, schema: Schema) -> None:

@@ -26,6 +26,7 @@ from n3r.evaluation.names import LOCALE_GROUPS, agreement, locale_group, name_of
 from n3r.evaluation.scored import as_two, class_scores, named
 from n3r.files.json_io import explain, key_values
 from n3r.multiclass import against_rest, each_class
+from n3r.rows.amounts import amounts
 from n3r.schema import (
     CALIBRATED,
     LABEL,
@@ -47,7 +48,8 @@ class EvaluationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     fpr: float = Field(0.01, gt=0, lt=1)  # share of legitimate orders that may be flagged
-    cost_missed: float = Field(100.0, gt=0)  # a fraud that goes through, in any currency
+    # A fraud that goes through, in any currency: 100, or, where orders have an amount, 1 for each unit of it.
+    cost_missed: float | None = Field(None, gt=0)
     cost_alarm: float = Field(10.0, gt=0)  # a legitimate order that is flagged
     n_slices: int = Field(6, ge=1, le=1000)  # of time
     seed: int = Field(0, ge=0)  # of resampling
@@ -64,7 +66,12 @@ class EvaluationConfig(BaseModel):
     @property
     def costs(self) -> decisions.Costs:
         """The two prices."""
-        return decisions.Costs(self.cost_missed, self.cost_alarm)
+        return decisions.Costs(self.cost_missed or 100.0, self.cost_alarm)
+
+    def weighing(self, by_amount: bool) -> Self:
+        """The config with the cost of a missed fraud written out, for orders with or without an amount."""
+        default = 1.0 if by_amount else 100.0
+        return self.model_copy(update={"cost_missed": self.cost_missed or default})
 
 
 def evaluate_model(
@@ -90,13 +97,15 @@ def evaluate_model(
     comparators = {name: against_rest(test[LABEL], p)[1] for name, p in (comparators or {}).items()}
     y, p = checked(test[LABEL], probability=True, score=test[SCORE])
     threshold, chosen_on = _threshold(test, val, config.fpr)
+    by_amount = all(amounts(rows) is not None for rows in (test, val) if rows is not None and len(rows))
+    config = config.weighing(by_amount)
     parts = {
         "config": config.model_dump(),
         "operating": {"fpr": config.fpr, "threshold": threshold, "chosen_on": chosen_on},
         "data": _data(test, val, train),
         "models": _models(test, comparators),
         "classes": classes,
-        "decisions": _decisions(y, p, val, config),
+        "decisions": _decisions(test, val, config, by_amount),
         "calibration": _calibration(test, config.seed),
         "groups": _groups(test, train, threshold, config),
         "stability": _stability(test, train, column_map),
@@ -161,21 +170,23 @@ def _metrics(y: pl.Series, p: pl.Series) -> dict[str, Any]:
 
 
 def _decisions(
-    y: np.ndarray, p: np.ndarray, val: pl.DataFrame | None, config: EvaluationConfig
+    test: pl.DataFrame, val: pl.DataFrame | None, config: EvaluationConfig, by_amount: bool
 ) -> dict[str, Any]:
     """Operating points, top shares, gain, costs, and what validation rows' cheapest threshold does here."""
     costs, rates = config.costs, sorted({*decisions.RATES, config.fpr})
-    chosen = None
+    y, p, amount, chosen = test[LABEL], test[SCORE], amounts(test) if by_amount else None, None
     if val is not None and len(val):
-        threshold = decisions.cheapest(val[LABEL], val[SCORE], costs)["threshold"]
-        chosen = decisions.at_threshold(y, p, threshold, costs)
+        own = amounts(val) if by_amount else None
+        threshold = decisions.cheapest(val[LABEL], val[SCORE], costs, own)["threshold"]
+        chosen = decisions.at_threshold(y, p, threshold, costs, amount)
     return {
+        "by_amount": by_amount,
         "operating_points": decisions.operating_points(y, p, rates, seed=config.seed).to_dicts(),
         "top_shares": decisions.top_shares(y, p, seed=config.seed).to_dicts(),
         "gain": decisions.gain_points(y, p).to_dict(as_series=False),
-        "thresholds": decisions.threshold_table(y, p, costs).to_dicts(),
-        "cost_curve": decisions.cost_points(y, p, costs).to_dict(as_series=False),
-        "cheapest": decisions.cheapest(y, p, costs),
+        "thresholds": decisions.threshold_table(y, p, costs, amount=amount).to_dicts(),
+        "cost_curve": decisions.cost_points(y, p, costs, amount).to_dict(as_series=False),
+        "cheapest": decisions.cheapest(y, p, costs, amount),
         "chosen_on_validation": chosen,
     }
 

@@ -274,6 +274,7 @@ def _cost(content: Content) -> Section:
     if chosen:
         rows.append({**chosen, "mark": "chosen on validation"})
     missed, alarm = (f"{config[key]:,.0f}" for key in ("cost_missed", "cost_alarm"))
+    missed = f"{config['cost_missed']:,.2f} times its amount" if found["by_amount"] else missed
     notes = [f"A missed fraud costs {missed} and a false alarm {alarm} (cost_missed and cost_alarm)."]
     if best["cost_per_1000"] is not None:
         notes.append(

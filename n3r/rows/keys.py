@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from n3r.rows.accounts import DROP, ENTITY, ENTITY_TIME, INTERNAL, NO_ID, NO_LABEL, NO_TIME, OTHER_LABEL
+from n3r.rows.amounts import worth
 from n3r.rows.plausible import unless_blank
 from n3r.rows.times import parse_time
 from n3r.rows.values import as_text, as_typed
@@ -108,6 +109,8 @@ def select_wide(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
     # NOTE[DIFF] the legacy drops boolean features without a word; here they are 0 and 1.
     numbers = [pl.col(name).cast(pl.Float32) for name in column_map.numeric]
     schema = frame.collect_schema()
+    if column_map.amount is not None:
+        numbers.append(worth(column_map.amount))
     if column_map.oracle in schema:
         numbers.append(pl.col(column_map.oracle).cast(pl.Float64).alias(ORACLE))
     groups = [name for name in column_map.groups if name in schema]

@@ -50,7 +50,8 @@ def read_content(tied: tuple[Piece, pl.Series], column_map: ColumnMap) -> pl.Dat
     """What a map uses of the rows of some numbers, under their numbers and ids."""
     (piece, rows), m = tied, column_map
     # NOTE[DIFF] of two rows that are equal in time and id the legacy keeps whichever the reader brings first.
-    used = [*m.roles.values(), *m.all_text, *m.categorical, *m.groups, *m.numeric, m.oracle, FILE_COLUMN]
+    used = {*m.roles.values(), *m.all_text, *m.categorical, *m.groups, *m.numeric}
+    used |= {m.amount, m.oracle, FILE_COLUMN}
     names = [name for name in piece.frame.collect_schema() if name in used]
     marked = piece._replace(frame=mark_rows(piece.frame, m).drop(DROP)).only(rows)
     return numbered(marked.select(ROW, KEY, *names).collect(engine="streaming"), piece)

@@ -6,11 +6,11 @@ Decisions:
 - An entity is named only if it is such a word, else its shape is shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import polars as pl
 
-from n3r.schema import MAX_SHAPE, ColumnMap, mask
+from n3r.schema import AMOUNT, MAX_SHAPE, ColumnMap, mask
 
 NOBODY = (
     "0",
@@ -73,11 +73,16 @@ def _shown(value: str) -> str:
     return f"of the shape {mask(value[:MAX_SHAPE])!r}"
 
 
-def doubts(nulls: Sequence[str], no_entity: int, column_map: ColumnMap) -> list[str]:
-    """Sentences on the rows that are kept: columns without a value, rows without an entity."""
+def doubts(nulls: Mapping[str, int], n_rows: int, no_entity: int, column_map: ColumnMap) -> list[str]:
+    """Sentences on the rows that are kept: columns without a value, rows without an amount or an entity.
+
+    nulls: how many each column has.
+    """
     m = column_map
     inputs = dict.fromkeys([*m.all_text, *m.categorical, *m.numeric])
-    found = [f"the column {name!r} is null in every row" for name in inputs if name in nulls]
+    found = [f"the column {name!r} is null in every row" for name in inputs if nulls.get(name) == n_rows]
+    if n_unknown := nulls.get(AMOUNT):
+        found.append(f"{n_unknown:,} rows have no {m.amount!r}, or one below 0: costs take the mean for it")
     if no_entity:
         found.append(f"{no_entity} rows have no {m.entity!r} and are kept, each as a first order")
     return found
