@@ -23,11 +23,11 @@ from n3r.files.encoding import BOM
 from n3r.files.formats import FORMATS, SUFFIXES, as_folder, find_files, format_of, written_as
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.writer import Printer, Writer, writer
+from n3r.rows.chunks import Chunk, column_type, read_chunks
 from n3r.rows.rejects import Reject, refusal, told
 from n3r.rows.values import as_typed
 from n3r.schema import id_name
 from n3r.score import Scorer, ranks
-from n3r.tables import Chunk, column_type, read_chunks
 from n3r.thresholds import Decision, Rule
 
 STANDARD = "-"
