@@ -20,7 +20,7 @@ from n3r.legacy.trainer import legacy_tabular
 from n3r.precomputed import read_precomputed
 from n3r.risk_tables import risk_table
 from n3r.rows import parts
-from n3r.rows.parts import Parts
+from n3r.rows.parts import RowsInParts
 from n3r.schema import LABEL, TIME, ColumnMap
 from n3r.tabular import QuantileMap
 
@@ -561,7 +561,7 @@ def test_two_features_of_one_name_are_refused():
 # ---- rows in parts
 
 
-def in_parts(frame: pl.DataFrame, sizes: list[int]) -> Parts:
+def in_parts(frame: pl.DataFrame, sizes: list[int]) -> RowsInParts:
     """The rows of a table in parts of these sizes, and the rest."""
 
     def read(columns):
@@ -570,7 +570,7 @@ def in_parts(frame: pl.DataFrame, sizes: list[int]) -> Parts:
             yield frame[start : start + size].select(columns)
             start += size
 
-    return Parts(read, frame.columns, len(frame))
+    return RowsInParts(read, frame.columns, len(frame))
 
 
 @pytest.mark.parametrize("by_time", [True, False])

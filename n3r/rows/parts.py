@@ -21,7 +21,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Parts:
+class RowsInParts:
     """Rows in parts: `read(columns)` gives tables of these columns in their order, one at least."""
 
     read: Callable[[Sequence[str]], Iterable[pl.DataFrame]]
@@ -31,12 +31,12 @@ class Parts:
     def __len__(self) -> int:
         return self.n_rows
 
-    def select(self, columns: Sequence[str]) -> "Parts":
+    def select(self, columns: Sequence[str]) -> "RowsInParts":
         """The same rows with these columns alone."""
-        return Parts(self.read, list(columns), self.n_rows)
+        return RowsInParts(self.read, list(columns), self.n_rows)
 
 
-Rows = pl.DataFrame | Parts
+Rows = pl.DataFrame | RowsInParts
 
 
 def slices(rows: Rows, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
