@@ -7,17 +7,20 @@ Decisions:
 - A checkpoint holds a fingerprint of the training (`plan`); one with another plan is not resumed.
 - The rank of a process comes from the environment that a launcher such as torchrun sets. Only the first
   process writes.
+- Ctrl-C in a training is a KeyboardInterrupt, where Lightning ends the process and hears no other Ctrl-C.
 """
 
 import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -43,10 +46,14 @@ def plan(settings: Any) -> str:
     return sha256(found.encode()).hexdigest()
 
 
+def machine() -> str:
+    """The number of this machine, as torchrun counts them: each has files of its own, disks may be shared."""
+    return os.environ.get("GROUP_RANK", "0")
+
+
 def order_folder(folder: Path, plan: str) -> Path:
     """Where this machine's processes keep the order of a training's rows."""
-    machine = os.environ.get("GROUP_RANK", "0")  # as torchrun counts them; disks may be shared
-    return folder / ORDER / f"{plan[:16]}-{machine}"
+    return folder / ORDER / f"{plan[:16]}-{machine()}"
 
 
 def forget_order(folder: Path) -> None:
@@ -104,7 +111,7 @@ def trainer(folder: Path, monitor: str, patience: int, with_val: bool, **options
         strategy="ddp" if n > 1 else "auto",
         # Lightning's own environment deletes WORLD_SIZE after training, and `predict` needs it.
         plugins=[_WholeFiles(), *([TorchElasticEnvironment()] if n > 1 else [])],
-        callbacks=[Speed(), *([stop, best] if with_val else []), last],
+        callbacks=[Speed(), _Watched(), *([stop, best] if with_val else []), last],
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         num_sanity_val_steps=0,
         enable_progress_bar=False,  # Speed draws one bar for the whole training
@@ -139,6 +146,28 @@ class _Patience(EarlyStopping):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         trainer.should_stop = self.wait_count >= self.patience
+
+
+Watch = Callable[[list[dict[str, float]]], None]
+_watch: ContextVar[Watch] = ContextVar("watch", default=lambda history: None)
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Within it `watch` gets the figures of a training's epochs before each; what it raises ends that.
+
+    The training goes on from there when it is asked for again. Those of several processes are not watched.
+    """
+    before = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(before)
+
+
+class _Watched(Callback):
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        _watch.get()(module.history)
 
 
 class Speed(Callback):
@@ -196,9 +225,12 @@ class Speed(Callback):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning without its greetings and its advice to start workers that would only copy arrays."""
+    """Lightning without its greetings and its advice to start workers that would only copy arrays.
+
+    A Ctrl-C leaves it as a KeyboardInterrupt.
+    """
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
+    levels, heard = [logger.level for logger in loggers], signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
@@ -206,6 +238,11 @@ def quiet() -> Iterator[None]:
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
             yield
+        except SystemExit as end:
+            if not isinstance(end.__context__, KeyboardInterrupt):
+                raise
+            signal.signal(signal.SIGINT, heard)
+            raise end.__context__ from None
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
@@ -219,6 +256,11 @@ def share() -> tuple[int, int]:
 def is_first_process() -> bool:
     """Whether this process is the one that writes files."""
     return share()[0] == 0
+
+
+def is_first_of_machine() -> bool:
+    """Whether this process is the one that removes what its machine alone has."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def launch(n: int, function: Callable[..., None], *arguments: Any) -> None:

@@ -20,13 +20,14 @@ from n3r.commands.check import check
 from n3r.commands.legacy import import_features, import_legacy
 from n3r.commands.map import map_files, map_for_run
 from n3r.commands.monitor import monitor
+from n3r.commands.score import score
+from n3r.commands.tune import tune
 from n3r.files.formats import as_folder, split_region
-from n3r.files.json_io import near, without_links, write_json
-from n3r.files.limits import MAX_EXPANSION
+from n3r.files.json_io import without_links, write_json
 from n3r.files.manifest import sha256, verify, versions
 from n3r.files.places import SHIPPED
 from n3r.notebook import checked_name
-from n3r.terminal import AtHome, plain_warnings, print_table, resumable, say_results
+from n3r.terminal import AtHome, print_table, resumable, say_results
 
 if TYPE_CHECKING:
     from n3r.schema import ColumnMap
@@ -45,6 +46,8 @@ app.add_typer(language_model.lm, name="lm")
 app.command(name="map")(map_files)
 app.command()(check)
 app.command()(monitor)
+app.command()(score)
+app.command()(tune)
 app.command(name="import-features")(import_features)
 app.command(name="import-legacy")(import_legacy)
 
@@ -73,7 +76,9 @@ def run(
     steps: Annotated[
         list[str] | None, Argument(help="steps, such as 06; default: 08 and what it needs")
     ] = None,
-    size: Annotated[str, Option(help="dev, quick or full: size of models and synthetic data")] = "quick",
+    size: Annotated[
+        str, Option(help="dev, quick or full: size of models and synthetic data; or a file like theirs")
+    ] = "quick",
     data: Annotated[
         list[str] | None, Option(help="file, folder or REGION=path; repeatable. Default: synthetic orders")
     ] = None,
@@ -96,7 +101,8 @@ def run(
     from n3r.schema import ColumnMap
     from n3r.tables import scan
 
-    words = ([_stem(data[0])] if data else []) + [_size(size)] + ([region] if region else [])
+    words = [_stem(data[0])] if data else []
+    words += [pipeline.size_file(size).stem.removeprefix("size_"), *([region] if region else [])]
     name = checked_name(name or "-".join(words))
     chosen = pipeline.with_needs(_chosen(steps, goal))
     folder = pipeline.ROOT / "runs" / name
@@ -127,64 +133,6 @@ def run(
     provenance = {"name": name, "size": size, "region": region, **made_by, "inputs": hashes, "steps": done}
     write_json(folder / "provenance.json", provenance)
     say_results(folder, done)
-
-
-@app.command()
-def score(  # noqa: PLR0913 - one argument an option
-    inputs: Annotated[
-        list[str], Argument(help="Parquet, CSV, TSV, JSON lines, .xlsx: files, folders, REGION=path")
-    ],
-    bundle: BundleFolder,
-    output: Annotated[Path, Option("-o", "--output", help="a file for all rows, or a folder")],
-    format: Annotated[str | None, Option(help="parquet, csv, tsv or jsonl; default: as the input")] = None,
-    on_error: Annotated[str, Option(help="stop at rows that cannot be read, or skip and list them")] = "stop",
-    int8: Annotated[bool, Option(help="the 8-bit weights, where the bundle has them")] = False,
-    threads: Annotated[int | None, Option(help="of the model; default: all processors", min=1)] = None,
-    for_spreadsheets: Annotated[
-        bool, Option("--for-spreadsheets", help="a ' before text of a CSV that would run as a formula")
-    ] = False,
-    max_expansion: Annotated[
-        float, Option(help="refuse a file that holds more times its size", min=1)
-    ] = MAX_EXPANSION,
-    fpr: Annotated[float | None, Option(help="flag at most this share of legitimate orders")] = None,
-    budget: Annotated[str | None, Option(help="flag what can be reviewed: 50/day, or 2% of orders")] = None,
-    cost_missed: Annotated[
-        float | None, Option(help="flag at the least cost: of a missed fraud, or of each unit of its amount")
-    ] = None,
-    cost_alarm: Annotated[float | None, Option(help="and of a false alarm")] = None,
-    threshold: Annotated[float | None, Option(help="flag scores at or above it")] = None,
-    reasons: Annotated[int, Option(help="how many reasons flagged rows get, in words", min=0)] = 0,
-) -> None:
-    """Score rows with a bundle: id, score, p_calibrated, percentile, in the rows' order; and decide.
-
-    --fpr, --budget, --cost-missed with --cost-alarm, or --threshold add decision and rank.
-    """
-    from n3r.score import Scorer
-    from n3r.score_files import rejects_of, score_files
-    from n3r.thresholds import Rule
-
-    if on_error not in ("stop", "skip"):
-        raise ValueError(f"--on-error takes stop or skip, not {on_error!r}")
-    if format not in (None, "parquet", "csv", "tsv", "jsonl"):
-        raise ValueError(f"--format takes parquet, csv, tsv or jsonl, not {format!r}")
-    options = {"max_expansion": max_expansion, "for_spreadsheets": for_spreadsheets}
-    ways = {
-        "fpr": fpr,
-        "budget": budget,
-        "cost_missed": cost_missed,
-        "cost_alarm": cost_alarm,
-        "threshold": threshold,
-    }
-    rule = Rule.of(**ways) if any(way is not None for way in ways.values()) else None
-    scorer = Scorer(bundle, threads, int8)
-    if rule:
-        echo(str(scorer.decision(rule)), err=True)
-    options |= {"rule": rule, "reasons": reasons}
-    with plain_warnings():
-        counts = score_files(scorer, inputs, output, format, on_error == "skip", **options)
-    summary = f"{counts.read:,} rows read, {counts.scored:,} scored, {counts.rejected:,} rejected"
-    listed = f"; those rejected, and why, are in {rejects_of(output)}" if counts.rejected else ""
-    echo(f"{summary}: {output}{listed}", err=True)
 
 
 @app.command()
@@ -303,7 +251,7 @@ def params(
         names = list(dict.fromkeys(key.partition(".")[0] for key, _ in pipeline.regional(region)))
     else:
         raise ValueError("name a step, such as 03, or give --region")
-    resolved = pipeline.resolve_parameters(_size(size or "quick"), {}, [], None, region)
+    resolved = pipeline.resolve_parameters(size or "quick", {}, [], None, region)
     for step in names:
         found = pipeline.notebook_parameters(step)
         values = {name: spec["default"] for name, spec in found.items()}
@@ -319,15 +267,6 @@ def refresh() -> None:
     for step in pipeline.STEPS:
         pipeline.refresh_notebook(step.name)
         echo(f"{step.name} refreshed", err=True)
-
-
-def _size(size: str) -> str:
-    """The size, where there is one of that name; else ValueError."""
-    if size not in pipeline.SIZES:
-        raise ValueError(
-            f"no size {size!r}{near(size, pipeline.SIZES)}; there are {', '.join(pipeline.SIZES)}"
-        )
-    return size
 
 
 def _stem(item: str) -> str:
@@ -385,7 +324,8 @@ def main() -> None:
         echo(f"n3r: {without_links(str(error))}", err=True)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        echo(f"n3r: {error.name} is not installed, which this needs: pip install 'n3r[train]'", err=True)
+        extra = "tune" if error.name == "optuna" else "train"
+        echo(f"n3r: {error.name} is not installed, which this needs: pip install 'n3r[{extra}]'", err=True)
         sys.exit(2)
     except (pipeline.StepError, OSError) as error:  # a full disk, say, where nothing else names it
         echo(f"n3r: {error}", err=True)

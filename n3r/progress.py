@@ -31,7 +31,7 @@ def is_watched() -> bool:
 class Progress:
     """A bar of `total` units of work from the `first`, and lines; nothing where it is not `shown`."""
 
-    def __init__(self, what: str, unit: str, total: int | None, first: int = 0, shown: bool = True):
+    def __init__(self, what: str, unit: str, total: int | None = None, first: int = 0, shown: bool = True):
         self.what, self.unit, self.total, self.n = what, unit, total, first
         self._lab, self._silent = has_widgets(), not shown or bool(os.environ.get("TQDM_DISABLE"))
         kind = tqdm
@@ -41,6 +41,11 @@ class Progress:
         place = {} if self._lab else {"file": sys.stderr}
         options = {"desc": what, "unit": unit, "mininterval": 1, "leave": False, "disable": hidden, **place}
         self._bar = kind(total=total, initial=first, **options)
+
+    def expect(self, total: int) -> None:
+        """So many units there will be, where that was not known."""
+        self.total = total
+        self._bar.reset(total)
 
     def update(self, n: int = 1, **figures: str) -> None:
         """`n` more units are done; `figures` are shown beside the bar."""

@@ -18,20 +18,23 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from n3r import metrics, tables
-from n3r.blend.recipe import Alone, Blend
+from n3r.blend.members import NETWORKS
+from n3r.blend.recipe import Alone, Blend, BlendConfig
 from n3r.blend.weights import blended
 from n3r.branches import BERT_DIMENSIONS, TEXTS
 from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.checkpoints import is_first_process
 from n3r.data import make_loader
 from n3r.estimate import Estimate
-from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
+from n3r.features import FeatureConfig, TabularFeatures
 from n3r.files.json_io import explain
 from n3r.fusion import HIDDEN
 from n3r.identity import selection
 from n3r.multiclass import measure
+from n3r.precomputed import read_precomputed
 from n3r.presets import check_tokenizer
 from n3r.registry import MODEL_CLASSES, configure, registered
+from n3r.rows.parts import Rows
 from n3r.schema import LABEL, ColumnMap, id_name, mask, plain, probabilities
 from n3r.score import Scorer
 from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig
@@ -65,7 +68,7 @@ def read_tokenizer(run: Path, preset: str) -> NameTokenizer:
     return tokenizer
 
 
-def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:
+def fit_features(train: Rows, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:
     """Features fitted on training rows; what `use_precomputed_..` names is read from its file instead.
 
     `identity` says whether the identity features are among them: "on", "off", or "auto", unless they hurt.
@@ -78,6 +81,15 @@ def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[st
     config = FeatureConfig(**fields(FeatureConfig, parameters))
     identity = selection.reads_identity(parameters["identity"], train, columns, config)
     return selection.fit_features(train, columns, config, identity, **given)
+
+
+def blend_configs(parameters: Mapping[str, Any]) -> tuple[BlendConfig, FeatureConfig]:
+    """How a blend is made and its features are fitted; `n_folds` is of the members, not of risk tables."""
+    networks = {name: parameters[name] for name in NETWORKS if name in parameters}
+    config = BlendConfig(**fields(BlendConfig, {**parameters, "networks": networks}))
+    of_features = fields(FeatureConfig, parameters)
+    of_features.pop("n_folds", None)
+    return config, FeatureConfig(**of_features)
 
 
 def follow(bundle: Bundle, row: pl.DataFrame) -> pl.DataFrame:

@@ -153,6 +153,13 @@ class AtHome(TyperGroup):
         words = [f"{m[1]}{home(m[2])}" if m else word for m, word in zip(found, args, strict=True)]
         return super().parse_args(ctx, words)
 
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run a command; Ctrl-C ends it with status 130, without a word."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
