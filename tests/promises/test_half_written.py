@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import torch
 
-from n3r import notebook, tables
+from n3r import notebook, pipeline, tables
 from n3r.bundle import Bundle
 from n3r.custom_transformer.language_model import LanguageModel, LanguageModelConfig, train_language_model
 from n3r.custom_transformer.model import CustomTransformerConfig, CustomTransformerWrapper
