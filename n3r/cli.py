@@ -7,6 +7,7 @@ starts without torch.
 import os
 import re
 import sys
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +28,7 @@ from n3r.files.json_io import without_links, write_json
 from n3r.files.manifest import sha256, verify, versions
 from n3r.files.places import SHIPPED
 from n3r.notebook import checked_name
-from n3r.terminal import AtHome, print_table, resumable, say_results
+from n3r.terminal import AtHome, print_table, result_of, resumable, say_results
 
 if TYPE_CHECKING:
     from n3r.schema import ColumnMap
@@ -127,7 +128,7 @@ def run(
     if data:
         inputs += scan(given[f"{first}.data"], column_map, parameters[first]["max_expansion"]).files
     with resumable():
-        done = pipeline.run_steps(folder, parameters, inputs, chosen)
+        done = pipeline.run_steps(folder, parameters, inputs, chosen, partial(result_of, folder))
     made_by = {"versions": versions(), "processors": os.cpu_count()}
     hashes = {str(path): sha256(path) for path in inputs}
     provenance = {"name": name, "size": size, "region": region, **made_by, "inputs": hashes, "steps": done}

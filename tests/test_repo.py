@@ -151,7 +151,6 @@ TESTED_WITH = {
     "studies/parts": "studies/test_ablation",
     "synthetic/people": "synthetic/test_orders",
     "synthetic/shop": "test_walkthrough",
-    "terminal": "promises/test_interruption",
 }
 TRACKED = subprocess.run(
     ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
