@@ -18,8 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CORE = [
     ["rows/values", "rows/time_formats", "rows/numbers"],
     ["rows/times", "order", "rows/parts"],
-    ["notebook", "process", "progress"],
-    ["schema", "estimate", "presets", "thresholds", "token_arrays"],
+    ["schema", "estimate", "presets", "process", "thresholds", "token_arrays"],
     ["rows/inputs", "rows/accounts", "rows/amounts", "rows/labels", "rows/plausible", "rows/rejects"],
     ["rows/cuts"],
     ["clean", "spelling", "metrics", "card"],
@@ -142,8 +141,6 @@ TESTED_WITH = {
     "report/data": "checks/test_check",
     "report/page": "report/test_evaluation",
     "report/parts": "report/test_evaluation",
-    "report/titled": "report/test_explorer",
-    "progress": "test_notebook",
     "risk_tables": "test_features",
     "runtime": "test_score",
     "score_files": "test_score",
