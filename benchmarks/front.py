@@ -3,8 +3,8 @@
     python -m benchmarks.front       20,000 rows fitted, 100,000 decided on, a million monitored
     python -m benchmarks.front --only decide --folder FOLDER     one of them, on the model that FOLDER keeps
 
-`n3r.fit` has its defaults: the best recipe, in this process. Plain scoring, and decisions with three reasons for
-the flagged one of a hundred rows, take turns, three times. `n3r monitor` runs in its own process on Parquet.
+`n3r.fit` has its defaults: the best recipe, in this process. Plain scoring, and decisions with three reasons
+for the flagged one of a hundred rows, take turns, three times. `n3r monitor` runs in its own process on Parquet.
 Orders are synthetic, with 44 columns. Prints a JSON line each; the last has all figures.
 """
 
