@@ -180,6 +180,14 @@ def at_threshold(y: ArrayLike, p: ArrayLike, threshold: float | None, costs: Cos
     return _decision(ranking, int(at), costs) | {"threshold": threshold}
 
 
+def at_thresholds(y: ArrayLike, p: ArrayLike, thresholds: ArrayLike) -> dict[str, Any]:
+    """The rows and frauds at or above each of K thresholds, lists `flagged` and `caught`, and of all."""
+    ranking = _ranked(y, p)
+    at = np.searchsorted(-ranking.score, -np.asarray(thresholds, np.float64), side="right")
+    counts = {"n": ranking.n, "n_frauds": ranking.n_positive}
+    return {"flagged": ranking.flagged[at].tolist(), "caught": ranking.caught[at].tolist(), **counts}
+
+
 def cheapest(y: ArrayLike, p: ArrayLike, costs: Costs) -> dict[str, Any]:
     """The decision of least cost over all distinct thresholds, flagging none and flagging all among them.
 
