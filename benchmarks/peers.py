@@ -70,7 +70,7 @@ Found = dict[str, Any]  # of a model: scores and costs, or why there are none ("
 def fit_peer(peer: str, run: Path, options: argparse.Namespace) -> Found:
     """What a peer finds on a run's rows, kept or fitted now; "failed" says why where it finds nothing."""
     data, place = run / "data", run / "peers" / f"{peer}.json"
-    rows = tables.fingerprint(data / f"{split}.{tables.prepared_format(data)}" for split in SPLITS)
+    rows = tables.fingerprint(part for split in SPLITS for part in sorted((data / split).iterdir()))
     if place.is_file() and (kept := read_json(place))["rows"] == rows:
         return kept
     if options.only and peer not in options.only:

@@ -32,6 +32,7 @@ from n3r.files.json_io import read_json, write_json
 from n3r.files.manifest import MANIFEST, MAX_BYTES, verify, versions, write_manifest, written_by
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
+from n3r.rows.amounts import amounts
 from n3r.schema import LABEL, TIME, ColumnMap, prediction_table
 from n3r.score import read_parts, read_readers
 from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig
@@ -215,7 +216,7 @@ def train_bundle(
     )
     pads, knots = recipe.pad_tokens, recipe.features.knots
     fitted = fit(model_config, train, val, recipe.train_config, folder, pads, knots=knots)
-    calibration = _calibrate(fitted.model, val, pads)
+    calibration = _calibrate(fitted.model, val, pads, amounts(splits["val"]))
     own = {part.name: getattr(recipe, part.name) for part in fields(Recipe)}
     own["data"] = {**recipe.data, "splits": describe_splits(splits)}
     return Bundle(**own, model=fitted.model, calibration=calibration), fitted
@@ -245,11 +246,13 @@ def _with_weights(config: ModelConfig, knots: np.ndarray | None, path: Path) -> 
     return model
 
 
-def _calibrate(model: RiskModel, val: OrderDataset | None, pads: PerText) -> Calibration:
+def _calibrate(
+    model: RiskModel, val: OrderDataset | None, pads: PerText, amount: np.ndarray | None = None
+) -> Calibration:
     """Fitted on the validation rows; without any, one that says so."""
     if val is None:
         return fit_calibration(np.empty(0, np.int64), np.empty((0, model.config.n_classes)))
-    return fit_calibration(val.label, predict(model, val, pads))
+    return fit_calibration(val.label, predict(model, val, pads), amount=amount)
 
 
 def describe_splits(splits: Mapping[str, pl.DataFrame]) -> dict[str, dict[str, Any]]:

@@ -148,23 +148,25 @@ class Calibration:
         )
 
 
-def fit_calibration(label: ArrayLike, p: ArrayLike, seed: int = 0) -> Calibration:
+def fit_calibration(
+    label: ArrayLike, p: ArrayLike, seed: int = 0, amount: np.ndarray | None = None
+) -> Calibration:
     """The calibration of a model's class probabilities `p` (N, C), on rows it was not trained on.
 
     Rows with label -1 count for the percentiles only: traffic is all rows. With fewer than 10 rows of a
     class, no row at all among them, or where the model's own probabilities have the lowest log loss, the
     method is "none". More than two classes are mapped one against the rest and renormalised. `seed` is that
-    of the folds. Raises ValueError on other labels, on NaN, on rows that do not sum to 1. Sources: Platt
-    1999; Zadrozny & Elkan 2002.
+    of the folds; `amount`, (N,), is what rows are worth, for the ranking. Raises ValueError on other labels,
+    on NaN, on rows that do not sum to 1. Sources: Platt 1999; Zadrozny & Elkan 2002.
     """
     p = _probabilities(p)
     label = _labels(label, p)
     n_rows, n_classes = p.shape
     thresholds = _thresholds(p[:, 1]) if n_rows and n_classes == 2 else None
     known = label != UNKNOWN
-    label, p = label[known], p[known]
+    label, p, amount = label[known], p[known], None if amount is None else amount[known]
     counts = np.bincount(label, minlength=n_classes)
-    ranking = Ranking.of(label == 1, p[:, 1]) if n_rows and n_classes == 2 else None
+    ranking = Ranking.of(label == 1, p[:, 1], amount) if n_rows and n_classes == 2 else None
     sizes = {"n_classes": n_classes, "n_rows": n_rows, "n_labelled": len(label)}
     sizes |= {"thresholds": thresholds, "ranking": ranking}
     if counts.min() < MIN_ROWS:

@@ -147,7 +147,9 @@ def score(  # noqa: PLR0913 - one argument an option
     ] = MAX_EXPANSION,
     fpr: Annotated[float | None, Option(help="flag at most this share of legitimate orders")] = None,
     budget: Annotated[str | None, Option(help="flag what can be reviewed: 50/day, or 2% of orders")] = None,
-    cost_missed: Annotated[float | None, Option(help="flag at the least cost: of a missed fraud")] = None,
+    cost_missed: Annotated[
+        float | None, Option(help="flag at the least cost: of a missed fraud, or of each unit of its amount")
+    ] = None,
     cost_alarm: Annotated[float | None, Option(help="and of a false alarm")] = None,
     threshold: Annotated[float | None, Option(help="flag scores at or above it")] = None,
     reasons: Annotated[int, Option(help="how many reasons flagged rows get, in words", min=0)] = 0,

@@ -42,6 +42,7 @@ def fit(  # noqa: PLR0913 - one argument a role
     id: str | None = None,
     time: str | None = None,
     categorical: Sequence[str] = (),
+    amount: str | None = None,
     test: float = TEST,
     seed: int = 0,
     **settings: Any,
@@ -50,8 +51,9 @@ def fit(  # noqa: PLR0913 - one argument a role
 
     Either a column map (`schema.ColumnMap`, its keys, or its file), or the columns: the label, whose rarer
     value is fraud unless it is 0 and 1, and the identity strings; an id (else the rows are numbered), a time
-    (else rows are split at random) and categories; every numeric column is a feature. The share `test` of the
-    rows is left out for the report; 0 for none. `settings` are those of `blend.recipe.BlendConfig`.
+    (else rows are split at random), categories, and what an order is worth; every numeric column is a
+    feature. The share `test` of the rows is left out for the report; 0 for none. `settings` are those of
+    `blend.recipe.BlendConfig`.
     Raises ValueError in one sentence for what cannot be fitted.
     """
     from pydantic import ValidationError
@@ -63,7 +65,7 @@ def fit(  # noqa: PLR0913 - one argument a role
     if (map is None) == (label is None):
         raise ValueError("n3r.fit takes a column map, or label and text: one of the two")
     if map is None:
-        rows, columns = _described(rows, label, text, id, time, categorical)
+        rows, columns = _described(rows, label, text, id, time, categorical, amount)
     else:
         columns = _map_of(map)
     try:
@@ -203,10 +205,11 @@ def _described(
     id: str | None,
     time: str | None,
     categorical: Sequence[str],
+    amount: str | None,
 ) -> tuple[pl.DataFrame, ColumnMap]:
     """The rows, with an id where they had none, and the map of columns that are named one by one."""
     text, categorical = ([names] if isinstance(names, str) else list(names) for names in (text, categorical))
-    named = [label, *text, *categorical, *(name for name in (id, time) if name is not None)]
+    named = [label, *text, *categorical, *(name for name in (id, time, amount) if name is not None)]
     if absent := [name for name in named if name not in rows.columns]:
         raise ValueError(f"the frame has no column {absent[0]!r}{near(absent[0], rows.columns)}")
     if id is None:
@@ -230,6 +233,7 @@ def _described(
         "time": time,
         "numeric": ["*"],
         "categorical": categorical,
+        "amount": amount,
         "split_by": "random" if time is None else "time",
         "other_labels": "drop",
     }

@@ -41,6 +41,7 @@ from n3r.rows.accounts import (
     ends_of,
     why_few,
 )
+from n3r.rows.amounts import worth
 from n3r.rows.labels import outside
 from n3r.rows.plausible import doubts, owners, unless_blank
 from n3r.rows.times import advice, is_mixed, parse_time
@@ -209,6 +210,8 @@ def select_wide(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
     # NOTE[DIFF] the legacy drops boolean features without a word; here they are 0 and 1.
     numbers = [pl.col(name).cast(pl.Float32) for name in column_map.numeric]
     schema = frame.collect_schema()
+    if column_map.amount is not None:
+        numbers.append(worth(column_map.amount))
     if column_map.oracle in schema:
         numbers.append(pl.col(column_map.oracle).cast(pl.Float64).alias(ORACLE))
     groups = [name for name in column_map.groups if name in schema]
@@ -226,7 +229,16 @@ def in_order(keys: pl.DataFrame, frame: pl.LazyFrame, column_map: ColumnMap) -> 
         return keys
     # NOTE[DIFF] of two such rows the legacy keeps whichever the reader brings first.
     m = column_map
-    used = [*m.roles.values(), *m.all_text, *m.categorical, *m.groups, *m.numeric, m.oracle, FILE_COLUMN]
+    used = [
+        *m.roles.values(),
+        *m.all_text,
+        *m.categorical,
+        *m.groups,
+        *m.numeric,
+        m.amount,
+        m.oracle,
+        FILE_COLUMN,
+    ]
     names = [name for name in frame.collect_schema() if name in used]
     rows = _only(frame.with_row_index(ROW), keys.height, tied).select(ROW, *names)
     ranks = rows.collect(engine="streaming").sort(names).with_row_index(TIE)

@@ -33,15 +33,13 @@ SEPARATOR = "|"  # stands between two text fields
 # What n3r adds to a table of users' columns has names that begin so: users' own may be called anything else.
 OWN = "n3r:"
 TIME, SEGMENT, LABEL, TEXT, ORACLE = (OWN + name for name in ("time", "segment", "label", "text", "oracle_p"))
-SCORE, CALIBRATED, KEY = (OWN + name for name in ("score", "p_calibrated", "id"))
+SCORE, CALIBRATED, KEY, AMOUNT = (OWN + name for name in ("score", "p_calibrated", "id", "amount"))
 ROW = OWN + "row"
 FILE_COLUMN = OWN + "file"  # name of the file a row came from, where the map has split_files
 SPLITS = ("train", "val", "test")
 EVERY_OTHER = "*"  # in `numeric`: every other numeric or boolean column
 MAX_CLASSES = 128  # a class is kept in 8 bits
 MAX_SHAPE = 40  # characters of a cell whose shape a message shows
-
-
 SCHEMA_KEY = "$schema"
 NUMBERS = (
     "how text writes numbers: en 1,234.56, de 1.234,56, fr 1 234,56, ch 1'234.56, plain 1234.56, each also "
@@ -66,9 +64,7 @@ class ColumnMap(BaseModel):
     text: list[str] = _key(..., "identity strings, in the order they are joined")
     secondary_text: list[str] = _key([], "a second text, which trimodal classes read apart")
     label: str = _key(..., "raw label column")
-    label_values: dict[str, int] = _key(
-        ..., 'raw label, as text -> class 0, 1, ...; "": rows without a value'
-    )
+    label_values: dict[str, int] = _key(..., 'raw label as text -> class 0, 1, ..; "": rows without one')
     other_labels: Literal["error", "drop"] = _key("error", "rows whose label is not in label_values")
     time: str | None = _key(None, "the time the split is made by")
     time_format: str | None = _key(None, 'strptime format, "epoch" (seconds), null: a date or ISO text')
@@ -80,10 +76,9 @@ class ColumnMap(BaseModel):
     internal_domains: list[str] = _key([], 'names such as "amazon": x.amazon.com and amazon.co.uk match')
     numeric: list[str] = _key([], 'ordered features; "*": every other numeric or boolean column')
     categorical: list[str] = _key([], "kept as text, for risk tables")
-    groups: list[str] = _key(
-        [], "metrics are also given by their values; never a feature, need not be present"
-    )
+    groups: list[str] = _key([], "metrics are also given by their values; no feature, may be absent")
     ignore: list[str] = _key([], "never a feature, need not be present")
+    amount: str | None = _key(None, "what an order is worth, by which a missed fraud costs; may be a feature")
     oracle: str | None = _key(None, "true probability of synthetic data, never a feature")
     split_files: dict[str, str] = _key({}, "file-name pattern -> split, for data with a split of its own")
     split_by: Literal["time", "random"] = _key("time", "how the rest is split")
@@ -126,9 +121,11 @@ class ColumnMap(BaseModel):
             twice = sorted({name for name in names if names.count(name) > 1})
             problems += [f"{key} names {name!r} twice" for name in twice]
         needed = [*self.roles.values(), *self.all_text, *self.categorical, *self.groups, self.oracle]
-        every = dict.fromkeys([*needed, *self.declared_numeric])
+        every = dict.fromkeys([*needed, *self.declared_numeric, self.amount])
         problems += [f"{name!r} {PATTERN}" for name in every if name is not None and is_pattern(name)]
         problems += own_names(name for name in every if name is not None)
+        if self.amount is not None and self.amount in needed:
+            problems.append(f"{self.amount!r} is the amount and also has another role")
         for name in self.numeric:
             if name in needed or name in self.ignore:
                 problems.append(f"{name!r} is listed as numeric and also has another role")
@@ -261,7 +258,7 @@ def own_names(names: Iterable[str]) -> list[str]:
 
 
 def prediction_table(frame: pl.DataFrame, id: str, p: np.ndarray) -> pl.DataFrame:
-    """Scores of rows as a table: the id and, where known, segment, time, label, oracle_p; then the scores.
+    """Scores of rows as a table: the id; where known segment, time, label, oracle_p, amount; the scores.
 
     `p`, (N,) of class 1 or (N, C), is one column `score` for two classes and a column a class for more. The
     id keeps its name, or is "id" where a column of predictions has that name. Raises ValueError for rows
@@ -269,7 +266,7 @@ def prediction_table(frame: pl.DataFrame, id: str, p: np.ndarray) -> pl.DataFram
     """
     if id not in frame.columns:
         raise ValueError(f"the rows lack the id column {id!r} that the column map names")
-    own = [name for name in (SEGMENT, TIME, LABEL, ORACLE) if name in frame.columns]
+    own = [name for name in (SEGMENT, TIME, LABEL, ORACLE, AMOUNT) if name in frame.columns]
     known = frame.select(pl.col(id).alias(id_name(id)), *(pl.col(name).alias(plain(name)) for name in own))
     if p.ndim == 1 or p.shape[1] == 2:
         return known.with_columns(score=pl.Series(p if p.ndim == 1 else p[:, 1]))
@@ -293,7 +290,7 @@ def id_name(id: str) -> str:
     return plain(KEY) if _PREDICTED.fullmatch(id) else id
 
 
-_PREDICTED = re.compile(r"segment|time|label|oracle_p|percentile|(score|p_calibrated)(_\d+)?")
+_PREDICTED = re.compile(r"segment|time|label|oracle_p|amount|percentile|(score|p_calibrated)(_\d+)?")
 PATTERN = "is a name that polars takes for a pattern of names: rename the column"
 
 
@@ -343,6 +340,7 @@ def _wanted(column_map: ColumnMap) -> list[tuple[str, str, str]]:
     wanted += [(name, "text", "text") for name in column_map.all_text]
     wanted += [(name, "numeric", "number") for name in column_map.declared_numeric]
     wanted += [(name, "categorical", "value") for name in column_map.categorical]
+    wanted += [(name, "amount", "number") for name in [column_map.amount] if name is not None]
     if column_map.split_files:
         wanted.append((FILE_COLUMN, "split_files, made by tables.scan", "text"))
     return wanted
@@ -370,8 +368,7 @@ def check(frame: pl.LazyFrame | pl.DataFrame, column_map: ColumnMap) -> None:
         listed = "".join(f"\n- {problem}" for problem in problems)
         raise ValueError(
             f"the table ({len(schema)} columns) does not fit the column map:{listed}\n"
-            "Give a column map with this table's names (configs/ has examples); a CSV needs a "
-            "header row."
+            "Give a column map with this table's names (see configs/); a CSV needs a header row."
         )
 
 

@@ -20,10 +20,11 @@ import polars as pl
 from n3r.files.formats import FORMATS, SUFFIXES, as_folder, find_files, written_as
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.writer import Writer, writer
+from n3r.rows.rejects import refusal
 from n3r.rows.values import as_typed
 from n3r.schema import id_name
 from n3r.score import Scorer, ranks
-from n3r.tables import Chunk, column_type, read_chunks, refusal
+from n3r.tables import Chunk, column_type, read_chunks
 from n3r.thresholds import Decision, Rule
 
 REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}

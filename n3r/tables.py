@@ -18,7 +18,6 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,37 +25,27 @@ import polars as pl
 
 from n3r.files.atomic import atomic_folder
 from n3r.files.dialect import PLAIN, Dialect
-from n3r.files.encoding import NOT_UTF8, SAVED
 from n3r.files.formats import FORMATS, SEPARATORS, find_files, format_of, written_as
 from n3r.files.json_io import read_json, write_json
 from n3r.files.limits import MAX_EXPANSION, check_parquet
 from n3r.files.reader import Schema, Wanted, in_utf8, read_batches, reading, scan_parquet
-from n3r.files.records import MAX_RECORD, Batch, Cell
+from n3r.files.records import MAX_RECORD
 from n3r.files.workbook import read_workbook
 from n3r.files.writer import POLARS_ERRORS, write
 from n3r.rows.alike import alike, kind_of
 from n3r.rows.columns import missing_columns, spread, told_numbers
 from n3r.rows.inputs import Inputs, require, to_numbers, typed
 from n3r.rows.numbers import form_of
+from n3r.rows.rejects import Reject, refusal, rejected
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
 
 REGION = "region"
 CHUNK = 16384  # rows of a file at a time
+PART = 1 << 18  # rows of a part of a prepared split
 MAX_OWN_RECORD = 1 << 30  # bytes of a record that n3r wrote: it joins texts
-_SHOWN = 5  # rows in a message
 _DTYPES = {
     str(kind): kind for kind in (pl.String, pl.Float32, pl.Float64, pl.Int8, pl.Int64, pl.Datetime("us"))
 }
-
-
-class Reject(NamedTuple):
-    """A row that cannot be read."""
-
-    file: str
-    row: int  # from 1: data rows of CSV, TSV and Parquet, lines of JSON lines
-    id: str | None
-    column: str | None
-    reason: str
 
 
 class Chunk(NamedTuple):
@@ -166,7 +155,7 @@ def read_chunks(
     inputs = inputs._replace(number_format=form_of(kind, inputs.number_format))
     for batch in read_batches(Path(path), check, lambda _: names, size, max_record, max_expansion, dialect):
         frame, cells = typed(batch.frame.with_columns(**own), inputs)
-        rejects = _rejects(path, batch, [*batch.cells, *cells], inputs.id)
+        rejects = rejected(path, batch, [*batch.cells, *cells], inputs.id)
         if bad := {row for row, _, _ in (*batch.cells, *cells)}:
             frame = frame[[row for row in range(frame.height) if row not in bad]]
         yield Chunk(frame, rejects, batch.frame.height + len(batch.lost))
@@ -209,20 +198,9 @@ def read_frames(
         advice = "mend them; a missing number is an empty cell" if cells else "mend them"
         advice += told_numbers(batch.frame[cells[0][1]], cells[0][0], kind, form) if cells else ""
         cells = [*(cell for cell in batch.cells if strict is None or cell[1] in strict), *cells]
-        if rejects := _rejects(path, batch, cells):
+        if rejects := rejected(path, batch, cells):
             raise ValueError(refusal(rejects, advice))
         yield frame
-
-
-def refusal(rejects: Sequence[Reject], advice: str) -> str:
-    """A message that names the first rows that cannot be read."""
-    shown = "".join(
-        f"\n- {r.file}, row {r.row}{f', column {r.column!r}' if r.column else ''}: {r.reason}"
-        for r in rejects[:_SHOWN]
-    )
-    advice += SAVED if any(r.reason.startswith(NOT_UTF8) for r in rejects) else ""
-    more = f"\n- and {len(rejects) - _SHOWN} more at least" if len(rejects) > _SHOWN else ""
-    return f"rows that cannot be read:{shown}{more}\n{advice}"
 
 
 def fingerprint(files: Iterable[str | Path]) -> str:
@@ -237,7 +215,7 @@ def fingerprint(files: Iterable[str | Path]) -> str:
 def write_splits(
     folder: str | Path, splits: Mapping[str, pl.DataFrame], column_map: ColumnMap, format: str = "parquet"
 ) -> None:
-    """Write prepared splits and `columns.json`: the resolved map, the format and the types.
+    """Write prepared splits, in parts, and `columns.json`: the resolved map, the format, the types and parts.
 
     An earlier run's stay until these are all written. Raises ValueError naming the folder when it cannot be
     written or holds something else, or an unknown split or format.
@@ -250,10 +228,13 @@ def write_splits(
     odd = [f"{n!r} ({kind_of(k)})" for n, k in splits["train"].schema.items() if str(k) not in _DTYPES]
     if odd:
         raise ValueError(f"prepared tables hold only {list(_DTYPES)}, found {', '.join(odd)}")
-    content = {"format": format, "types": types, "column_map": column_map.model_dump()}
+    content = {"format": format, "types": types, "parts": {}, "column_map": column_map.model_dump()}
     with atomic_folder(folder, "prepared data", "columns.json") as aside:
         for split in SPLITS:
-            write(splits[split], aside / f"{split}.{format}")
+            parts = list(splits[split].iter_slices(PART)) or [splits[split]]
+            for number, part in enumerate(parts):
+                write(part, _part(aside, split, number, format))
+            content["parts"][split] = [part.height for part in parts]
         write_json(aside / "columns.json", content)
 
 
@@ -262,6 +243,16 @@ def read_split(folder: str | Path, split: str, columns: Sequence[str] | None = N
 
     Raises FileNotFoundError when nothing is prepared there, ValueError on an unknown name.
     """
+    return pl.concat(read_parts(folder, split, columns))
+
+
+def read_parts(
+    folder: str | Path, split: str, columns: Sequence[str] | None = None
+) -> Iterator[pl.DataFrame]:
+    """The parts of a prepared split in their order, at least one; together they are `read_split`.
+
+    Raises as `read_split`, at the first part or at one that is missing or damaged.
+    """
     content = _read_columns(folder)
     if split not in SPLITS:
         raise ValueError(f"there is no split {split!r}, only {SPLITS}")
@@ -269,16 +260,33 @@ def read_split(folder: str | Path, split: str, columns: Sequence[str] | None = N
     if unknown:
         raise ValueError(f"the prepared data in {folder} have no column {', '.join(unknown)}")
     types = {name: _DTYPES[content["types"][name]] for name in columns or content["types"]}
-    path = Path(folder) / f"{split}.{content['format']}"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; run 01_preprocess first")
-    try:
-        if content["format"] == "parquet":
-            return scan_parquet(path).select(list(types)).collect(engine="streaming")
-        texts = pl.concat(read_frames(path, lambda _: types, max_record=MAX_OWN_RECORD))
-        return texts.select(_as_written(name, kind) for name, kind in types.items())
-    except (*POLARS_ERRORS, ValueError):
-        raise ValueError(f"{path} is damaged; run 01_preprocess again") from None
+    for number, n_rows in enumerate(content["parts"][split]):
+        path = _part(Path(folder), split, number, content["format"])
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; run 01_preprocess first")
+        try:
+            part = _read_part(path, types)
+        except (*POLARS_ERRORS, ValueError):
+            part = None
+        if part is None or part.height != n_rows:
+            raise ValueError(f"{path} is damaged; run 01_preprocess again")
+        yield part
+
+
+def part_sizes(folder: str | Path, split: str) -> list[int]:
+    """The numbers of rows of the parts of a prepared split, in their order."""
+    return _read_columns(folder)["parts"][split]
+
+
+def _part(folder: Path, split: str, number: int, format: str) -> Path:
+    return folder / split / f"part-{number:06d}.{format}"
+
+
+def _read_part(path: Path, types: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    if path.suffix == ".parquet":
+        return scan_parquet(path).select(list(types)).collect(engine="streaming")
+    texts = pl.concat(read_frames(path, lambda _: types, max_record=MAX_OWN_RECORD))
+    return texts.select(_as_written(name, kind) for name, kind in types.items())
 
 
 def _as_written(name: str, kind: pl.DataType) -> pl.Expr:
@@ -302,12 +310,13 @@ def _read_columns(folder: str | Path) -> dict:
     try:
         content = read_json(path)
         ColumnMap(**content["column_map"])
+        content["parts"]["train"][0]
         return content
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(
             f"no prepared data in {folder} (no columns.json); run 01_preprocess first"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError):
         raise ValueError(f"{path} is damaged; run 01_preprocess again") from None
 
 
@@ -322,20 +331,6 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _rejects(path: str | Path, batch: Batch, cells: Iterable[Cell], id: str | None = None) -> list[Reject]:
-    """The lost rows of a batch and those of bad cells, a reject a row."""
-    file = in_utf8(path)
-    rejects = [Reject(file, row, None, None, reason) for row, reason in batch.lost]
-    for at, bad in groupby(sorted(cells, key=lambda cell: cell[0]), key=lambda cell: cell[0]):
-        (_, column, reason), *others = bad
-        names = ", ".join(dict.fromkeys(repr(name) for _, name, _ in others if name != column))
-        reason += f"; other bad cells of the row: {names}" if names else ""
-        broken = id is None or id in (column, *(name for _, name, _ in others))
-        value = None if broken else batch.frame[id][at : at + 1].cast(pl.String)[0]
-        rejects.append(Reject(file, batch.rows[at], value, column, reason))
-    return sorted(rejects, key=lambda reject: reject.row)
-
-
 def _hint(path: Path, schema: Schema, wanted: Set[str], dialect: Dialect) -> str:
     return missing_columns(list(schema), wanted, dialect) if format_of(path) in SEPARATORS else ""
 
@@ -346,7 +341,7 @@ class _Columns:
     def __init__(self, path: Path, column_map: ColumnMap, origin: Collection[str]):
         m = column_map
         self.path, self.map, self.origin = path, m, origin  # `origin`: columns that the file need not have
-        self.numbers = [name for name in (*m.declared_numeric, m.oracle) if name is not None]
+        self.numbers = [name for name in (*m.declared_numeric, m.amount, m.oracle) if name is not None]
         self.named = {*m.roles.values(), *m.all_text, *m.categorical, *m.groups, *self.numbers}
 
     def check(self, schema: Schema) -> None:

@@ -6,6 +6,8 @@ Decisions:
 - A threshold lies midway between two scores, so that jitter moves none of the rows it was chosen on, and tied
   rows are flagged together.
 - A rate is kept to: of two neighbouring thresholds the one that flags less.
+- Where the column map names an amount, a missed fraud costs `cost_missed` times its amount. There is one
+  threshold for all orders: amounts weigh in its choice, and a row to be scored needs none.
 """
 
 import re
@@ -38,7 +40,8 @@ class Rule(BaseModel):
 
     fpr: float | None = Field(None, gt=0, lt=1)  # at most this share of legitimate orders
     budget: str | None = None  # orders that can be reviewed: "50/day", or "2%" of all
-    cost_missed: float | None = Field(None, gt=0)  # of a fraud that is not flagged, beside `cost_alarm`
+    # Of a fraud that is not flagged, a unit of its amount where amounts are known; beside `cost_alarm`.
+    cost_missed: float | None = Field(None, gt=0)
     cost_alarm: float | None = Field(None, gt=0)  # of a legitimate order that is
     threshold: float | None = Field(None, ge=0, le=1)  # scores at or above it
 
@@ -71,6 +74,7 @@ class Decision(NamedTuple):
     flagged: float | None = None  # share of all rows
     fpr: float | None = None  # of legitimate rows
     recall: float | None = None  # of frauds
+    recall_amount: float | None = None  # of their amounts, where these are known
 
     def flags(self, score: np.ndarray) -> np.ndarray:
         """Which scores, (N,), are flagged."""
@@ -82,10 +86,11 @@ class Decision(NamedTuple):
         told = f"flagged from a score of {self.threshold:.6g}"
         if self.flagged is None:
             return told
-        shares = (
-            f"{self.flagged:.2%} of orders, {self.recall:.1%} of frauds, {self.fpr:.2%} of legitimate ones"
+        worth = "" if self.recall_amount is None else f" ({self.recall_amount:.1%} of their amount)"
+        return (
+            f"{told}: on the rows it was chosen on {self.flagged:.2%} of orders, {self.recall:.1%} of "
+            f"frauds{worth}, {self.fpr:.2%} of legitimate ones"
         )
-        return f"{told}: on the rows it was chosen on {shares}"
 
 
 class RankingState(BaseModel):
@@ -96,17 +101,24 @@ class RankingState(BaseModel):
     caught: list[NonNegativeInt]
     n: NonNegativeInt
     n_frauds: NonNegativeInt
+    amount: list[FiniteFloat] | None = None  # of maps that name none, and of bundles of before there were any
+    total: FiniteFloat | None = None
 
     @model_validator(mode="after")
     def _ranks(self) -> Self:
         legitimate = [all_ - hits for all_, hits in zip(self.flagged, self.caught, strict=False)]
-        rising = (self.flagged, self.caught, legitimate, [-one for one in self.threshold])
-        if len({len(self.threshold), len(self.flagged), len(self.caught)}) > 1:
+        amount = [0.0] * len(self.flagged) if self.amount is None else self.amount
+        rising = (self.flagged, self.caught, legitimate, [-one for one in self.threshold], [0.0, *amount])
+        if (self.amount is None) != (self.total is None):
+            raise ValueError("ranking: amount and total belong together")
+        if len({len(self.threshold), len(self.flagged), len(self.caught), len(amount)}) > 1:
             raise ValueError("ranking: expected as many counts as thresholds")
         if any(a > b for column in rising for a, b in zip(column, column[1:], strict=False)):
             raise ValueError("ranking: expected falling thresholds and rising counts")
         if self.flagged and (self.flagged[-1] > self.n or self.caught[-1] > self.n_frauds):
             raise ValueError("ranking: more rows than there are")
+        if amount and amount[-1] > (self.total or 0):
+            raise ValueError("ranking: frauds of a larger amount than there is")
         return self
 
 
@@ -114,7 +126,8 @@ class RankingState(BaseModel):
 class Ranking:
     """How scores rank rows that the model has not seen.
 
-    threshold, flagged, caught: (K,), thresholds, highest first, and the rows and frauds at or above each.
+    threshold, flagged, caught, amount: (K,), thresholds, highest first, and at or above each the rows, the
+    frauds and what those are worth; `total` is what all frauds are. Both are None where no amount is known.
     """
 
     threshold: np.ndarray
@@ -122,10 +135,12 @@ class Ranking:
     caught: np.ndarray
     n: int
     n_frauds: int
+    amount: np.ndarray | None = None
+    total: float | None = None
 
     @classmethod
-    def of(cls, is_fraud: np.ndarray, score: np.ndarray) -> Self:
-        """The ranking of rows, (N,) bool and (N,) scores in [0, 1]."""
+    def of(cls, is_fraud: np.ndarray, score: np.ndarray, amount: np.ndarray | None = None) -> Self:
+        """The ranking of rows, (N,) bool, (N,) scores in [0, 1] and, where known, their amounts (N,)."""
         values, inverse, counts = np.unique(-score, return_inverse=True, return_counts=True)
         flagged = np.cumsum(counts)
         caught = np.cumsum(np.bincount(inverse, weights=is_fraud, minlength=len(values))).astype(np.int64)
@@ -135,7 +150,11 @@ class Ranking:
         if len(values) > MAX_POINTS:
             ends = [_spread(counted) for counted in (flagged, flagged - caught)]
             kept = np.unique(np.concatenate(ends))
-        return cls(threshold[kept], flagged[kept], caught[kept], score.size, int(is_fraud.sum()))
+        ranking = (threshold[kept], flagged[kept], caught[kept], score.size, int(is_fraud.sum()))
+        if amount is None:
+            return cls(*ranking)
+        worth = np.cumsum(np.bincount(inverse, weights=is_fraud * amount, minlength=len(values)))
+        return cls(*ranking, worth[kept], float(worth[-1]) if len(worth) else 0.0)
 
     def decide(self, rule: Rule, per_day: float | None = None) -> Decision:
         """The threshold of a rule; `per_day` is how many orders a day has, which a budget a day needs.
@@ -152,8 +171,9 @@ class Ranking:
             )
         alarms = self.flagged - self.caught
         if rule.cost_missed is not None:
-            cost = (self.n_frauds - self.caught) * rule.cost_missed + alarms * rule.cost_alarm
-            at = int(cost.argmin()) if cost.min() < self.n_frauds * rule.cost_missed else -1
+            caught, all_ = (self.caught, self.n_frauds) if self.amount is None else (self.amount, self.total)
+            cost = (all_ - caught) * rule.cost_missed + alarms * rule.cost_alarm
+            at = int(cost.argmin()) if cost.min() < all_ * rule.cost_missed else -1
         elif rule.fpr is not None:
             at = int(np.searchsorted(alarms, rule.fpr * n_legitimate, side="right")) - 1
         else:
@@ -162,7 +182,8 @@ class Ranking:
         if at < 0:
             return Decision(None)
         shares = self.flagged[at] / self.n, alarms[at] / n_legitimate, self.caught[at] / self.n_frauds
-        return Decision(float(self.threshold[at]), *map(float, shares))
+        worth = float(self.amount[at] / self.total) if self.total else None
+        return Decision(float(self.threshold[at]), *map(float, shares), worth)
 
     def _share(self, budget: str, per_day: float | None) -> float:
         number, unit = _BUDGET.fullmatch(budget).groups()
@@ -178,7 +199,8 @@ class Ranking:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         arrays = {key: getattr(self, key).tolist() for key in ("threshold", "flagged", "caught")}
-        return {**arrays, "n": self.n, "n_frauds": self.n_frauds}
+        worth = {} if self.amount is None else {"amount": self.amount.tolist(), "total": self.total}
+        return {**arrays, "n": self.n, "n_frauds": self.n_frauds, **worth}
 
     @classmethod
     def from_state(cls, state: RankingState) -> Self:
@@ -188,7 +210,8 @@ class Ranking:
             np.array(state.flagged, np.int64),
             np.array(state.caught, np.int64),
         )
-        return cls(*arrays, state.n, state.n_frauds)
+        amount = None if state.amount is None else np.array(state.amount)
+        return cls(*arrays, state.n, state.n_frauds, amount, state.total)
 
 
 def _spread(counted: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 import n3r
 from n3r.front import to_polars
 from n3r.synthetic.orders import generate_orders
+from n3r.thresholds import Rule
 
 TEXT = ["emailAddress", "billingAddressName", "customerName", "paymentAccountHolderName"]
 FEW = {"members": ["random forest", "character n-grams"], "n_folds": 1}
@@ -28,7 +29,7 @@ def orders() -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def model(orders):
-    return n3r.fit(orders.to_pandas(), label="chargeback", text=TEXT, **FEW)
+    return n3r.fit(orders.to_pandas(), label="chargeback", text=TEXT, amount="orderAmount", **FEW)
 
 
 def test_the_columns_named_one_by_one_are_a_map(model, orders):
@@ -56,6 +57,14 @@ def test_decisions_reasons_leaderboard_and_report(model, orders, tmp_path):
     assert model.explain(orders.row(3, named=True)).equals(model.explain(orders[3]))
     assert set(model.leaderboard()["member"]) == set(FEW["members"])
     assert "best recipe" in model.report(tmp_path).read_text()
+
+
+def test_costs_weigh_by_the_amount_that_is_named(model, tmp_path):
+    rule = Rule(cost_missed=1, cost_alarm=10)
+    decision = n3r.load(model.save(tmp_path / "by_amount")).scorer.decision(rule)
+    assert decision == model.scorer.decision(rule) and 0 < decision.recall_amount <= 1
+    page = model.report(tmp_path / "page").read_text()
+    assert "A missed fraud costs 1.00 times its amount" in page
 
 
 def test_a_saved_model_is_read_again_and_scores_the_same(model, orders, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from n3r import pipeline
 from n3r.pipeline import DEFAULT, STEPS, Step, resolve_parameters, run_steps, with_needs
 from n3r.synthetic import orders as synth
+from n3r.tables import read_split
 
 ROOT = Path(__file__).resolve().parent.parent
 N3R = [sys.executable, "-m", "n3r.cli"]
@@ -212,7 +213,7 @@ def test_model_classes_side_by_side_on_reviews(tmp_path):
         assert done.returncode == 0, done.stderr
         assert "trimodal_gate_fusion" in done.stdout and "seconds an epoch" in done.stdout
         scored = pl.read_parquet(folder / "multimodal" / "predictions" / "lstm_test.parquet")
-        test = pl.read_parquet(folder / "multimodal" / "data" / "test.parquet")
+        test = read_split(folder / "multimodal" / "data", "test")
         assert scored["__index_level_0__"].equals(test["__index_level_0__"])
         assert scored["score"].is_between(0, 1).all()
     finally:
@@ -279,7 +280,7 @@ def test_orders_in_csv_give_a_report_and_predictions_in_csv(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert str(reports / "report.html") in done.stdout
-        test = pl.read_csv(folder / "data" / "test.csv", infer_schema=False)
+        test = read_split(folder / "data", "test")
         scored = pl.read_csv(folder / "predictions" / "lstm2risk_test.csv", infer_schema=False)
         assert scored["objectId"].equals(test["objectId"])
         assert (reports / "report.html").stat().st_size > 10_000

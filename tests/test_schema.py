@@ -75,6 +75,7 @@ def test_maps_survive_json():
         (json.dumps(BASE | {"ignore": ["name"]}), ["'name' is ignored and also has a role"]),
         (json.dumps(BASE | {"ignore": ["age"], "groups": ["age"]}), ["'age' is ignored and also has a role"]),
         (json.dumps(BASE | {"groups": ["f"], "numeric": ["f"]}), ["'f' is listed as numeric"]),
+        (json.dumps(BASE | {"amount": "status"}), ["'status' is the amount and also has another role"]),
     ],
 )
 def test_a_bad_map_is_one_message_with_file_and_key(tmp_path, content, phrases):
@@ -153,6 +154,16 @@ def test_star_stands_for_other_numbers_in_input_order():
     assert grouped.resolve_numeric(table.schema).numeric == ["flag", "a", "b"]
     first = column_map(numeric=["*", "z"], ignore=["skip"], oracle="p", categorical=["b"])
     assert first.resolve_numeric(table.schema).numeric == ["flag", "a", "z"]
+    for apart in ([], ["b"]):  # what an order is worth is a feature, too, unless it is ignored
+        worth = column_map(numeric=["*"], ignore=["skip", *apart], oracle="p", amount="b")
+        assert worth.resolve_numeric(table.schema).numeric == [
+            "z",
+            "flag",
+            "a",
+            *(["b"] if not apart else []),
+        ]
+    with pytest.raises(ValueError, match="'words' .amount. is String, expected a number"):
+        check(table, column_map(amount="words"))
 
 
 def test_numeric_roles_are_never_features():

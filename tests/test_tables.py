@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from n3r import tables
 from n3r.files.formats import FORMATS
 from n3r.files.json_lines import NESTED
 from n3r.files.records import ESCAPED
@@ -22,7 +23,16 @@ from n3r.rows.inputs import NOT_A_NUMBER, Inputs
 from n3r.rows.values import as_text
 from n3r.schema import FILE_COLUMN, ColumnMap, check
 from n3r.synthetic.orders import generate_orders
-from n3r.tables import fingerprint, read_chunks, read_column_map, read_split, scan, write_splits
+from n3r.tables import (
+    fingerprint,
+    part_sizes,
+    read_chunks,
+    read_column_map,
+    read_parts,
+    read_split,
+    scan,
+    write_splits,
+)
 
 ROOT = Path(__file__).parents[1]
 MAP = ColumnMap(
@@ -515,12 +525,27 @@ def test_long_text_and_control_characters_survive(tmp_path, kind):
     assert read_split(tmp_path, "train")["name"].to_list() == names
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_split_is_its_parts_in_order_each_whole(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(tables, "PART", 3)
+    written = splits([f"n{i}" for i in range(8)])
+    write_splits(tmp_path, written, MAP, kind)
+    parts = list(read_parts(tmp_path, "train", ["name"]))
+    assert [part.height for part in parts] == part_sizes(tmp_path, "train") == [3, 3, 2]
+    assert_frame_equal(pl.concat(parts), written["train"].select("name"))
+    assert_frame_equal(read_split(tmp_path, "test"), written["test"])
+    first, last = (tmp_path / "train" / f"part-00000{i}.{kind}" for i in (0, 2))
+    first.write_bytes(last.read_bytes())
+    with pytest.raises(ValueError, match=rf"part-000000\.{kind} is damaged"):
+        read_split(tmp_path, "train")
+
+
 def test_chosen_columns_and_the_map(tmp_path):
     for kind in FORMATS:
         write_splits(tmp_path, splits(["a"]), MAP, kind)
         assert read_split(tmp_path, "train", ["f", "id"]).columns == ["f", "id"]
         assert sorted(p.name for p in tmp_path.iterdir()) == [
-            "columns.json", f"test.{kind}", f"train.{kind}", f"val.{kind}",
+            "columns.json", "test", "train", "val",
         ]  # fmt: skip
     assert read_column_map(tmp_path) == MAP
     with pytest.raises(ValueError, match="no column h"):
@@ -534,11 +559,13 @@ def test_unprepared_and_damaged_folders(tmp_path):
         with pytest.raises(FileNotFoundError, match="run 01_preprocess first"):
             read_split(folder, "train")
     write_splits(tmp_path, splits(["a"]), MAP)
-    (tmp_path / "train.parquet").write_text("x" * 99)
-    with pytest.raises(ValueError, match=r"train\.parquet is damaged"):
+    (tmp_path / "train" / "part-000000.parquet").write_text("x" * 99)
+    with pytest.raises(ValueError, match=r"train/part-000000\.parquet is damaged"):
         read_split(tmp_path, "train")
-    (tmp_path / "val.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match=r"val\.parquet is missing; run 01_preprocess first"):
+    (tmp_path / "val" / "part-000000.parquet").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"val/part-000000\.parquet is missing; run 01_preprocess first"
+    ):
         read_split(tmp_path, "val")
     (tmp_path / "columns.json").write_text("{}")
     with pytest.raises(ValueError, match=r"columns\.json is damaged"):

@@ -67,6 +67,25 @@ def test_no_threshold_costs_less(seed, missed):
     assert cost(decision.flags(score)) == pytest.approx(least)
 
 
+def test_where_amounts_are_known_a_missed_fraud_costs_by_its_own():
+    """Ten frauds of 900, 10 and 10 at the scores 0.9, 0.6 and 0.3, ten legitimate rows at each."""
+    score = np.repeat([0.9, 0.6, 0.3], 20)
+    is_fraud = np.tile([True, False], 30)
+    ranking = Ranking.of(is_fraud, score, np.repeat([900.0, 10.0, 10.0], 20))
+    rule = Rule(cost_missed=0.5, cost_alarm=6)  # a fraud of 10 is not worth an alarm, by number all would be
+    decision = ranking.decide(rule)
+    assert decision.threshold == pytest.approx(0.75) and decision.recall == pytest.approx(1 / 3)
+    assert decision.recall_amount == pytest.approx(900 / 920) and "(97.8% of their amount)" in str(decision)
+    of_numbers = Ranking.of(is_fraud, score)
+    assert of_numbers.decide(Rule(cost_missed=6.1, cost_alarm=6)).threshold == pytest.approx(0.15)
+    assert (
+        of_numbers.decide(rule).threshold is None and of_numbers.decide(Rule(fpr=0.4)).recall_amount is None
+    )
+    kept = json.loads(json.dumps(ranking.to_dict()))
+    assert Ranking.from_state(RankingState.model_validate(kept, strict=True)).decide(rule) == decision
+    assert "amount" not in of_numbers.to_dict()
+
+
 def test_of_many_rows_a_thousand_thresholds_are_kept_and_the_highest_are_all_there():
     is_fraud, score = rows(100_000, digits=12)
     whole = Ranking.of(is_fraud, score)
@@ -121,6 +140,11 @@ def test_too_few_rows_and_a_budget_without_times_are_refused():
         ({"caught": [1]}, "as many"),
         ({"n": 3}, "more rows"),
         ({"n_frauds": -1}, "n_frauds"),
+        ({"amount": [1.0, 5.0]}, "belong together"),
+        ({"amount": [5.0, 1.0], "total": 9.0}, "rising"),
+        ({"amount": [-1.0, 1.0], "total": 9.0}, "rising"),
+        ({"amount": [1.0], "total": 9.0}, "as many"),
+        ({"amount": [1.0, 5.0], "total": 4.0}, "larger amount"),
     ],
 )
 def test_a_ranking_that_is_none_is_refused(change, why):

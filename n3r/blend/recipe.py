@@ -41,6 +41,7 @@ from n3r.graphs import join_graphs
 from n3r.identity.selection import Choice, fit_features, reads_identity
 from n3r.metrics import class_auc
 from n3r.model import ModelConfig
+from n3r.rows.amounts import amounts
 from n3r.runtime import Graph
 from n3r.schema import LABEL, prediction_table
 from n3r.tokenizer import BertTokenizer, Reader, TextConfig
@@ -158,7 +159,7 @@ class Blend:
         }
         for key, reader in self.recipe.others.items():
             model |= {key: self.config.pretrained, f"{key}_vocab_size": reader.tokenizer.vocab_size}
-        calibration = fit_calibration(self.held[LABEL].to_numpy(), self.held_probs)
+        calibration = fit_calibration(self.held[LABEL].to_numpy(), self.held_probs, amount=amounts(self.held))
         with atomic_folder(folder, "the bundle", MANIFEST) as aside:
             graph = join_graphs(self.graphs, self.weights)
             (aside / "model.onnx").write_bytes(graph.SerializeToString())

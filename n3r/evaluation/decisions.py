@@ -16,6 +16,7 @@ Decisions:
   samples of each: the 95 % intervals covered recall in 94 to 100 % and precision, capture and lift in 94 to
   100 %, with scores rounded to half a standard deviation in 89 to 100 % of 120. Percentiles of a bootstrap
   of rows covered recall in 72 to 98 %.
+- Where orders' amounts are given, a missed fraud costs `missed_fraud` times its amount.
 - A rate that allows no false alarm in the sample has a recall but no interval: there 82 to 94 % were covered.
 """
 
@@ -42,6 +43,7 @@ TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 class Costs:
     """What one wrong decision costs, in any currency; a right one costs nothing.
 
+    missed_fraud: of a fraud or, where amounts are given, of each unit of its amount.
     Raises ValueError on costs that are not positive and finite.
     """
 
@@ -54,17 +56,18 @@ class Costs:
             if not (isfinite(value) and value > 0):
                 raise ValueError(f"cost {field.name} {value}: expected a positive finite number")
 
-    def per_1000(self, n_missed: ArrayLike, n_false_alarms: ArrayLike, n: int) -> ArrayLike:
-        """The cost of so many mistakes in n orders, per 1,000 orders."""
-        return (n_missed * self.missed_fraud + n_false_alarms * self.false_alarm) * 1000 / n
+    def per_1000(self, missed: ArrayLike, n_false_alarms: ArrayLike, n: int) -> ArrayLike:
+        """The cost of frauds or amounts missed and of false alarms in n orders, per 1,000 orders."""
+        return (missed * self.missed_fraud + n_false_alarms * self.false_alarm) * 1000 / n
 
 
 class _Ranking(NamedTuple):
-    """Distinct scores (K,), highest first; orders and frauds at or above the first i of them (K + 1,)."""
+    """Distinct scores (K,), highest first; orders, frauds, their amounts at or above the first i (K + 1,)."""
 
     score: np.ndarray
     flagged: np.ndarray
     caught: np.ndarray
+    amount: np.ndarray | None = None
 
     @property
     def n(self) -> int:
@@ -150,17 +153,22 @@ def gain_points(y: ArrayLike, p: ArrayLike) -> pl.DataFrame:
 
 
 def threshold_table(
-    y: ArrayLike, p: ArrayLike, costs: Costs, shares: Sequence[float] = FLAGGED
+    y: ArrayLike,
+    p: ArrayLike,
+    costs: Costs,
+    shares: Sequence[float] = FLAGGED,
+    amount: ArrayLike | None = None,
 ) -> pl.DataFrame:
     """The lowest thresholds that flag at most each of `shares` of orders, and the cheapest: what each does.
 
     Columns: threshold (null: nothing is flagged), n_flagged, n_caught, n_missed, n_false_alarms, flagged,
-    precision, recall, fpr, cost_per_1000 (orders), n, n_positive, note, is_cheapest. Fewer than
+    precision, recall, fpr, cost_per_1000 (orders), amount_caught, amount_missed, n, n_positive, note,
+    is_cheapest. `amount`, (N,), is what orders are worth; without it those two are null. Fewer than
     `estimate.FEW_ROWS` rows of a class leave rates and costs null with the note "not enough data". Raises
-    ValueError on bad labels or scores and on shares outside [0, 1].
+    ValueError on bad labels, scores or amounts and on shares outside [0, 1].
     """
     _require("shares", shares, lambda share: 0 <= share <= 1, "[0, 1]")
-    ranking = _ranked(y, p)
+    ranking = _ranked(y, p, amount)
     allowed = [_whole(share * ranking.n) for share in shares]
     best = [int(np.argmin(_costs(ranking, costs)))] if ranking.is_enough else []
     at = np.unique([*(np.searchsorted(ranking.flagged, allowed, side="right") - 1), *best]).tolist()
@@ -168,34 +176,44 @@ def threshold_table(
     return found.with_columns(is_cheapest=pl.Series([i in best for i in at], dtype=pl.Boolean))
 
 
-def at_threshold(y: ArrayLike, p: ArrayLike, threshold: float | None, costs: Costs) -> dict[str, Any]:
+def at_threshold(
+    y: ArrayLike, p: ArrayLike, threshold: float | None, costs: Costs, amount: ArrayLike | None = None
+) -> dict[str, Any]:
     """The row of `threshold_table` of one given threshold; None flags nothing.
 
     A threshold chosen on validation rows is judged by this on test rows.
     """
-    ranking = _ranked(y, p)
+    ranking = _ranked(y, p, amount)
     if threshold is not None and not isfinite(threshold):
         raise ValueError(f"threshold {threshold}: expected a finite number, or None to flag nothing")
     at = 0 if threshold is None else np.searchsorted(-ranking.score, -threshold, side="right")
     return _decision(ranking, int(at), costs) | {"threshold": threshold}
 
 
-def at_thresholds(y: ArrayLike, p: ArrayLike, thresholds: ArrayLike) -> dict[str, Any]:
-    """The rows and frauds at or above each of K thresholds, lists `flagged` and `caught`, and of all."""
-    ranking = _ranked(y, p)
+def at_thresholds(
+    y: ArrayLike, p: ArrayLike, thresholds: ArrayLike, amount: ArrayLike | None = None
+) -> dict[str, Any]:
+    """What lies at or above each of K thresholds, lists `flagged`, `caught` and, with amounts, `amount`.
+
+    And of all rows: n, n_frauds, total, what the frauds are worth.
+    """
+    ranking = _ranked(y, p, amount)
     at = np.searchsorted(-ranking.score, -np.asarray(thresholds, np.float64), side="right")
-    counts = {"n": ranking.n, "n_frauds": ranking.n_positive}
-    return {"flagged": ranking.flagged[at].tolist(), "caught": ranking.caught[at].tolist(), **counts}
+    found = {"flagged": ranking.flagged[at].tolist(), "caught": ranking.caught[at].tolist()}
+    found |= {"n": ranking.n, "n_frauds": ranking.n_positive}
+    if ranking.amount is None:
+        return found
+    return {**found, "amount": ranking.amount[at].tolist(), "total": float(ranking.amount[-1])}
 
 
-def cheapest(y: ArrayLike, p: ArrayLike, costs: Costs) -> dict[str, Any]:
+def cheapest(y: ArrayLike, p: ArrayLike, costs: Costs, amount: ArrayLike | None = None) -> dict[str, Any]:
     """The decision of least cost over all distinct thresholds, flagging none and flagging all among them.
 
     Keys: those of `at_threshold`, and flag_none_per_1000 and flag_all_per_1000, the cost of either. Of equal
     costs the one that flags fewest. The least cost of a sample flatters itself: judge its threshold with
     `at_threshold` on other rows.
     """
-    ranking = _ranked(y, p)
+    ranking = _ranked(y, p, amount)
     if not ranking.is_enough:
         return _decision(ranking, 0, costs) | dict.fromkeys(("flag_none_per_1000", "flag_all_per_1000"))
     cost = _costs(ranking, costs)
@@ -203,13 +221,13 @@ def cheapest(y: ArrayLike, p: ArrayLike, costs: Costs) -> dict[str, Any]:
     return _decision(ranking, int(np.argmin(cost)), costs) | ends
 
 
-def cost_points(y: ArrayLike, p: ArrayLike, costs: Costs) -> pl.DataFrame:
+def cost_points(y: ArrayLike, p: ArrayLike, costs: Costs, amount: ArrayLike | None = None) -> pl.DataFrame:
     """Cost per 1,000 orders over the share flagged, at most `metrics.MAX_POINTS` points.
 
     Columns: flagged, cost_per_1000, n, n_positive. Points lie dense where few orders are flagged, for a
     logarithmic axis. No row with fewer than `estimate.FEW_ROWS` rows of a class.
     """
-    ranking = _ranked(y, p)
+    ranking = _ranked(y, p, amount)
     at = _spread(ranking) if ranking.is_enough else np.arange(0)
     cost = _costs(ranking, costs)[at] if ranking.n else np.zeros(0)
     return _points(ranking, flagged=ranking.flagged[at] / max(ranking.n, 1), cost_per_1000=cost)
@@ -235,13 +253,19 @@ def average_precision(y: ArrayLike, p: ArrayLike) -> Estimate:
     return Estimate(value, *(float(expit(logit(value) + side)) for side in (-half, half)), y.size)
 
 
-def _ranked(y: ArrayLike, p: ArrayLike) -> _Ranking:
+def _ranked(y: ArrayLike, p: ArrayLike, amount: ArrayLike | None = None) -> _Ranking:
     y, p = checked(y, p=p)
     order = np.argsort(-p, kind="stable")
     score = p[order]
     ends = np.flatnonzero(np.append(score[1:] != score[:-1], True)) if score.size else np.arange(0)
     caught = np.cumsum(y[order])[ends]
-    return _Ranking(score[ends], np.append(0, ends + 1), np.append(0, caught))
+    ranking = _Ranking(score[ends], np.append(0, ends + 1), np.append(0, caught))
+    if amount is None:
+        return ranking
+    worth = np.asarray(amount, np.float64)
+    if worth.shape != y.shape or not (np.isfinite(worth) & (worth >= 0)).all():
+        raise ValueError(f"amount: expected {y.size} finite numbers from 0")
+    return ranking._replace(amount=np.append(0, np.cumsum((y * worth)[order])[ends]))
 
 
 def _operating_point(ranking: _Ranking, rate: float, seed: int) -> dict[str, float | str | None]:
@@ -301,7 +325,8 @@ def _with_interval(estimate: Estimate, drawn: np.ndarray) -> Estimate:
 
 def _costs(ranking: _Ranking, costs: Costs) -> np.ndarray:
     """(K + 1,) per 1,000 orders, from flagging none to flagging all."""
-    missed = ranking.n_positive - ranking.caught
+    caught = ranking.caught if ranking.amount is None else ranking.amount
+    missed = caught[-1] - caught
     return costs.per_1000(missed, ranking.false_alarms, ranking.n)
 
 
@@ -311,13 +336,17 @@ def _decision(ranking: _Ranking, at: int, costs: Costs) -> dict[str, Any]:
     n_flagged, n_caught = int(ranking.flagged[at]), int(ranking.caught[at])
     n_false_alarms, n_missed = n_flagged - n_caught, n_positive - n_caught
     rates = dict.fromkeys(("flagged", "precision", "recall", "fpr", "cost_per_1000"))
+    worth, missed = dict.fromkeys(("amount_caught", "amount_missed")), n_missed
+    if ranking.amount is not None:
+        caught, missed = float(ranking.amount[at]), float(ranking.amount[-1] - ranking.amount[at])
+        worth = {"amount_caught": caught, "amount_missed": missed}
     if ranking.is_enough:
         rates = {
             "flagged": n_flagged / n,
             "precision": n_caught / n_flagged if n_flagged else None,
             "recall": n_caught / n_positive,
             "fpr": n_false_alarms / ranking.n_negative,
-            "cost_per_1000": costs.per_1000(n_missed, n_false_alarms, n),
+            "cost_per_1000": costs.per_1000(missed, n_false_alarms, n),
         }
     return {
         "threshold": float(ranking.score[at - 1]) if at else None,
@@ -326,6 +355,7 @@ def _decision(ranking: _Ranking, at: int, costs: Costs) -> dict[str, Any]:
         "n_missed": n_missed,
         "n_false_alarms": n_false_alarms,
         **rates,
+        **worth,
         **ranking.counts,
         "note": None if ranking.is_enough else NOT_ENOUGH,
     }

@@ -27,6 +27,7 @@ from n3r.evaluation.names import LOCALE_GROUPS, agreement, locale_group, name_of
 from n3r.evaluation.scored import as_two, class_scores, named
 from n3r.files.json_io import explain, key_values
 from n3r.multiclass import against_rest, each_class
+from n3r.rows.amounts import amounts
 from n3r.schema import (
     CALIBRATED,
     LABEL,
@@ -49,7 +50,8 @@ class EvaluationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     fpr: float = Field(0.01, gt=0, lt=1)  # share of legitimate orders that may be flagged
-    cost_missed: float = Field(100.0, gt=0)  # a fraud that goes through, in any currency
+    # A fraud that goes through, in any currency: 100, or, where orders have an amount, 1 for each unit of it.
+    cost_missed: float | None = Field(None, gt=0)
     cost_alarm: float = Field(10.0, gt=0)  # a legitimate order that is flagged
     n_slices: int = Field(6, ge=1, le=1000)  # of time
     seed: int = Field(0, ge=0)  # of resampling
@@ -66,7 +68,12 @@ class EvaluationConfig(BaseModel):
     @property
     def costs(self) -> decisions.Costs:
         """The two prices."""
-        return decisions.Costs(self.cost_missed, self.cost_alarm)
+        return decisions.Costs(self.cost_missed or 100.0, self.cost_alarm)
+
+    def weighing(self, by_amount: bool) -> Self:
+        """The config with the cost of a missed fraud written out, for orders with or without an amount."""
+        default = 1.0 if by_amount else 100.0
+        return self.model_copy(update={"cost_missed": self.cost_missed or default})
 
 
 def evaluate_model(
@@ -84,24 +91,26 @@ def evaluate_model(
     oracle_p and the columns of the map where known. val: the same of the validation rows. train: training
     rows, their score where stability of scores is to be shown. comparators: other models' scores of the test
     rows, in their order, (N,) or (N, C). orders_a_day: of a bundle's rows (`Scorer.orders_a_day`); by default
-    of these. Raises ValueError on labels that are not of the classes that have
-    scores, scores that are not probabilities, and comparators of another length.
+    of these. Raises ValueError on labels that are not of the classes that have scores, scores that are not
+    probabilities, and comparators of another length.
     """
     config = config or EvaluationConfig()
     test, val, train = (None if rows is None else named(rows) for rows in (test, val, train))
     classes = _classes(test, comparators or {})
     test, val, train = (None if rows is None else as_two(rows) for rows in (test, val, train))
     comparators = {name: against_rest(test[LABEL], p)[1] for name, p in (comparators or {}).items()}
-    y, p = checked(test[LABEL], probability=True, score=test[SCORE])
+    checked(test[LABEL], probability=True, score=test[SCORE])
     threshold, chosen_on = _threshold(test, val, config.fpr)
+    by_amount = all(amounts(rows) is not None for rows in (test, val) if rows is not None and len(rows))
+    config = config.weighing(by_amount)
     parts = {
         "config": config.model_dump(),
         "operating": {"fpr": config.fpr, "threshold": threshold, "chosen_on": chosen_on},
         "data": _data(test, val, train),
         "models": _models(test, comparators),
         "classes": classes,
-        "decisions": _decisions(y, p, val, config, _others(test, comparators)),
-        "choice": _choice(y, p, val, orders_a_day or _orders_a_day(test)),
+        "decisions": _decisions(test, val, config, by_amount, _others(test, comparators)),
+        "choice": _choice(test, val, by_amount, orders_a_day or _orders_a_day(test)),
         "calibration": _calibration(test, config.seed),
         "groups": _groups(test, train, threshold, config),
         "stability": _stability(test, train, column_map),
@@ -170,27 +179,29 @@ def _metrics(y: pl.Series, p: pl.Series) -> dict[str, Any]:
 
 
 def _decisions(
-    y: np.ndarray,
-    p: np.ndarray,
+    test: pl.DataFrame,
     val: pl.DataFrame | None,
     config: EvaluationConfig,
+    by_amount: bool,
     others: Mapping[str, ArrayLike],
 ) -> dict[str, Any]:
     """Operating points, top shares, gain, costs, and what validation rows' cheapest threshold does here.
 
     `others` have the first three too.
     """
-    costs = config.costs
-    chosen = None
+    costs, chosen = config.costs, None
+    y, p, amount = test[LABEL], test[SCORE], amounts(test) if by_amount else None
     if val is not None and len(val):
-        threshold = decisions.cheapest(val[LABEL], val[SCORE], costs)["threshold"]
-        chosen = decisions.at_threshold(y, p, threshold, costs)
+        own = amounts(val) if by_amount else None
+        threshold = decisions.cheapest(val[LABEL], val[SCORE], costs, own)["threshold"]
+        chosen = decisions.at_threshold(y, p, threshold, costs, amount)
     return {
+        "by_amount": by_amount,
         **_caught(y, p, config),
         "others": {name: _caught(y, scores, config) for name, scores in others.items()},
-        "thresholds": decisions.threshold_table(y, p, costs).to_dicts(),
-        "cost_curve": decisions.cost_points(y, p, costs).to_dict(as_series=False),
-        "cheapest": decisions.cheapest(y, p, costs),
+        "thresholds": decisions.threshold_table(y, p, costs, amount=amount).to_dicts(),
+        "cost_curve": decisions.cost_points(y, p, costs, amount).to_dict(as_series=False),
+        "cheapest": decisions.cheapest(y, p, costs, amount),
         "chosen_on_validation": chosen,
     }
 
@@ -205,19 +216,21 @@ def _caught(y: np.ndarray, p: ArrayLike, config: EvaluationConfig) -> dict[str, 
 
 
 def _choice(
-    y: np.ndarray, p: np.ndarray, val: pl.DataFrame | None, orders_a_day: float | None
+    test: pl.DataFrame, val: pl.DataFrame | None, by_amount: bool, orders_a_day: float | None
 ) -> dict[str, Any]:
     """Thresholds to choose from, as a bundle keeps them, and what each does.
 
     Keys: threshold (K,); of, the "validation" rows if there are any, on which they are chosen, and the rows
-    "here", each with flagged and caught (K,), n and n_frauds; orders_a_day.
+    "here", each as `decisions.at_thresholds`; orders_a_day.
     """
-    own = {"here": (y, p)}
-    if val is not None and len(val):
-        own = {"validation": checked(val[LABEL], probability=True, score=val[SCORE]), **own}
-    ranking = Ranking.of(*next(iter(own.values())))
-    found = {name: decisions.at_thresholds(*rows, ranking.threshold) for name, rows in own.items()}
-    return {"threshold": ranking.threshold.tolist(), "of": found, "orders_a_day": orders_a_day}
+    rows = {"validation": val} if val is not None and len(val) else {}
+    sets = {
+        name: (*checked(own[LABEL], probability=True, score=own[SCORE]), amounts(own) if by_amount else None)
+        for name, own in {**rows, "here": test}.items()
+    }
+    thresholds = Ranking.of(*next(iter(sets.values()))).threshold
+    found = {name: decisions.at_thresholds(y, p, thresholds, amount) for name, (y, p, amount) in sets.items()}
+    return {"threshold": thresholds.tolist(), "of": found, "orders_a_day": orders_a_day}
 
 
 def _orders_a_day(test: pl.DataFrame) -> float | None:

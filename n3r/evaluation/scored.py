@@ -3,8 +3,8 @@
 Decisions:
 - Of more than two classes a table has a score of each beside one score, the risk of any class but 0: figures
   are of each class against the rest, decisions of class 0 against the rest (`as_two`).
-- A table has an id (text), a score and, where known, label, segment, time, oracle_p and p_calibrated, under
-  n3r's own names (`schema.OWN`), so that users' columns can stand beside them. Files have plain names.
+- A table has an id (text), a score and, where known, label, segment, time, oracle_p, amount and p_calibrated,
+  under n3r's own names (`schema.OWN`), so that users' columns can stand beside them. Files have plain names.
 - All readers of such tables check here: ids are unique, scores are numbers, two tables hold the same ids.
   Messages give counts, never an id.
 - Labels come with the scores, or from the raw orders through their column map, as in training.
@@ -27,6 +27,7 @@ from n3r.rows.numbers import number
 from n3r.rows.times import parse_time
 from n3r.rows.values import as_text
 from n3r.schema import (
+    AMOUNT,
     CALIBRATED,
     KEY,
     LABEL,
@@ -44,8 +45,8 @@ from n3r.schema import (
 )
 from n3r.tables import read_frames, scan
 
-OPTIONAL = (LABEL, SEGMENT, TIME, ORACLE, CALIBRATED)
-NUMBERS = (SCORE, LABEL, CALIBRATED, ORACLE)
+OPTIONAL = (LABEL, SEGMENT, TIME, ORACLE, AMOUNT, CALIBRATED)
+NUMBERS = (SCORE, LABEL, CALIBRATED, ORACLE, AMOUNT)
 _is_of_class = re.compile(rf"({SCORE}|{CALIBRATED})_\d+").fullmatch
 
 

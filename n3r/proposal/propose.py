@@ -101,6 +101,7 @@ def propose(data: Sequence[str], given: Mapping[str, Any] | None = None, ask: As
         "time_format": time_format,
         "split_by": None if roles.time else "random",
         "entity": entity,
+        "amount": None if roles.amount in left_out else roles.amount,
         "segment": REGION if any(files.regions.values()) else roles.segment,
         "numeric": [name for name in roles.numeric if name not in left_out],
         "categorical": [name for name in roles.categorical if name not in left_out],

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from n3r.proposal import labels
 from n3r.proposal.kinds import FEW_SHARE, MANY, NEARLY, Column
-from n3r.proposal.words import means
+from n3r.proposal.words import means, names_amount
 from n3r.schema import is_nameless
 
 _NAMES = 3  # candidates for the id
@@ -44,6 +44,7 @@ class Roles:
     numeric: list[str]
     categorical: list[str]
     groups: list[str]
+    amount: str | None  # one of `numeric`
     ignore: dict[str, str] = field(default_factory=dict)  # column -> why it is left out
 
 
@@ -54,7 +55,8 @@ def assign(columns: Sequence[Column], given: Mapping[str, object]) -> Roles:
     """
     left = {c.name: c for c in columns if not is_nameless(c.name)}
     ignore = {c.name: "no name of its own, as row numbers have" for c in columns if c.name not in left}
-    if unknown := [name for name in _named(given) if name not in left and name not in ignore]:
+    known = {None, *left, *ignore}
+    if unknown := [name for name in (*_named(given), given.get("amount")) if name not in known]:
         raise ValueError(f"there is no column {unknown[0]!r}; the columns are {', '.join(map(repr, left))}")
     reserved = set(_named(given))
 
@@ -98,6 +100,7 @@ def assign(columns: Sequence[Column], given: Mapping[str, object]) -> Roles:
         counting = [c.name for c in columns if c.name in features and c.counts_rows]
         ignore |= dict.fromkeys(counting, "it counts the rows")
         features = [name for name in features if name not in counting]
+    amount = _one(given, "amount", _amount([c for c in columns if c.name in features]))
     if segment and "categorical" not in given:
         categorical = [c.name for c in columns if c.name in (*categorical, segment)]
     ignore |= {
@@ -105,7 +108,9 @@ def assign(columns: Sequence[Column], given: Mapping[str, object]) -> Roles:
         for name, column in left.items()
         if name not in reserved or name in given.get("ignore", ())
     }
-    return Roles(label, rivals, ids, time, entity, segment, text, features, categorical, groups, ignore)
+    return Roles(
+        label, rivals, ids, time, entity, segment, text, features, categorical, groups, amount, ignore
+    )
 
 
 def _named(given: Mapping[str, object]) -> list[str]:
@@ -193,6 +198,17 @@ def _entity(columns: Sequence[Column]) -> str | None:
         and c.n_values > 0.1 * len(c.texts)
     ]
     return found[0].name if found else None
+
+
+def _amount(columns: Sequence[Column]) -> str | None:
+    """The column of what the order is worth, where the name of one alone says so."""
+
+    def is_worth(column: Column) -> bool:
+        is_negative = column.texts.str.contains(r"^\s*[(-]").any()
+        return column.n_filled >= NEARLY * len(column.texts) and column.n_values > 2 and not is_negative
+
+    found = [column.name for column in columns if names_amount(column.name) and is_worth(column)]
+    return found[0] if len(found) == 1 else None
 
 
 def _segment(columns: Sequence[Column]) -> str | None:

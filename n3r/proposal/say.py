@@ -17,7 +17,7 @@ from n3r.schema import ColumnMap, mask
 MAX_LABEL = 20  # characters of a label's value
 _EXAMPLES, _LONGEST = 2, 28  # masked cells of a column, and characters of one
 _MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", None: "nothing: one column"}
-_ROLES = ("id", "label", "time", "entity", "entity_time", "segment", "email_domain", "oracle")
+_ROLES = ("id", "label", "time", "entity", "entity_time", "segment", "email_domain", "amount", "oracle")
 _LISTS = ("text", "secondary_text", "numeric", "categorical", "groups")
 
 

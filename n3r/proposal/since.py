@@ -83,7 +83,8 @@ def _dialect(files: Files, old: Dialect) -> list[str]:
 def _new_columns(names: Sequence[str], m: ColumnMap) -> list[str]:
     if EVERY_OTHER in m.numeric:
         return []
-    known = {*m.roles.values(), *m.all_text, *m.categorical, *m.groups, *m.numeric, *m.ignore, m.oracle}
+    known = {*m.roles.values(), *m.all_text, *m.categorical, *m.groups, *m.numeric, *m.ignore}
+    known |= {m.amount, m.oracle}
     return [f"{name!r} is a new column, which the map does not name" for name in names if name not in known]
 
 
@@ -91,7 +92,7 @@ def _looked(sample: pl.DataFrame, m: ColumnMap) -> Looked | None:
     """What to look at in all rows, of the columns that are there."""
     there = set(sample.columns)
     times = {name: [form] for name, form in m.times if name in there}
-    numbers = [name for name in m.declared_numeric if name in there]
+    numbers = [name for name in dict.fromkeys([*m.declared_numeric, m.amount]) if name in there]
     keys = [name for name in (m.id, m.entity) if name in there]
     return Looked(m.label, numbers, m.number_format, times, keys) if there else None
 

@@ -18,6 +18,9 @@ from n3r.files.words import read_words
 _LONG = 5  # letters of a word that may begin a longer one
 WORDS = read_words(Path(__file__).with_name("words.txt"))
 _STARTS = {role: tuple(w for w in words if len(w) >= _LONG) for role, words in WORDS.items()}
+_UNITS = {"eur", "euro", "usd", "gbp", "chf", "in", "gross", "brutto", "grand"}
+# The two words of "rechnungsbetrag" and "ordervalue".
+_COMPOUND = rf"\b({'|'.join(WORDS['order'])})s?({'|'.join(WORDS['amount'])})\b"
 
 
 @cache
@@ -33,6 +36,13 @@ def parts(name: str) -> tuple[str, ...]:
 def means(name: str, role: str) -> bool:
     """Whether a column's name has a word of a role."""
     return any(part in WORDS[role] or part.startswith(_STARTS[role]) for part in parts(name))
+
+
+def names_amount(name: str) -> bool:
+    """Whether a name says what an order is worth and nothing else: "orderAmount", not "giftCardAmount"."""
+    worth, order = WORDS["amount"], WORDS["order"] - {"orders"}
+    found = {*re.sub(_COMPOUND, r"\1 \2", " ".join(parts(name)[:-1] or parts(name))).split()}
+    return bool(worth & found) and found <= worth | order | _UNITS
 
 
 def has_role(name: str) -> bool:

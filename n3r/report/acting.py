@@ -44,15 +44,19 @@ THRESHOLDS = {
     "false alarms": ("n_false_alarms", ","),
     "precision": ("precision", "%"),
     "recall": ("recall", "%"),
+    "amount caught": ("amount_caught", ",.0f"),
+    "amount missed": ("amount_missed", ",.0f"),
     "cost of 1,000 orders": ("cost_per_1000", ",.0f"),
     "": ("mark", ""),
 }
+OF_AMOUNT = ("amount caught", "amount missed")
 DRIVERS = {
     "AUROC lost [95 %]": interval("lost", "+.4f"),
     "a score moves by": ("moved", ".4f"),
 }
 FIGURES = {
     "recall": "of frauds are caught",
+    "amount": "of their amount is caught",
     "precision": "of the flagged orders are fraud",
     "fpr": "of legitimate orders are flagged",
     "flagged": "of all orders are flagged",
@@ -137,10 +141,11 @@ def _cost(content: Content) -> Section:
     if chosen:
         rows.append({**chosen, "mark": "chosen on validation"})
     columns = dict(THRESHOLDS)
-    if per_day is None:
-        del columns["a day"]
+    for head in [*(["a day"] if per_day is None else []), *([] if found["by_amount"] else OF_AMOUNT)]:
+        del columns[head]
     rows = [{**row, "a_day": per_day and row["flagged"] and row["flagged"] * per_day} for row in rows]
     missed, alarm = (f"{config[key]:,.0f}" for key in ("cost_missed", "cost_alarm"))
+    missed = f"{config['cost_missed']:,.2f} times its amount" if found["by_amount"] else missed
     notes = [f"Here a missed fraud costs {missed} and a false alarm {alarm} (cost_missed and cost_alarm)."]
     if best["cost_per_1000"] is not None:
         notes.append(
@@ -165,12 +170,13 @@ def _choice(content: Content) -> Choice | None:
     rows = next(iter(choice["of"].values()))
     if min(rows["n_frauds"], rows["n"] - rows["n_frauds"]) < FEW_ROWS:
         return None
-    by_day = choice["orders_a_day"] is not None
-    names = {key: words for key, words in FIGURES.items() if by_day or key not in ("alerts", "daily")}
+    by_day, by_amount = choice["orders_a_day"] is not None, content["decisions"]["by_amount"]
+    left_out = [*([] if by_day else ["alerts", "daily"]), *([] if by_amount else ["amount"])]
+    names = {key: words for key, words in FIGURES.items() if key not in left_out}
     sets = {key: SETS[key] for key in choice["of"]}
     points = json.dumps(choice, separators=(",", ":"), allow_nan=False)
     costs = config["cost_missed"], config["cost_alarm"]
-    return Choice(points, sets, names, 100 * config["fpr"], *costs, by_day)
+    return Choice(points, sets, names, 100 * config["fpr"], *costs, by_day, by_amount)
 
 
 def _driving(found: Mapping[str, Any]) -> Section:

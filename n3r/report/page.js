@@ -18,7 +18,8 @@ for (const box of document.querySelectorAll(".slider")) {
   const number = name => Number(field(name)?.value);
   const at = (counts, i) => i ? counts[i - 1] : 0;
   const alarms = (rows, i) => at(rows.flagged, i) - at(rows.caught, i);
-  const cost = (rows, i) => (rows.n_frauds - at(rows.caught, i)) * number("missed") + alarms(rows, i) * number("alarm");
+  const missed = (rows, i) => rows.amount ? rows.total - at(rows.amount, i) : rows.n_frauds - at(rows.caught, i);
+  const cost = (rows, i) => missed(rows, i) * number("missed") + alarms(rows, i) * number("alarm");
   const lowest = keeps => { let i = threshold.length; while (i && !keeps(i)) i--; return i; };
   const rules = {
     fpr: () => lowest(i => alarms(chosenOn, i) <= number("fpr") / 100 * (chosenOn.n - chosenOn.n_frauds)),
@@ -29,6 +30,7 @@ for (const box of document.querySelectorAll(".slider")) {
   const rounded = value => value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 });
   const figures = {
     recall: (rows, i) => share(at(rows.caught, i), rows.n_frauds),
+    amount: (rows, i) => share(at(rows.amount, i), rows.total),
     precision: (rows, i) => share(at(rows.caught, i), at(rows.flagged, i)),
     fpr: (rows, i) => share(alarms(rows, i), rows.n - rows.n_frauds),
     flagged: (rows, i) => share(at(rows.flagged, i), rows.n),

@@ -61,7 +61,7 @@ class Choice(NamedTuple):
     """A threshold to choose with a slider: `points` is JSON of `evaluation.evaluate_model`'s choice.
 
     of: what each of its sets of rows is; figures: the rows of its table, as page.js knows them; fpr in per
-    cent; unit: what a missed fraud's cost is of.
+    cent; by_amount: a missed fraud costs by its amount.
     """
 
     points: str
@@ -71,7 +71,7 @@ class Choice(NamedTuple):
     missed: float
     alarm: float
     by_day: bool
-    unit: str = ""
+    by_amount: bool
 
 
 class Bar(NamedTuple):

@@ -9,7 +9,7 @@ Decisions:
 import polars as pl
 
 from n3r.rows import times
-from n3r.schema import MAX_SHAPE, TIME, ColumnMap, mask
+from n3r.schema import AMOUNT, MAX_SHAPE, TIME, ColumnMap, mask
 
 NOBODY = (
     "0",
@@ -69,6 +69,10 @@ def doubts(table: pl.DataFrame, no_entity: int, column_map: ColumnMap) -> list[s
     inputs = dict.fromkeys([*column_map.all_text, *column_map.categorical, *column_map.numeric])
     nulls = [name for name in inputs if table[name].null_count() == table.height]
     found = [f"the column {name!r} is null in every row" for name in nulls]
+    if column_map.amount and (n_unknown := table[AMOUNT].null_count()):
+        found.append(
+            f"{n_unknown:,} rows have no {column_map.amount!r}, or one below 0: costs take the mean for it"
+        )
     if no_entity:
         found.append(f"{no_entity} rows have no {column_map.entity!r} and are kept, each as a first order")
     return found + (times.doubts(table[TIME], column_map.time) if column_map.time else [])

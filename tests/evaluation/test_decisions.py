@@ -216,6 +216,28 @@ def test_cheapest_is_the_least_of_all_thresholds(data, missed, alarm):
     assert (tp, fp, fn) == (best["n_caught"], best["n_false_alarms"], best["n_missed"])
 
 
+@given(tied(), st.integers(0, 1000))
+def test_frauds_weigh_by_their_amounts(data, seed):
+    y, p = data
+    amount = np.random.default_rng(seed).exponential(50, len(y)).round()
+    flagged = [np.zeros(len(p), bool), *(p >= value for value in sorted(set(p.tolist()), reverse=True))]
+    cost = [float((amount * y)[~f].sum() * COSTS.missed_fraud + COSTS.false_alarm * (f & (y == 0)).sum())
+            for f in flagged]  # fmt: skip
+    best = decisions.cheapest(y, p, COSTS, amount)
+    assert best["cost_per_1000"] == pytest.approx(1000 * min(cost) / len(y))
+    assert best["flag_none_per_1000"] == pytest.approx(1000 * cost[0] / len(y))
+    assert best["amount_caught"] + best["amount_missed"] == pytest.approx((amount * y).sum())
+    judged = decisions.at_threshold(y, p, best["threshold"], COSTS, amount)
+    assert judged.items() <= best.items()
+    curve = decisions.cost_points(y, p, COSTS, amount)["cost_per_1000"]
+    assert curve.min() == pytest.approx(best["cost_per_1000"])
+    alike = decisions.threshold_table(y, p, COSTS, amount=np.ones(len(y)))
+    of_numbers = decisions.threshold_table(y, p, COSTS)
+    assert alike.drop("amount_caught", "amount_missed").equals(
+        of_numbers.drop("amount_caught", "amount_missed")
+    )
+
+
 def test_of_equal_costs_the_one_that_stops_fewest():
     # A fraud and a legitimate order by turns: each pair costs as much flagged as not.
     best = decisions.cheapest([0, 1] * 5, np.arange(10, 0, -1), Costs(1, 1))
@@ -322,6 +344,8 @@ def test_costs_are_positive_and_finite(name, cost):
         (lambda: decisions.threshold_table(Y, P, COSTS, [-0.1]), r"shares: -0.1 not in \[0, 1\]"),
         (lambda: decisions.at_threshold(Y, P, math.nan, COSTS), "threshold nan"),
         (lambda: decisions.cheapest(Y + 1, P, COSTS), "labels: 5 of 10 are not 0 or 1"),
+        (lambda: decisions.cheapest(Y, P, COSTS, -P), "amount: expected 10 finite numbers from 0"),
+        (lambda: decisions.cost_points(Y, P, COSTS, P[:3]), "amount: expected 10"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -198,7 +198,7 @@ def test_a_folder_that_is_a_file_is_named(small, tmp_path, tally):
         lambda place: tables.write(ROWS, place / "t.csv"),
         lambda place: write_splits(place / "d", small),
         lambda place: score_files(
-            Scorer(small.folder), [small.folder.parent / "data" / "test.parquet"], place / "o.csv"
+            Scorer(small.folder), [small.folder.parent / "data" / "test"], place / "o.csv"
         ),
     ):
         with pytest.raises(ValueError, match="file"):

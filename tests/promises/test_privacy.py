@@ -141,7 +141,8 @@ def test_nobody_is_found_in_what_a_run_leaves(tmp_path, tally):
     assert "a piece of a name is a token only where it comes 25 times or more in training" in told
     tally(PROMISE, "the rule of the vocabulary: stated in report and card")
     prepared = {path for path in found["rare"] if path.startswith("data/")}
-    assert prepared == {"data/train.csv", "data/val.csv", "data/test.csv"}  # they did go through
+    # They did go through.
+    assert prepared == {f"data/{split}/part-000000.csv" for split in ("train", "val", "test")}
     assert set(found["rare"]) == prepared and not elsewhere["rare"]
     tokens = {path for path in [*found["common"], *elsewhere["common"]] if not path.startswith("data/")}
     assert tokens and all(path.endswith(VOCABULARY) for path in tokens), tokens

@@ -353,6 +353,24 @@ CASES = {
         {},
         {"text": ["e_mail", "p"]},
     ),
+    "what an order is worth": ({}, {}, {"amount": "amount", "numeric": ["amount", "items"]}),
+    "in German": (
+        {"Rechnungsbetrag_EUR": lambda r, i: r["amount"], "amount": None},
+        {},
+        {"amount": "Rechnungsbetrag_EUR"},
+    ),
+    "two that it may be": ({"order_total": lambda r, i: r["amount"] + 1}, {}, {"amount": None}),
+    "one that is less than it": (
+        {"gift_card_amount": lambda r, i: r["amount"] / 2},
+        {},
+        {"amount": "amount"},
+    ),
+    "some are refunds": ({"amount": lambda r, i: r["amount"] * (-1) ** i}, {}, {"amount": None}),
+    "some are no numbers": (
+        {"amount": lambda r, i: "n/a" if i == 30 else r["amount"]},
+        {},
+        {"amount": None, "left_out": "1 cells are no number"},
+    ),
     "repeated ids": (
         {"order_no": lambda r, i: f"B-{1001 + i - (i == 30)}"},
         {},
