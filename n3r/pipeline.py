@@ -57,7 +57,7 @@ STEPS = (
     Step("02_tokenizer", ("01_preprocess",), ("tokenizer/tokenizer.json",)),
     Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",)),
     Step("04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",)),
-    Step("09_best", ("02_tokenizer",), ("best/MANIFEST.json",)),
+    Step("09_best", ("02_tokenizer",), ("best/MANIFEST.json",), pages=("best.html",)),  # until 08 says more
     Step(
         "05_parity",
         ("03_train_lstm2risk", "04_train_transformer2risk", "09_best"),
@@ -278,6 +278,8 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
     executed = folder / "notebooks" / f"{step.name}.ipynb"
     for leftover in (*(records / name for name in ("done.json", "metrics.json", "answer.txt")), executed):
         leftover.unlink(missing_ok=True)
+    for later in _rewriting(step):  # what they wrote into this step's pages goes
+        (folder / "steps" / later.name / "done.json").unlink(missing_ok=True)
     executed.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     try:
@@ -316,6 +318,12 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
     }
     write_json(records / "done.json", record)
     return record
+
+
+def _rewriting(step: Step) -> list[Step]:
+    """The later steps that write pages of this one."""
+    after = STEPS[STEPS.index(step) + 1 :] if step in STEPS else ()
+    return [later for later in after if {*later.pages} & {*step.pages}]
 
 
 def _kernels(*held: int) -> type:

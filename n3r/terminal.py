@@ -63,6 +63,7 @@ def _say_best(folder: Path) -> None:
     print_table(head, rows)
     test = found["model"]["test"]
     echo(f"best recipe: test AUROC {Estimate(*(test[key] for key in ESTIMATE))} (95 % interval)")
+    echo(f"report: {found['report']}")
     bundle = os.path.relpath(folder / "best")
     echo(f"to score orders: n3r score --bundle {bundle} ORDERS -o SCORES")
 

@@ -120,6 +120,15 @@ def evaluate_model(
     return {name: part for name, part in parts.items() if part is not None}
 
 
+def ranked(
+    name: str, test: pl.DataFrame, comparators: Mapping[str, np.ndarray]
+) -> dict[str, tuple[ArrayLike, ArrayLike]]:
+    """The model of scored rows, its comparators and the oracle, for curves: name -> is fraud, score."""
+    label, two = named(test)[LABEL], as_two(named(test))
+    own = {name: two[SCORE], **_others(two, {n: against_rest(label, p)[1] for n, p in comparators.items()})}
+    return {system: (two[LABEL], p) for system, p in own.items()}
+
+
 def _classes(test: pl.DataFrame, comparators: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
     """Of more than two classes: figures of each against the rest, and each model's mean AUC of these."""
     p = class_scores(test)

@@ -146,7 +146,7 @@ def _cost(content: Content) -> Section:
     rows = [{**row, "a_day": per_day and row["flagged"] and row["flagged"] * per_day} for row in rows]
     missed, alarm = (f"{config[key]:,.0f}" for key in ("cost_missed", "cost_alarm"))
     missed = f"{config['cost_missed']:,.2f} times its amount" if found["by_amount"] else missed
-    notes = [f"Here a missed fraud costs {missed} and a false alarm {alarm} (cost_missed and cost_alarm)."]
+    notes = [f"A missed fraud costs {missed} and a false alarm {alarm} (cost_missed and cost_alarm)."]
     if best["cost_per_1000"] is not None:
         notes.append(
             f"1,000 orders cost {best['flag_none_per_1000']:,.0f} when none is flagged, "

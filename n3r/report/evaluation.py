@@ -1,13 +1,19 @@
 """The evaluation of one model as a page: charts first, then the tables behind them.
 
-`evaluation.evaluate_model` makes the content; nothing is computed here. A part that is not in it is left out.
+`evaluate.evaluate_model` and `explanations.explain_model` make the content. What is not in it is left out.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import polars as pl
+
 from n3r.estimate import NOT_ENOUGH, bounded
+from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model, ranked
+from n3r.evaluation.explanations import explain_model
+from n3r.evaluation.scored import beside
 from n3r.files.json_io import plain
 from n3r.metrics import ALPHA
 from n3r.report import comparison_figures, evaluation_figures, figures
@@ -25,6 +31,7 @@ from n3r.report.parts import (
     interval,
 )
 from n3r.report.style import drawable
+from n3r.score import Scorer
 
 Content = Mapping[str, Any]
 N_SHOWN = 20  # traits of the table; all are in the JSON
@@ -143,6 +150,28 @@ def write_evaluation(content: Content, scores: Scores, folder: Path, stem: str) 
     sections, pictures = list(_sections(content, scores)), figures.ranking(scores)
     page = Page(content["name"], headline(content), _tiles(content), sections, glossary(*WORDS), pictures)
     return write_page(page, content, folder, stem)
+
+
+def report_model(
+    name: str,
+    scorer: Scorer,
+    splits: Mapping[str, pl.DataFrame],
+    held_out: pl.DataFrame,
+    others: Mapping[str, np.ndarray],
+    page: Path,
+    n_explained: int = 200,
+    seed: int = 0,
+) -> Path:
+    """Evaluate a bundle on the prepared test rows and write the page, as `write_evaluation`.
+
+    held_out: scored rows that the model did not learn from, on which thresholds are chosen; others: scores of
+    the test rows that stand beside the model's. n_explained: `explanations.explain_model`.
+    """
+    test = beside(splits["test"], scorer.score(splits["test"]))
+    config, columns = EvaluationConfig(seed=seed), scorer.column_map
+    found = evaluate_model(test, config, columns, held_out, splits["train"], others, scorer.orders_a_day)
+    content = {"name": name, **found, **explain_model(scorer, test, n_explained, seed)}
+    return write_evaluation(content, ranked(name, test, others), page.parent, page.stem)
 
 
 def headline(content: Content) -> str:

@@ -180,8 +180,11 @@ def _columns(labels: Sequence[str]) -> int:
 
 def look(i: int) -> dict[str, Any]:
     """The colour, dash and marker of the i-th of several systems."""
-    i %= len(COLOURS)
-    return {"color": COLOURS[i], "ls": DASHES[i], "marker": MARKERS[i]}
+    again, at = divmod(i, len(COLOURS))
+    return {
+        "color": COLOURS[at],
+        **{kind: of[(at + again) % len(of)] for kind, of in (("ls", DASHES), ("marker", MARKERS))},
+    }
 
 
 def draw_curve(
