@@ -91,6 +91,25 @@ def test_a_lost_output_or_an_edited_metric_is_made_again(house):
     assert pipeline.read_metrics(house / "runs" / "x", "01_first") == {"n": 3}
 
 
+def test_a_page_that_an_earlier_step_wrote_again_is_written_anew(house, monkeypatch):
+    _, second = pipeline.STEPS
+    notebook(
+        house / "notebooks" / "01_first.ipynb",
+        'name = "dev"  # the run\nn = 1  # how many',
+        "from pathlib import Path\nfrom n3r import pipeline\nrun = Path('../runs') / name",
+        "page = pipeline.reports_folder(run) / 'page.html'\n"
+        "page.parent.mkdir(parents=True, exist_ok=True)\npage.write_text('less')",
+        "pipeline.finish_step(run, '01_first', {'n': 1})",
+    )
+    monkeypatch.setattr(pipeline, "STEPS", (Step("01_first", (), pages=("page.html",)), second))
+    page, before = house / "reports" / "x" / "page.html", run(house, "n=1")
+    assert page.read_text() == "x" and run(house, "n=1") == before
+    run_steps(house / "runs" / "x", resolve_parameters("dev", {}, ["n=2"]), [], [pipeline.STEPS[0]])
+    assert page.read_text() == "less"
+    run(house, "n=2")  # its metrics are the same, and the later page is gone
+    assert page.read_text() == "x"
+
+
 def test_a_failing_cell_is_told_shortly_and_the_run_goes_on_from_there(house):
     with pytest.raises(pipeline.StepError, match=r"02_second failed: told to\n.*02_second\.ipynb") as failure:
         run(house, "fail=true")

@@ -116,9 +116,9 @@ TESTED_WITH = {
     "identity/repeats": "identity/test_features",
     "registry": "test_model",
     "reasons": "test_score",
+    "report/acting": "report/test_evaluation",
     "report/comparison": "test_cli",  # n3r compare
     "report/data": "checks/test_check",
-    "report/page": "report/test_evaluation",
     "report/parts": "report/test_evaluation",
     "risk_tables": "test_features",
     "runtime": "test_score",

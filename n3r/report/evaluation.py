@@ -270,8 +270,8 @@ def _ranking(content: Content, scores: Scores) -> Section:
     drawn = [*curves(scores), ("Scores of either class", own)]
     rows = [{**row, "name": row["name"] or content["name"]} for row in content["models"]]
     lead = (
-        "Test orders that no model has seen. The baselines learned from the same training orders; what "
-        "the model adds is its lead over them, and the interval says whether it is more than chance."
+        "Test orders that no model has seen. What stands beside the model learned from the same training "
+        "orders; the interval of its lead says whether that is more than chance."
     )
     tables, notes = [tabulate("On the same rows", MODELS, rows, 1)], []
     if several := content.get("classes"):
