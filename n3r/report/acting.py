@@ -18,7 +18,7 @@ from n3r.thresholds import FEW_ROWS
 
 Content = Mapping[str, Any]
 N_SHOWN = 30  # features of the table; all are in the JSON
-N_OPEN = 6  # cases that are not folded away
+N_OPEN = 5  # cases that are not folded away
 
 OPERATING = {
     "legitimate orders flagged, at most": ("fpr", "%"),
