@@ -75,7 +75,7 @@ class Choice(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """One bar of a card: a share of the rows, their rate of class 1, and whether they lack a value."""
+    """One bar of a card: a share of the rows, their rate of fraud, and whether they lack a value."""
 
     share: float
     rate: float | None
@@ -83,7 +83,7 @@ class Bar(NamedTuple):
 
 
 class Card(NamedTuple):
-    """One column of a table: its name, facts as text, bars of its values, and the rate of class 1 of all."""
+    """One column of a table: its name, facts as text, bars of its values, and the rate of fraud of all."""
 
     title: str
     facts: Mapping[str, str]
@@ -232,7 +232,7 @@ def _svg(axes: "Axes", caption: str, key: str) -> str:
 
 
 def _bars(card: Card) -> str:
-    """The bars of a card: above, how many rows there are; below, in another colour, their rate of class 1.
+    """The bars of a card: above, how many rows there are; below, in another colour, their rate of fraud.
 
     A line crosses the rates where that of all rows is. Missing values are the last bar, and grey.
     """
@@ -248,6 +248,6 @@ def _bars(card: Card) -> str:
             drawn.append(f'<rect {place} height="{height:.2f}" fill="{colour}"/>')
     line = f'stroke="{style.INK}" stroke-width=".4" stroke-dasharray="1.5 1"'
     drawn.append(f'<path d="M0 {40 - 14 * card.rate / top:.2f}H100" {line}/>')
-    label = escape(f"distribution of {card.title}, and the rate of class 1")
+    label = escape(f"distribution of {card.title}, and the rate of fraud")
     frame = 'viewBox="0 0 100 41" preserveAspectRatio="none"'
     return f'<svg {frame} role="img" aria-label="{label}">{"".join(drawn)}</svg>'
