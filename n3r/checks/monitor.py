@@ -27,8 +27,8 @@ from n3r.evaluation.drift import Psi, drift, psi
 from n3r.evaluation.groups import by_group, time_slices
 from n3r.evaluation.scored import read_scored
 from n3r.files.json_io import explain, key_values
-from n3r.preprocess import ENTITY, ENTITY_TIME, mark_rows, select_wide
-from n3r.rows.accounts import DROP, INTERNAL
+from n3r.rows.accounts import DROP, ENTITY, ENTITY_TIME, INTERNAL
+from n3r.rows.keys import mark_rows, select_wide
 from n3r.schema import KEY, LABEL, SCORE, TIME, ColumnMap, check
 from n3r.score import Scorer
 
