@@ -77,7 +77,7 @@ def test_links_lead_from_the_notebooks_folder_to_what_is_there(home, monkeypatch
     page.touch()
     assert '<a href="../../../reports/dev/data.html">data.html</a>' in links._repr_html_()
     assert repr(finish_step(run, "09_best", {})).startswith(
-        "to read: the model card of best (../best/MODEL_C"
+        "to read: best.html (../../../reports/dev/best.html), the model card of best (../best/MODEL_C"
     )
     odd = Links([("<b>", run / "a b.html")])
     (run / "a b.html").touch()
