@@ -131,7 +131,7 @@ def read_kept(rows: pl.DataFrame, pieces: Sequence[Piece], column_map: ColumnMap
     if len(pieces) == 1:
         return _beside(rows, pieces[0], column_map)
     place = _place(rows[ROW], pieces)
-    found = [_beside(rows.filter(place == i), pieces[i], column_map) for i in place.unique()]
+    found = [_beside(rows.filter(place == i).sort(ROW), pieces[i], column_map) for i in place.unique()]
     return pl.concat(found) if found else _beside(rows, Piece(pieces[0].frame.head(0), 0, 0), column_map)
 
 
