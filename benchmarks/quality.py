@@ -46,9 +46,9 @@ from n3r.features import FeatureConfig, TabularFeatures
 from n3r.files import kept
 from n3r.files.json_io import read_json, write_json
 from n3r.folds import make_folds
-from n3r.identity.features import ADDRESS, DOMAIN, EQUAL, NEAR, RATIO, RISK, USER_NAME
 from n3r.identity.relations import FIGURES, PAIR_FIGURES
 from n3r.identity.selection import fit_features
+from n3r.identity.words import ADDRESS, DOMAIN, EQUAL, NEAR, RATIO, RISK, USER_NAME
 from n3r.model import ModelConfig, configure
 from n3r.pipeline import read_metrics
 from n3r.preprocess import PrepareConfig, prepare

@@ -47,10 +47,14 @@ def plan(settings: Any) -> str:
     return sha256(found.encode()).hexdigest()
 
 
+def machine() -> str:
+    """The number of this machine, as torchrun counts them: each has files of its own, disks may be shared."""
+    return os.environ.get("GROUP_RANK", "0")
+
+
 def order_folder(folder: Path, plan: str) -> Path:
     """Where this machine's processes keep the order of a training's rows."""
-    machine = os.environ.get("GROUP_RANK", "0")  # as torchrun counts them; disks may be shared
-    return folder / ORDER / f"{plan[:16]}-{machine}"
+    return folder / ORDER / f"{plan[:16]}-{machine()}"
 
 
 def forget_order(folder: Path) -> None:
@@ -255,6 +259,11 @@ def share() -> tuple[int, int]:
 def is_first_process() -> bool:
     """Whether this process is the one that writes files."""
     return share()[0] == 0
+
+
+def is_first_of_machine() -> bool:
+    """Whether this process is the one that removes what its machine alone has."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def launch(n: int, function: Callable[..., None], *arguments: Any) -> None:

@@ -27,6 +27,7 @@ from n3r.thresholds import Rule
 
 if TYPE_CHECKING:
     from n3r.blend.recipe import Blend
+    from n3r.preprocess import Prepared
 
 VAL, MAX_TEST = 0.15, 0.7
 TEST = 0.15  # share of the rows that the report and the leaderboard are made on
@@ -45,6 +46,7 @@ def fit(  # noqa: PLR0913 - one argument a role
     amount: str | None = None,
     test: float = TEST,
     seed: int = 0,
+    accept: Sequence[str] = (),
     **settings: Any,
 ) -> "Model":
     """The best recipe fitted on a frame of orders.
@@ -52,8 +54,8 @@ def fit(  # noqa: PLR0913 - one argument a role
     Either a column map (`schema.ColumnMap`, its keys, or its file), or the columns: the label, whose rarer
     value is fraud unless it is 0 and 1, and the identity strings; an id (else the rows are numbered), a time
     (else rows are split at random), categories, and what an order is worth; every numeric column is a
-    feature. The share `test` of the rows is left out for the report; 0 for none. `settings` are those of
-    `blend.recipe.BlendConfig`.
+    feature. The share `test` of the rows is left out for the report; 0 for none. Rows are checked as a run's
+    are: `accept` names severe findings that are meant. `settings` are those of `blend.recipe.BlendConfig`.
     Raises ValueError in one sentence for what cannot be fitted.
     """
     from pydantic import ValidationError
@@ -76,7 +78,21 @@ def fit(  # noqa: PLR0913 - one argument a role
         raise ValueError(f"test: expected a share from 0 to {MAX_TEST}")
     shares = PrepareConfig(train=1 - VAL - test, val=VAL, test=test, seed=seed)
     prepared = prepare(rows.lazy(), columns, shares, rows.height)
+    _check(prepared, accept, seed)
     return _fit(prepared.splits, prepared.column_map, config)
+
+
+def _check(prepared: "Prepared", accept: Sequence[str], seed: int) -> None:
+    """ValueError in one sentence for the first severe finding of rows that is not accepted by its name."""
+    from n3r.checks import check_rows, severe_of
+
+    found = severe_of(check_rows(prepared, seed=seed)["preparation"]["findings"])
+    if left := [one for one in found if one.name not in accept]:
+        more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+        raise ValueError(
+            f"the rows are not to be trained on: {left[0].what}{more}; {left[0].advice}; or accept what is "
+            f"meant: accept={[one.name for one in found]}"
+        )
 
 
 def load(folder: str | Path) -> "Model":
@@ -150,7 +166,11 @@ class Model:
         return f"n3r.Model({self._figure()})"
 
     def _repr_html_(self) -> str:
-        return f"<p><b>n3r model</b>: {escape(self._figure())}</p>"
+        board = read_json(self.folder / "metrics.json").get("leaderboard")
+        table = (
+            "" if not board else self.leaderboard().with_columns(pl.col(pl.Float64).round(3))._repr_html_()
+        )
+        return f"<p><b>n3r model</b>: {escape(self._figure())}</p>{table}"
 
     def _figure(self) -> str:
         test = read_json(self.folder / "metrics.json").get("test", {})

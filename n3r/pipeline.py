@@ -7,10 +7,8 @@ Decisions:
   and the metrics of the steps it needs. A finished step with the same key is skipped, so an interrupted run
   continues. The package's `report/` counts only for steps with pages: an edit of a figure trains no model
   again.
-- A step is finished when its `metrics.json`, its notebook's last act, and its `done.json`, written by the
-  runner after that, exist.
-- One runner at a time works in a run's folder. Its kernels inherit the lock, so that the next runner waits
-  for what a killed one left running.
+- A step is finished when its `metrics.json`, its notebook's last act, and then its `done.json` are written.
+- One runner at a time works in a run's folder. Its kernels inherit the lock: the next waits for them, too.
 """
 
 import ast
@@ -21,6 +19,7 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Callable
 from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -257,24 +256,27 @@ def with_needs(names: list[str]) -> list[Step]:
 
 
 def run_steps(
-    folder: Path, parameters: Parameters, inputs: list[Path], steps: list[Step] | None = None
+    folder: Path,
+    parameters: Parameters,
+    inputs: list[Path],
+    steps: list[Step] | None = None,
+    result: Callable[[Step], str] = lambda _: "",
 ) -> dict[str, dict[str, Any]]:
     """Run each step that is not finished with the same key; return what each one's `done.json` says.
 
-    Raises StepError at the first failing cell, and ValueError with the process that runs the folder already;
-    what was finished before stays finished.
+    `result` says in a line what a finished step has found. Raises StepError at the first failing cell, and
+    ValueError with the process that runs the folder already; what was finished before stays finished.
     """
     done: dict[str, dict[str, Any]] = {}
     with lock.held(folder) as held:
         for step in STEPS if steps is None else steps:
             key = _key(step, parameters[step.name], inputs if not step.needs else [], done)
-            record = _finished(folder, step, key)
+            record, state = _finished(folder, step, key), "unchanged, skipped"
             if record is None:
                 typer.echo(f"{step.name} ...", err=True)
                 record = _execute(folder, step, parameters[step.name], key, held)
-                typer.echo(f"{step.name} done in {record['seconds']:.1f} s", err=True)
-            else:
-                typer.echo(f"{step.name} unchanged, skipped", err=True)
+                state = f"done in {record['seconds']:.1f} s"
+            typer.echo(f"{step.name} {state}{result(step)}", err=True)
             done[step.name] = record
     return done
 

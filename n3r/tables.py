@@ -37,6 +37,7 @@ from n3r.rows.chunks import CHUNK, REGION, hint, read_frames
 from n3r.rows.columns import spread
 from n3r.rows.keys import Piece, numbered_pieces
 from n3r.rows.numbers import form_of, number
+from n3r.rows.parts import RowsInParts
 from n3r.rows.wide import Parts
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
 
@@ -244,6 +245,16 @@ def read_parts(
         if part is None or part.height != n_rows:
             raise ValueError(f"{path} is damaged; run 01_preprocess again")
         yield part
+
+
+def split_rows(folder: str | Path, split: str) -> RowsInParts:
+    """A prepared split to be read part by part, as often as it takes; raises as `read_split`."""
+    content = _read_columns(folder)
+    if split not in SPLITS:
+        raise ValueError(f"there is no split {split!r}, only {SPLITS}")
+    return RowsInParts(
+        partial(read_parts, folder, split), list(content["types"]), sum(content["parts"][split])
+    )
 
 
 def part_sizes(folder: str | Path, split: str) -> list[int]:

@@ -17,8 +17,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The core, as a table of contents: a module imports only `files` and what stands above its own row.
 CORE = [
     ["rows/values", "rows/time_formats", "rows/numbers"],
-    ["rows/times"],
-    ["schema", "estimate", "presets", "process", "thresholds", "token_arrays", "order"],
+    ["rows/times", "order", "rows/parts"],
+    ["schema", "estimate", "presets", "process", "thresholds", "token_arrays"],
     ["rows/inputs", "rows/accounts", "rows/amounts", "rows/labels", "rows/plausible", "rows/rejects"],
     ["rows/cuts"],
     ["clean", "spelling", "metrics", "card"],
@@ -27,7 +27,7 @@ CORE = [
     ["rows/order"],
     ["rows/wide"],
     ["rows/splitting"],
-    ["identity/characters", "identity/mail", "identity/repeats", "trees"],
+    ["identity/characters", "identity/mail", "identity/repeats", "identity/words", "trees", "precomputed"],
     ["identity/relations", "ngrams"],
     ["identity/features", "blend/weights"],
     ["tables", "tokenizer", "vocabulary", "features"],
@@ -99,8 +99,12 @@ TESTED_WITH = {
     "report/tuning": "test_tuning",
     "report/monitor": "checks/test_monitor",
     "commands/check": "checks/test_check",
+    "commands/score": "test_score",
     "commands/language_model": "test_cli",
     "commands/legacy": "test_cli",
+    "identity/words": "identity/test_features",
+    "precomputed": "test_features",
+    "rows/parts": "test_features",
     "identity/characters": "identity/test_features",
     "rows/columns": "test_tables",
     "custom_transformer/optimizers": "custom_transformer/test_model",
@@ -144,7 +148,6 @@ TESTED_WITH = {
     "studies/parts": "studies/test_ablation",
     "synthetic/people": "synthetic/test_orders",
     "synthetic/shop": "test_walkthrough",
-    "terminal": "promises/test_interruption",
 }
 TRACKED = subprocess.run(
     ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True

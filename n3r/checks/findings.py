@@ -82,11 +82,16 @@ def by_severity(found: Iterable[Finding]) -> list[Finding]:
     return sorted(found, key=lambda one: SEVERITIES.index(one.severity))
 
 
+def severe_of(found: Iterable[Mapping[str, str]]) -> list[Finding]:
+    """The severe ones of findings as plain data."""
+    return [one for one in (Finding(**one) for one in found) if one.severity == "severe"]
+
+
 def refuse(
     found: Iterable[Mapping[str, str]], accept: Collection[str] = (), page: Path | None = None
 ) -> None:
     """ValueError naming the severe findings that are not accepted by name, and how to accept them."""
-    severe = [one for one in (Finding(**one) for one in found) if one.severity == "severe"]
+    severe = severe_of(found)
     if not (left := [one for one in severe if one.name not in accept]):
         return
     listed = "".join(f"\n- {one.name}: {in_words(one._asdict())}" for one in left)

@@ -1,6 +1,7 @@
 """Rows of one file of any format, some at a time; those that cannot be read are listed, or refused."""
 
 from collections.abc import Callable, Collection, Iterator, Set
+from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,13 +40,14 @@ def read_chunks(
     max_record: int = MAX_RECORD,
     max_expansion: float = MAX_EXPANSION,
     dialect: Dialect = PLAIN,
+    stream: BufferedReader | None = None,
 ) -> Iterator[Chunk]:
     """Rows of one file, at most `size` at a time; a file without rows gives one empty chunk.
 
     `region` becomes the column `region` of every row, in place of the file's; a CSV or TSV is written as
-    `dialect` says. CSV records and JSON lines of
-    more than `max_record` bytes are rejects. Raises FileNotFoundError, or ValueError naming the file when it
-    cannot be read, lacks columns or holds more than `max_expansion` times its size (limits.py).
+    `dialect` says; a `stream` of text is read in the file's place. CSV records and JSON lines of more than
+    `max_record` bytes are rejects. Raises FileNotFoundError, or ValueError naming the file when it cannot be
+    read, lacks columns or holds more than `max_expansion` times its size (limits.py).
     """
     own = {} if region is None else {REGION: pl.lit(region)}
     names = [name for name in inputs.names if name not in own]
@@ -58,7 +60,8 @@ def read_chunks(
 
     kind = format_of(Path(path))
     inputs = inputs._replace(number_format=form_of(kind, inputs.number_format))
-    for batch in read_batches(Path(path), check, lambda _: names, size, max_record, max_expansion, dialect):
+    limits = (size, max_record, max_expansion)
+    for batch in read_batches(Path(path), check, lambda _: names, *limits, dialect, stream):
         frame, cells = typed(batch.frame.with_columns(**own), inputs)
         rejects = rejected(path, batch, [*batch.cells, *cells], inputs.id)
         if bad := {row for row, _, _ in (*batch.cells, *cells)}:

@@ -25,10 +25,10 @@ from n3r.bundle import Bundle
 from n3r.custom_transformer.corpus import find_documents
 from n3r.custom_transformer.language_model import LanguageModel, LanguageModelConfig
 from n3r.evaluation.scored import read_scored
-from n3r.features import read_precomputed
 from n3r.files.json_io import MAX_JSON
 from n3r.files.manifest import FILES, MANIFEST, verify, write_manifest
 from n3r.legacy.layouts import import_legacy
+from n3r.precomputed import read_precomputed
 from n3r.schema import ColumnMap
 from n3r.score import Scorer
 from n3r.score_files import score_files
