@@ -149,20 +149,16 @@ class Model:
 
         Raises ValueError for a model that was loaded: a bundle holds no rows.
         """
-        from n3r.evaluation.evaluate import evaluate_model
-        from n3r.evaluation.scored import beside
-        from n3r.report.evaluation import write_evaluation
-        from n3r.schema import SCORE
+        from n3r.report.evaluation import report_model
 
         if self.splits is None or self.blend is None or not len(self.splits["test"]):
             raise ValueError(
                 "a report needs the test rows, which a bundle does not hold: call it after n3r.fit"
             )
-        test = beside(self.splits["test"], self.scorer.score(self.splits["test"]))
         held = self.blend.predictions(self.blend.held, self.blend.held_probs)
-        found = evaluate_model(test, None, self.scorer.column_map, held, self.splits["train"])
-        curves = {"best recipe": (test[LABEL], test[SCORE])}
-        return write_evaluation({"name": "best recipe", **found}, curves, Path(folder), "report")
+        members = {name: found.p for name, found in self.blend.measure(self.splits["test"]).items()}
+        page = Path(folder) / "report.html"
+        return report_model("best recipe", self.scorer, self.splits, held, members, page)
 
     def save(self, folder: str | Path) -> Path:
         """Copy the bundle, which `load` and `n3r score` read; ValueError where something is there already."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from n3r.pipeline import finish_step, with_needs
+from n3r.notebook import finish_step
+from n3r.pipeline import with_needs
 from n3r.terminal import leaderboard, result_of, say_results
 
 
