@@ -5,8 +5,8 @@
 
 `n3r.fit` has its defaults: the best recipe, in this process. Plain scoring, and decisions with three reasons
 for the flagged one of a hundred rows, take turns, three times. `n3r monitor` runs in a process of its own on
-Parquet. Orders are synthetic, with 44 columns. Prints a JSON line each; the last has all figures, and seconds of
-the processors, which other programs' work on them moves less.
+Parquet. Orders are synthetic, with 44 columns. Prints a JSON line each; the last has all figures, and seconds
+of the processors, which other programs' work on them moves less.
 """
 
 import argparse
