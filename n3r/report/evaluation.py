@@ -5,12 +5,12 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from n3r.estimate import NOT_ENOUGH, bounded
+from n3r.estimate import NOT_ENOUGH
 from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model, ranked
 from n3r.evaluation.explanations import explain_model
 from n3r.evaluation.scored import beside
@@ -29,6 +29,8 @@ from n3r.report.parts import (
     curves,
     frame,
     interval,
+    misstated,
+    misstated_in_words,
 )
 from n3r.report.style import drawable
 from n3r.score import Scorer
@@ -212,41 +214,9 @@ def _tiles(content: Content) -> list[tuple[str, str]]:
     tiles.append((own["n"], ",", f"test orders, {show(own['base_rate'], '%')} of them fraud"))
     shown = [(show(value, spec), what) for value, spec, what in tiles if value is not None]
     name = "p_calibrated" if "p_calibrated" in content["calibration"] else "score"
-    if found := _misstated(content["calibration"][name]["summary"]):
+    if found := misstated(content["calibration"][name]["summary"]):
         shown.append((f"{100 * found.share:.0f} %", f"by which {SCORES[name]} {found}"))
     return shown
-
-
-class _Misstated(NamedTuple):
-    """By how much scores say too much or too little."""
-
-    way: str
-    share: float
-    is_sure: bool
-
-    def __str__(self) -> str:
-        return f"{self.way} risk" + ("" if self.is_sure else ", which may be chance")
-
-
-def _misstated(summary: Mapping[str, Any]) -> _Misstated | None:
-    """Of a `calibration.calibration_summary`; None where its rows cannot say."""
-    ratio, low, high = (summary[name] for name in bounded("observed_expected"))
-    if not ratio:
-        return None
-    is_sure = low is not None and not low <= 1 <= high
-    return _Misstated(
-        *(("overstate", 1 / ratio - 1) if ratio < 1 else ("understate", 1 - 1 / ratio)), is_sure
-    )
-
-
-def _in_words(summary: Mapping[str, Any], scores: str) -> str:
-    """What scores add up to beside what was seen."""
-    if (found := _misstated(summary)) is None:
-        return f"{scores}: {NOT_ENOUGH} to say whether they over- or understate risk."
-    seen = summary["n_positive"]
-    told = f"{seen:,} frauds were seen where they add up to {seen / summary['observed_expected']:,.1f}"
-    chance = "" if found.is_sure else ", which may be chance"
-    return f"{scores} {found.way} risk by {100 * found.share:.0f} %{chance}: {told}."
 
 
 def _sections(content: Content, scores: Scores) -> Iterator[Section]:
@@ -293,7 +263,7 @@ def _meaning(content: Content) -> Section:
     rows = [{**found[key]["summary"], "of": names[key], "error": error.get(names[key])} for key in found]
     tables = [tabulate("Calibration", SUMMARY, rows, 1)]
     tables += [tabulate(f"Bins of the {names[key]}", BINS, part["bins"], 0) for key, part in found.items()]
-    notes = [_in_words(part["summary"], SCORES[key].capitalize()) for key, part in found.items()]
+    notes = [misstated_in_words(part["summary"], SCORES[key].capitalize()) for key, part in found.items()]
     return Section("Do scores mean what they say?", drawn, tables, notes)
 
 
