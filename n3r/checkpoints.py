@@ -7,24 +7,26 @@ Decisions:
 - A checkpoint holds a fingerprint of the training (`plan`); one with another plan is not resumed.
 - The rank of a process comes from the environment that a launcher such as torchrun sets. Only the first
   process writes.
+- Ctrl-C in a training is a KeyboardInterrupt, where Lightning ends the process and hears no other Ctrl-C.
 """
 
 import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.io import TorchCheckpointIO
@@ -36,14 +38,25 @@ from tqdm import tqdm
 from n3r.files.atomic import atomic_file
 from n3r.files.sources import fingerprint
 
+ORDER = "order"  # in a training's folder: the orders of rows, of each machine by itself
 
-def plan(settings: Any, arrays: Iterable[np.ndarray]) -> str:
-    """A fingerprint of plain settings, of the code that trains and of the data."""
-    found = sha256(json.dumps(settings, sort_keys=True, allow_nan=False).encode())
-    found.update(fingerprint("import n3r.train").encode())
-    for array in arrays:
-        found.update(np.ascontiguousarray(array))
-    return found.hexdigest()
+
+def plan(settings: Any) -> str:
+    """A fingerprint of plain settings, checksums of the data among them, and of the code that trains."""
+    found = json.dumps([settings, fingerprint("import n3r.train")], sort_keys=True, allow_nan=False)
+    return sha256(found.encode()).hexdigest()
+
+
+def order_folder(folder: Path, plan: str) -> Path:
+    """Where this machine's processes keep the order of a training's rows."""
+    machine = os.environ.get("GROUP_RANK", "0")  # as torchrun counts them; disks may be shared
+    return folder / ORDER / f"{plan[:16]}-{machine}"
+
+
+def forget_order(folder: Path) -> None:
+    """Remove the orders of rows of a training that is done."""
+    if is_first_process():
+        shutil.rmtree(folder / ORDER, ignore_errors=True)
 
 
 def load(folder: Path, name: str) -> dict[str, Any]:
@@ -71,7 +84,7 @@ def resumable(folder: Path, plan: str) -> Path | None:
     except Exception:  # torch raises many kinds of a file that is not a checkpoint
         warnings.warn(f"{path} is damaged: training begins anew", stacklevel=2)
     if is_first_process():
-        for leftover in ("checkpoints", "tensorboard"):
+        for leftover in ("checkpoints", "tensorboard", ORDER):
             shutil.rmtree(folder / leftover, ignore_errors=True)
     return None
 
@@ -95,7 +108,7 @@ def trainer(folder: Path, monitor: str, patience: int, with_val: bool, **options
         strategy="ddp" if n > 1 else "auto",
         # Lightning's own environment deletes WORLD_SIZE after training, and `predict` needs it.
         plugins=[_WholeFiles(), *([TorchElasticEnvironment()] if n > 1 else [])],
-        callbacks=[Speed(), *([stop, best] if with_val else []), last],
+        callbacks=[Speed(), _Watched(), *([stop, best] if with_val else []), last],
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         num_sanity_val_steps=0,
         enable_progress_bar=False,  # Speed draws one bar for the whole training
@@ -130,6 +143,28 @@ class _Patience(EarlyStopping):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         trainer.should_stop = self.wait_count >= self.patience
+
+
+Watch = Callable[[list[dict[str, float]]], None]
+_watch: ContextVar[Watch] = ContextVar("watch", default=lambda history: None)
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Within it `watch` gets the figures of a training's epochs before each; what it raises ends that.
+
+    The training goes on from there when it is asked for again. Those of several processes are not watched.
+    """
+    before = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(before)
+
+
+class _Watched(Callback):
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        _watch.get()(module.history)
 
 
 class Speed(Callback):
@@ -189,9 +224,12 @@ class Speed(Callback):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning without its greetings and its advice to start workers that would only copy arrays."""
+    """Lightning without its greetings and its advice to start workers that would only copy arrays.
+
+    A Ctrl-C leaves it as a KeyboardInterrupt.
+    """
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
+    levels, heard = [logger.level for logger in loggers], signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
@@ -199,6 +237,11 @@ def quiet() -> Iterator[None]:
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
             yield
+        except SystemExit as end:
+            if not isinstance(end.__context__, KeyboardInterrupt):
+                raise
+            signal.signal(signal.SIGINT, heard)
+            raise end.__context__ from None
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

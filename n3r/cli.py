@@ -20,8 +20,9 @@ from n3r.commands.check import check
 from n3r.commands.legacy import import_features, import_legacy
 from n3r.commands.map import map_files, map_for_run
 from n3r.commands.monitor import monitor
+from n3r.commands.tune import tune
 from n3r.files.formats import as_folder, split_region
-from n3r.files.json_io import near, without_links, write_json
+from n3r.files.json_io import without_links, write_json
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.manifest import sha256, verify, versions
 from n3r.files.places import SHIPPED
@@ -44,6 +45,7 @@ app.add_typer(language_model.lm, name="lm")
 app.command(name="map")(map_files)
 app.command()(check)
 app.command()(monitor)
+app.command()(tune)
 app.command(name="import-features")(import_features)
 app.command(name="import-legacy")(import_legacy)
 
@@ -72,7 +74,9 @@ def run(
     steps: Annotated[
         list[str] | None, Argument(help="steps, such as 06; default: 08 and what it needs")
     ] = None,
-    size: Annotated[str, Option(help="dev, quick or full: size of models and synthetic data")] = "quick",
+    size: Annotated[
+        str, Option(help="dev, quick or full: size of models and synthetic data; or a file like theirs")
+    ] = "quick",
     data: Annotated[
         list[str] | None, Option(help="file, folder or REGION=path; repeatable. Default: synthetic orders")
     ] = None,
@@ -95,7 +99,8 @@ def run(
     from n3r.schema import ColumnMap
     from n3r.tables import scan
 
-    words = ([_stem(data[0])] if data else []) + [_size(size)] + ([region] if region else [])
+    words = [_stem(data[0])] if data else []
+    words += [pipeline.size_file(size).stem.removeprefix("size_"), *([region] if region else [])]
     name = _run_name(name or "-".join(words))
     chosen = pipeline.with_needs(_chosen(steps, goal))
     folder = pipeline.ROOT / "runs" / name
@@ -302,7 +307,7 @@ def params(
         names = list(dict.fromkeys(key.partition(".")[0] for key, _ in pipeline.regional(region)))
     else:
         raise ValueError("name a step, such as 03, or give --region")
-    resolved = pipeline.resolve_parameters(_size(size or "quick"), {}, [], None, region)
+    resolved = pipeline.resolve_parameters(size or "quick", {}, [], None, region)
     for step in names:
         found = pipeline.notebook_parameters(step)
         values = {name: spec["default"] for name, spec in found.items()}
@@ -318,15 +323,6 @@ def refresh() -> None:
     for step in pipeline.STEPS:
         pipeline.refresh_notebook(step.name)
         echo(f"{step.name} refreshed", err=True)
-
-
-def _size(size: str) -> str:
-    """The size, where there is one of that name; else ValueError."""
-    if size not in pipeline.SIZES:
-        raise ValueError(
-            f"no size {size!r}{near(size, pipeline.SIZES)}; there are {', '.join(pipeline.SIZES)}"
-        )
-    return size
 
 
 def _stem(item: str) -> str:
@@ -393,7 +389,8 @@ def main() -> None:
         echo(f"n3r: {without_links(str(error))}", err=True)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        echo(f"n3r: {error.name} is not installed, which this needs: pip install 'n3r[train]'", err=True)
+        extra = "tune" if error.name == "optuna" else "train"
+        echo(f"n3r: {error.name} is not installed, which this needs: pip install 'n3r[{extra}]'", err=True)
         sys.exit(2)
     except (pipeline.StepError, OSError) as error:  # a full disk, say, where nothing else names it
         echo(f"n3r: {error}", err=True)

@@ -150,7 +150,7 @@ def resolve_parameters(
     chosen: Parameters = {step: dict(defaults[step]) for step in running}
     problems: list[str] = []
     told: dict[str, set[str]] = {step: set() for step in running}  # what a user gave
-    sized = _settings(f"size_{size}")
+    sized = _settings(size_file(size))
     users = [*([] if region is None else regional(region)), *given.items(), *_given_texts(overrides).items()]
     for i, (key, value) in enumerate([*sized, *users]):
         where, _, name = key.rpartition(".")
@@ -183,12 +183,21 @@ def regional(region: str) -> list[tuple[str, Any]]:
         raise ValueError(
             f"no configs/{REGIONAL}{region}.json; the regions with a file are {', '.join(known)}"
         )
-    return _settings(f"{REGIONAL}{region}")
+    return _settings(SHIPPED / "configs" / f"{REGIONAL}{region}.json")
 
 
-def _settings(name: str) -> list[tuple[str, Any]]:
-    """The settings of a file of configs/ as `step.name` and value; ValueError names the file."""
-    path = SHIPPED / "configs" / f"{name}.json"
+def size_file(size: str) -> Path:
+    """The file of a size by its name, or that of a path; ValueError lists the names."""
+    if size.endswith(".json"):
+        return Path(size)
+    if size not in SIZES:
+        known = f"there are {', '.join(SIZES)}, and files that end in .json"
+        raise ValueError(f"no size {size!r}{near(size, SIZES)}; {known}")
+    return SHIPPED / "configs" / f"size_{size}.json"
+
+
+def _settings(path: Path) -> list[tuple[str, Any]]:
+    """The settings of a file as `step.name` and value; ValueError names the file."""
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
         raise ValueError(f"{path} must hold an object of steps, each with an object of its parameters")

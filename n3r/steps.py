@@ -18,7 +18,8 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from n3r import metrics, tables
-from n3r.blend.recipe import Alone, Blend
+from n3r.blend.members import NETWORKS
+from n3r.blend.recipe import Alone, Blend, BlendConfig
 from n3r.blend.weights import blended
 from n3r.branches import BERT_DIMENSIONS, TEXTS
 from n3r.bundle import Bundle, Recipe, train_bundle
@@ -78,6 +79,15 @@ def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[st
     config = FeatureConfig(**fields(FeatureConfig, parameters))
     identity = selection.reads_identity(parameters["identity"], train, columns, config)
     return selection.fit_features(train, columns, config, identity, **given)
+
+
+def blend_configs(parameters: Mapping[str, Any]) -> tuple[BlendConfig, FeatureConfig]:
+    """How a blend is made and its features are fitted; `n_folds` is of the members, not of risk tables."""
+    networks = {name: parameters[name] for name in NETWORKS if name in parameters}
+    config = BlendConfig(**fields(BlendConfig, {**parameters, "networks": networks}))
+    of_features = fields(FeatureConfig, parameters)
+    of_features.pop("n_folds", None)
+    return config, FeatureConfig(**of_features)
 
 
 def follow(bundle: Bundle, row: pl.DataFrame) -> pl.DataFrame:

@@ -1,9 +1,11 @@
 """Token ids of many rows in flat arrays, offsets in place of padding: a batch is cut out without a loop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from n3r.files.arrays import taken
 
 
 class TokenizedText(NamedTuple):
@@ -16,9 +18,9 @@ class TokenizedText(NamedTuple):
         return len(self.offsets) - 1
 
     @property
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """All that the rows are made of."""
-        return self.ids, self.offsets
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that the rows are made of, by name."""
+        return self._asdict()
 
     @property
     def lengths(self) -> np.ndarray:
@@ -32,7 +34,8 @@ class TokenizedText(NamedTuple):
     def take(self, rows: Sequence[int]) -> "TokenizedText":
         """Some rows, in the order given."""
         rows = np.asarray(rows, np.int64)
-        return gather(self.ids, self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows])
+        start = taken(self.offsets, rows)
+        return gather(self.ids, start, taken(self.offsets, rows + 1) - start)
 
     def cut(self, max_tokens: int) -> "TokenizedText":
         """The first `max_tokens` tokens of each row."""
@@ -49,9 +52,9 @@ class ChunkedText(NamedTuple):
         return len(self.rows) - 1
 
     @property
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """All that the rows are made of."""
-        return *self.chunks, self.rows
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that the rows are made of, by name."""
+        return {**self.chunks.arrays, "rows": self.rows}
 
     @property
     def ids(self) -> np.ndarray:
@@ -80,17 +83,25 @@ class ChunkedText(NamedTuple):
     def take(self, rows: Sequence[int]) -> "ChunkedText":
         """Some rows, in the order given."""
         rows = np.asarray(rows, np.int64)
-        chunks, offsets = run_on(self.rows[rows], self.rows[rows + 1] - self.rows[rows])
+        start = taken(self.rows, rows)
+        chunks, offsets = run_on(start, taken(self.rows, rows + 1) - start)
         return ChunkedText(self.chunks.take(chunks), offsets)
 
 
 Texts = TokenizedText | ChunkedText
+OFFSETS = (".offsets", ".rows")  # how names of arrays end that say where rows begin
+
+
+def texts_of(key: str, arrays: Mapping[str, np.ndarray]) -> Texts:
+    """The texts whose `arrays` are called `key` and a dot before their names."""
+    text = TokenizedText(arrays[f"{key}.ids"], arrays[f"{key}.offsets"])
+    return ChunkedText(text, arrays[f"{key}.rows"]) if f"{key}.rows" in arrays else text
 
 
 def gather(ids: np.ndarray, start: np.ndarray, lengths: np.ndarray) -> TokenizedText:
     """Rows of `lengths` (N,) tokens, each from its place `start` (N,) of flat ids on."""
     places, offsets = run_on(start, lengths)
-    return TokenizedText(ids[places], offsets)
+    return TokenizedText(taken(ids, places, offsets), offsets)
 
 
 def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

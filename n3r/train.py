@@ -246,9 +246,9 @@ def _train(
         exclude={"processes", "precision"}
     )  # the place has them as they are resolved
     settings = [model_config.model_dump(), training, [part.__qualname__ for part in parts]]
+    settings += [None if knots is None else knots.tolist(), *(data and data.digest for data in (train, val))]
     place = f"{share[1]} process{'es' * (share[1] > 1)} in {resolve_precision(config)}"
-    arrays = [array for data in (train, val) if data is not None for array in data.arrays]
-    plan = f"{checkpoints.plan(settings, arrays if knots is None else [knots, *arrays])} {place}"
+    plan = f"{checkpoints.plan(settings)} {place}"
     with torch.random.fork_rng(), checkpoints.quiet(), keep_memory():
         torch.manual_seed(config.seed)
         model = RiskModel(model_config, parts, knots).load_pretrained()
@@ -256,7 +256,7 @@ def _train(
             gains = column_gains(train.tabular, train.label, model_config.n_classes, config.seed)
             model.tabular.weigh(gains**model_config.tab_gain_power)
         module = RiskModule(model, config, plan)
-        resumed = checkpoints.resumable(folder, plan)
+        resumed, order = checkpoints.resumable(folder, plan), checkpoints.order_folder(folder, plan)
         trainer = checkpoints.trainer(
             folder,
             config.monitor,
@@ -268,11 +268,12 @@ def _train(
         )
         trainer.fit(
             module,
-            make_loader(train, collate, config.batch_size, shuffle=True, seed=config.seed, share=share),
-            make_loader(val, collate, 2 * config.batch_size, share=share) if val else None,
+            make_loader(train, collate, config.batch_size, True, config.seed, share, order),
+            make_loader(val, collate, 2 * config.batch_size, share=share, folder=order) if val else None,
             ckpt_path=resumed,
             weights_only=True,
         )
+        checkpoints.forget_order(folder)
 
 
 def predict(
@@ -348,14 +349,14 @@ def check_rows(model: ModelConfig, dataset: OrderDataset, name: str) -> None:
                 f"{model.model_class} with the encoder {own.encoder!r} needs a tokenizer of the kind "
                 f"{kind!r}, {how}; the {which} of the {name} is of another kind"
             )
-        if len(text.ids) and (largest := int(text.ids.max())) >= own.vocab_size:
+        if (largest := dataset.facts["largest"][ids]) >= own.vocab_size:
             raise ValueError(
                 f"the {which} of the {name} holds the token id {largest}; the model knows "
                 f"{own.vocab_size} tokens: tokenise with the tokenizer it was made for"
             )
-        if kind == "bert" and len(text) and text.lengths.max() > own.max_tokens:
+        if kind == "bert" and (longest := dataset.facts["longest"][ids]) > own.max_tokens:
             raise ValueError(
-                f"the {which} of the {name} has chunks of {text.lengths.max()} tokens; this BERT reads "
+                f"the {which} of the {name} has chunks of {longest} tokens; this BERT reads "
                 f"{own.max_tokens}: set max_tokens"
             )
     found = dataset.tabular.shape[1]
@@ -378,7 +379,7 @@ def _check(model: ModelConfig, train: OrderDataset, val: OrderDataset | None, co
         if len(dataset) < min_rows:
             raise ValueError(f"the {name} split has {len(dataset)} rows; training needs at least {min_rows}")
         check_rows(model, dataset, f"rows of the {name} split")
-        low, high = dataset.label.min(), dataset.label.max()
+        low, high = dataset.facts["labels"]
         if low < 0 or high >= model.n_classes:
             raise ValueError(
                 f"labels of the {name} split run from {low} to {high}; expected 0 to {model.n_classes - 1}"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from n3r.files.arrays import taken
 from n3r.graphs import PROBS, TABULAR, constant_probs, member_graph, tabular_input
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def column_gains(X: np.ndarray, y: np.ndarray, n_classes: int, seed: int = 0) ->
     """
     if len(X) > GAIN_ROWS:
         drawn = np.random.default_rng(seed).choice(len(X), GAIN_ROWS, replace=False)
-        X, y = X[drawn], y[drawn]
+        X, y = taken(X, drawn), taken(y, drawn)
     fitted = fit_trees("boosting", X, y, n_classes, seed)
     gains = np.zeros(X.shape[1])
     for tree in () if fitted.model is None else (t for trees in fitted.model._predictors for t in trees):

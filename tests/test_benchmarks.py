@@ -52,6 +52,12 @@ def test_scoring_benchmarks_print_a_line_a_pair_and_the_medians():
 
 
 @pytest.mark.slow
+def test_the_store_benchmark_prints_a_line_a_size():
+    (line,) = run("benchmarks.store", "1500", "--steps", "2")
+    assert line["rows"] == 1500 and line["gigabytes"] > 0 and line["step"] > 0
+
+
+@pytest.mark.slow
 def test_the_report_benchmark_prints_a_line_a_run_and_the_medians():
     one, medians = run("benchmarks.report", "--rows", "2000", "--runs", "1")
     assert medians == {"case": "report", "rows": 2000, **one}

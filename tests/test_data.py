@@ -1,6 +1,7 @@
 """Batches: their contract, each row once an epoch, near-equal lengths, an order from seed and epoch."""
 
 import itertools
+import pickle
 
 import lightning as L
 import numpy as np
@@ -18,6 +19,8 @@ from n3r.data import (
     build_lstm2risk_collate_fn,
     build_transformer2risk_collate_fn,
     make_loader,
+    open_store,
+    write_store,
 )
 from n3r.encode import RowEncoder, text_readers
 from n3r.features import TabularFeatures
@@ -414,3 +417,64 @@ def test_defect_36_each_epoch_of_a_real_trainer_has_its_own_order(tmp_path):
         expected.append(batches(sampler))
     assert recorder.epochs == expected
     assert expected[0] != expected[1] != expected[2]
+
+
+# ---- stores
+
+
+def some_rows(n: int, kind: str, seed: int = 0) -> OrderDataset:
+    """Random rows of one text or two, flat or of chunks."""
+    rng = np.random.default_rng(seed)
+
+    def text() -> TokenizedText | ChunkedText:
+        if kind != "chunks":
+            offsets = np.concatenate([[0], np.cumsum(rng.integers(0, 6, n))])
+            return TokenizedText(rng.integers(0, 40, offsets[-1]).astype(np.int32), offsets)
+        return chunked([[rng.integers(0, 40, k).tolist() for _ in range(k)] for k in rng.integers(1, 4, n)])
+
+    tabular = rng.normal(size=(n, 2)).astype(np.float32)
+    return OrderDataset(text(), tabular, rng.integers(-1, 3, n), text() if kind == "two" else None)
+
+
+def parts_of(data: OrderDataset, sizes: list[int]) -> list[OrderDataset]:
+    """The rows of a data set in parts of these sizes, and the rest."""
+    cuts = np.cumsum([0, *sizes]).clip(0, len(data)).tolist() + [len(data)]
+    found = []
+    for start, stop in itertools.pairwise(cuts):
+        rows = np.arange(start, stop)
+        texts = {key: text.take(rows) for key, text in data.texts.items()}
+        found.append(
+            OrderDataset(texts["text"], data.tabular[rows], data.label[rows], texts.get("secondary"))
+        )
+    return found
+
+
+@given(st.sampled_from(["one", "two", "chunks"]), st.lists(st.integers(0, 9), max_size=4), st.integers(1, 20))
+def test_a_store_is_the_data_set_whatever_the_parts_it_was_written_in(tmp_path, kind, sizes, n):
+    data = some_rows(n, kind)
+    write_store(tmp_path / "store", parts_of(data, sizes), "here")
+    stored = open_store(tmp_path / "store", "here")
+    for one in (stored, pickle.loads(pickle.dumps(stored))):
+        assert (one.digest, one.facts | {"made_by": 0}) == (data.digest, data.facts | {"made_by": 0})
+        assert one.lengths.tolist() == data.lengths.tolist()
+        assert one.arrays.keys() == data.arrays.keys()
+        for name, array in data.arrays.items():
+            np.testing.assert_array_equal(one.arrays[name], array)
+        batch, expected = (build_collate_fn(PAD)(d[list(range(n))[::-1]]) for d in (one, data))
+        assert all(torch.equal(batch[name], expected[name]) for name in expected)
+
+
+def test_a_store_travels_by_its_name(tmp_path):
+    write_store(tmp_path / "store", [some_rows(5000, "one")])
+    assert len(pickle.dumps(open_store(tmp_path / "store"))) < 1000
+
+
+def test_a_store_of_other_rows_or_none_is_refused(tmp_path):
+    write_store(tmp_path / "store", [some_rows(5, "one")], "these features")
+    with pytest.raises(ValueError, match="is of other rows, another tokenizer or other features"):
+        open_store(tmp_path / "store", "those features")
+    with pytest.raises(ValueError, match="no rows to write into a token store"):
+        write_store(tmp_path / "none", [])
+    with pytest.raises(FileNotFoundError, match="none is not a token store"):
+        open_store(tmp_path / "none")
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]

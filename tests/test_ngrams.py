@@ -130,7 +130,7 @@ def test_token_n_grams_read_what_networks_read_without_the_padding():
     ids = rng.integers(1, 3000, offsets[-1]).astype(np.int32)
     ids[rng.random(len(ids)) < 0.5] = 7
     tokens = TokenizedText(ids, offsets)
-    rows = token_texts(*tokens.arrays)
+    rows = token_texts(*tokens)
     assert [[ord(c) - 0x10000 for c in row] for row in rows] == [tokens.row(i).tolist() for i in range(300)]
     y = np.array(["\U00010007\U00010007" in row for row in rows]).astype(int)
     member = fit_ngrams("token n-grams", rows, y, 2)

@@ -20,6 +20,13 @@ def test_a_config_takes_its_fields_from_a_notebooks_names():
     assert TrainConfig(**steps.fields(TrainConfig, names)) == TrainConfig(epochs=3, lr=0.01)
 
 
+def test_folds_of_a_blend_are_its_members_not_its_risk_tables():
+    settings = {"n_folds": 1, "smooth_factor": 0.5, "lstm2risk": {"lr": 0.1}, "members": ["lstm2risk"]}
+    blend, features = steps.blend_configs(settings)
+    assert (blend.n_folds, blend.networks) == (1, {"lstm2risk": {"lr": 0.1}})
+    assert (features.n_folds, features.smooth_factor) == (5, 0.5)
+
+
 def test_a_width_of_heads_that_no_class_has_is_refused_before_any_training(small, tmp_path):
     parameters = {"model_classes": ["lstm", "trimodal_gate_fusion"], "fusion_hidden_dim": 8}
     columns, splits = small.prepared.column_map, small.prepared.splits

@@ -36,7 +36,7 @@ from n3r.files import kept
 from n3r.files.atomic import atomic_folder
 from n3r.files.manifest import MANIFEST
 from n3r.files.pretrained import architecture
-from n3r.folds import Fold, make_folds
+from n3r.folds import make_folds
 from n3r.graphs import join_graphs
 from n3r.identity.selection import Choice, fit_features, reads_identity
 from n3r.metrics import class_auc
@@ -195,15 +195,9 @@ def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendC
     there, a class with too few rows to hold out, a budget too small for any member, and where every member
     fails.
     """
-    _check(config)
-    recipe = replace(recipe, others=_others(config))
-    rows = pl.concat([splits["train"], splits["val"]])
-    folds = make_folds(rows, len(splits["val"]), recipe.column_map, config.n_folds, config.seed)
-    held = np.concatenate([fold.held for fold in folds])
-    label = rows[LABEL].to_numpy()[held]
-    with tqdm(desc="blend", unit="fit", total=len(config.tried) * (len(folds) + 1)) as bar:
-        work = _Work(rows, recipe, config, Path(folder), folds, bar)
-        p = work.judge()
+    with tqdm(desc="blend", unit="fit") as bar:
+        work = _Work(splits, recipe, config, Path(folder), bar)
+        label, p = work.held[LABEL].to_numpy(), work.judge()
         graphs: dict[str, ModelProto] = {}
         while not graphs:  # once, or once more for each member that cannot be fitted on all rows
             weights = choose_weights(label, p)
@@ -223,10 +217,23 @@ def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendC
         for name in config.tried
     ]
     data = {**recipe.data, "splits": describe_splits(splits)}
-    own = replace(recipe, features=work.whole.features, data=data)
+    own = replace(work.recipe, features=work.whole.features, data=data)
     if not set(weights) & set(PRETRAINED):
         own = replace(own, others={})
-    return Blend(config, own, graphs, tried, rows[held], p)
+    return Blend(config, own, graphs, tried, work.held, p)
+
+
+def held_out(
+    splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendConfig, folder: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) and a blend's probabilities (N, C) of rows held out; nothing is fitted on all rows.
+
+    Arguments and errors as those of `fit_blend`.
+    """
+    with tqdm(desc="blend", unit="fit") as bar:
+        work = _Work(splits, recipe, config, Path(folder), bar)
+        label, p = work.held[LABEL].to_numpy(), work.judge()
+    return label, blended(p, choose_weights(label, p))
 
 
 def _check(config: BlendConfig) -> None:
@@ -265,15 +272,20 @@ class _Work:
 
     def __init__(
         self,
-        rows: pl.DataFrame,
+        splits: Mapping[str, pl.DataFrame],
         recipe: Recipe,
         config: BlendConfig,
         folder: Path,
-        folds: Sequence[Fold],
         bar: tqdm,
     ):
+        _check(config)
+        recipe = replace(recipe, others=_others(config))
+        rows = pl.concat([splits["train"], splits["val"]])
+        folds = make_folds(rows, len(splits["val"]), recipe.column_map, config.n_folds, config.seed)
         self.rows, self.recipe, self.config, self.folder, self.bar = rows, recipe, config, folder, bar
         self.folds, self.n_fits = folds, len(folds) + 1  # of a member that is taken
+        self.held = rows[np.concatenate([fold.held for fold in folds])]
+        bar.total = len(config.tried) * self.n_fits
         self.seconds = dict.fromkeys(config.tried, 0.0)
         self.left_out: dict[str, str] = {}
         configs = (recipe.features.config, recipe.texts, recipe.column_map)

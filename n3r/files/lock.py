@@ -33,6 +33,15 @@ def held(folder: Path) -> Iterator[int]:
         yield file.fileno()
 
 
+@contextmanager
+def awaited(folder: Path) -> Iterator[None]:
+    """Within it no other process is in the folder: one waits until the other is done, or was killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _take(file: TextIO, folder: Path) -> None:
     deadline = time.monotonic() + ORPHANS_LIVE
     while True:
