@@ -9,7 +9,7 @@ Several cases share a bundle; `--small` takes a small model, `--rows` and `--pai
 Prints one JSON line per pair and one with the medians. Orders are synthetic, 100 feature columns, texts of 26
 tokens in the mean; the weights are random, which costs the same. The legacy tokenises, fills and scores as
 published, with n3r's tokenizer, whose texts are as long. `n3r int8` has 8-bit weights, `n3r small` few
-dimensions: those of LSTM2Risk rank as well, as `dimensions` measures.
+dimensions: what they cost LSTM2Risk in AUC measures `dimensions`.
 """
 
 import argparse
