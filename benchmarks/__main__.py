@@ -67,6 +67,13 @@ PROGRAMS = (
     Program("train a tokenizer, s", "prepare tokenizer", TINY_PREPARE, asked="ratio 8, aim 15"),
     Program("tokenise and collate, ratios", "prepare epoch", TINY_PREPARE, EPOCHS, "ratio 20, aim 50"),
     Program("preprocess", "prepare preprocess", TINY_PREPARE, PEAK, "500,000 orders/s, 4,000 MB"),
+    Program(
+        "preprocess out of core, 1 GB",
+        "prepare out-of-core",
+        "--rows 2000",
+        PEAK,
+        "200,000 orders/s, 1,200 MB",
+    ),
     Program("train, by orders", "prepare memory", "--rows 2000", {"peak MB": "peak_mb"}, "2,000 MB grown"),
     Program("score with LSTM2Risk", "score lstm2risk batch", TINY_SCORE, SPEEDS, "ratio 3, aim 8"),
     Program("score with Transformer2Risk", "score transformer2risk batch", None, SPEEDS, "3, aim 8"),
@@ -87,6 +94,18 @@ PROGRAMS = (
         "--rows 1500 --pairs 1",
         {"fit s": "fit_seconds", "rows/s": "rows_a_second", "ratio": "ratio", "ms an order": "p50_ms"},
         "180 s, ratio 1, 2 ms",
+    ),
+    Program(
+        "n3r.fit of 20,000 rows; decisions and reasons of 1,000 in 100,000; n3r monitor of a million",
+        "front",
+        "--rows 1500 1000 1500",
+        {
+            "fit s": "fit_seconds",
+            "decisions, ratio": "decide_ratio",
+            "monitor s": "monitor_seconds",
+            "peak MB": "monitor_peak_mb",
+        },
+        "180 s, ratio 1.5, 60 s, 2,000 MB",
     ),
     *(
         Program(

@@ -8,7 +8,9 @@ Decisions:
 - Calibration is fitted on the validation rows when a model is trained, not when it is scored.
 """
 
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,17 +24,19 @@ from safetensors.torch import load_file, save_file
 
 from n3r.calibrate import Calibration, fit_calibration
 from n3r.card import model_card
-from n3r.checkpoints import is_first_process
-from n3r.data import OrderDataset, make_loader
+from n3r.checkpoints import is_first_of_machine, is_first_process, machine, plan
+from n3r.data import OrderDataset, make_loader, open_store, write_store
 from n3r.encode import TEXT_KEYS, PerText, RowEncoder, text_readers
 from n3r.export import export_onnx, onnx_scores, quantize_onnx
 from n3r.features import TabularFeatures
 from n3r.files.atomic import atomic_folder
 from n3r.files.json_io import read_json, write_json
+from n3r.files.lock import awaited
 from n3r.files.manifest import MANIFEST, MAX_BYTES, verify, versions, write_manifest, written_by
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
 from n3r.rows.amounts import amounts
+from n3r.rows.parts import Rows, rows_digest, slices
 from n3r.schema import LABEL, TIME, ColumnMap, prediction_table
 from n3r.score import read_parts, read_readers
 from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig
@@ -65,6 +69,30 @@ class Recipe:
         """Prepared rows as a model of `n_texts` texts reads them; `training` as `OrderDataset.from_frame`."""
         return OrderDataset.from_frame(frame, self.encoder(list(TEXT_KEYS)[:n_texts]), training)
 
+    @property
+    def reading(self) -> list[Any]:
+        """All that decides, with the rows, what a model reads of them."""
+        readers = [("", Reader(self.tokenizer, self.texts)), *self.others.items()]
+        texts = [
+            (key, reader.texts.model_dump(), reader.tokenizer.metadata, reader.tokenizer.tokenizer.to_str())
+            for key, reader in readers
+        ]
+        return [self.column_map.model_dump(), self.features.to_dict(), *texts]
+
+    def stored(self, rows: Rows, n_texts: int, folder: Path, training: bool = False) -> OrderDataset:
+        """`read` of rows of any number, from a store in `folder`, which is written unless it is there.
+
+        Of several processes of a machine one writes, and the others wait.
+        """
+        made_by = plan([self.reading, n_texts, training, rows_digest(rows)])
+        with awaited(folder.parent):
+            try:
+                return open_store(folder, made_by)
+            except (FileNotFoundError, ValueError):  # of an earlier training, or cut short
+                encoder = self.encoder(list(TEXT_KEYS)[:n_texts])
+                write_store(folder, OrderDataset.from_rows(rows, encoder, training), made_by)
+            return open_store(folder, made_by)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle(Recipe):
@@ -77,13 +105,7 @@ class Bundle(Recipe):
     @property
     def settings(self) -> list[Any]:
         """All that decides, with the rows, what a training like this one gives."""
-        configs = (self.model.config, self.train_config, self.texts, self.column_map)
-        fitted = (self.features.to_dict(), self.tokenizer.metadata, self.tokenizer.tokenizer.to_str())
-        others = [
-            (key, reader.texts.model_dump(), reader.tokenizer.metadata, reader.tokenizer.tokenizer.to_str())
-            for key, reader in self.others.items()
-        ]
-        return [*(config.model_dump() for config in configs), *fitted, *others]
+        return [self.model.config.model_dump(), self.train_config.model_dump(), *self.reading]
 
     def dataset(self, frame: pl.DataFrame) -> OrderDataset:
         """Prepared rows as this model reads them."""
@@ -92,6 +114,10 @@ class Bundle(Recipe):
     def predict(self, frame: pl.DataFrame) -> np.ndarray:
         """Class probabilities (N, C) of prepared rows, in their order."""
         return predict(self.model, self.dataset(frame), self.pad_tokens)
+
+    def prediction_parts(self, rows: Rows) -> Iterator[pl.DataFrame]:
+        """`predictions` of rows of any number, some at a time."""
+        return (self.predictions(part) for part in slices(rows))
 
     def predictions(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`predict` as a table, `schema.prediction_table`; ValueError for rows without an id."""
@@ -200,16 +226,17 @@ def write_parts(
 
 
 def train_bundle(
-    model_config: ModelConfig, splits: Mapping[str, pl.DataFrame], recipe: Recipe, folder: Path
+    model_config: ModelConfig, splits: Mapping[str, Rows], recipe: Recipe, folder: Path
 ) -> tuple[Bundle, Fitted]:
     """Train a model on prepared splits; its calibration is fitted on the validation rows, if there are any.
 
-    A bundle is a recipe as well: that of another training like it. `folder` keeps the training's checkpoints.
-    Raises ValueError as `fit` does.
+    A bundle is a recipe as well: that of another training like it. `folder` keeps the training's checkpoints
+    and, while it trains, what the model reads of the rows. Raises ValueError as `fit` does.
     """
     _check_vocabularies(model_config, recipe)
+    stores = Path(folder) / "rows" / machine()
     train, val = (
-        recipe.read(splits[name], model_config.n_texts, training=name == "train")
+        recipe.stored(splits[name], model_config.n_texts, stores / name, training=name == "train")
         if len(splits[name])
         else None
         for name in ("train", "val")
@@ -219,6 +246,10 @@ def train_bundle(
     calibration = _calibrate(fitted.model, val, pads, amounts(splits["val"]))
     own = {part.name: getattr(recipe, part.name) for part in fields(Recipe)}
     own["data"] = {**recipe.data, "splits": describe_splits(splits)}
+    if is_first_of_machine():
+        shutil.rmtree(stores, ignore_errors=True)
+        with suppress(OSError):  # another machine's is there
+            stores.parent.rmdir()
     return Bundle(**own, model=fitted.model, calibration=calibration), fitted
 
 
@@ -255,14 +286,18 @@ def _calibrate(
     return fit_calibration(val.label, predict(model, val, pads), amount=amount)
 
 
-def describe_splits(splits: Mapping[str, pl.DataFrame]) -> dict[str, dict[str, Any]]:
+def describe_splits(splits: Mapping[str, Rows]) -> dict[str, dict[str, Any]]:
     """Of each prepared split its rows, rows of each class, and first and last time."""
-    return {name: _describe(frame) for name, frame in splits.items()}
+    return {name: _describe(rows) for name, rows in splits.items()}
 
 
-def _describe(frame: pl.DataFrame) -> dict[str, Any]:
-    counts = frame[LABEL].value_counts(sort=False).sort(LABEL)
-    described = {"rows": len(frame), "classes": {str(c): n for c, n in counts.iter_rows()}}
-    if TIME in frame.columns and frame[TIME].count():
-        described |= {"from": str(frame[TIME].min()), "to": str(frame[TIME].max())}
+def _describe(rows: Rows) -> dict[str, Any]:
+    has_times = TIME in rows.columns
+    times = [pl.col(TIME).min().alias("from"), pl.col(TIME).max().alias("to")] if has_times else []
+    parts = [part.group_by(LABEL).agg(pl.len().alias("n"), *times) for part in slices(rows, [LABEL, TIME])]
+    found = pl.concat(parts)
+    counts = found.group_by(LABEL).agg(pl.col("n").sum()).sort(LABEL)
+    described = {"rows": len(rows), "classes": {str(c): n for c, n in counts.iter_rows()}}
+    if has_times and found["from"].count():
+        described |= {"from": str(found["from"].min()), "to": str(found["to"].max())}
     return described

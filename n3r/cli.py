@@ -7,6 +7,7 @@ starts without torch.
 import os
 import re
 import sys
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,13 +21,14 @@ from n3r.commands.check import check
 from n3r.commands.legacy import import_features, import_legacy
 from n3r.commands.map import map_files, map_for_run
 from n3r.commands.monitor import monitor
+from n3r.commands.score import score
 from n3r.commands.tune import tune
 from n3r.files.formats import as_folder, split_region
 from n3r.files.json_io import without_links, write_json
-from n3r.files.limits import MAX_EXPANSION
 from n3r.files.manifest import sha256, verify, versions
 from n3r.files.places import SHIPPED
-from n3r.terminal import AtHome, plain_warnings, print_table, resumable, say_results
+from n3r.notebook import checked_name
+from n3r.terminal import AtHome, print_table, result_of, resumable, say_results
 
 if TYPE_CHECKING:
     from n3r.schema import ColumnMap
@@ -45,6 +47,7 @@ app.add_typer(language_model.lm, name="lm")
 app.command(name="map")(map_files)
 app.command()(check)
 app.command()(monitor)
+app.command()(score)
 app.command()(tune)
 app.command(name="import-features")(import_features)
 app.command(name="import-legacy")(import_legacy)
@@ -101,7 +104,7 @@ def run(
 
     words = [_stem(data[0])] if data else []
     words += [pipeline.size_file(size).stem.removeprefix("size_"), *([region] if region else [])]
-    name = _run_name(name or "-".join(words))
+    name = checked_name(name or "-".join(words))
     chosen = pipeline.with_needs(_chosen(steps, goal))
     folder = pipeline.ROOT / "runs" / name
     default = _default_map(chosen[0])
@@ -125,70 +128,12 @@ def run(
     if data:
         inputs += scan(given[f"{first}.data"], column_map, parameters[first]["max_expansion"]).files
     with resumable():
-        done = pipeline.run_steps(folder, parameters, inputs, chosen)
+        done = pipeline.run_steps(folder, parameters, inputs, chosen, partial(result_of, folder))
     made_by = {"versions": versions(), "processors": os.cpu_count()}
     hashes = {str(path): sha256(path) for path in inputs}
     provenance = {"name": name, "size": size, "region": region, **made_by, "inputs": hashes, "steps": done}
     write_json(folder / "provenance.json", provenance)
     say_results(folder, done)
-
-
-@app.command()
-def score(  # noqa: PLR0913 - one argument an option
-    inputs: Annotated[
-        list[str], Argument(help="Parquet, CSV, TSV, JSON lines, .xlsx: files, folders, REGION=path")
-    ],
-    bundle: BundleFolder,
-    output: Annotated[Path, Option("-o", "--output", help="a file for all rows, or a folder")],
-    format: Annotated[str | None, Option(help="parquet, csv, tsv or jsonl; default: as the input")] = None,
-    on_error: Annotated[str, Option(help="stop at rows that cannot be read, or skip and list them")] = "stop",
-    int8: Annotated[bool, Option(help="the 8-bit weights, where the bundle has them")] = False,
-    threads: Annotated[int | None, Option(help="of the model; default: all processors", min=1)] = None,
-    for_spreadsheets: Annotated[
-        bool, Option("--for-spreadsheets", help="a ' before text of a CSV that would run as a formula")
-    ] = False,
-    max_expansion: Annotated[
-        float, Option(help="refuse a file that holds more times its size", min=1)
-    ] = MAX_EXPANSION,
-    fpr: Annotated[float | None, Option(help="flag at most this share of legitimate orders")] = None,
-    budget: Annotated[str | None, Option(help="flag what can be reviewed: 50/day, or 2% of orders")] = None,
-    cost_missed: Annotated[
-        float | None, Option(help="flag at the least cost: of a missed fraud, or of each unit of its amount")
-    ] = None,
-    cost_alarm: Annotated[float | None, Option(help="and of a false alarm")] = None,
-    threshold: Annotated[float | None, Option(help="flag scores at or above it")] = None,
-    reasons: Annotated[int, Option(help="how many reasons flagged rows get, in words", min=0)] = 0,
-) -> None:
-    """Score rows with a bundle: id, score, p_calibrated, percentile, in the rows' order; and decide.
-
-    --fpr, --budget, --cost-missed with --cost-alarm, or --threshold add decision and rank.
-    """
-    from n3r.score import Scorer
-    from n3r.score_files import rejects_of, score_files
-    from n3r.thresholds import Rule
-
-    if on_error not in ("stop", "skip"):
-        raise ValueError(f"--on-error takes stop or skip, not {on_error!r}")
-    if format not in (None, "parquet", "csv", "tsv", "jsonl"):
-        raise ValueError(f"--format takes parquet, csv, tsv or jsonl, not {format!r}")
-    options = {"max_expansion": max_expansion, "for_spreadsheets": for_spreadsheets}
-    ways = {
-        "fpr": fpr,
-        "budget": budget,
-        "cost_missed": cost_missed,
-        "cost_alarm": cost_alarm,
-        "threshold": threshold,
-    }
-    rule = Rule.of(**ways) if any(way is not None for way in ways.values()) else None
-    scorer = Scorer(bundle, threads, int8)
-    if rule:
-        echo(str(scorer.decision(rule)), err=True)
-    options |= {"rule": rule, "reasons": reasons}
-    with plain_warnings():
-        counts = score_files(scorer, inputs, output, format, on_error == "skip", **options)
-    summary = f"{counts.read:,} rows read, {counts.scored:,} scored, {counts.rejected:,} rejected"
-    listed = f"; those rejected, and why, are in {rejects_of(output)}" if counts.rejected else ""
-    echo(f"{summary}: {output}{listed}", err=True)
 
 
 @app.command()
@@ -331,15 +276,6 @@ def _stem(item: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-") or "data"
 
 
-def _run_name(name: str) -> str:
-    """The name, which is that of a folder in runs/ and in reports/; ValueError where it cannot be."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ValueError(f"the run name {name!r} may hold letters, digits, '_', '-' and '.' only")
-    if name == "example" or (pipeline.ROOT / "reports" / name).is_file():
-        raise ValueError(f"reports/{name} belongs to the repository; choose another name for the run")
-    return name
-
-
 def _chosen(steps: list[str] | None, goal: str | None) -> list[str]:
     """The steps that are asked for by name or by a goal."""
     if steps and goal:
@@ -350,8 +286,8 @@ def _chosen(steps: list[str] | None, goal: str | None) -> list[str]:
 
 
 def _default_map(step: pipeline.Step) -> Path:
-    """The column map of a step's parameters cell, which is relative to the notebook."""
-    return SHIPPED / "notebooks" / pipeline.notebook_parameters(step.name)["column_map"]["default"]
+    """The column map of a step's parameters cell, which n3r is shipped with."""
+    return SHIPPED / pipeline.notebook_parameters(step.name)["column_map"]["default"]
 
 
 def _absolute(item: str) -> str:

@@ -23,16 +23,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from n3r.encode import TEXT_KEYS, PerText, RowEncoder, cut, padded
+from n3r.encode import TEXT_KEYS, Encoded, PerText, RowEncoder, cut, padded
 from n3r.files.arrays import describe, digest, map_arrays, read_manifest, taken, write_arrays
 from n3r.order import drawn
+from n3r.rows.parts import Rows
 from n3r.schema import LABEL
 from n3r.token_arrays import OFFSETS, Texts, texts_of
 
 LENGTHS = "lengths"  # of a store's rows in tokens, beside its arrays
-Rows = dict[str, Any]  # text and secondary: Texts; tabular, label, row_id: arrays
+Taken = dict[str, Any]  # text and secondary: Texts; tabular, label, row_id: arrays
 Batch = dict[str, Tensor]
-Collate = Callable[[Rows], Batch]
+Collate = Callable[[Taken], Batch]
 
 
 class Store(NamedTuple):
@@ -109,7 +110,7 @@ class OrderDataset(Dataset):
             "labels": [int(self.label.min()), int(self.label.max())] if len(self) else [0, 0],
         }
 
-    def __getitem__(self, rows: list[int]) -> Rows:
+    def __getitem__(self, rows: list[int]) -> Taken:
         """What a collate function takes: some rows, in the order given."""
         rows = np.asarray(rows)
         return {
@@ -135,7 +136,15 @@ class OrderDataset(Dataset):
         NOTE[DIFF] the legacy LSTM reads texts of any length; here a row keeps `max_tokens` tokens, since
         one name of 100,000 characters would pad a whole batch to its length.
         """
-        encoded = encoder.frame(frame, out_of_fold=training)
+        return cls._of(frame, encoder.frame(frame, out_of_fold=training))
+
+    @classmethod
+    def from_rows(cls, rows: Rows, encoder: RowEncoder, training: bool = False) -> Iterator["OrderDataset"]:
+        """Rows of any number as `from_frame` reads them, some at a time."""
+        return (cls._of(part, encoded) for part, encoded in encoder.slices(rows, training))
+
+    @classmethod
+    def _of(cls, frame: pl.DataFrame, encoded: Encoded) -> "OrderDataset":
         label = frame[LABEL].fill_null(-1).to_numpy() if LABEL in frame.columns else None
         return cls(encoded.texts["text"], encoded.tabular, label, encoded.texts.get("secondary"))
 
@@ -249,7 +258,7 @@ class LengthBucketSampler(Sampler[list[int]]):
 def build_lstm2risk_collate_fn(pad_token: PerText) -> Collate:
     """Collate for LSTM2Risk: rows sorted by text length, descending."""
 
-    def collate(rows: Rows) -> Batch:
+    def collate(rows: Taken) -> Batch:
         batch = _pad(rows, pad_token)
         order = batch["text_length"].argsort(stable=True).flip(0)
         return {name: tensor[order] for name, tensor in batch.items()}
@@ -260,7 +269,7 @@ def build_lstm2risk_collate_fn(pad_token: PerText) -> Collate:
 def build_transformer2risk_collate_fn(pad_token: PerText, block_size: PerText) -> Collate:
     """Collate for Transformer2Risk: texts cut to `block_size` tokens, order kept."""
 
-    def collate(rows: Rows) -> Batch:
+    def collate(rows: Taken) -> Batch:
         return _pad(rows | cut(_texts(rows), block_size), pad_token)
 
     return collate
@@ -269,7 +278,7 @@ def build_transformer2risk_collate_fn(pad_token: PerText, block_size: PerText) -
 def build_collate_fn(pad_token: PerText) -> Collate:
     """Collate for the other classes: order kept, nothing cut; chunked texts are (B, K, T)."""
 
-    def collate(rows: Rows) -> Batch:
+    def collate(rows: Taken) -> Batch:
         return _pad(rows, pad_token)
 
     return collate
@@ -297,11 +306,11 @@ def make_loader(
     )
 
 
-def _texts(rows: Rows) -> dict[str, Texts]:
+def _texts(rows: Taken) -> dict[str, Texts]:
     return {key: rows[key] for key in TEXT_KEYS if key in rows}
 
 
-def _pad(rows: Rows, pad_token: PerText) -> Batch:
+def _pad(rows: Taken, pad_token: PerText) -> Batch:
     """A batch as DESIGN describes it; a chunked text is (B, K, T) and has a mask of that shape."""
     arrays = padded(_texts(rows), pad_token) | {name: rows[name] for name in ("tabular", "label", "row_id")}
     batch = {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -3,7 +3,7 @@
 No torch is imported here, because scoring runs without it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import polars as pl
 
 from n3r.features import TabularFeatures
 from n3r.ngrams import joined_texts
+from n3r.rows.parts import Rows, slices
 from n3r.rows.values import typed_texts
 from n3r.schema import ColumnMap
 from n3r.token_arrays import ChunkedText, Texts
@@ -85,11 +86,27 @@ class RowEncoder:
 
     def frame(self, frame: pl.DataFrame, out_of_fold: bool = False) -> Encoded:
         """Rows of a table; `out_of_fold` as `TabularFeatures.transform`. ValueError names absent columns."""
-        names = self.column_map.all_text
-        if absent := [name for name in names if name not in frame.columns]:
-            raise ValueError(f"the rows lack the text columns {absent} that the column map names")
-        fields = {name: typed_texts(frame[name]).to_list() for name in names}
+        self._require(frame)
         tabular = None if self.features is None else self.features.transform(frame, out_of_fold)
+        return self._encoded(frame, tabular)
+
+    def slices(self, rows: Rows, training: bool = False) -> Iterator[tuple[pl.DataFrame, Encoded]]:
+        """Rows of any number, some at a time, each with `frame` of it; `training`: out of fold."""
+        self._require(rows)
+        if self.features and training:
+            parts = self.features.transform_training(rows)
+        else:
+            transform = self.features.transform if self.features else lambda _: None
+            parts = ((part, transform(part)) for part in slices(rows))
+        for part, tabular in parts:
+            yield part, self._encoded(part, tabular)
+
+    def _require(self, rows: Rows) -> None:
+        if absent := [name for name in self.column_map.all_text if name not in rows.columns]:
+            raise ValueError(f"the rows lack the text columns {absent} that the column map names")
+
+    def _encoded(self, frame: pl.DataFrame, tabular: np.ndarray | None) -> Encoded:
+        fields = {name: typed_texts(frame[name]).to_list() for name in self.column_map.all_text}
         return Encoded(self.read(fields), tabular, self._join(fields))
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> Encoded:

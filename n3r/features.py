@@ -2,6 +2,8 @@
 
 Decisions:
 - Fitted on the training split only; the state is plain data (`to_dict`, `from_dict`), never a pickle.
+- Risks come from counts of all rows, part by part; what is imputed and how values are scaled comes from one
+  sample of them (rows/parts.py), which a split of usual size is itself.
 - A missing number becomes its column's learned value, and an indicator column says so.
 - A category becomes the rate of each class among its training rows. The training rows themselves are
   encoded out of fold (`transform(frame, out_of_fold=True)`): a row never sees its own label.
@@ -16,9 +18,8 @@ Decisions:
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from functools import cached_property
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -27,32 +28,30 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
-    TypeAdapter,
     ValidationError,
     model_validator,
 )
 
-from n3r.files.json_io import MAX_TOLD, explain, read_json
-from n3r.identity.features import IdentityFeatures, IdentityState
+from n3r.files.json_io import MAX_TOLD, explain
+from n3r.identity.features import IdentityFeatures, IdentityState, TrainingIdentity
+from n3r.precomputed import Number, precomputed_problems
 from n3r.risk_tables import (
+    Counts,
     LearnedTable,
     RiskTable,
+    Smoothing,
     by_value,
-    class_hits,
-    count_known,
-    fold_risks,
+    count_categories,
     look_up,
     risk_columns,
-    risk_table,
     row_risks,
     without_default,
 )
+from n3r.rows.parts import Rows, fold_numbers, sample, slices
 from n3r.schema import LABEL
 
 CHUNK = 16_384  # rows that are encoded at a time
 LARGEST = 1e38  # of a knot, so that the gap between two of them is a float32
-FLOAT32 = float(np.finfo(np.float32).max)
-Number = Annotated[float, Field(ge=-FLOAT32, le=FLOAT32, allow_inf_nan=False)]
 
 
 class FeatureConfig(BaseModel):
@@ -119,10 +118,14 @@ class State(BaseModel):
 
 # Attributes, with "_" behind.
 STATE = [name for name in State.model_fields if name not in ("config", "identity")]
-PRECOMPUTED = {
-    "imputation values": (TypeAdapter(dict[str, Number]), "a finite number"),
-    "risk tables": (TypeAdapter(dict[str, RiskTable]), "bins and default_bin with risks in [0, 1]"),
-}
+
+
+class Training(NamedTuple):
+    """What training rows say of each other, so that none of them is described by its own label."""
+
+    counts: dict[str, Counts]  # by categorical column
+    fold: np.ndarray  # (N,) that each row is in
+    identity: TrainingIdentity | None
 
 
 class TabularFeatures:
@@ -163,7 +166,7 @@ class TabularFeatures:
 
     def fit(
         self,
-        frame: pl.DataFrame,
+        rows: Rows,
         numeric: Sequence[str],
         categorical: Sequence[str] = (),
         n_classes: int = 2,
@@ -182,35 +185,50 @@ class TabularFeatures:
         with_label = [LABEL] if categorical and risk_tables is None else []
         named = Counter([*numeric, *computed, *learned])
         problems = [
-            *_absent(frame, [*numeric, *categorical, *with_label]),
+            *_absent(rows.columns, [*numeric, *categorical, *with_label]),
             *(f"two features are named {name!r}: rename a column" for name, n in named.items() if n > 1),
-            *_precomputed_problems("imputation values", imputation, numeric),
-            *_precomputed_problems("risk tables", risk_tables, categorical),
+            *precomputed_problems("imputation values", imputation, numeric),
+            *precomputed_problems("risk tables", risk_tables, categorical),
         ]
         if n_classes < 2 or (risk_tables and n_classes > 2):
             problems.append(f"n_classes={n_classes}: expected 2, or more with no precomputed risk tables")
-        if with_label and not problems and (frame[LABEL].max() or 0) >= n_classes:
-            problems.append(f"n_classes={n_classes}, but column {LABEL!r} holds class {frame[LABEL].max()}")
+        self.identity, self.precomputed_risk_ = identity, risk_tables is not None
+        if with_label and not problems:
+            largest = max(part[LABEL].max() or 0 for part in slices(rows, [LABEL]))
+            if largest >= n_classes:
+                problems.append(f"n_classes={n_classes}, but column {LABEL!r} holds class {largest}")
         if problems:
             raise ValueError("; ".join(problems))
-        self.identity = identity
-        columns = {name: _present(frame[name]) for name in numeric}
+        training = self._training(rows, categorical, n_classes)
+        some, places = sample(rows, [*numeric, *categorical, *(identity.columns if identity else [])])
+        columns = {name: _present(some[name]) for name in numeric}
         if identity:
-            columns |= zip(computed, map(_finite, identity.transform_training(frame).T), strict=True)
+            columns |= zip(computed, map(_finite, training.identity.transform(some, places).T), strict=True)
         given = imputation or {}
         self.imputation_ = {
             name: float(given[name]) if name in given else self._fill(values)
             for name, values in columns.items()
         }
-        self.precomputed_risk_ = risk_tables is not None
-        self.risk_tables_ = {
-            name: (self._learn(frame, column, c) if risk_tables is None else by_value(risk_tables[column]))
-            | {"column": column, "class": c}
-            for name, (column, c) in learned.items()
-        }
-        count_known(self.risk_tables_.values(), frame)
-        self._fit_scaling(frame, columns)
+        self.risk_tables_ = {}
+        for name, (column, c) in learned.items():
+            counts = training.counts[column]
+            known = counts.table_of(c, self._smoothing) if risk_tables is None else risk_tables[column]
+            table = without_default(known) if risk_tables is None else by_value(known)
+            table |= {"column": column, "class": c}
+            self.risk_tables_[name] = table | {"known": counts.known_share(table)}
+        self._fit_scaling(some, columns, training, places)
         return self
+
+    @property
+    def _smoothing(self) -> Smoothing:
+        return Smoothing(self.config.smooth_factor, self.config.count_threshold)
+
+    def _training(self, rows: Rows, categorical: Sequence[str], n_classes: int) -> "Training":
+        """What all training rows say of each of them, from one reading of their categories and labels."""
+        config = self.config
+        fold = fold_numbers(len(rows), config.n_folds, config.seed) if categorical else np.empty(0, np.int16)
+        identity = self.identity.training(rows) if self.identity else None
+        return Training(count_categories(rows, categorical, n_classes, fold), fold, identity)
 
     def _fill(self, values: np.ndarray) -> float:
         """What a missing value of a column with these present ones becomes; 0 where there are none."""
@@ -223,23 +241,19 @@ class TabularFeatures:
             return float(distinct[counts.argmax()])  # the smallest of several
         return float(np.median(values) if self.config.imputation == "median" else np.mean(values))
 
-    def _learn(self, frame: pl.DataFrame, column: str, c: int) -> RiskTable:
-        return without_default(self._risk_table(frame[column], class_hits(frame, c)))
-
-    def _risk_table(self, values: pl.Series, hits: np.ndarray, prior: float | None = None) -> RiskTable:
-        return risk_table(values, hits, self.config.smooth_factor, self.config.count_threshold, prior)
-
-    def _fit_scaling(self, frame: pl.DataFrame, columns: Mapping[str, np.ndarray]) -> None:
-        """Learn knots and indicators; a constant column gets no knots."""
+    def _fit_scaling(
+        self, some: pl.DataFrame, columns: Mapping[str, np.ndarray], training: "Training", places: np.ndarray
+    ) -> None:
+        """Learn knots and indicators from the sample of the rows; a constant column gets no knots."""
         self.knots_, self.indicators_ = {}, []
         self.__dict__.pop("_learned", None)  # of an earlier fit
         if self.config.scaling == "none":
             return
-        self.indicators_ = [name for name in self.numeric if 0 < len(columns[name]) < len(frame)]
+        self.indicators_ = [name for name in self.numeric if 0 < len(columns[name]) < len(some)]
         for name, present in columns.items():
             self.knots_[name] = _normal_scores(present, self.config.n_quantiles)
-        whole = dict(self._risks(frame, out_of_fold=False))
-        for name, risks in self._risks(frame, out_of_fold=True):
+        whole = dict(self._risks(some))
+        for name, risks in self._risks(some, training, places):
             if len(np.unique(whole[name])) > 1:  # a column of one category has one risk in each fold
                 self.knots_[name] = _normal_scores(risks, self.config.n_quantiles)
         self.knots_ = {name: knots for name, knots in self.knots_.items() if len(knots["value"]) > 1}
@@ -251,20 +265,39 @@ class TabularFeatures:
         other folds, which are drawn by position from the seed. Precomputed tables are used as they are.
         Raises ValueError naming every fitted column that the frame lacks.
         """
-        read = self.columns
-        if out_of_fold and (self.identity or (self.risk_tables_ and not self.precomputed_risk_)):
-            read.append(LABEL)
-        if absent := _absent(frame, read):
+        if out_of_fold:
+            return np.concatenate([found for _, found in self.transform_training(frame)])
+        if absent := _absent(frame.columns, self.columns):
             raise ValueError(*absent)
-        risks = _side_by_side([risks for _, risks in self._risks(frame, out_of_fold)], len(frame))
-        identity = self.identity.transform_training(frame) if self.identity and out_of_fold else None
+        return self._transform(frame)
+
+    def transform_training(self, rows: Rows) -> Iterator[tuple[pl.DataFrame, np.ndarray]]:
+        """The training split with its labels, some rows at a time, and `transform` of them out of fold."""
+        read = self.columns
+        if self.identity or (self.risk_tables_ and not self.precomputed_risk_):
+            read.append(LABEL)
+        if absent := _absent(rows.columns, read):
+            raise ValueError(*absent)
+        n_classes = 1 + max((table["class"] for table in self.risk_tables_.values()), default=1)
+        training = self._training(rows, [] if self.precomputed_risk_ else self.categorical, n_classes)
+        start = 0
+        for part in slices(rows):
+            places = np.arange(start, start + len(part))
+            yield part, self._transform(part, training, places)
+            start += len(part)
+
+    def _transform(
+        self, frame: pl.DataFrame, training: "Training | None" = None, places: np.ndarray | None = None
+    ) -> np.ndarray:
+        risks = _side_by_side([risks for _, risks in self._risks(frame, training, places)], len(frame))
         out = np.empty((len(frame), len(self)), np.float32)
         for rows in (slice(start, start + CHUNK) for start in range(0, len(frame), CHUNK)):
             part = frame[rows]
             numbers = _side_by_side([_numbers(part[name]) for name in self.numeric], len(part))
-            if self.identity:
-                found = self.identity.transform(part) if identity is None else identity[rows]
-                numbers = np.hstack([numbers, found])
+            if self.identity and training:
+                numbers = np.hstack([numbers, training.identity.transform(part, places[rows])])
+            elif self.identity:
+                numbers = np.hstack([numbers, self.identity.transform(part)])
             out[rows] = self._encode(numbers, risks[rows])
         return out
 
@@ -311,13 +344,15 @@ class TabularFeatures:
         kept = [raw.index(name) for name in self.knots_] if scaled else list(range(len(raw)))
         return np.array(list(self.imputation_.values()), np.float32), kept, indicators
 
-    def _risks(self, frame: pl.DataFrame, out_of_fold: bool) -> Iterator[tuple[str, np.ndarray]]:
+    def _risks(
+        self, frame: pl.DataFrame, training: "Training | None" = None, places: np.ndarray | None = None
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """The risks of some rows or, with `training`, of the training rows `places`, out of fold."""
         for name, table in self.risk_tables_.items():
-            values = frame[table["column"]]
-            if out_of_fold and not self.precomputed_risk_:
-                learn = partial(self._risk_table, prior=table["default_bin"])
-                hits = class_hits(frame, table["class"])
-                yield name, fold_risks(values, hits, learn, self.config.n_folds, self.config.seed)
+            values, prior = frame[table["column"]], table["default_bin"]
+            if training and not self.precomputed_risk_:
+                counts, fold = training.counts[table["column"]], training.fold[places]
+                yield name, counts.fold_risks(values, fold, table["class"], self._smoothing, prior)
             else:
                 yield name, look_up(values, table)
 
@@ -340,26 +375,6 @@ class TabularFeatures:
         features.risk_tables_ = {name: by_value(table) for name, table in features.risk_tables_.items()}
         features.identity = IdentityFeatures.of(known.identity) if known.identity else None
         return features
-
-
-def read_precomputed(path: str | Path) -> dict:
-    """A published impute_dict.json (column -> value) or risk_table_map.json (column -> risk table).
-
-    Raises FileNotFoundError, or ValueError naming the file and the columns at fault.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of precomputed values")
-    try:
-        found = read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{error}; write a pickled one as JSON where it was made") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object with a key for each column")
-    kind = "risk tables" if any(isinstance(entry, dict) for entry in found.values()) else "imputation values"
-    if problems := _precomputed_problems(kind, found, list(found)):
-        raise ValueError(f"{path}: {'; '.join(problems)}")
-    return found
 
 
 def _side_by_side(columns: list[np.ndarray], n_rows: int) -> np.ndarray:
@@ -395,25 +410,7 @@ def _normal_scores(present: np.ndarray, n_quantiles: int) -> dict[str, list[floa
     return {"value": values.tolist(), "score": ndtri(rank).tolist()}
 
 
-def _absent(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:
-    """One problem that names all `columns` the frame lacks, or none."""
-    absent = [name for name in dict.fromkeys(columns) if name not in frame.columns]
+def _absent(found: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """One problem that names all `columns` that are not found, or none."""
+    absent = [name for name in dict.fromkeys(columns) if name not in found]
     return [f"the rows lack the columns {absent} that the features read"] if absent else []
-
-
-def _precomputed_problems(kind: str, given: Mapping[str, Any] | None, wanted: Sequence[str]) -> list[str]:
-    """What keeps the precomputed `given` from being used for the columns `wanted`."""
-    if given is None:
-        return []
-    layout, expected = PRECOMPUTED[kind]
-    wrong = []
-    try:
-        layout.validate_python(given, strict=True)
-    except ValidationError as error:  # its text shows categories, which may be identities
-        wrong = list(dict.fromkeys(fault["loc"][0] for fault in error.errors(include_input=False)))
-    found = {
-        "lack the columns": [name for name in wanted if name not in given],
-        "have the unknown columns": [name for name in given if name not in wanted],
-        f"need {expected} for": wrong,
-    }
-    return [f"precomputed {kind} {problem} {names}" for problem, names in found.items() if names]

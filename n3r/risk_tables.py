@@ -9,7 +9,8 @@ Decisions:
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import (
     Annotated,
     Any,
@@ -21,10 +22,12 @@ import polars as pl
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
+from n3r.rows.parts import Rows, slices
 from n3r.rows.values import text_of, texts_of
 from n3r.schema import LABEL
 
 NO_LABEL = -1
+MANY = 16  # tables of counts that wait to be added up
 MIN_KNOWN = 10  # rows that training leads one to expect, so that chance does not halve them: below 1 %
 Risk = Annotated[float, Field(ge=0, le=1)]
 
@@ -57,10 +60,108 @@ def risk_columns(categorical: Sequence[str], n_classes: int) -> dict[str, tuple[
     return {f"{name} risk{suffix.format(c)}": (name, c) for name in categorical for c in classes}
 
 
-def class_hits(frame: pl.DataFrame, c: int) -> np.ndarray:
+def labels_of(frame: pl.DataFrame) -> np.ndarray:
+    """(N,) the class of each row, NO_LABEL where there is none."""
+    return frame[LABEL].fill_null(NO_LABEL).to_numpy()
+
+
+def class_hits(label: np.ndarray, c: int) -> np.ndarray:
     """(N,) 1 where the label is class `c`, 0 where it is another, NO_LABEL where there is none."""
-    label = frame[LABEL].fill_null(NO_LABEL).to_numpy()
     return np.where(label < 0, NO_LABEL, label == c)
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """How a rate of few rows is drawn to the prior, which counts for `factor` of all rows."""
+
+    factor: float
+    threshold: int  # categories of fewer rows get the prior
+
+    def risk(self, n: pl.Expr, k: pl.Expr, n_all: pl.Expr, prior: float) -> pl.Expr:
+        """The risk of a category of `n` rows, `k` of the class, of a column of `n_all` rows."""
+        m = (n_all * self.factor).cast(pl.Int64)
+        return pl.when((n > 0) & (n >= self.threshold)).then((k + m * prior) / (n + m)).otherwise(prior)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many training rows there are of each category of a column, in each fold.
+
+    `table`: `category`, `fold`, `n`, of these `known` with a label, and `k1`, `k2`, .. of each class.
+    """
+
+    table: pl.DataFrame
+
+    @classmethod
+    def of(cls, values: pl.Series, label: np.ndarray, n_classes: int, fold: np.ndarray) -> "Counts":
+        """Those of some rows."""
+        rows = pl.DataFrame({"category": texts_of(values), "label": label, "fold": fold})
+        hits = [(pl.col("label") == c).sum().cast(pl.Int64).alias(f"k{c}") for c in range(1, n_classes)]
+        n, known = pl.len().cast(pl.Int64).alias("n"), (pl.col("label") >= 0).sum().cast(pl.Int64)
+        rows = rows.filter(pl.col("category").is_not_null())
+        return cls(rows.group_by("category", "fold").agg(n, known.alias("known"), *hits))
+
+    @classmethod
+    def sum(cls, counts: Sequence["Counts"]) -> "Counts":
+        """Those of all rows, from those of parts of them."""
+        tables = pl.concat([one.table for one in counts])
+        return cls(tables.group_by("category", "fold").agg(pl.exclude("category", "fold").sum()))
+
+    def table_of(self, c: int, smoothing: Smoothing, prior: float | None = None) -> RiskTable:
+        """The risk table of class `c`; its default, the prior, is by default the rate of all rows."""
+        total = self._total(c)
+        n, k = total["known"].sum(), total["k"].sum()
+        prior = prior if prior is not None else k / n if n else 0.5
+        risk = smoothing.risk(pl.col("known"), pl.col("k"), pl.lit(n), prior)
+        bins = total.filter(pl.col("known") > 0).select("category", risk.alias("risk")).sort("category")
+        return {"bins": dict(bins.iter_rows()), "default_bin": prior}
+
+    def fold_risks(
+        self, values: pl.Series, fold: np.ndarray, c: int, smoothing: Smoothing, prior: float
+    ) -> np.ndarray:
+        """(n,) risks of training rows, each by the table of the other folds.
+
+        All folds have the whole split's prior: one of the other folds is high where a fold's own rate is low,
+        and would tell it.
+        NOTE[DIFF] the legacy encodes the training rows by the table they made themselves (defect 37).
+        """
+        own = self.table.select("category", "fold", n_own="known", k_own=f"k{c}")
+        total = self._total(c).with_columns(n_all=pl.col("known").sum())
+        of_fold = own.group_by("fold").agg(n_fold=pl.col("n_own").sum())
+        rows = pl.DataFrame({"category": texts_of(values), "fold": fold})
+        for counts, on in ((total, ["category"]), (own, ["category", "fold"]), (of_fold, ["fold"])):
+            rows = rows.join(counts, on, "left", maintain_order="left")
+        rows = rows.with_columns(pl.exclude("category", "fold").fill_null(0))
+        pairs = (("known", "n_own"), ("k", "k_own"), ("n_all", "n_fold"))
+        n, k, n_all = (pl.col(all_folds) - pl.col(one) for all_folds, one in pairs)
+        return rows.select(smoothing.risk(n, k, n_all, prior).alias("risk"))["risk"].to_numpy()
+
+    def known_share(self, table: Mapping[str, Any]) -> float:
+        """The share of rows with a category whose category has a risk of its own in a table."""
+        found = self._total(1).select("category", "n").rows()
+        return sum(n for one, n in found if one in table["bins"]) / max(sum(n for _, n in found), 1)
+
+    def _total(self, c: int) -> pl.DataFrame:
+        """By category: `n`, `known` and `k` of class `c`."""
+        return self.table.group_by("category").agg(
+            pl.col("n", "known").sum(), pl.col(f"k{c}").sum().alias("k")
+        )
+
+
+def count_categories(
+    rows: Rows, categorical: Sequence[str], n_classes: int, fold: np.ndarray
+) -> dict[str, Counts]:
+    """The counts of each of some columns of the training rows, whose folds are `fold` (N,)."""
+    found: dict[str, list[Counts]] = {name: [] for name in categorical}
+    start = 0
+    for part in slices(rows, [*categorical, LABEL]) if found else ():
+        label = labels_of(part) if LABEL in part.columns else np.full(len(part), NO_LABEL)
+        for name, counts in found.items():
+            counts.append(Counts.of(part[name], label, n_classes, fold[start : start + len(part)]))
+            if len(counts) > MANY:
+                counts[:] = [Counts.sum(counts)]
+        start += len(part)
+    return {name: Counts.sum(counts) for name, counts in found.items()}
 
 
 def risk_table(
@@ -76,15 +177,9 @@ def risk_table(
     (k + m * prior) / (n + m), m = int(N * smooth_factor), or the prior where n < `count_threshold`.
     Unless given, the prior is the mean label, or 0.5 if there are no such rows.
     """
-    rows = pl.DataFrame({"category": texts_of(values), "hit": np.asarray(label, np.float64)})
-    rows = rows.filter(pl.col("category").is_not_null(), pl.col("hit").is_in([0.0, 1.0]))
-    if prior is None:
-        prior = rows["hit"].mean() if len(rows) else 0.5
-    m = int(len(rows) * smooth_factor)
-    n, k = pl.len(), pl.col("hit").sum()
-    risk = pl.when(n >= count_threshold).then((k + m * prior) / (n + m)).otherwise(prior)
-    bins = rows.group_by("category").agg(risk.alias("risk")).sort("category")
-    return {"bins": dict(bins.iter_rows()), "default_bin": prior}
+    label = np.where(np.isin(label, [0, 1]), label, NO_LABEL)
+    counts = Counts.of(values, label, 2, np.zeros(len(label), np.int16))
+    return counts.table_of(1, Smoothing(smooth_factor, count_threshold), prior)
 
 
 def without_default(table: RiskTable) -> RiskTable:
@@ -121,13 +216,6 @@ def row_risks(tables: Iterable[Mapping[str, Any]], row: Mapping[str, Any]) -> np
     return np.array([risks], np.float32)
 
 
-def count_known(tables: Iterable[dict[str, Any]], train: pl.DataFrame) -> None:
-    """Write into each table how many of the training rows' categories have a risk of their own."""
-    for table in tables:
-        n_rows, n_known = _known(train[table["column"]], table)
-        table["known"] = n_known / max(n_rows, 1)
-
-
 def _known(values: pl.Series, table: Mapping[str, Any]) -> tuple[int, int]:
     """Rows with a category, and those whose category has a risk of its own."""
     texts, counts = texts_of(values).drop_nulls().alias("text").value_counts()
@@ -158,25 +246,3 @@ class Unseen:
                     "written as the training rows' are?",
                     stacklevel=3,
                 )
-
-
-def fold_risks(
-    values: pl.Series,
-    hits: np.ndarray,
-    learn: Callable[[pl.Series, np.ndarray], RiskTable],
-    n_folds: int,
-    seed: int,
-) -> np.ndarray:
-    """(N,) risks, each by the table that `learn` makes of the other folds.
-
-    `learn` gives all folds the whole split's prior: one of the other folds is high where a fold's own rate
-    is low, and would tell it.
-    NOTE[DIFF] the legacy encodes the training rows by the table they made themselves (defect 37).
-    """
-    risks = np.empty(len(values))
-    order = np.random.default_rng(seed).permutation(len(values))
-    for fold in np.array_split(order, n_folds):
-        others = hits.copy()
-        others[fold] = NO_LABEL
-        risks[fold] = look_up(values[fold], learn(values, others))
-    return risks

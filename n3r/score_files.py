@@ -4,29 +4,33 @@ Decisions:
 - Files are read, scored and written a chunk of rows at a time, so that memory does not grow with them. The
   output gets its name when its last row is written.
 - A rank needs every score: where rows are ranked, chunks wait in a folder beside the output.
+- `-` is standard input, or output: rows go out as they come, those that cannot be read to standard error.
 """
 
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from n3r.files.formats import FORMATS, SUFFIXES, as_folder, find_files, written_as
+from n3r.files.encoding import BOM
+from n3r.files.formats import FORMATS, SUFFIXES, as_folder, find_files, format_of, written_as
 from n3r.files.limits import MAX_EXPANSION
-from n3r.files.writer import Writer, writer
-from n3r.rows.rejects import refusal
+from n3r.files.writer import Printer, Writer, writer
+from n3r.rows.chunks import Chunk, column_type, read_chunks
+from n3r.rows.rejects import Reject, refusal, told
 from n3r.rows.values import as_typed
 from n3r.schema import id_name
 from n3r.score import Scorer, ranks
-from n3r.tables import Chunk, column_type, read_chunks
 from n3r.thresholds import Decision, Rule
 
+STANDARD = "-"
 REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}
 
 
@@ -52,10 +56,12 @@ def score_files(  # noqa: PLR0913 - one argument an option
 ) -> Counts:
     """Score files, folders and patterns of Parquet, CSV, TSV and JSON lines, rows and files in their order.
 
-    An `output` that ends in .parquet, .csv, .tsv or .jsonl is one file of all rows; else it is a folder that
+    The one item "-" is standard input, the output "-" standard output: both of CSV or JSON lines. Another
+    `output` that ends in .parquet, .csv, .tsv or .jsonl is one file of all rows; else it is a folder that
     gets a file for each file, in the `kind` given or its own. With `skip` rows that cannot be read are listed
     beside the output, in `<its name>.rejects.csv`; otherwise the first of them is a ValueError naming file,
-    row and column, and nothing is written. Warns as `Scorer.score`. `max_expansion`: see limits.py,
+    row and column, and nothing is written; they are printed, and rows before them too, where the output is
+    "-". Warns as `Scorer.score`. `max_expansion`: see limits.py,
     `for_spreadsheets`: writer.py; with a `rule` rows also get what `Scorer.decide` gives, ranks by file.
     """
     from tqdm import tqdm
@@ -64,14 +70,34 @@ def score_files(  # noqa: PLR0913 - one argument an option
         raise ValueError("reasons are those of flagged rows: say which orders to flag")
     decision = scorer.decision(rule) if rule else None
     counts = Counts(0, 0, 0)
-    hidden = {} if progress else {"disable": True}  # False would overrule TQDM_DISABLE
+    prints = str(output) == STANDARD
+    hidden = {} if progress and not prints else {"disable": True}  # False would overrule TQDM_DISABLE
     with tqdm(
         desc="scored", unit=" rows", unit_scale=True, mininterval=0.5, file=sys.stderr, **hidden
     ) as bar:
-        job = _Job(scorer, decision, reasons, skip, max_expansion, for_spreadsheets, bar)
-        for target, sources in _targets(find_files(items), Path(output), kind).items():
+        stream = sys.stdin.buffer if STANDARD in map(str, items) else None
+        files = find_files(items) if stream is None else {_input(items, stream): None}
+        targets = _printed(files, kind) if prints else _targets(files, Path(output), kind)
+        job = _Job(scorer, decision, reasons, skip, max_expansion, for_spreadsheets, bar, stream, prints)
+        for target, sources in targets.items():
             counts = Counts(*(a + b for a, b in zip(counts, job.run(target, sources), strict=True)))
     return counts
+
+
+def _input(items: Sequence[str | Path], stream: BufferedReader) -> Path:
+    """What standard input is called, by its format: JSON lines begin with a brace, all else is CSV."""
+    if len(items) > 1:
+        raise ValueError("- is standard input: give it alone, without files")
+    head = stream.peek(4).removeprefix(BOM).lstrip()
+    return Path("stdin.jsonl" if head.startswith((b"{", b"[")) else "stdin.csv")
+
+
+def _printed(files: Mapping[Path, str | None], kind: str | None) -> dict[Path, list]:
+    """What standard output is called, by its format, and the files that its rows come from."""
+    kind = kind or written_as(format_of(next(iter(files))))
+    if kind == "parquet":
+        raise ValueError("standard output takes rows of text: add --format csv, tsv or jsonl")
+    return {Path(f"stdout.{kind}"): list(files.items())}
 
 
 def _targets(files: Mapping[Path, str | None], output: Path, kind: str | None) -> dict[Path, list]:
@@ -113,18 +139,16 @@ class _Job:
     max_expansion: float
     for_spreadsheets: bool
     bar: Any
+    stream: BufferedReader | None  # standard input, read in place of the file
+    prints: bool  # to standard output, in place of the target
 
     def run(self, target: Path, sources: list[tuple[Path, str | None]]) -> Counts:
         """Score the rows of some files into one."""
         scorer = self.scorer
         n_read = n_scored = n_rejected = 0
-        rejects = rejects_of(target)
         with ExitStack() as files:
-            kind = target.suffix.removeprefix(".")
-            scored = files.enter_context(writer(target, kind, self.for_spreadsheets))
-            if self.decision:
-                scored = files.enter_context(_ranked(scored, target.parent))
-            rejected, unseen = None, scorer.unseen()
+            scored, list_rejects = (files.enter_context(one) for one in self._outputs(target))
+            unseen = scorer.unseen()
             # An id may be a whole number in one file, a float in another and is text in CSV.
             types = {column_type(path, scorer.inputs.id) for path, _ in sources}
             ids = [as_typed(id_name(scorer.inputs.id))] if len(types) > 1 else []
@@ -138,10 +162,7 @@ class _Job:
                     scores = self._scores(chunk.frame).with_columns(ids)
                     scored.write(scores)
                     if chunk.rejects:
-                        rejected = rejected or files.enter_context(
-                            writer(rejects, "csv", self.for_spreadsheets)
-                        )
-                        rejected.write(pl.DataFrame(chunk.rejects, schema=REJECTS, orient="row"))
+                        list_rejects(chunk.rejects)
                     n_read += chunk.n_rows
                     n_scored += scores.height
                     n_rejected += len(chunk.rejects)
@@ -149,9 +170,17 @@ class _Job:
             if n_read != n_scored + n_rejected:  # inside, so that nothing is written
                 raise RuntimeError(f"{n_read} rows read, {n_scored} scored and {n_rejected} rejected")
             unseen.warn()
-            if rejected is None:
-                rejects.unlink(missing_ok=True)  # of an earlier run
         return Counts(n_read, n_scored, n_rejected)
+
+    def _outputs(self, target: Path) -> Iterator[AbstractContextManager]:
+        """Where scored rows go and, opened after it, where rejects do."""
+        kind = target.suffix.removeprefix(".")
+        if self.prints:
+            rows = nullcontext(Printer(kind, self.for_spreadsheets))
+        else:
+            rows = writer(target, kind, self.for_spreadsheets)
+        yield rows if self.decision is None else _ranked(rows, None if self.prints else target.parent)
+        yield nullcontext(_tell) if self.prints else _listed(rejects_of(target), self.for_spreadsheets)
 
     def _chunks(self, path: Path, region: str | None) -> Iterator[Chunk]:
         """The rows of a file, which is written as the model's column map says."""
@@ -159,6 +188,7 @@ class _Job:
             "region": region,
             "max_expansion": self.max_expansion,
             "dialect": self.scorer.column_map.csv,
+            "stream": self.stream,
         }
         return read_chunks(path, self.scorer.inputs, **options)
 
@@ -168,14 +198,37 @@ class _Job:
         return self.scorer.decide_typed(rows, self.decision, self.reasons)
 
 
+def _tell(rejects: list[Reject]) -> None:
+    """Print rows that cannot be read to standard error."""
+    sys.stderr.writelines(f"{told(one)}\n" for one in rejects)
+
+
 @contextmanager
-def _ranked(rows: Writer, beside: Path) -> Iterator["_Unranked"]:
-    """`.write(frame)` takes tables with a score, which go to `rows` with their ranks when the block ends."""
-    beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unranked-", dir=beside) as folder:
-        waiting = _Unranked(Path(folder))
-        yield waiting
-        waiting.release(rows)
+def _listed(path: Path, for_spreadsheets: bool) -> Iterator[Callable[[list[Reject]], None]]:
+    """What lists rows that cannot be read in a file, which is there at the end if there are any."""
+    rows: list[Writer] = []
+    with ExitStack() as files:
+
+        def take(rejects: list[Reject]) -> None:
+            if not rows:
+                rows.append(files.enter_context(writer(path, "csv", for_spreadsheets)))
+            rows[0].write(pl.DataFrame(rejects, schema=REJECTS, orient="row"))
+
+        yield take
+    if not rows:
+        path.unlink(missing_ok=True)  # of an earlier run
+
+
+@contextmanager
+def _ranked(output: AbstractContextManager, beside: Path | None) -> Iterator["_Unranked"]:
+    """`.write(frame)` takes tables with a score, which go to the output with their ranks at the end."""
+    with output as rows:
+        if beside is not None:
+            beside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".unranked-", dir=beside) as folder:
+            waiting = _Unranked(Path(folder))
+            yield waiting
+            waiting.release(rows)
 
 
 class _Unranked:
@@ -189,7 +242,7 @@ class _Unranked:
         frame.write_parquet(self.folder / str(len(self.scores)))
         self.scores.append(frame["score"])
 
-    def release(self, rows: Writer) -> None:
+    def release(self, rows: Writer | Printer) -> None:
         """Write all with their ranks."""
         rank = ranks(pl.concat(self.scores))
         start = 0

@@ -26,13 +26,15 @@ from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.checkpoints import is_first_process
 from n3r.data import make_loader
 from n3r.estimate import Estimate
-from n3r.features import FeatureConfig, TabularFeatures, read_precomputed
+from n3r.features import FeatureConfig, TabularFeatures
 from n3r.files.json_io import explain
 from n3r.fusion import HIDDEN
 from n3r.identity import selection
 from n3r.multiclass import measure
+from n3r.precomputed import read_precomputed
 from n3r.presets import check_tokenizer
 from n3r.registry import MODEL_CLASSES, configure, registered
+from n3r.rows.parts import Rows
 from n3r.schema import LABEL, ColumnMap, id_name, mask, plain, probabilities
 from n3r.score import Scorer
 from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig
@@ -66,7 +68,7 @@ def read_tokenizer(run: Path, preset: str) -> NameTokenizer:
     return tokenizer
 
 
-def fit_features(train: pl.DataFrame, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:
+def fit_features(train: Rows, columns: ColumnMap, parameters: Mapping[str, Any]) -> TabularFeatures:
     """Features fitted on training rows; what `use_precomputed_..` names is read from its file instead.
 
     `identity` says whether the identity features are among them: "on", "off", or "auto", unless they hurt.
@@ -134,10 +136,17 @@ def record(name: str, bundle: Bundle, fitted: Fitted, segments: pl.DataFrame, pr
 
 
 def metric_table(measured: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
-    """What `measure` gives of each split, a metric a row, rounded to three digits."""
+    """What `measure` gives of each split as text, a metric a row; fractions have three digits."""
     (first, *_) = measured.values()
-    rows = [{"metric": key, **{split: values[key] for split, values in measured.items()}} for key in first]
-    return pl.DataFrame(rows, strict=False).with_columns(pl.col(pl.Float64).round(3))
+    rows = [
+        {"metric": key.replace("_", " "), **{split: _text(of[key]) for split, of in measured.items()}}
+        for key in first
+    ]
+    return pl.DataFrame(rows)
+
+
+def _text(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _auroc(measured: Mapping[str, Any]) -> Estimate:

@@ -15,45 +15,38 @@ Decisions:
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
+from n3r.engine import Engine
 from n3r.files.atomic import atomic_folder
-from n3r.files.dialect import PLAIN, Dialect
-from n3r.files.formats import FORMATS, SEPARATORS, find_files, format_of, written_as
+from n3r.files.formats import FORMATS, find_files, format_of, part_path, written_as
 from n3r.files.json_io import read_json, write_json
 from n3r.files.limits import MAX_EXPANSION, check_parquet
-from n3r.files.reader import Schema, Wanted, in_utf8, read_batches, reading, scan_parquet
-from n3r.files.records import MAX_RECORD
-from n3r.files.workbook import read_workbook
+from n3r.files.reader import Schema, in_utf8, reading, scan_parquet
 from n3r.files.writer import POLARS_ERRORS, write
 from n3r.rows.alike import alike, kind_of
-from n3r.rows.columns import missing_columns, spread, told_numbers
-from n3r.rows.inputs import Inputs, require, to_numbers, typed
-from n3r.rows.numbers import form_of
-from n3r.rows.rejects import Reject, refusal, rejected
+from n3r.rows.chunks import CHUNK, REGION, hint, read_frames
+from n3r.rows.columns import spread
+from n3r.rows.keys import Piece, numbered_pieces
+from n3r.rows.numbers import form_of, number
+from n3r.rows.parts import RowsInParts
+from n3r.rows.wide import Parts
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
 
-REGION = "region"
-CHUNK = 16384  # rows of a file at a time
 PART = 1 << 18  # rows of a part of a prepared split
+PIECE = 1 << 17  # rows of a file that are read apart, where not all fit into memory
 MAX_OWN_RECORD = 1 << 30  # bytes of a record that n3r wrote: it joins texts
 _DTYPES = {
     str(kind): kind for kind in (pl.String, pl.Float32, pl.Float64, pl.Int8, pl.Int64, pl.Datetime("us"))
 }
-
-
-class Chunk(NamedTuple):
-    """Some rows of a file, in its order."""
-
-    frame: pl.DataFrame  # readable rows, as `typed` gives them
-    rejects: list[Reject]  # by row, one each
-    n_rows: int  # readable and rejected
 
 
 @dataclass(frozen=True)
@@ -66,6 +59,7 @@ class Source:
     dropped_columns: tuple[str, ...]  # in some files but not in all
     left_out: Mapping[str, str]  # column that "*" might stand for -> why it does not
     n_rows: int  # as the files count them
+    pieces: tuple[Piece, ...]  # of the frame, to be read apart: one, or so small that each fits into memory
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -75,12 +69,16 @@ class Source:
 
 
 def scan(
-    data: str | Path | Sequence[str | Path], column_map: ColumnMap, max_expansion: float = MAX_EXPANSION
+    data: str | Path | Sequence[str | Path],
+    column_map: ColumnMap,
+    max_expansion: float = MAX_EXPANSION,
+    engine: Engine | None = None,
 ) -> Source:
     """One lazy table of files, folders and patterns, with the columns that the map may use.
 
     "NA=path" gives the rows of that path the value NA in a column `region`, in place of the file's. With
-    `split_files` in the map, each row also gets the name of its file. Raises FileNotFoundError, or ValueError
+    `split_files` in the map, each row also gets the name of its file. An engine with a folder of its own gets
+    files of text there as Parquet, and small pieces. Raises FileNotFoundError, or ValueError
     naming the file at fault and its first rows that cannot be read, also for a file that holds more than
     `max_expansion` times its size (limits.py).
     """
@@ -88,30 +86,58 @@ def scan(
     formats = sorted({format_of(path) for path in regions})
     if len(formats) > 1:
         raise ValueError(f"one call reads one format, found {' and '.join(formats)} files")
-    open_file = _open_parquet if formats[0] == "parquet" else _read_text
-    frames, counts = {}, {}
-    for path, region in regions.items():
-        origin = {} if region is None else {REGION: region}
-        origin |= {FILE_COLUMN: in_utf8(path.name)} if column_map.split_files else {}
-        frame, n_rows = open_file(path, _Columns(path, column_map, origin), max_expansion)
-        if n_rows:  # without rows a file need not tell columns or their types
-            frames[path] = frame.with_columns(pl.lit(value).alias(name) for name, value in origin.items())
-            counts[path] = n_rows
-    if not frames:
+    folder = engine.folder if engine else None
+    opened = _opened(regions, formats[0], column_map, max_expansion, folder)
+    if not opened:
         raise ValueError(" and ".join(f"{path} has no rows" for path in regions))
-    schemas = {path: frame.collect_schema() for path, frame in frames.items()}
+    whole = {path: pl.concat([f for f, _ in found], how="diagonal") for path, found in opened.items()}
+    schemas = {path: frame.collect_schema() for path, frame in whole.items()}
     every = dict.fromkeys(name for schema in schemas.values() for name in schema)
     shared = [name for name in every if all(name in schema for schema in schemas.values())]
     chosen = alike(schemas, shared, column_map.values)
-    frame = pl.concat([f.select(chosen[path]) for path, f in frames.items()], how="vertical_relaxed")
-    with _naming_damage(counts, formats[0]):
-        frame, left_out = spread(frame, column_map, [*counts.items()], formats[0])
+    frame = pl.concat([f.select(chosen[path]) for path, f in whole.items()], how="vertical_relaxed")
+    sizes = {path: sum(n_rows for _, n_rows in found) for path, found in opened.items()}
+    with _naming_damage(sizes, formats[0]):
+        frame, left_out, numbers = spread(frame, column_map, [*sizes.items()], formats[0], folder is not None)
     dropped = [name for name in every if name not in shared]
     left_out |= {name: "not all files have it" for name in dropped if EVERY_OTHER in column_map.numeric}
     left_out.pop(REGION if any(regions.values()) else None, None)
+    n_rows = sum(sizes.values())
+    pieces = [Piece(frame, 0, n_rows)]
+    if folder:
+        form, parts = form_of(formats[0], column_map.number_format), []
+        for path, found in opened.items():
+            empty = pl.DataFrame(schema=schemas[path]).lazy()
+            whole = [(pl.concat([empty, own], how="diagonal"), n) for own, n in found]
+            parts += [(own.select(chosen[path]), n) for own, n in whole]
+        parts = [(own.with_columns(number(name, form) for name in numbers), n) for own, n in parts]
+        pieces = numbered_pieces(parts, frame.collect_schema())
     return Source(
-        frame, written_as(formats[0]), tuple(regions), tuple(dropped), left_out, sum(counts.values())
+        frame, written_as(formats[0]), tuple(regions), tuple(dropped), left_out, n_rows, tuple(pieces)
     )
+
+
+def _opened(
+    regions: Mapping[Path, str | None],
+    kind: str,
+    column_map: ColumnMap,
+    max_expansion: float,
+    folder: Path | None,
+) -> dict[Path, list[tuple[pl.LazyFrame, int]]]:
+    """Files that have rows, each as one frame or, with a folder, as pieces, and their numbers of rows."""
+    opened = {}
+    for place, (path, region) in enumerate(regions.items()):
+        origin = {} if region is None else {REGION: region}
+        origin |= {FILE_COLUMN: in_utf8(path.name)} if column_map.split_files else {}
+        columns = _Columns(path, column_map, origin)
+        if kind == "parquet":
+            found = _open_parquet(path, columns, max_expansion, PIECE if folder else 0)
+        else:
+            found = _read_text(path, columns, max_expansion, folder and folder / f"raw-{place:06d}")
+        if any(n_rows for _, n_rows in found):  # without rows a file need not tell columns or their types
+            literals = [pl.lit(value).alias(name) for name, value in origin.items()]
+            opened[path] = [(frame.with_columns(literals), n_rows) for frame, n_rows in found]
+    return opened
 
 
 @contextmanager
@@ -125,84 +151,6 @@ def _naming_damage(files: Iterable[Path], format: str) -> Iterator[None]:
         raise ValueError(f"damaged, write anew: {', '.join(damaged)}") from None
 
 
-def read_chunks(
-    path: str | Path,
-    inputs: Inputs,
-    size: int = CHUNK,
-    *,
-    region: str | None = None,
-    max_record: int = MAX_RECORD,
-    max_expansion: float = MAX_EXPANSION,
-    dialect: Dialect = PLAIN,
-) -> Iterator[Chunk]:
-    """Rows of one file, at most `size` at a time; a file without rows gives one empty chunk.
-
-    `region` becomes the column `region` of every row, in place of the file's; a CSV or TSV is written as
-    `dialect` says. CSV records and JSON lines of
-    more than `max_record` bytes are rejects. Raises FileNotFoundError, or ValueError naming the file when it
-    cannot be read, lacks columns or holds more than `max_expansion` times its size (limits.py).
-    """
-    own = {} if region is None else {REGION: pl.lit(region)}
-    names = [name for name in inputs.names if name not in own]
-
-    def check(schema: Schema) -> None:
-        try:
-            require({**schema, **dict.fromkeys(own, pl.String())}, inputs, str(path))
-        except ValueError as error:
-            raise ValueError(f"{error}{_hint(Path(path), schema, {*names}, dialect)}") from None
-
-    kind = format_of(Path(path))
-    inputs = inputs._replace(number_format=form_of(kind, inputs.number_format))
-    for batch in read_batches(Path(path), check, lambda _: names, size, max_record, max_expansion, dialect):
-        frame, cells = typed(batch.frame.with_columns(**own), inputs)
-        rejects = rejected(path, batch, [*batch.cells, *cells], inputs.id)
-        if bad := {row for row, _, _ in (*batch.cells, *cells)}:
-            frame = frame[[row for row in range(frame.height) if row not in bad]]
-        yield Chunk(frame, rejects, batch.frame.height + len(batch.lost))
-
-
-def column_type(path: str | Path, name: str) -> pl.DataType | None:
-    """The type of a column in one file, None where it is missing; all is text in files of text."""
-    if format_of(Path(path)) == "xlsx":
-        with reading(Path(path)):
-            return read_workbook(Path(path), MAX_EXPANSION).schema.get(name)
-    if format_of(Path(path)) != "parquet":
-        return pl.String()
-    with reading(Path(path)):
-        return scan_parquet(Path(path)).collect_schema().get(name)
-
-
-def read_frames(
-    path: str | Path,
-    wanted: Wanted,
-    numbers: Collection[str] = (),
-    check: Callable[[Schema], None] = lambda _: None,
-    strict: Collection[str] | None = None,
-    *,
-    written: ColumnMap | None = None,
-    max_record: int = MAX_RECORD,
-    max_expansion: float = MAX_EXPANSION,
-) -> Iterator[pl.DataFrame]:
-    """Rows of one file, some at a time, of the columns that `wanted` chooses of those there.
-
-    Of text, the columns among `numbers` become Float64. `written` is the map that says how the file is
-    written. Raises as `read_chunks`, what `check` raises of the columns, and ValueError naming the first rows
-    that cannot be read; with `strict`, bad cells count in these columns alone.
-    """
-    dialect = written.csv if written else PLAIN
-    kind = format_of(Path(path))
-    form = form_of(kind, written.number_format if written else None)
-    for batch in read_batches(Path(path), check, wanted, CHUNK, max_record, max_expansion, dialect):
-        spelled = [name for name in numbers if batch.frame.schema.get(name) == pl.String]
-        frame, cells = to_numbers(batch.frame, spelled, form)
-        advice = "mend them; a missing number is an empty cell" if cells else "mend them"
-        advice += told_numbers(batch.frame[cells[0][1]], cells[0][0], kind, form) if cells else ""
-        cells = [*(cell for cell in batch.cells if strict is None or cell[1] in strict), *cells]
-        if rejects := rejected(path, batch, cells):
-            raise ValueError(refusal(rejects, advice))
-        yield frame
-
-
 def fingerprint(files: Iterable[str | Path]) -> str:
     """sha256 over the files' contents, in the order given."""
     total = hashlib.sha256()
@@ -213,29 +161,55 @@ def fingerprint(files: Iterable[str | Path]) -> str:
 
 
 def write_splits(
-    folder: str | Path, splits: Mapping[str, pl.DataFrame], column_map: ColumnMap, format: str = "parquet"
+    folder: str | Path,
+    splits: Mapping[str, pl.DataFrame] | Parts,
+    column_map: ColumnMap,
+    format: str = "parquet",
 ) -> None:
     """Write prepared splits, in parts, and `columns.json`: the resolved map, the format, the types and parts.
 
-    An earlier run's stay until these are all written. Raises ValueError naming the folder when it cannot be
-    written or holds something else, or an unknown split or format.
+    Parts that were written already, in their own format, are moved. An earlier run's stay until these are all
+    there. Raises ValueError naming the folder when it cannot be written or holds something else, or an
+    unknown split or format.
     """
-    if sorted(splits) != sorted(SPLITS) or format not in FORMATS:
+    format = splits.format if isinstance(splits, Parts) else format
+    names = splits.n_rows if isinstance(splits, Parts) else splits
+    if sorted(names) != sorted(SPLITS) or format not in FORMATS:
         raise ValueError(
-            f"expected the splits {SPLITS} as {', '.join(FORMATS)}, found {tuple(splits)} as {format!r}"
+            f"expected the splits {SPLITS} as {', '.join(FORMATS)}, found {tuple(names)} as {format!r}"
         )
-    types = {name: str(kind) for name, kind in splits["train"].schema.items()}
-    odd = [f"{n!r} ({kind_of(k)})" for n, k in splits["train"].schema.items() if str(k) not in _DTYPES]
+    schema = splits.schema if isinstance(splits, Parts) else splits["train"].schema
+    odd = [f"{name!r} ({kind_of(kind)})" for name, kind in schema.items() if str(kind) not in _DTYPES]
     if odd:
         raise ValueError(f"prepared tables hold only {list(_DTYPES)}, found {', '.join(odd)}")
-    content = {"format": format, "types": types, "parts": {}, "column_map": column_map.model_dump()}
+    content = {"format": format, "types": {name: str(kind) for name, kind in schema.items()}}
+    content |= {"parts": {}, "column_map": column_map.model_dump()}
     with atomic_folder(folder, "prepared data", "columns.json") as aside:
         for split in SPLITS:
-            parts = list(splits[split].iter_slices(PART)) or [splits[split]]
-            for number, part in enumerate(parts):
-                write(part, _part(aside, split, number, format))
-            content["parts"][split] = [part.height for part in parts]
+            place = partial(part_path, aside, split, kind=format)
+            content["parts"][split] = _move(splits, split, place) or _write_parts(splits, split, place)
         write_json(aside / "columns.json", content)
+
+
+def _move(splits: Mapping[str, pl.DataFrame] | Parts, split: str, place: Callable[[int], Path]) -> list[int]:
+    """Move the parts of a split that were written, under numbers without gaps; their rows."""
+    if not isinstance(splits, Parts):
+        return []
+    for i, own in enumerate(splits.n_rows[split]):
+        place(i).parent.mkdir(exist_ok=True)
+        shutil.move(part_path(splits.folder, split, own, splits.format), place(i))
+    return list(splits.n_rows[split].values())
+
+
+def _write_parts(
+    splits: Mapping[str, pl.DataFrame] | Parts, split: str, place: Callable[[int], Path]
+) -> list[int]:
+    """Write a split, in parts, one at least; their rows."""
+    rows = pl.DataFrame(schema=splits.schema) if isinstance(splits, Parts) else splits[split]
+    parts = list(rows.iter_slices(PART)) or [rows]
+    for i, part in enumerate(parts):
+        write(part, place(i))
+    return [part.height for part in parts]
 
 
 def read_split(folder: str | Path, split: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -260,8 +234,8 @@ def read_parts(
     if unknown:
         raise ValueError(f"the prepared data in {folder} have no column {', '.join(unknown)}")
     types = {name: _DTYPES[content["types"][name]] for name in columns or content["types"]}
-    for number, n_rows in enumerate(content["parts"][split]):
-        path = _part(Path(folder), split, number, content["format"])
+    for place, n_rows in enumerate(content["parts"][split]):
+        path = part_path(Path(folder), split, place, content["format"])
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; run 01_preprocess first")
         try:
@@ -273,13 +247,19 @@ def read_parts(
         yield part
 
 
+def split_rows(folder: str | Path, split: str) -> RowsInParts:
+    """A prepared split to be read part by part, as often as it takes; raises as `read_split`."""
+    content = _read_columns(folder)
+    if split not in SPLITS:
+        raise ValueError(f"there is no split {split!r}, only {SPLITS}")
+    return RowsInParts(
+        partial(read_parts, folder, split), list(content["types"]), sum(content["parts"][split])
+    )
+
+
 def part_sizes(folder: str | Path, split: str) -> list[int]:
     """The numbers of rows of the parts of a prepared split, in their order."""
     return _read_columns(folder)["parts"][split]
-
-
-def _part(folder: Path, split: str, number: int, format: str) -> Path:
-    return folder / split / f"part-{number:06d}.{format}"
 
 
 def _read_part(path: Path, types: Mapping[str, pl.DataType]) -> pl.DataFrame:
@@ -331,10 +311,6 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _hint(path: Path, schema: Schema, wanted: Set[str], dialect: Dialect) -> str:
-    return missing_columns(list(schema), wanted, dialect) if format_of(path) in SEPARATORS else ""
-
-
 class _Columns:
     """Which columns of a raw file a map needs and which it may use."""
 
@@ -348,8 +324,8 @@ class _Columns:
         """Raise ValueError naming the columns that are missing."""
         if problems := self.map.missing_from([*schema, *self.origin]):
             listed = "".join(f"\n- {self.path}: {problem}" for problem in problems)
-            hint = _hint(self.path, schema, {*self.map.roles.values(), *self.map.all_text}, self.map.csv)
-            raise ValueError(f"columns that the column map names are missing:{listed}{hint}")
+            told = hint(self.path, schema, {*self.map.roles.values(), *self.map.all_text}, self.map.csv)
+            raise ValueError(f"columns that the column map names are missing:{listed}{told}")
 
     def used(self, schema: Schema) -> list[str]:
         """Those to read; ValueError for a name that none may have."""
@@ -361,18 +337,27 @@ class _Columns:
         return [name for name in schema if name in self.named or (spread and self.map.may_be_feature(name))]
 
 
-def _open_parquet(path: Path, columns: _Columns, max_expansion: float) -> tuple[pl.LazyFrame, int]:
+def _open_parquet(
+    path: Path, columns: _Columns, max_expansion: float, piece: int
+) -> list[tuple[pl.LazyFrame, int]]:
+    """A file, or pieces of it of so many rows each, with these."""
     with reading(path):
         frame = scan_parquet(path)
         schema, n_rows = frame.collect_schema(), frame.select(pl.len()).collect().item()
     columns.check(schema)
     names = columns.used(schema)
     check_parquet(path, names, max_expansion)
-    return frame.select(names), n_rows
+    starts = range(0, n_rows, piece) if piece else [0]
+    return [
+        (frame.select(names).slice(start, piece or None), min(piece or n_rows, n_rows - start))
+        for start in starts
+    ]
 
 
-def _read_text(path: Path, columns: _Columns, max_expansion: float) -> tuple[pl.LazyFrame, int]:
-    """A file of text or of Excel, read; what the map declares numeric is Float64."""
+def _read_text(
+    path: Path, columns: _Columns, max_expansion: float, folder: Path | None
+) -> list[tuple[pl.LazyFrame, int]]:
+    """A file of text or of Excel, read, in a folder if given; what the map declares numeric is Float64."""
     found = read_frames(
         path,
         columns.used,
@@ -382,5 +367,12 @@ def _read_text(path: Path, columns: _Columns, max_expansion: float) -> tuple[pl.
         max_expansion=max_expansion,
         written=columns.map,
     )
-    frame = pl.concat(list(found), how="diagonal")  # a key may be missing from all lines of a batch
-    return frame.lazy(), frame.height
+    if folder is None:
+        frame = pl.concat(list(found), how="diagonal")  # a key may be missing from all lines of a batch
+        return [(frame.lazy(), frame.height)]
+    pieces = []
+    while frames := list(islice(found, PIECE // CHUNK)):
+        frame, piece = pl.concat(frames, how="diagonal"), folder / f"{len(pieces):06d}.parquet"
+        write(frame, piece)
+        pieces.append((scan_parquet(piece), frame.height))
+    return pieces

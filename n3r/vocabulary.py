@@ -20,6 +20,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from n3r.rows.parts import Rows, sample
 from n3r.spelling import ONE_SPELLING, Spelling
 from n3r.tokenizer import SPECIAL_TOKENS, BertTokenizer, NameTokenizer
 
@@ -48,14 +49,14 @@ class TokenizerConfig(BaseModel):
 
 
 def train_tokenizer(
-    fields: pl.DataFrame, config: TokenizerConfig | None = None
+    fields: Rows, config: TokenizerConfig | None = None
 ) -> tuple[NameTokenizer, pl.DataFrame]:
-    """Train on the training split's fields; also return the compression curve that chose the size.
+    """Train on the training split's fields, or a sample of many; also the compression curve behind the size.
 
     The curve has the columns `vocab_size` and `compression`, a row for some sizes and the chosen one.
     Raises ValueError when there are fewer than 10 rows or no characters to learn from.
     """
-    config = config or TokenizerConfig()
+    config, (fields, _) = config or TokenizerConfig(), sample(fields)
     if len(fields) < 10:
         raise ValueError(f"{len(fields)} rows are too few to train a tokenizer on; 10 are needed")
     order = np.random.default_rng(config.seed).permutation(len(fields))
@@ -160,13 +161,13 @@ def texts_of(fields: pl.DataFrame) -> list[str]:
     return [text for column in fields for text in column.cast(pl.String).drop_nulls()]
 
 
-def train_wordpiece(texts: pl.DataFrame, vocab_size: int = 8000, min_frequency: int = 2) -> BertTokenizer:
+def train_wordpiece(texts: Rows, vocab_size: int = 8000, min_frequency: int = 2) -> BertTokenizer:
     """A WordPiece tokenizer trained on the training split's texts, for a BERT that is not pretrained."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.BertNormalizer()])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     roles = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    special, corpus = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"], _in_pieces(texts_of(texts))
+    special, corpus = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"], _in_pieces(texts_of(sample(texts)[0]))
     clean, cut = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
     inner = {char for text in corpus for word, _ in cut(clean(text)) for char in word[1:]}
     trainer = trainers.WordPieceTrainer(

@@ -12,9 +12,14 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
-from n3r.bundle import Bundle
+from n3r import tables
+from n3r.bundle import Bundle, Recipe, train_bundle
+from n3r.features import TabularFeatures
+from n3r.rows import parts
 from n3r.schema import LABEL, ORACLE, SEGMENT, TIME
+from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
 
 @pytest.fixture
@@ -103,3 +108,48 @@ def test_a_damaged_bundle_is_not_loaded(saved, tmp_path):
 
 def test_other_accounts_can_read_a_bundle_as_far_as_the_umask_lets_them(saved):
     assert len({path.stat().st_mode for path in saved.iterdir()}) == 1
+
+
+# ---- training on rows in parts
+
+
+@pytest.fixture
+def in_small_parts(small, tmp_path, monkeypatch):
+    """The prepared splits in parts of 100 rows, of which 70 are read at a time."""
+    monkeypatch.setattr(tables, "PART", 100)
+    monkeypatch.setattr(parts, "SLICE", 70)
+    tables.write_splits(tmp_path / "data", small.prepared.splits, small.prepared.column_map)
+    return {split: tables.split_rows(tmp_path / "data", split) for split in ("train", "val", "test")}
+
+
+def test_a_training_on_parts_gives_the_bundle_of_a_training_in_memory(small, in_small_parts, tmp_path):
+    columns, one = small.prepared.column_map, small.bundle
+    tokenizer, _ = train_tokenizer(
+        in_small_parts["train"].select(columns.all_text), TokenizerConfig(min_frequency=5)
+    )
+    features = TabularFeatures().fit(
+        in_small_parts["train"], columns.numeric, columns.categorical, columns.n_classes
+    )
+    recipe = Recipe(tokenizer, features, columns, one.train_config)
+    other, fitted = train_bundle(one.model.config, in_small_parts, recipe, tmp_path / "training")
+    assert other.settings == one.settings and other.data == one.data
+    assert other.calibration.to_dict() == one.calibration.to_dict()
+    weights = one.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in other.model.state_dict().items())
+    assert sorted(path.name for path in (tmp_path / "training").iterdir()) == ["checkpoints", "tensorboard"]
+    whole = one.predictions(small.prepared.splits["test"])
+    assert pl.concat(list(other.prediction_parts(in_small_parts["test"]))).equals(whole)
+
+
+def test_a_store_is_read_again_and_one_of_other_rows_or_cut_short_is_written_anew(small, tmp_path):
+    train, folder = small.prepared.splits["train"], tmp_path / "rows" / "train"
+    first = small.bundle.stored(train, 1, folder, training=True)
+    written = (folder / "arrays.json").stat().st_mtime_ns
+    assert small.bundle.stored(train, 1, folder, training=True).digest == first.digest
+    assert (folder / "arrays.json").stat().st_mtime_ns == written
+    assert first.digest == small.bundle.read(train, 1, training=True).digest
+    ids = folder / "text.ids.npy"
+    ids.write_bytes(ids.read_bytes()[:-4])
+    assert small.bundle.stored(train, 1, folder, training=True).digest == first.digest
+    others = small.bundle.stored(train[1:], 1, folder, training=True)
+    assert len(others) == len(train) - 1 and others.digest != first.digest

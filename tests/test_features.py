@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score as auc
 
-from n3r.features import FeatureConfig, TabularFeatures, read_precomputed, risk_table
+from n3r import order
+from n3r.features import FeatureConfig, TabularFeatures
+from n3r.files import arrays
+from n3r.identity.selection import fit_features
 from n3r.legacy.trainer import legacy_tabular
-from n3r.schema import LABEL
+from n3r.precomputed import read_precomputed
+from n3r.risk_tables import risk_table
+from n3r.rows import parts
+from n3r.rows.parts import RowsInParts
+from n3r.schema import LABEL, TIME, ColumnMap
 from n3r.tabular import QuantileMap
 
 PLAIN = FeatureConfig(scaling="none")
@@ -549,3 +556,59 @@ def test_two_features_of_one_name_are_refused():
     train = orders("ab", [0, 1]).with_columns(pl.Series("c risk", [1, 2]))
     with pytest.raises(ValueError, match="'c risk'"):
         TabularFeatures().fit(train, ["c risk"], ["c"])
+
+
+# ---- rows in parts
+
+
+def in_parts(frame: pl.DataFrame, sizes: list[int]) -> RowsInParts:
+    """The rows of a table in parts of these sizes, and the rest."""
+
+    def read(columns):
+        start = 0
+        for size in [*sizes, len(frame)]:
+            yield frame[start : start + size].select(columns)
+            start += size
+
+    return RowsInParts(read, frame.columns, len(frame))
+
+
+@pytest.mark.parametrize("by_time", [True, False])
+@given(st.lists(st.integers(0, 60), max_size=3), st.integers(20, 100), st.integers(9, 100))
+def test_rows_in_parts_give_the_features_of_the_whole_to_the_last_bit(
+    by_time, names, monkeypatch, sizes, slice_size, piece
+):
+    """Whatever the parts, the slices that are read and the ranges that are counted."""
+    n, rng = 90, np.random.default_rng(0)
+    rows = names(n).with_columns(
+        number=pl.Series(rng.normal(size=n)),
+        kind=pl.Series(rng.choice(["a", "b", None], n).tolist()),
+        **{LABEL: pl.Series(rng.choice([0, 1, 2, None], n).tolist(), dtype=pl.Int8)},
+        **{TIME: pl.Series(rng.integers(0, 9, n)).cast(pl.Datetime("us"))},
+    )
+    columns = ColumnMap(
+        id="id", text=["email", "billing"], label="y", label_values={"0": 0, "1": 1, "2": 2},
+        numeric=["number"], categorical=["kind"], split_by="time" if by_time else "random", time="t",
+    )  # fmt: skip
+    config = FeatureConfig(count_threshold=3, smooth_factor=0.01)
+    expected = fit_features(rows, columns, config, identity=True)
+    with monkeypatch.context() as small:
+        small.setattr(parts, "SLICE", slice_size)
+        small.setattr(order, "PIECE", piece)
+        small.setattr(arrays, "ROOM", 64)
+        found = fit_features(in_parts(rows, sizes), columns, config, identity=True)
+        trained = [array for _, array in found.transform_training(in_parts(rows, sizes))]
+    assert found.to_dict() == expected.to_dict()
+    np.testing.assert_array_equal(np.concatenate(trained), expected.transform(rows, out_of_fold=True))
+
+
+@given(st.lists(st.integers(0, 60), max_size=3), st.integers(1, 95))
+def test_the_sample_is_the_same_whatever_the_parts_and_few_rows_are_their_own(monkeypatch, sizes, n_sampled):
+    rows = pl.DataFrame({"a": range(90)})
+    with monkeypatch.context() as small:
+        small.setattr(parts, "SAMPLE", n_sampled)
+        (found, places), (whole, _) = parts.sample(in_parts(rows, sizes)), parts.sample(rows)
+    assert found["a"].to_list() == places.tolist() == whole["a"].to_list()
+    assert len(set(places)) == min(90, n_sampled) and places.tolist() == sorted(places)
+    # One of each block of rows.
+    assert all(i * 90 // n_sampled <= place for i, place in enumerate(places))

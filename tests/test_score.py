@@ -2,9 +2,13 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from io import BufferedReader, BytesIO, TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -427,6 +431,84 @@ def test_outputs_that_would_be_lost_are_refused(made, tmp_path):
         with pytest.raises(ValueError, match=message):
             score_files(scorer, items, output, progress=False, **options)
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["rows.csv", "rows.parquet"]
+
+
+# --- standard input and output
+
+
+@pytest.fixture
+def pipe(monkeypatch, capfdbinary):
+    """What scoring of some bytes prints: standard output, standard error."""
+
+    def run(folder: Path, content: bytes, **options: Any) -> tuple[bytes, str]:
+        stdin = TextIOWrapper(BufferedReader(BytesIO(content)), encoding="utf-8")
+        monkeypatch.setattr(sys, "stdin", stdin)
+        capfdbinary.readouterr()  # of a training before
+        score_files(Scorer(folder), ["-"], "-", **options)
+        out, err = capfdbinary.readouterr()
+        return out, err.decode()
+
+    return run
+
+
+def test_a_pipe_is_scored_as_a_file_is(made, tmp_path, pipe):
+    _, folder = made("lstm2risk")
+    rows = prepared(60, seed=4).drop(SEGMENT, LABEL)
+    for kind, read in (("csv", "csv"), ("jsonl", "jsonl"), ("csv", "tsv")):
+        path = write(tmp_path, read, f"rows_{read}", rows)
+        for name, rule in (("scored", None), ("decided", Rule(fpr=0.1))):
+            options = {"rule": rule, "reasons": 0 if rule is None else 2}
+            expected = tmp_path / f"{name}.{kind}"
+            score_files(Scorer(folder), [path], expected, progress=False, **options)
+            assert pipe(folder, path.read_bytes(), **options) == (expected.read_bytes(), "")
+    assert pipe(folder, b"\xef\xbb\xbf" + path.read_bytes(), kind="jsonl")[0].startswith(b'{"order":')
+    assert not list(Path().glob("std*"))
+
+
+def test_rows_of_a_pipe_that_cannot_be_read_are_told_beside_it(made, pipe):
+    _, folder = made("lstm2risk")
+    content = csv_of(GOOD, "o2,b@box.example,Bo,much,40,toys").encode()
+    with pytest.raises(ValueError, match="stdin.csv, row 2, column 'amount': is not a number"):
+        pipe(folder, content)
+    out, err = pipe(folder, content, skip=True)
+    assert len(out.splitlines()) == 2 and err == "stdin.csv, row 2, column 'amount': is not a number\n"
+
+
+@pytest.mark.parametrize(
+    ("items", "output", "kind", "why"),
+    [
+        (["-", "rows.csv"], "-", None, "- is standard input: give it alone"),
+        (["rows.parquet"], "-", None, "add --format csv, tsv or jsonl"),
+        (["rows.parquet"], "-", "parquet", "add --format csv, tsv or jsonl"),
+    ],
+)
+def test_what_no_pipe_can_hold_is_refused(made, tmp_path, monkeypatch, items, output, kind, why):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "parquet", "rows", prepared(3))
+    with pytest.raises(ValueError, match=why):
+        score_files(Scorer(made("lstm2risk")[1]), items, output, kind)
+
+
+def test_the_command_is_a_filter(made, tmp_path):
+    """It ends, without a word, with whoever reads it, and with Ctrl-C."""
+    _, folder = made("lstm2risk")
+    content = write(tmp_path, "csv", "rows", prepared(60, seed=4)).read_bytes()
+    command = [*N3R, "score", "--bundle", str(folder), "-"]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, cwd=Path(__file__).parents[1]) as read:
+        read.stdout.close()
+        _, err = read.communicate(content)
+    assert (read.returncode, err) == (141, b"")
+    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, cwd=Path(__file__).parents[1]) as stopped:
+        stopped.stdin.write(content)
+        stopped.stdin.flush()
+        maps = Path(f"/proc/{stopped.pid}/maps")
+        while stopped.poll() is None and "onnxruntime" not in maps.read_text(encoding="utf-8"):
+            time.sleep(0.05)
+        time.sleep(0.5)  # it waits for the rest
+        stopped.send_signal(signal.SIGINT)
+        assert stopped.wait(30) == 130
+        assert stopped.stdout.read() == b"" and stopped.stderr.read() == b""
+    assert n3r_score(folder, tmp_path / "rows.csv").stderr.startswith("n3r: say where the scores go")
 
 
 # --- bad input

@@ -19,20 +19,12 @@ from n3r.files.json_lines import NESTED
 from n3r.files.records import ESCAPED
 from n3r.files.writer import write
 from n3r.preprocess import prepare
+from n3r.rows.chunks import read_chunks
 from n3r.rows.inputs import NOT_A_NUMBER, Inputs
 from n3r.rows.values import as_text
 from n3r.schema import FILE_COLUMN, ColumnMap, check
 from n3r.synthetic.orders import generate_orders
-from n3r.tables import (
-    fingerprint,
-    part_sizes,
-    read_chunks,
-    read_column_map,
-    read_parts,
-    read_split,
-    scan,
-    write_splits,
-)
+from n3r.tables import fingerprint, part_sizes, read_column_map, read_parts, read_split, scan, write_splits
 
 ROOT = Path(__file__).parents[1]
 MAP = ColumnMap(

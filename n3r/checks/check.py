@@ -9,7 +9,7 @@ import polars as pl
 from n3r import tables
 from n3r.checks.alone import sample
 from n3r.checks.cards import cards, of_rows
-from n3r.checks.findings import by_severity, findings, refuse
+from n3r.checks.findings import Finding, by_severity, findings, refuse
 from n3r.checks.seen import seen
 from n3r.preprocess import PrepareConfig, Prepared, prepare
 from n3r.report.data import write_data_page
@@ -35,6 +35,10 @@ def check_rows(
     told = {name: alone for name, (_, alone) in found.items()}
     columns = [card for card, _ in found.values()]
     doubts = findings(prepared, drawn, told, columns)
+    if prepared.parts:
+        n_rows = prepared.report.splits["n"].sum()
+        what = f"columns are judged by {rows.height:,} of {n_rows:,} rows, drawn by id"
+        doubts = by_severity([*doubts, Finding("sample", "note", what, "")])
     if bundle is not None:
         doubts = by_severity([*seen(rows, prepared.splits, prepared.column_map, bundle), *doubts])
     preparation = {key: value for key, value in prepared.report.to_dict().items() if key != "warnings"}

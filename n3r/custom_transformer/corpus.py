@@ -24,9 +24,9 @@ from n3r.data import LengthBucketSampler
 from n3r.encode import pad
 from n3r.files.formats import SUFFIXES, format_of
 from n3r.files.json_io import MAX_TOLD
+from n3r.rows.chunks import read_frames
 from n3r.schema import SPLITS
 from n3r.synthetic.orders import generate_orders
-from n3r.tables import read_frames
 from n3r.token_arrays import gather
 from n3r.tokenizer import read_tokenizer
 

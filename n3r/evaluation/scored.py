@@ -21,8 +21,10 @@ import polars as pl
 from n3r.files.formats import SUFFIXES, format_of
 from n3r.files.json_io import near
 from n3r.files.limits import MAX_EXPANSION
-from n3r.preprocess import PrepareConfig, check_times, mark_rows, select_wide
-from n3r.rows.accounts import DROP
+from n3r.preprocess import PrepareConfig, check_times
+from n3r.rows.accounts import DROP, ENTITY, ENTITY_TIME, cells
+from n3r.rows.chunks import read_frames
+from n3r.rows.keys import mark_rows, select_wide
 from n3r.rows.numbers import number
 from n3r.rows.times import parse_time
 from n3r.rows.values import as_text
@@ -33,7 +35,6 @@ from n3r.schema import (
     LABEL,
     ORACLE,
     OWN,
-    ROW,
     SCORE,
     SEGMENT,
     TIME,
@@ -43,7 +44,7 @@ from n3r.schema import (
     is_pattern,
     plain,
 )
-from n3r.tables import read_frames, scan
+from n3r.tables import scan
 
 OPTIONAL = (LABEL, SEGMENT, TIME, ORACLE, AMOUNT, CALIBRATED)
 NUMBERS = (SCORE, LABEL, CALIBRATED, ORACLE, AMOUNT)
@@ -193,11 +194,12 @@ def with_labels(scored: pl.DataFrame, orders: Sequence[str | Path], column_map: 
     check(source.frame, column_map)
     column_map = column_map.resolve_numeric(source.frame.collect_schema())
     with source.reading():
-        keys = mark_rows(source.frame, column_map).select(ROW, DROP, KEY, LABEL, SEGMENT, TIME)
+        keys = mark_rows(source.frame, column_map)
+        keys = keys.select(KEY, LABEL, SEGMENT, TIME, DROP, ENTITY, ENTITY_TIME)
         wide = select_wide(source.frame, column_map)
         found = pl.concat([keys, wide], how="horizontal").collect(engine="streaming")
-        check_times(source.frame, found, column_map, PrepareConfig(first_order_only=False))
-    found = found.drop(ROW, DROP).join(scored.select(KEY), on=KEY, how="semi")
+        check_times(source.frame, cells(found), column_map, PrepareConfig(first_order_only=False))
+    found = found.drop(DROP, ENTITY, ENTITY_TIME).join(scored.select(KEY), on=KEY, how="semi")
     if twice := found.height - found[KEY].n_unique():
         raise ValueError(f"{twice} orders have an id that an earlier one has")
     if lost := scored.height - found.height:

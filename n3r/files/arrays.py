@@ -14,6 +14,7 @@ import mmap
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from n3r.files.atomic import atomic_folder
 from n3r.files.json_io import read_json, write_json
 
 MANIFEST = "arrays.json"
+ROOM = 1 << 26  # bytes of an array that is made in memory
 LARGE = 1 << 28  # bytes of a map that is given back while it is read
 TAKEN = 256  # places of it that are read at a time: each may bring 2 MB with it
 
@@ -129,6 +131,21 @@ def map_arrays(folder: Path, what: str) -> dict[str, np.ndarray]:
     return found
 
 
+def room(shape: int | tuple[int, ...], dtype: Any, folder: Path | None = None) -> np.ndarray:
+    """An array of zeros to write to: in memory or, where it is large, in a file without a name.
+
+    The file is in `folder`, or in the folder for temporary files, and goes with the array.
+    """
+    n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    if n_bytes <= ROOM:
+        return np.zeros(shape, dtype)
+    with TemporaryFile(dir=folder) as file:
+        for start in range(0, n_bytes, ROOM):  # written, not only made: on a full disk a map ends the process
+            file.write(bytes(min(ROOM, n_bytes - start)))
+        file.flush()
+        return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+
+
 def let_go(*arrays: np.ndarray) -> None:
     """Give the pages of mapped arrays back to the system; their content stays. Others stay as they are."""
     for array in arrays:
@@ -152,6 +169,8 @@ def taken(array: np.ndarray, places: np.ndarray, offsets: np.ndarray | None = No
 
 
 def _pages(array: np.ndarray) -> mmap.mmap | None:
-    """What a whole mapped array lies in, as `map_arrays` gives it."""
-    pages = getattr(array.base, "base", None)
-    return pages if isinstance(pages, mmap.mmap) else None
+    """What a mapped array, or a view of one, lies in."""
+    base = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None

@@ -88,6 +88,11 @@ def _inside(folder: Path) -> list[Path]:
     return found + [file for partition in partitions for file in _inside(partition)]
 
 
+def part_path(folder: Path, split: str, number: int, kind: str) -> Path:
+    """Where a part of a split lies in a folder of prepared data."""
+    return folder / split / f"part-{number:06d}.{kind}"
+
+
 def as_folder(path: Path, formats: str = "none") -> Path:
     """The path of a folder to write into; ValueError where it ends as a file does, naming `formats`."""
     if re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{1,7}", path.suffix) and not path.is_dir():

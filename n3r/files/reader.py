@@ -9,7 +9,8 @@ Decisions:
 
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,12 +39,13 @@ def read_batches(
     max_record: int,
     max_expansion: float,
     dialect: Dialect = PLAIN,
+    stream: BufferedReader | None = None,
 ) -> Iterator[Batch]:
     """Rows of one file as the file has them, at least one batch: text, or the types of Parquet and Excel.
 
-    `dialect` is that of a CSV or TSV.
+    `dialect` is that of a CSV or TSV. A `stream` of text is read in the file's place, which names it.
     """
-    kind = _checked(path, size)
+    kind = _checked(path, size, stream is not None)
     checked: list[Schema] = []
 
     def columns(names: Sequence[str]) -> list[str]:
@@ -58,7 +60,7 @@ def read_batches(
             read = _parquet if kind == "parquet" else _excel
             yield from read(path, check, wanted, size, max_expansion)
             return
-        with _open(path, max_expansion) as file:
+        with _open(path, max_expansion) if stream is None else nullcontext(stream) as file:
             if kind == "jsonl":
                 refuse_array(file.peek(1))
                 yield from read_json_lines(file, columns, size, max_record)
@@ -66,14 +68,14 @@ def read_batches(
                 yield from read_separated(file, SEPARATORS[kind], columns, size, max_record, dialect)
 
 
-def _checked(path: Path, size: int) -> str:
-    """The format of a file that is there."""
+def _checked(path: Path, size: int, is_open: bool = False) -> str:
+    """The format of a file that is there, or open."""
     kind = format_of(path)
     if kind is None:
         raise ValueError(f"{path}: the name must end in {', '.join(SUFFIXES)}")
     if size < 1:
         raise ValueError(f"a chunk has at least one row, asked for {size}")
-    if not path.is_file():  # reading a pipe would wait for ever
+    if not is_open and not path.is_file():  # reading a pipe would wait for ever
         raise FileNotFoundError(f"no file {path}")
     return kind
 

@@ -7,9 +7,12 @@ Decisions:
 
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
@@ -88,12 +91,31 @@ class Writer:
 
     def _append(self, frame: pl.DataFrame) -> None:
         with self.aside.open("ab") as file:
-            if self.kind == "jsonl":
-                frame.write_ndjson(file)
-            else:
-                # The default quoting, "necessary", is the one that keeps null apart from "".
-                header = self.n_parts == 0
-                frame.write_csv(file, separator=SEPARATORS[self.kind], include_header=header)
+            _write_text(frame, file, self.kind, self.n_parts == 0)
+
+
+class Printer:
+    """Rows on their way to standard output, as text of one of `FORMATS`."""
+
+    def __init__(self, kind: str, for_spreadsheets: bool = False):
+        self.kind, self.is_first = kind, True
+        self.for_spreadsheets = for_spreadsheets and kind in SEPARATORS
+
+    def write(self, frame: pl.DataFrame) -> None:
+        """Print rows at once; raises BrokenPipeError where nobody reads them any more."""
+        text = BytesIO()  # polars would make another error of a broken pipe
+        _write_text(_harmless(frame) if self.for_spreadsheets else frame, text, self.kind, self.is_first)
+        self.is_first = False
+        sys.stdout.buffer.write(text.getvalue())
+        sys.stdout.buffer.flush()
+
+
+def _write_text(frame: pl.DataFrame, file: BinaryIO, kind: str, header: bool) -> None:
+    if kind == "jsonl":
+        frame.write_ndjson(file)
+    else:
+        # The default quoting, "necessary", is the one that keeps null apart from "".
+        frame.write_csv(file, separator=SEPARATORS[kind], include_header=header)
 
 
 def _kinds(schema: pl.Schema) -> str:

@@ -19,6 +19,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from n3r.estimate import rank_auc
+from n3r.files.arrays import let_go, room
 from n3r.files.json_io import explain
 from n3r.identity.characters import READ
 from n3r.identity.mail import is_disposable, is_free
@@ -38,11 +39,16 @@ from n3r.identity.repeats import (
     Table,
     count_table,
     counts_in_training,
+    earlier_rate,
+    earlier_risk,
+    fold_risk,
     keys_of,
-    risk_in_training,
+    rate_of,
     risk_of,
 )
-from n3r.risk_tables import class_hits
+from n3r.identity.words import ADDRESS, DOMAIN, EQUAL, NEAR, RATIO, RISK, SAID, USER_NAME, Feature
+from n3r.risk_tables import class_hits, labels_of
+from n3r.rows.parts import Rows, fold_numbers, sample, slices
 from n3r.rows.values import as_typed, typed_texts
 from n3r.schema import LABEL, TIME, ColumnMap
 
@@ -53,68 +59,6 @@ MAX_RATIOS = 50  # pairs of numbers
 MAX_NUMBERS = 64  # whose pairs are tried, those that rank the classes best
 RATIO_ROWS = 5000  # training rows that pairs of numbers are chosen by
 N_FOLDS, SEED = 5, 0  # of the risks of training rows where rows are split at random
-USER_NAME, EQUAL, NEAR, DOMAIN, RISK, RATIO = (
-    "user name",
-    "equal values",
-    "near-equal values",
-    "domain count",
-    "domain risk",
-    "ratio",
-)
-ADDRESS = ("free", "disposable")
-# Figure -> what a value of 0 says and what any other says, or what each says; {0} and {1} are the columns.
-SAID = {
-    "missing": ("{0} is there", "{0} is missing"),
-    "length": ("{0} is empty", "{0} has {value:.0f} characters"),
-    "words": ("{0} has no word", "{0} has {value:.0f} words"),
-    "numbers": ("{0} has no number", "{0} has {value:.0f} numbers"),
-    "consonants in a row": ("{0} has no consonant", "{0} has {value:.0f} consonants in a row"),
-    "letter-digit switches": (
-        "no digit of {0} stands beside a letter",
-        "letters and digits take turns {value:.0f} times in {0}",
-    ),
-    "capitals": ("{0} has no capitals", "{value:.0%} of {0} are capitals"),
-    "digits": ("{0} has no digits", "{value:.0%} of {0} are digits"),
-    "symbols": ("{0} has no signs", "{value:.0%} of {0} are signs"),
-    "non-ASCII": ("all of {0} is ASCII", "{value:.0%} of {0} are not ASCII"),
-    "distinct characters": ("{value:.0%} of the characters of {0} differ",),
-    "vowels": ("{0} has no vowels", "{value:.0%} of {0} are vowels"),
-    "digits at the end": ("{0} ends in no digit", "digits at the end of {0}: {value:.0f}"),
-    "zero before the last number": (
-        "no number with a zero in front ends {0}",
-        "a number with a zero in front ends {0}",
-    ),
-    USER_NAME: ("{1} does not occur in {0}", "{1} occurs in {0}"),
-    "trigrams": ("{0} and {1} share no three characters", "{0} and {1} are {value:.0%} alike"),
-    "containment": (
-        "{0} and {1} share no three characters",
-        "one of {0} and {1} has {value:.0%} of the other",
-    ),
-    "prefix": ("{0} and {1} begin differently", "{0} and {1} begin alike for {value:.0%} of the shorter"),
-    "Jaro-Winkler": ("{0} and {1} are {value:.0%} alike (Jaro-Winkler)",),
-    "inside": ("neither of {0} and {1} holds the other", "one of {0} and {1} holds the other"),
-    "disposable": ("{0} is not of a provider of disposable addresses", "{0} is a disposable address"),
-    "free": ("{0} is not of a large free provider", "{0} is of a large free provider"),
-    EQUAL: ("{0} is new", "{value:.0f} training rows have the same {0}"),
-    NEAR: ("nothing like {0} is known", "{value:.0f} training rows have nearly the same {0}"),
-    DOMAIN: ("the domain of {0} is new", "{value:.0f} training rows have the domain of {0}"),
-    RISK: ("the risk of the domain of {0} is {value:.1%}",),
-    RATIO: ("{0} is {times:.3g} times {1} (each plus 1)",),
-}
-
-
-class Feature(NamedTuple):
-    """One output column: a figure of a column, or of two."""
-
-    figure: str
-    columns: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """What the column is called."""
-        if self.figure == RATIO:
-            return " / ".join(self.columns)
-        return f"{' ~ '.join(self.columns)} {self.figure}"
 
 
 class IdentityState(BaseModel):
@@ -139,6 +83,14 @@ class IdentityState(BaseModel):
         return self
 
 
+class _Read(NamedTuple):
+    """What is counted of N rows."""
+
+    keys: np.ndarray  # (kinds, N) uint64
+    label: np.ndarray  # (N,) below 0 for none
+    time: np.ndarray | None  # (N,) where rows are split by time
+
+
 class IdentityFeatures:
     """Turns identity strings and numbers of a frame into (N, K) float32, NaN where nothing can be said.
 
@@ -154,20 +106,22 @@ class IdentityFeatures:
         self.counts_ = count_table(np.empty(0, np.uint64))
         self.risks_: list[Table] = []  # of the classes from 1
 
-    def fit(self, train: pl.DataFrame, column_map: ColumnMap) -> Self:
+    def fit(self, train: Rows, column_map: ColumnMap) -> Self:
         """Learn from training rows with their labels; ValueError names the columns that they lack."""
         self._forget()
         self.text_, self.n_classes_ = column_map.all_text[:MAX_FIELDS], column_map.n_classes
         self.by_time_ = column_map.splits_by_time
         _require(train, [*self.text_, *column_map.numeric, LABEL, *([TIME] if self.by_time_ else [])])
-        values = train.select(as_typed(name) for name in self.text_)
+        some, _ = sample(train, [*self.text_, *column_map.numeric, LABEL])
+        values = some.select(as_typed(name) for name in self.text_)
         self.emails_ = [one.name for one in values if (one.str.contains(EMAIL).mean() or 0) > 0.5]
-        keys = self._keys_of(train)
-        self.counts_ = count_table(keys.ravel())
-        domains = keys[len(keys) - len(self.emails_) :]
-        hits = [np.tile(class_hits(train, c), len(domains)) for c in range(1, self.n_classes_)]
-        self.risks_ = [risk_of(domains.ravel(), one) for one in hits]
-        self.ratios_ = _choose_ratios(train, column_map.numeric)
+        read = self._read(train)
+        self.counts_ = count_table(read.keys.ravel())
+        self.risks_ = [
+            risk_of(read.keys[len(read.keys) - len(self.emails_) :].ravel(), hits, rate_of(hits))
+            for hits in (class_hits(read.label, c) for c in range(1, self.n_classes_))
+        ]
+        self.ratios_ = _choose_ratios(some, column_map.numeric)
         return self
 
     @cached_property
@@ -216,17 +170,21 @@ class IdentityFeatures:
 
     def transform_training(self, train: pl.DataFrame) -> np.ndarray:
         """(N, K) float32 of the very rows, with their labels, that were given to `fit`."""
-        out = self.transform(train)
-        keys = self._keys_of(train)
-        time = train[TIME].to_physical().to_numpy() if self.by_time_ else None
-        at = len(self.names) - len(self.ratios_) - len(self.emails_) * len(self.risks_) - len(keys)
-        for i, one in enumerate(keys):
-            out[:, at + i] = counts_in_training(one, time)
-        domains = keys[len(keys) - len(self.emails_) :]
-        for i, (c, one) in enumerate(product(range(1, self.n_classes_), domains)):
-            risk = risk_in_training(one, class_hits(train, c), time, N_FOLDS, SEED)
-            out[:, at + len(keys) + i] = risk
-        return out
+        return self.training(train).transform(train, np.arange(len(train)))
+
+    def training(self, train: Rows) -> "TrainingIdentity":
+        """What the rows that were given to `fit`, with their labels, say of each other."""
+        keys, label, time = self._read(train)
+        found = [counts_in_training(one, time) for one in keys]
+        fold = fold_numbers(len(label), N_FOLDS, SEED) if time is None else None
+        for c in range(1, self.n_classes_):
+            hits = class_hits(label, c)
+            prior = None if time is None else earlier_rate(hits, time)
+            for one in keys[len(keys) - len(self.emails_) :]:
+                found.append(
+                    fold_risk(one, hits, fold) if time is None else earlier_risk(one, hits, time, prior)
+                )
+        return TrainingIdentity(self, found)
 
     def transform_row(self, values: Mapping[str, Any]) -> np.ndarray:
         """(1, K) float32 of one row, column -> text or number; equal to `transform` of a frame of it."""
@@ -326,11 +284,21 @@ class IdentityFeatures:
                 domains = fields.of(fields.domains, at[email])
                 yield np.array([is_kind(one) if one else np.nan for one in domains], np.float64)
 
-    def _keys_of(self, frame: pl.DataFrame) -> np.ndarray:
-        """(C, N) keys of all rows, read by chunks."""
-        parts = [self._keys(self._fields(frame[rows])) for rows in _chunks(frame, self.text_)]
-        n_kinds = 2 * len(self.text_) + len(self.emails_)
-        return np.concatenate([np.empty((n_kinds, 0), np.uint64), *parts], axis=1)
+    def _read(self, train: Rows) -> "_Read":
+        """The keys, labels and times of all rows."""
+        n_kinds, n = 2 * len(self.text_) + len(self.emails_), len(train)
+        keys, label = room((n_kinds, n), np.uint64), room(n, np.int16)
+        time, start = room(n, np.float64) if self.by_time_ else None, 0
+        for part in slices(train, [*self.text_, LABEL, *([TIME] if self.by_time_ else [])]):
+            own = slice(start, start + len(part))
+            label[own] = labels_of(part)
+            if time is not None:
+                time[own] = part[TIME].to_physical().cast(pl.Float64).fill_null(np.inf).to_numpy()
+            for rows in _chunks(part, self.text_):
+                keys[:, start + rows.start : start + rows.stop] = self._keys(self._fields(part[rows]))
+            start += len(part)
+            let_go(keys, label, *([] if time is None else [time]))
+        return _Read(keys, label, time)
 
     def _keys(self, fields: Fields) -> np.ndarray:
         """(C, N) uint64 keys of what rows may share: fields, fields without digits, domains of addresses."""
@@ -346,7 +314,22 @@ class IdentityFeatures:
         return np.array(found, np.uint64).reshape(-1, fields.n_rows)
 
 
-def _require(frame: pl.DataFrame, columns: Sequence[str]) -> None:
+class TrainingIdentity(NamedTuple):
+    """Features of training rows, whose counts and risks are by other rows than themselves."""
+
+    features: IdentityFeatures
+    seen: list[np.ndarray]  # (N,) of each count, then of each risk
+
+    def transform(self, frame: pl.DataFrame, places: np.ndarray) -> np.ndarray:
+        """(n, K) float32 of some training rows, whose numbers are `places`."""
+        out = self.features.transform(frame)
+        at = len(self.features.names) - len(self.features.ratios_) - len(self.seen)
+        for i, one in enumerate(self.seen):
+            out[:, at + i] = one[places]
+        return out
+
+
+def _require(frame: Rows, columns: Sequence[str]) -> None:
     if absent := [name for name in dict.fromkeys(columns) if name not in frame.columns]:
         raise ValueError(f"the rows lack the columns {absent} that the identity features read")
 

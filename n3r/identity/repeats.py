@@ -5,6 +5,7 @@ Decisions:
 - What occurs in fewer than two rows is not kept: the state knows no value of one customer alone.
 - A training row is described by strictly earlier rows where rows are split by time, else by the other rows;
   its risk comes from strictly earlier rows or from the other folds.
+- Values of a range of hashes are counted by themselves, range by range: many rows take the memory of some.
 """
 
 from base64 import b64decode, b64encode
@@ -15,6 +16,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from n3r.files.arrays import let_go, room
+from n3r.order import ranges
 
 N_BYTES = 8  # of a key
 NO_VALUE = np.uint64(0)
@@ -51,6 +55,19 @@ class Table(NamedTuple):
         """From ascending keys and their numbers."""
         return cls(keys, numbers.astype(np.float64), float(default))
 
+    @classmethod
+    def joined(cls, tables: "Sequence[Table]", default: float) -> Self:
+        """One table of those of ascending ranges of keys."""
+        keys, numbers = (
+            np.concatenate([getattr(table, part) for table in tables]) for part in ("keys", "numbers")
+        )
+        return cls(keys, numbers, default)
+
+    def of_several(self, counts: np.ndarray) -> Self:
+        """The values of MIN_COUNT rows at least."""
+        kept = counts >= MIN_COUNT
+        return self._replace(keys=self.keys[kept], numbers=self.numbers[kept])
+
     def look_up(self, keys: np.ndarray) -> np.ndarray:
         """(N,) float64, NaN for no value."""
         if not len(self.keys):
@@ -81,9 +98,32 @@ def keys_of(values: Sequence[str], kind: str) -> np.ndarray:
 
 def count_table(keys: np.ndarray) -> Table:
     """The training rows of each value that has MIN_COUNT at least."""
-    distinct, counts = np.unique(keys[keys != NO_VALUE], return_counts=True)
-    kept = counts >= MIN_COUNT
-    return Table.of(distinct[kept], counts[kept])
+    found = []
+    for places in ranges(keys):
+        some = keys[places]
+        distinct, counts = np.unique(some[some != NO_VALUE], return_counts=True)
+        found.append(Table.of(distinct, counts).of_several(counts))
+    return Table.joined(found, 0.0)
+
+
+def rate_of(hits: np.ndarray) -> float:
+    """The share of hits among rows where it is known; `hits`: 1, 0, below 0 for unknown."""
+    known = (hits >= 0).sum()
+    return float((hits == 1).sum() / known) if known else 0.5
+
+
+def risk_of(keys: np.ndarray, hits: np.ndarray, prior: float) -> Table:
+    """The smoothed rate of hits of values of MIN_COUNT rows at least; hits (N,), keys (N,) or of several."""
+    found = []
+    for places in ranges(keys):
+        some, hit = keys[places], hits[places % max(len(hits), 1)]
+        known = (hit >= 0) & (some != NO_VALUE)
+        distinct, inverse, counts = np.unique(some[known], return_inverse=True, return_counts=True)
+        sums = np.bincount(inverse, hit[known], len(distinct))
+        found.append(
+            Table.of(distinct, (sums + PRIOR_ROWS * prior) / (counts + PRIOR_ROWS)).of_several(counts)
+        )
+    return Table.joined(found, prior)
 
 
 def counts_in_training(keys: np.ndarray, time: np.ndarray | None) -> np.ndarray:
@@ -91,55 +131,59 @@ def counts_in_training(keys: np.ndarray, time: np.ndarray | None) -> np.ndarray:
 
     Fewer than MIN_COUNT are 0, as `count_table` gives it; NaN for no value.
     """
-    if time is None:
-        _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        found = counts[inverse] - 1
-    else:
-        order, begin, same_time = _by_value(keys, time)
-        found = np.empty(len(keys), np.int64)
-        found[order] = same_time - begin
-    return np.where(keys == NO_VALUE, np.nan, np.where(found >= MIN_COUNT, found, 0))
-
-
-def risk_of(keys: np.ndarray, hits: np.ndarray, prior: float | None = None) -> Table:
-    """The smoothed rate of hits of values of MIN_COUNT rows at least; `hits`: 1, 0, below 0 for unknown."""
-    known = (hits >= 0) & (keys != NO_VALUE)
-    if prior is None:
-        prior = float(hits[hits >= 0].mean()) if (hits >= 0).any() else 0.5
-    distinct, inverse, counts = np.unique(keys[known], return_inverse=True, return_counts=True)
-    rate = (np.bincount(inverse, hits[known], len(distinct)) + PRIOR_ROWS * prior) / (counts + PRIOR_ROWS)
-    kept = counts >= MIN_COUNT
-    return Table.of(distinct[kept], rate[kept], prior)
-
-
-def risk_in_training(
-    keys: np.ndarray, hits: np.ndarray, time: np.ndarray | None, n_folds: int, seed: int
-) -> np.ndarray:
-    """(N,) for each training row: the risk of its value by strictly earlier rows, or by the other folds."""
-    return _earlier_risk(keys, hits, time) if time is not None else _fold_risk(keys, hits, n_folds, seed)
-
-
-def _fold_risk(keys: np.ndarray, hits: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """All folds share a prior: one of the other folds is high where a fold's own rate is low."""
-    prior = risk_of(keys, hits).default
-    found = np.empty(len(keys))
-    order = np.random.default_rng(seed).permutation(len(keys))
-    for fold in np.array_split(order, n_folds):
-        others = hits.copy()
-        others[fold] = -1
-        found[fold] = risk_of(keys, others, prior).look_up(keys[fold])
+    found = room(len(keys), np.float32)
+    for places in ranges(keys):
+        some = keys[places]
+        if time is None:
+            _, inverse, counts = np.unique(some, return_inverse=True, return_counts=True)
+            n = counts[inverse] - 1
+        else:
+            n = _earlier_sum(some, time[places], np.ones(len(some), np.int64))
+        found[places] = np.where(some == NO_VALUE, np.nan, np.where(n >= MIN_COUNT, n, 0))
+        let_go(found)
     return found
 
 
-def _earlier_risk(keys: np.ndarray, hits: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """The prior, too, is that of earlier rows; it begins at one half of two rows."""
-    known, hit = hits >= 0, np.maximum(hits, 0)
-    everywhere = np.ones(len(keys), np.uint64)
-    n, k = (_earlier_sum(everywhere, time, each) for each in (known, hit))
-    prior = (k + 1) / (n + 2)
-    n, k = (_earlier_sum(keys, time, each) for each in (known, hit))
-    risk = np.where(n >= MIN_COUNT, (k + PRIOR_ROWS * prior) / (n + PRIOR_ROWS), prior)
-    return np.where(keys == NO_VALUE, np.nan, risk)
+def fold_risk(keys: np.ndarray, hits: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """(N,) float32 for each training row: the risk of its value by the other folds.
+
+    All folds share a prior: one of the other folds is high where a fold's own rate is low.
+    """
+    found, prior = room(len(keys), np.float32), rate_of(hits)
+    for places in ranges(keys):
+        some, own = keys[places], fold[places]
+        for number in np.unique(own):
+            others = np.where(own == number, -1, hits[places])
+            inside = own == number
+            found[places[inside]] = risk_of(some, others, prior).look_up(some[inside])
+        let_go(found)
+    return found
+
+
+def earlier_risk(keys: np.ndarray, hits: np.ndarray, time: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """(N,) float32 for each training row: the risk of its value by strictly earlier rows."""
+    found = room(len(keys), np.float32)
+    for places in ranges(keys):
+        some, when, hit = keys[places], time[places], hits[places]
+        n, k = (_earlier_sum(some, when, each) for each in (hit >= 0, np.maximum(hit, 0)))
+        first = prior[places]
+        risk = np.where(n >= MIN_COUNT, (k + PRIOR_ROWS * first) / (n + PRIOR_ROWS), first)
+        found[places] = np.where(some == NO_VALUE, np.nan, risk)
+        let_go(found)
+    return found
+
+
+def earlier_rate(hits: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """(N,) for each training row: the share of hits among strictly earlier rows; it begins at half of two."""
+    found, before = room(len(hits), np.float64), np.zeros(2, np.int64)
+    for places in ranges(time):
+        when, hit = time[places], hits[places]
+        everywhere, amounts = np.ones(len(when), np.uint64), (hit >= 0, np.maximum(hit, 0))
+        n, k = (_earlier_sum(everywhere, when, each) for each in amounts)
+        found[places] = (k + before[1] + 1) / (n + before[0] + 2)
+        before += [int(each.sum()) for each in amounts]
+        let_go(found)
+    return found
 
 
 def _earlier_sum(keys: np.ndarray, time: np.ndarray, amounts: np.ndarray) -> np.ndarray:

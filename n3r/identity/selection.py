@@ -18,6 +18,7 @@ from n3r.features import FeatureConfig, TabularFeatures
 from n3r.folds import Fold, make_folds
 from n3r.identity.features import IdentityFeatures
 from n3r.metrics import paired_auc
+from n3r.rows.parts import Rows, sample
 from n3r.schema import LABEL, ColumnMap
 from n3r.trees import fit_trees
 
@@ -28,7 +29,7 @@ MAX_ROWS = 50_000  # that the judge is fitted on, and that it is asked about
 
 
 def fit_features(
-    rows: pl.DataFrame, columns: ColumnMap, config: FeatureConfig, identity: bool, **given: Any
+    rows: Rows, columns: ColumnMap, config: FeatureConfig, identity: bool, **given: Any
 ) -> TabularFeatures:
     """Features fitted on labelled rows, the identity features among them or not; errors of both `fit`."""
     fitted = IdentityFeatures().fit(rows, columns) if identity else None
@@ -40,20 +41,22 @@ def fit_features(
 
 def reads_identity(
     choice: Choice,
-    rows: pl.DataFrame,
+    rows: Rows,
     columns: ColumnMap,
     config: FeatureConfig,
     folds: Sequence[Fold] | None = None,
 ) -> bool:
     """Whether to read the identity features: what the choice says or, of "auto", what rows held out show.
 
-    `folds` are by default three, or of rows split by time the last fifth. Raises ValueError on an unknown
-    choice, and as `make_folds` where "auto" cannot hold out.
+    `folds` are by default three of a sample of the rows, or of rows split by time its last fifth. Raises
+    ValueError on an unknown choice, and as `make_folds` where "auto" cannot hold out.
     """
     if choice not in CHOICES:
         raise ValueError(f"identity {choice!r}: expected {', '.join(CHOICES)}")
     if choice != "auto":
         return choice == "on"
+    if not folds:
+        rows, _ = sample(rows)
     folds = folds or make_folds(rows, len(rows) // LAST, columns, N_FOLDS, config.seed)
     folds = [Fold(*map(_thinned, fold)) for fold in folds[:N_FOLDS]]
     label = np.concatenate([rows[LABEL].to_numpy()[fold.held] for fold in folds])

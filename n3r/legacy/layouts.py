@@ -50,9 +50,9 @@ from n3r.legacy.artefacts import (
 from n3r.legacy.feature_lists import read_feature_list
 from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel, configure
+from n3r.rows.chunks import read_frames
 from n3r.rows.inputs import Inputs, require
 from n3r.schema import LABEL, MISSING, SEPARATOR, ColumnMap, plain
-from n3r.tables import read_frames
 from n3r.tokenizer import SPECIAL_TOKENS, NameTokenizer, TextConfig, read_tokenizer
 from n3r.train import TrainConfig
 

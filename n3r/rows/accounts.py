@@ -12,7 +12,7 @@ import polars as pl
 
 from n3r.schema import LABEL, OWN, SEGMENT, SPLITS, TIME, ColumnMap, plain
 
-DROP, SPLIT = OWN + "drop", OWN + "split"
+DROP, SPLIT, ENTITY, ENTITY_TIME = (OWN + name for name in ("drop", "split", "entity", "entity_time"))
 
 # Drop code - 1 -> (step, reason), in the order the steps are taken.
 REASONS = (
@@ -24,6 +24,7 @@ REASONS = (
     ("duplicate_id", "an earlier row has the same id"),
     ("first_order", "the entity has an earlier order"),
 )
+KNOWN = 0  # the code of what is no row: a known customer (customers.py)
 INTERNAL, NO_LABEL, OTHER_LABEL, NO_TIME, NO_ID, DUPLICATE, LATER = range(1, len(REASONS) + 1)
 
 
@@ -44,10 +45,17 @@ class Report:
         return {k: v.to_dicts() if isinstance(v, pl.DataFrame) else v for k, v in vars(self).items()}
 
 
-def count_steps(keys: pl.DataFrame, taken: Mapping[int, bool], column_map: ColumnMap) -> pl.DataFrame:
+def cells(keys: pl.DataFrame) -> pl.DataFrame:
+    """How many rows have a code, segment and class, and how many of them lack which time or an entity."""
+    nulls = (pl.col(name).null_count().cast(pl.Int64) for name in (TIME, ENTITY_TIME, ENTITY))
+    rows = keys.filter(pl.col(DROP).ne_missing(KNOWN))
+    return rows.group_by(DROP, SEGMENT, LABEL).agg(pl.len().cast(pl.Int64).alias("n"), *nulls)
+
+
+def count_steps(cells: pl.DataFrame, taken: Mapping[int, bool], column_map: ColumnMap) -> pl.DataFrame:
     """Rows in, kept and dropped for each reason, but those not `taken`; raises if a step leaves none."""
-    dropped = dict(keys.group_by(DROP).len().iter_rows())
-    rows, n_in, reached = [], keys.height, {}
+    dropped = dict(cells.group_by(DROP).agg(pl.sum("n")).iter_rows())
+    rows, n_in, reached = [], cells["n"].sum(), {}
     columns = ["step", "reason", "rows_in", "rows_kept", "rows_dropped"]
     for code, (step, reason) in enumerate(REASONS, start=1):
         if not taken.get(code, True):
@@ -81,10 +89,9 @@ def why_few(steps: pl.DataFrame, column_map: ColumnMap) -> str:
     return f": {n:,} of {n_rows:,} dropped: {why[reason]}"
 
 
-def count_kept(keys: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
+def count_kept(cells: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
     """Rows per segment and label after the label step and each later one."""
     last = {step: code for code, (step, _) in enumerate(REASONS, start=1)}
-    cells = keys.group_by(DROP, SEGMENT, LABEL).len("n")
     tables = []
     for step in steps["step"].unique(maintain_order=True):
         if last[step] >= OTHER_LABEL:
@@ -94,17 +101,23 @@ def count_kept(keys: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(tables)
 
 
-def count_splits(kept: pl.DataFrame) -> pl.DataFrame:
+def split_cells(kept: pl.DataFrame) -> pl.DataFrame:
+    """How many kept rows a split, segment and class has, and their first and last time."""
+    ends = (pl.col(TIME).min().alias("first"), pl.col(TIME).max().alias("last"))
+    return kept.group_by(SPLIT, SEGMENT, LABEL).agg(pl.len().cast(pl.Int64).alias("n"), *ends)
+
+
+def count_splits(cells: pl.DataFrame) -> pl.DataFrame:
     """Rows per split, segment and label."""
     names = pl.col(SPLIT).replace_strict(dict(enumerate(SPLITS)), return_dtype=pl.String)
-    counts = kept.group_by(SPLIT, SEGMENT, LABEL).len("n").sort(SPLIT, SEGMENT, LABEL)
+    counts = cells.group_by(SPLIT, SEGMENT, LABEL).agg(pl.sum("n")).sort(SPLIT, SEGMENT, LABEL)
     return counts.select(names.alias("split"), SEGMENT, LABEL, "n").rename(plain)
 
 
-def ends_of(splits: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+def ends_of(cells: pl.DataFrame) -> pl.DataFrame:
     """The first and the last time of each split that has rows."""
-    ends = [(split, rows[TIME].min(), rows[TIME].max()) for split, rows in splits.items() if rows.height]
-    texts = [(split, *(None if time is None else str(time) for time in pair)) for split, *pair in ends]
+    ends = cells.group_by(SPLIT).agg(pl.min("first"), pl.max("last")).sort(SPLIT)
+    texts = [(SPLITS[split], *(None if t is None else str(t) for t in pair)) for split, *pair in ends.rows()]
     return pl.DataFrame(texts, {"split": pl.String, "first": pl.String, "last": pl.String}, orient="row")
 
 

@@ -30,23 +30,30 @@ def spread(
     column_map: ColumnMap,
     files: Files,
     kind: str,
-) -> tuple[pl.LazyFrame, dict[str, str]]:
-    """The table with its columns of numbers, read where they are text, and why each other column is none.
+    on_disk: bool = False,
+) -> tuple[pl.LazyFrame, dict[str, str], list[str]]:
+    """The table with its columns of numbers, read where they are text, these, and why other columns are none.
 
-    `kind` is the format of the files.
+    `kind` is the format of the files. On disk text is read when the table is.
     """
     if EVERY_OTHER not in column_map.numeric:
-        return frame, {}
+        return frame, {}, []
     schema = frame.collect_schema()
     names = [name for name in schema if column_map.may_be_feature(name)]
     nameless = [name for name in names if is_nameless(name)]
     others = [name for name in names if name not in nameless]
     left_out = dict.fromkeys(nameless, "no name of its own, as row numbers have")
     texts = [name for name in others if kind != "parquet" and schema[name] == pl.String]
-    numbers, reasons = ([], {})
-    if texts:
+    form = form_of(kind, column_map.number_format)
+    read, reasons = [], {}
+    if texts and on_disk:
+        for name in texts:
+            numbers, why = _read_numbers(frame.select(name).collect(), files, form, kind)
+            read, reasons = read + [column.name for column in numbers], reasons | why
+        frame = frame.with_columns(number(name, form) for name in read)
+    elif texts:
         table = frame.collect()
-        numbers, reasons = _read_numbers(table.select(texts), files, column_map, kind)
+        numbers, reasons = _read_numbers(table.select(texts), files, form, kind)
         frame = table.with_columns(numbers).lazy()  # lets their texts go: 1.6 GB a million rows, not 2.1
     left_out |= reasons
     typed = [name for name in others if name not in texts]
@@ -55,15 +62,15 @@ def spread(
     counting = _counting(frame, features, files)
     left_out |= dict.fromkeys(counting, "it counts the rows")
     # Others are no numbers, and so no features, wherever the table goes.
-    return frame.drop(nameless, counting), {name: left_out[name] for name in names if name in left_out}
+    told = {name: left_out[name] for name in names if name in left_out}
+    return frame.drop(nameless, counting), told, read
 
 
 def _read_numbers(
-    frame: pl.DataFrame, files: Files, column_map: ColumnMap, kind: str
+    frame: pl.DataFrame, files: Files, form: NumberFormat | None, kind: str
 ) -> tuple[list[pl.Series], dict[str, str]]:
     """The columns of text that hold only numbers, as numbers, and the reasons of the others."""
     found, reasons = [], {}
-    form = form_of(kind, column_map.number_format)
     for column in frame:
         numbers = column.to_frame().select(number(column.name, form)).to_series()
         filled = column.str.strip_chars() != ""

@@ -6,10 +6,11 @@ Decisions:
 - An entity is named only if it is such a word, else its shape is shown.
 """
 
+from collections.abc import Mapping
+
 import polars as pl
 
-from n3r.rows import times
-from n3r.schema import AMOUNT, MAX_SHAPE, TIME, ColumnMap, mask
+from n3r.schema import AMOUNT, MAX_SHAPE, ColumnMap, mask
 
 NOBODY = (
     "0",
@@ -38,24 +39,33 @@ def unless_blank(text: pl.Expr) -> pl.Expr:
     return pl.when(text.str.strip_chars() != "").then(text)
 
 
-def owners(values: pl.Series, role: str, name: str, kept: str) -> list[str]:
-    """Sentences on values of a column that have many rows; `kept` says what becomes of these rows."""
-    fewest = max(MANY, SHARE * len(values))
+def owners(values: pl.Series) -> pl.DataFrame:
+    """Values that a share of the rows have, and words for nobody, each with its rows; of whole buckets."""
     named = values.drop_nulls().alias("value")
     # Who owns a share of the rows owns about as much of every hundredth: counting all takes 0.3 s a million.
     looked_at = named.gather_every(max(1, len(named) // LOOKED_AT))
     often = looked_at.value_counts(name="n").filter(pl.col("n") >= SHARE / 2 * len(looked_at))["value"]
     short = named.filter(named.str.len_bytes() <= LONGEST)
-    nobody = short.filter(short.str.strip_chars().str.to_lowercase().is_in(NOBODY))
-    counts = named.filter(named.is_in(pl.concat([often, nobody.unique()]).implode())).value_counts(name="n")
-    is_nobody = pl.col("value").is_in(nobody.implode())
-    found = counts.filter((pl.col("n") >= fewest) | (is_nobody & (pl.col("n") > 1)))
+    nobody = short.filter(is_nobody(short))
+    found = named.filter(named.is_in(pl.concat([often, nobody.unique()]).implode()))
+    return found.value_counts(name="n").with_columns(pl.col("n").cast(pl.Int64))
+
+
+def owner_doubts(owners: pl.DataFrame, n_rows: int, role: str, name: str, kept: str) -> list[str]:
+    """Sentences on values of a column that have many of its rows; `kept` says what becomes of these rows."""
+    nobody = is_nobody(owners["value"])
+    found = owners.filter((pl.col("n") >= max(MANY, SHARE * n_rows)) | (nobody & (pl.col("n") > 1)))
     found = found.sort("n", "value", descending=[True, False]).head(3)
     return [
-        f"{n:,} of {len(values):,} rows have one {role}, the {name!r} {_shown(value)}, and {kept}: if it "
+        f"{n:,} of {n_rows:,} rows have one {role}, the {name!r} {_shown(value)}, and {kept}: if it "
         "stands for nobody, leave the cell empty"
         for value, n in found.iter_rows()
     ]
+
+
+def is_nobody(values: pl.Series) -> pl.Series:
+    """Which texts are words that stand for nobody."""
+    return values.str.strip_chars().str.to_lowercase().is_in(NOBODY)
 
 
 def _shown(value: str) -> str:
@@ -64,15 +74,16 @@ def _shown(value: str) -> str:
     return f"of the shape {mask(value[:MAX_SHAPE])!r}"
 
 
-def doubts(table: pl.DataFrame, no_entity: int, column_map: ColumnMap) -> list[str]:
-    """Sentences on the rows that are kept: columns without a value, rows without an entity, odd times."""
-    inputs = dict.fromkeys([*column_map.all_text, *column_map.categorical, *column_map.numeric])
-    nulls = [name for name in inputs if table[name].null_count() == table.height]
-    found = [f"the column {name!r} is null in every row" for name in nulls]
-    if column_map.amount and (n_unknown := table[AMOUNT].null_count()):
-        found.append(
-            f"{n_unknown:,} rows have no {column_map.amount!r}, or one below 0: costs take the mean for it"
-        )
+def doubts(nulls: Mapping[str, int], n_rows: int, no_entity: int, column_map: ColumnMap) -> list[str]:
+    """Sentences on the rows that are kept: columns without a value, rows without an amount or an entity.
+
+    nulls: how many each column has.
+    """
+    m = column_map
+    inputs = dict.fromkeys([*m.all_text, *m.categorical, *m.numeric])
+    found = [f"the column {name!r} is null in every row" for name in inputs if nulls.get(name) == n_rows]
+    if n_unknown := nulls.get(AMOUNT):
+        found.append(f"{n_unknown:,} rows have no {m.amount!r}, or one below 0: costs take the mean for it")
     if no_entity:
-        found.append(f"{no_entity} rows have no {column_map.entity!r} and are kept, each as a first order")
-    return found + (times.doubts(table[TIME], column_map.time) if column_map.time else [])
+        found.append(f"{no_entity} rows have no {m.entity!r} and are kept, each as a first order")
+    return found

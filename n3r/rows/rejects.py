@@ -24,12 +24,14 @@ class Reject(NamedTuple):
     reason: str
 
 
+def told(one: Reject) -> str:
+    """Where a row is, and what is wrong with it."""
+    return f"{one.file}, row {one.row}{f', column {one.column!r}' if one.column else ''}: {one.reason}"
+
+
 def refusal(rejects: Sequence[Reject], advice: str) -> str:
     """A message that names the first rows that cannot be read."""
-    shown = "".join(
-        f"\n- {r.file}, row {r.row}{f', column {r.column!r}' if r.column else ''}: {r.reason}"
-        for r in rejects[:_SHOWN]
-    )
+    shown = "".join(f"\n- {told(one)}" for one in rejects[:_SHOWN])
     advice += SAVED if any(r.reason.startswith(NOT_UTF8) for r in rejects) else ""
     more = f"\n- and {len(rejects) - _SHOWN} more at least" if len(rejects) > _SHOWN else ""
     return f"rows that cannot be read:{shown}{more}\n{advice}"

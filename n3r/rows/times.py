@@ -186,40 +186,62 @@ def _fitting(texts: pl.Series) -> Iterator[str]:
             yield time_format
 
 
-def is_mixed(frame: pl.LazyFrame, name: str | None, time_format: str | None) -> bool:
+def offsets(frame: pl.LazyFrame, name: str) -> pl.DataFrame:
+    """How many texts of a column give a time of day, and how many of these an offset."""
+    text = pl.col(name).str.strip_chars()
+    counts = (text.str.contains(r":\d\d").sum(), text.str.contains(_ZONED).sum().alias("n_zoned"))
+    found = frame.select(pl.lit(name).alias("name"), counts[0].alias("n_timed"), counts[1])
+    return found.cast({"n_timed": pl.Int64, "n_zoned": pl.Int64}).collect()
+
+
+def are_mixed(offsets: pl.DataFrame) -> bool:
     """Whether some texts of a column give an offset and others none."""
-    if name is None or time_format is not None or frame.collect_schema()[name] != pl.String:
-        return False
-    timed = pl.col(name).str.strip_chars().str.contains(r":\d\d")
-    zoned = pl.col(name).str.strip_chars().str.contains(_ZONED)
-    n_timed, n_zoned = frame.select(timed.sum(), zoned.alias("zoned").sum()).collect().row(0)
-    return 0 < n_zoned < n_timed
+    counts = offsets.group_by("name").agg(pl.sum("n_timed"), pl.sum("n_zoned"))
+    return any(0 < n_zoned < n_timed for _, n_timed, n_zoned in counts.rows())
 
 
-def doubts(times: pl.Series, name: str) -> list[str]:
-    """What is hard to believe of a column's parsed times: a sentence each."""
-    times = times.drop_nulls()
-    if times.is_empty():
+def facts(times: pl.Series, median: float) -> pl.DataFrame:
+    """What tells, of some of a column's parsed times, which are hard to believe: one row.
+
+    `median`, in microseconds, is that of all rows.
+    """
+    times = times.drop_nulls().alias("time")
+    from_median = (times.to_physical() - median).abs()
+    same, far = times.filter(from_median < 1), times.filter(from_median > FAR)
+    days = times.dt.day()
+    found = {
+        "n": len(times), "first": times.min(), "last": times.max(),
+        "n_same": len(same), "same": same.max(), "n_far": len(far), "far": far.min(), "farthest": far.max(),
+        "day": days.max(), "months": times.dt.month().unique().sort().to_list(),
+    }  # fmt: skip
+    kinds = dict.fromkeys(found, pl.Int64) | dict.fromkeys(
+        ("first", "last", "same", "far", "farthest"), times.dtype
+    )
+    return pl.DataFrame([found], schema=kinds | {"months": pl.List(pl.Int64)})
+
+
+def doubts(facts: pl.DataFrame, name: str) -> list[str]:
+    """What is hard to believe of a column's parsed times, all `facts` of which are given: a sentence each."""
+    n_rows, n_same, n_far = (facts[key].sum() for key in ("n", "n_same", "n_far"))
+    if not n_rows:
         return []
-    n_rows, found = len(times), []
-    micros = times.to_physical()
-    from_median = (micros - micros.median()).abs()
-    same = times.filter(from_median < 1)  # what more than half of the rows have is the median
-    if n_rows >= FEWEST and 2 * len(same) > n_rows:
-        found.append(f"{len(same):,} of {n_rows:,} rows have the one {name!r} {same[0]}: no time orders them")
-    far = times.filter(from_median > FAR)
-    if len(far):
-        ends = " and ".join(dict.fromkeys(f"{time:%Y-%m-%d}" for time in (far.min(), far.max())))
+    first, last, found = facts["first"].min(), facts["last"].max(), []
+    if n_rows >= FEWEST and 2 * n_same > n_rows:  # what more than half of the rows have is the median
+        same = facts["same"].max()
+        found.append(f"{n_same:,} of {n_rows:,} rows have the one {name!r} {same}: no time orders them")
+    if n_far:
+        pair = (facts["far"].min(), facts["farthest"].max())
+        ends = " and ".join(dict.fromkeys(f"{time:%Y-%m-%d}" for time in pair))
         found.append(
-            f"{len(far):,} of {n_rows:,} rows have a {name!r} more than 20 years from the others ({ends}): "
+            f"{n_far:,} of {n_rows:,} rows have a {name!r} more than 20 years from the others ({ends}): "
             "does it stand for an unknown time?"
         )
-    if n_rows >= FEWEST and FIRST_YEARS[0] <= times.min() and times.max() < FIRST_YEARS[1]:
-        found.append(f"no {name!r} lies after {times.max():%Y-%m-%d}: is its unit what the format says?")
-    days = times.dt.day()
-    if n_rows >= FEWEST and 1 < days.max() <= NO_MONTH and times.dt.month().n_unique() > 1:
+    if n_rows >= FEWEST and FIRST_YEARS[0] <= first and last < FIRST_YEARS[1]:
+        found.append(f"no {name!r} lies after {last:%Y-%m-%d}: is its unit what the format says?")
+    day, months = facts["day"].max(), facts["months"].explode().drop_nulls().n_unique()
+    if n_rows >= FEWEST and 1 < day <= NO_MONTH and months > 1:
         found.append(
-            f"no {name!r} of {n_rows:,} rows lies after day {days.max()} of a month: are day and month the "
+            f"no {name!r} of {n_rows:,} rows lies after day {day} of a month: are day and month the "
             "right way round?"
         )
     return found

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from n3r.rows.chunks import read_chunks
 from n3r.rows.inputs import Inputs
 from n3r.rows.numbers import FORMATS
 from n3r.schema import ColumnMap
-from n3r.tables import read_chunks, scan
+from n3r.tables import scan
 
 ENCODINGS = {  # and letters that each has
     "utf-8": "éß漢\u202f",

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from n3r.files.limits import ALWAYS
+from n3r.rows.chunks import read_chunks
 from n3r.rows.inputs import Inputs
 from n3r.schema import ColumnMap
-from n3r.tables import read_chunks, scan
+from n3r.tables import scan
 
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"

@@ -35,10 +35,11 @@ from n3r.custom_transformer.corpus import find_documents
 from n3r.custom_transformer.language_model import LanguageModelConfig
 from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
 from n3r.evaluation.scored import read_scored
-from n3r.features import FeatureConfig, read_precomputed
+from n3r.features import FeatureConfig
 from n3r.files.manifest import MANIFEST, write_manifest
 from n3r.legacy.layouts import import_legacy
 from n3r.legacy.models import LegacyLSTM2Risk, LegacyLSTMConfig
+from n3r.precomputed import read_precomputed
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.schema import LABEL, OWN, ROW, ColumnMap
 from n3r.score import Scorer

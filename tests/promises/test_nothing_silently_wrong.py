@@ -23,9 +23,10 @@ from n3r.files.formats import find_files
 from n3r.files.json_lines import KEY_TWICE
 from n3r.files.records import ESCAPED, REPEATED, Table, records
 from n3r.preprocess import PrepareConfig, Prepared, prepare
+from n3r.rows.chunks import read_chunks
 from n3r.rows.inputs import Inputs
 from n3r.schema import TIME, ColumnMap
-from n3r.tables import Source, read_chunks, scan
+from n3r.tables import Source, scan
 
 PROMISE = "silently wrong"
 N = 40

@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from n3r import tables
-from n3r.preprocess import add_keys
 from n3r.proposal.dialect import find_encoding, has_header
 from n3r.proposal.propose import propose
+from n3r.rows.keys import add_keys
 from n3r.schema import LABEL, TIME
 
 from .conftest import as_csv, orders

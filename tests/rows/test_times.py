@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n3r.rows.times import advice, doubts, format_problem, is_mixed, parse_time
+from n3r.rows.times import advice, are_mixed, doubts, facts, format_problem, offsets, parse_time
 from n3r.schema import ColumnMap
 
 DAY = datetime(2025, 1, 31, 10)
@@ -173,7 +173,9 @@ def hours(n: int, start: datetime = DAY, step: timedelta = timedelta(hours=7)) -
     ],
 )
 def test_times_that_are_hard_to_believe_are_told_and_others_are_not(times, phrases):
-    found = doubts(pl.Series(times, dtype=pl.Datetime("us")), "at")
+    column = pl.Series(times, dtype=pl.Datetime("us"))
+    median = column.to_physical().median() or 0
+    found = doubts(pl.concat(facts(part, median) for part in (column[:7], column[7:])), "at")
     assert len(found) == len(phrases), found
     for sentence, phrase in zip(found, phrases, strict=True):
         assert pl.Series([sentence]).str.contains(phrase).all(), sentence
@@ -189,5 +191,9 @@ def test_times_that_are_hard_to_believe_are_told_and_others_are_not(times, phras
     ],
 )
 def test_offsets_on_some_times_alone_are_seen(values, found):
-    assert is_mixed(pl.LazyFrame({"t": values}), "t", None) is found
-    assert not is_mixed(pl.LazyFrame({"t": values}), "t", "%Y")
+    assert (
+        are_mixed(
+            pl.concat(offsets(pl.LazyFrame({"t": [value]}, schema={"t": pl.String}), "t") for value in values)
+        )
+        is found
+    )

@@ -1,0 +1,82 @@
+"""Rows that come in parts: a table, or a split that is larger than memory, read as often as it is asked for.
+
+Decisions:
+- Whoever reads rows reads slices of bounded size, whatever the parts; a table is one part.
+- What needs values of all rows at once (medians, quantiles, byte pairs) takes one sample, the same whatever
+  the parts: a row of each of `SAMPLE` blocks of equal size, in their order. Fewer rows are their own sample,
+  so that a split of usual size gives what it gives in memory. All that can be counted is counted exactly.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+import polars as pl
+
+SLICE = 1 << 16  # rows that are read at a time
+SAMPLE = 500_000  # rows
+SEED = 0
+
+
+@dataclass(frozen=True)
+class RowsInParts:
+    """Rows in parts: `read(columns)` gives tables of these columns in their order, one at least."""
+
+    read: Callable[[Sequence[str]], Iterable[pl.DataFrame]]
+    columns: list[str]
+    n_rows: int
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def select(self, columns: Sequence[str]) -> "RowsInParts":
+        """The same rows with these columns alone."""
+        return RowsInParts(self.read, list(columns), self.n_rows)
+
+
+Rows = pl.DataFrame | RowsInParts
+
+
+def slices(rows: Rows, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+    """All rows in their order, at most `SLICE` at a time, one table at least; of `columns` those there."""
+    wanted = [name for name in (rows.columns if columns is None else columns) if name in rows.columns]
+    wanted = list(dict.fromkeys(wanted))
+    for part in [rows.select(wanted)] if isinstance(rows, pl.DataFrame) else rows.read(wanted):
+        yield from part.iter_slices(SLICE) if len(part) else [part]
+
+
+def sample(rows: Rows, columns: Sequence[str] | None = None) -> tuple[pl.DataFrame, np.ndarray]:
+    """The sample and the numbers of its rows, ascending."""
+    places, found, start = sample_places(len(rows)), [], 0
+    for part in slices(rows, columns):
+        inside = places[np.searchsorted(places, start) : np.searchsorted(places, start + len(part))]
+        found.append(part if len(inside) == len(part) else part[inside - start])
+        start += len(part)
+    return pl.concat(found), places
+
+
+def rows_digest(rows: Rows) -> str:
+    """A checksum of rows, the same whatever the parts."""
+    total = sha256(json.dumps(rows.columns, allow_nan=False).encode())
+    for part in slices(rows):
+        total.update(part.hash_rows().to_numpy())
+    return total.hexdigest()
+
+
+def sample_places(n_rows: int) -> np.ndarray:
+    """The numbers of the rows of the sample, ascending."""
+    if n_rows <= SAMPLE:
+        return np.arange(n_rows)
+    ends = np.arange(SAMPLE + 1) * n_rows // SAMPLE
+    inside = np.random.default_rng(SEED).random(SAMPLE)
+    return ends[:-1] + (inside * np.diff(ends)).astype(np.int64)
+
+
+def fold_numbers(n_rows: int, n_folds: int, seed: int) -> np.ndarray:
+    """(N,) int16: which of folds of equal size, drawn by position, each row is in."""
+    found = np.empty(n_rows, np.int16)
+    for number, places in enumerate(np.array_split(np.random.default_rng(seed).permutation(n_rows), n_folds)):
+        found[places] = number
+    return found
