@@ -18,10 +18,11 @@ from typer.core import TyperGroup
 
 from n3r.estimate import Estimate
 from n3r.files.json_io import MAX_TOLD
-from n3r.pipeline import read_metrics, reports_folder
+from n3r.notebook import Step, read_metrics, reports_folder
 from n3r.rows.accounts import in_words
 
 ESTIMATE = ("auroc", "auroc_low", "auroc_high", "n")
+NETWORKS = {"03_train_lstm2risk": "lstm2risk", "04_train_transformer2risk": "transformer2risk"}  # bundles
 
 
 def print_table(head: Iterable[str], rows: Iterable[Iterable[str]], err: bool = False) -> None:
@@ -35,36 +36,111 @@ def print_table(head: Iterable[str], rows: Iterable[Iterable[str]], err: bool = 
     Console(stderr=err, width=None if sys.stdout.isatty() else 120).print(table)
 
 
+def result_of(folder: Path, step: Step) -> str:
+    """What a finished step has found, in a line, and where it is, behind what is said of its end."""
+    if step.name in LINES:
+        found = LINES[step.name](read_metrics(folder, step.name))
+    else:
+        path = folder / "steps" / step.name / "answer.txt"
+        answer = path.read_text(encoding="utf-8") if path.is_file() else ""
+        found = re.split(r";|\.(?: (?=[A-Z])|$)", answer)[0]
+    if step.pages:
+        place = reports_folder(folder) / step.pages[0]
+    elif step.outputs:
+        place = (folder / step.outputs[0]).parent
+    else:
+        place = folder / "notebooks" / f"{step.name}.ipynb"
+    return f": {found} ({os.path.relpath(place)})"
+
+
+def _kept(found: Mapping[str, Any]) -> str:
+    splits = ", ".join(f"{split} {n:,}" for split, n in _sizes(found).items())
+    return f"{sum(_sizes(found).values()):,} of {found['data']['n_rows']:,} rows kept: {splits}"
+
+
+def _sizes(found: Mapping[str, Any]) -> dict[str, int]:
+    """The rows of each split."""
+    counts: dict[str, int] = {}
+    for row in found["preparation"]["splits"]:
+        counts[row["split"]] = counts.get(row["split"], 0) + row["n"]
+    return counts
+
+
+def _tokens(found: Mapping[str, Any]) -> str:
+    made = found["tokenizer"]
+    return f"{made['vocab_size']:,} tokens, of {made['compression']:.2f} characters each"
+
+
+LINES = {"01_preprocess": _kept, "02_tokenizer": _tokens}
+
+
 def say_results(folder: Path, steps: Collection[str]) -> None:
-    """Print what the steps of a run have found."""
+    """Print what the steps of a run have found, its leaderboard last."""
     for step, say in SAY.items():
         if step in steps:
             say(folder)
+    _say_leaderboard(folder, steps)
+
+
+def _say_leaderboard(folder: Path, steps: Collection[str]) -> None:
+    """Print how all that was tried ranks the test rows, and the command that scores with the first."""
+    rows = leaderboard(folder, steps)
+    if not rows:
+        return
+    print_table(
+        ("model", "what it is", "held out AUROC [95 %]", "test AUROC [95 %]", "recall at 1 % FPR"), rows
+    )
+    networks = {step: read_metrics(folder, step)["model"] for step in NETWORKS if step in steps}
+    chosen = max(networks, key=lambda step: networks[step]["val"].get("auroc") or 0, default=None)
+    bundle = os.path.relpath(folder / ("best" if "09_best" in steps else NETWORKS[chosen]))
+    echo(f"to score orders: n3r score --bundle {shlex.quote(bundle)} ORDERS -o SCORES")
+
+
+def leaderboard(folder: Path, steps: Collection[str]) -> list[tuple[str, ...]]:
+    """What a run has tried, the best recipe first, then by test AUROC, what is attainable last.
+
+    The order says how test rows turned out. What a run serves is chosen on rows held out.
+    """
+    first, others, last = [], [], []
+    for step in (step for step in NETWORKS if step in steps):
+        others.append(_of_model(read_metrics(folder, step)["model"], "network"))
+    if "09_best" in steps:
+        found = read_metrics(folder, "09_best")
+        first.append(_of_model(found["model"], "n3r"))
+        for one in found["members"]:
+            what = f"{100 * one['weight']:.0f} % of the best recipe" if one["weight"] else "tried, not taken"
+            others.append((one["member"], what, one["held_out"], one.get("test", ""), ""))
+        last = [("oracle", "attainable", "", found["attainable"], "")] if found["attainable"] else []
+    known = {name for name, *_ in (*first, *others)}
+    for row in read_metrics(folder, "05_parity")["models"] if "05_parity" in steps else ():
+        name = row["model"]
+        kind = "legacy" if name.startswith("legacy") else "attainable" if name == "oracle" else "baseline"
+        shown = (name, kind, "", row["test AUROC [95 %]"], row["recall at 1 % FPR"])
+        if name == "oracle":
+            last = [shown]
+        elif name not in known:
+            others.append(shown)
+    others.sort(key=lambda row: row[3] if row[3][:1].isdigit() else "", reverse=True)
+    return [*first, *others, *last]
+
+
+def _of_model(model: Mapping[str, Any], kind: str) -> tuple[str, ...]:
+    """The row of a model by what its step recorded."""
+    aucs = [_auc(model.get(split) or {}) for split in ("val", "test")]
+    recall = (model.get("test") or {}).get("recall_at_fpr_1")
+    return (model["name"], kind, *aucs, "" if recall is None else f"{100 * recall:.1f} %")
+
+
+def _auc(measured: Mapping[str, Any]) -> str:
+    return str(Estimate(*(measured.get(key) for key in ESTIMATE))) if measured else ""
 
 
 def _say_comparison(folder: Path) -> None:
-    """Print the table of test metrics, the parity verdicts and where the report is."""
+    """Print the parity verdicts and where the report is."""
     metrics = read_metrics(folder, "05_parity")
-    head = ("model", "test AUROC [95 %]", "AP", "recall at 1 % FPR", "at 5 % FPR", "orders/s in training")
-    print_table(head, (map(str, row.values()) for row in metrics["models"]))
     for sentence in metrics["verdicts"]:
         echo(sentence)
     echo(f"report: {metrics['report']}")
-
-
-def _say_best(folder: Path) -> None:
-    """Print the members of the best recipe beside it, and how orders are scored with it."""
-    found = read_metrics(folder, "09_best")
-    head = ("member", "weight", "held out AUROC [95 %]", "test AUROC [95 %]", "seconds")
-    rows = (
-        (one["member"], f"{one['weight']:.2f}", one["held_out"], one.get("test", ""), f"{one['seconds']:.0f}")
-        for one in found["members"]
-    )
-    print_table(head, rows)
-    test = found["model"]["test"]
-    echo(f"best recipe: test AUROC {Estimate(*(test[key] for key in ESTIMATE))} (95 % interval)")
-    bundle = os.path.relpath(folder / "best")
-    echo(f"to score orders: n3r score --bundle {bundle} ORDERS -o SCORES")
 
 
 def _say_classes(folder: Path) -> None:
@@ -99,10 +175,7 @@ def _say_headlines(folder: Path) -> None:
 def _say_preparation(folder: Path) -> None:
     """Print which rows and times each split has, which columns are no features, and what is odd."""
     found = read_metrics(folder, "01_preprocess")
-    counts: dict[str, int] = {}
-    for row in found["preparation"]["splits"]:
-        counts[row["split"]] = counts.get(row["split"], 0) + row["n"]
-    echo(f"{found['data']['n_rows']:,} rows read, {sum(counts.values()):,} kept")
+    counts = _sizes(found)
     for step in found["preparation"]["steps"]:
         if step["rows_dropped"]:
             echo(f"{step['rows_dropped']:,} rows dropped: {step['reason']}")
@@ -136,7 +209,6 @@ def say_finding(one: Mapping[str, str]) -> None:
 SAY = {
     "01_preprocess": _say_preparation,
     "05_parity": _say_comparison,
-    "09_best": _say_best,
     "06_multimodal": _say_classes,
     "07_custom_transformer": _say_surprisal,
     "08_evaluate": _say_headlines,

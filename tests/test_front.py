@@ -1,7 +1,10 @@
 """Three lines: a frame in, a model out that scores, decides, explains, reports, and is read again."""
 
 import json
+import re
 import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +15,7 @@ from polars.testing import assert_frame_equal
 
 import n3r
 from n3r.front import to_polars
+from n3r.schema import LABEL
 from n3r.synthetic.orders import generate_orders
 from n3r.thresholds import Rule
 
@@ -36,7 +40,8 @@ def test_the_columns_named_one_by_one_are_a_map(model, orders):
     columns = model.scorer.column_map
     assert columns.text == TEXT and columns.numeric == ["accountAgeDays", "orderAmount"]
     assert columns.label_values == {"no": 0, "yes": 1} and columns.split_by == "random"
-    assert "test AUROC 0." in repr(model) and "test AUROC" in model._repr_html_()
+    assert "test AUROC 0." in repr(model)
+    assert all(word in model._repr_html_() for word in ("test AUROC", "<table", "random forest"))
 
 
 def test_a_frame_of_any_library_has_the_same_scores(model, orders):
@@ -107,14 +112,91 @@ def test_what_cannot_be_fitted_is_said_in_one_sentence(orders, change, given, wh
     assert "\n" not in str(error.value)
 
 
-def test_an_empty_frame_and_labels_that_are_missing(orders):
+def test_an_empty_frame_is_scored_and_not_fitted(model, orders):
     with pytest.raises(ValueError, match="0 values"):
         n3r.fit(orders.clear(), label="chargeback", text=TEXT)
-    known = pl.when(pl.int_range(pl.len()) % 3 > 0).then("chargeback").alias("chargeback")
+    assert model.score(orders.clear()).height == 0
+    assert model.decide(orders.clear().to_pandas(), fpr=0.1, reasons=1).columns[-2:] == ["reason_1", "rank"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        lambda y: y.map({"yes": 1.0, "no": 0.0}),  # with NaN
+        lambda y: y.map({"yes": 1, "no": 0}).astype("Int64"),
+        lambda y: y.eq("yes").astype("boolean").mask(y.isna()),
+        lambda y: y.astype("category"),
+        lambda y: y.map({"yes": "1", "no": "0"}),
+    ],
+)
+def test_labels_of_any_type_and_rows_without_one(orders, labels):
+    frame = orders.to_pandas()
+    frame.loc[frame.index % 3 == 0, "chargeback"] = None
+    frame = frame.assign(
+        chargeback=labels(frame["chargeback"]),
+        shop=pd.Categorical(["a", "b", None] * 300),
+        accountAgeDays=frame["accountAgeDays"].round().astype("Int64"),
+    ).set_index(np.arange(900)[::-1])
     fitted = n3r.fit(
-        orders.with_columns(known), label="chargeback", text=TEXT, members=FEW["members"][:1], n_folds=1
+        frame, label="chargeback", text=TEXT, categorical="shop", members=FEW["members"][:1], n_folds=1
     )
-    assert sum(len(part) for part in fitted.splits.values()) == 600
+    splits = pl.concat(fitted.splits.values())
+    assert splits.height == 600 and fitted.scorer.column_map.categorical == ["shop"]
+    assert (
+        splits[LABEL].sum()
+        == orders["chargeback"].eq("yes").filter(pl.int_range(900, eager=True) % 3 > 0).sum()
+    )
+
+
+def test_a_column_that_knows_the_outcome_is_refused_unless_it_is_accepted(orders):
+    frame = orders.with_columns(refunded=(pl.col("chargeback") == "yes").cast(pl.Int8))
+    given = {"label": "chargeback", "text": TEXT, **FEW}
+    with pytest.raises(ValueError, match="'refunded' alone .*accept=.'leak:refunded'.$") as error:
+        n3r.fit(frame, **given)
+    assert "\n" not in str(error.value)
+    fitted = n3r.fit(frame, accept=["leak:refunded"], **given)
+    assert "refunded" in fitted.scorer.column_map.numeric
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        (lambda m, f: m.decide(f, budget="50/day"), "no time column: give a share"),
+        (lambda m, f: m.decide(f, fpr=1.0), "fpr"),
+        (lambda m, f: m.decide(f, fpr=-0.1), "fpr"),
+        (lambda m, f: m.decide(f), "give one of fpr"),
+        (lambda m, f: m.decide(f, cost_missed=1), "belong together"),
+        (lambda m, f: m.score(f.drop("customerName")), "'customerName' is missing"),
+        (lambda m, f: m.score(f.to_pandas().iloc[:, [0, 0, 1, 2, 3, 4, 5]]), "names of their own"),
+        (lambda m, f: m.explain(f.clear()), "one order, found 0 rows"),
+    ],
+)
+def test_what_cannot_be_decided_is_said_in_one_sentence(model, orders, call, why):
+    with pytest.raises(ValueError, match=why) as error:
+        call(model, orders.head(3))
+    assert str(error.value).count("\n") <= 1  # a list of columns may follow
+
+
+def test_a_bundle_of_another_version_is_refused_in_one_sentence(model, tmp_path):
+    folder = model.save(tmp_path / "mine")
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(ValueError, match="99") as error:
+        n3r.load(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_the_readmes_example_runs(orders, tmp_path, monkeypatch):
+    """With two members of the recipe, so that it takes seconds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(n3r, "fit", partial(n3r.fit, **FEW), raising=False)
+    names = dict(zip(TEXT, ["email", "billing_name", "customer", "holder"], strict=True))
+    frame = orders.rename({**names, "chargeback": "is_fraud"})
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(import n3r\n.*?)```", text, re.DOTALL)
+    made = {"orders": frame.to_pandas(), "new_orders": frame.head(20).to_pandas()}
+    exec(code, made)
+    assert n3r.load("my_model").score(frame.head(20)).equals(made["model"].score(made["new_orders"]))
 
 
 @pytest.mark.parametrize(

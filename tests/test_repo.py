@@ -18,7 +18,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CORE = [
     ["rows/values", "rows/time_formats", "rows/numbers"],
     ["rows/times", "order", "rows/parts"],
-    ["schema", "estimate", "presets", "process", "thresholds", "token_arrays"],
+    ["notebook", "process", "progress"],
+    ["schema", "estimate", "presets", "thresholds", "token_arrays"],
     ["rows/inputs", "rows/accounts", "rows/amounts", "rows/labels", "rows/plausible", "rows/rejects"],
     ["rows/cuts"],
     ["clean", "spelling", "metrics", "card"],
@@ -137,10 +138,12 @@ TESTED_WITH = {
     "identity/repeats": "identity/test_features",
     "registry": "test_model",
     "reasons": "test_score",
+    "report/acting": "report/test_evaluation",
     "report/comparison": "test_cli",  # n3r compare
     "report/data": "checks/test_check",
-    "report/page": "report/test_evaluation",
     "report/parts": "report/test_evaluation",
+    "report/titled": "report/test_explorer",
+    "progress": "test_notebook",
     "risk_tables": "test_features",
     "runtime": "test_score",
     "score_files": "test_score",
@@ -148,7 +151,6 @@ TESTED_WITH = {
     "studies/parts": "studies/test_ablation",
     "synthetic/people": "synthetic/test_orders",
     "synthetic/shop": "test_walkthrough",
-    "terminal": "promises/test_interruption",
 }
 TRACKED = subprocess.run(
     ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True

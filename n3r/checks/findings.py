@@ -82,11 +82,16 @@ def by_severity(found: Iterable[Finding]) -> list[Finding]:
     return sorted(found, key=lambda one: SEVERITIES.index(one.severity))
 
 
+def severe_of(found: Iterable[Mapping[str, str]]) -> list[Finding]:
+    """The severe ones of findings as plain data."""
+    return [one for one in (Finding(**one) for one in found) if one.severity == "severe"]
+
+
 def refuse(
     found: Iterable[Mapping[str, str]], accept: Collection[str] = (), page: Path | None = None
 ) -> None:
     """ValueError naming the severe findings that are not accepted by name, and how to accept them."""
-    severe = [one for one in (Finding(**one) for one in found) if one.severity == "severe"]
+    severe = severe_of(found)
     if not (left := [one for one in severe if one.name not in accept]):
         return
     listed = "".join(f"\n- {one.name}: {in_words(one._asdict())}" for one in left)
@@ -287,5 +292,6 @@ def _few(splits: Mapping[str, pl.DataFrame], m: ColumnMap) -> Iterator[Finding]:
             if len(label) and n < FEW:
                 severity = "warning" if n < FEW_ROWS else "note"
                 no = "no figure has an interval" if n < FEW_ROWS else "intervals are wide"
-                what = f"class {c} has {n} of {len(label):,} rows of {split}: {no}"
+                of = f"class {c} has" if m.n_classes > 2 else ("legitimate are", "fraud are")[c]
+                what = f"{of} {n} of {len(label):,} rows of {split}: {no}"
                 yield Finding(f"rare_class:{c}", severity, what, "give more rows, or a larger share of them")

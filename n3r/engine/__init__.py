@@ -42,7 +42,7 @@ class Engine(Protocol):
         """Delete what is left of the engine's own."""
 
 
-ENGINES = ("memory", "disk")
+ENGINES = ("memory", "disk", "ray")
 
 
 def gather_all(engine: Engine, data: Data, fns: Mapping[str, OnFrame]) -> dict[str, pl.DataFrame]:
@@ -55,17 +55,30 @@ def _all(rows: pl.DataFrame, fns: Mapping[str, OnFrame]) -> pl.DataFrame:
     return pl.DataFrame({name: [fn(rows).to_struct()] for name, fn in fns.items()})
 
 
-def start(name: str, folder: Path, memory: str = "1GB") -> Engine:
+def start(name: str, folder: Path, memory: str = "1GB", address: str = "") -> Engine:
     """The engine of a name; `folder` is where it may keep what does not fit into `memory`.
 
-    Raises ValueError for an unknown name or size.
+    `address` is HOST:PORT of a Ray cluster, all nodes of which see the folder; without it Ray runs on this
+    machine. Raises ValueError for an unknown name or size, and where there is no such cluster.
     """
     from n3r.engine.disk import Disk
     from n3r.engine.memory import Memory
 
     if name not in ENGINES:
         raise ValueError(f"there is no engine {name!r}, only {', '.join(ENGINES)}")
-    return Memory() if name == "memory" else Disk(folder, in_bytes(memory))
+    if address and name != "ray":
+        raise ValueError(f"address is that of a Ray cluster, and the engine is {name!r}")
+    if name == "memory":
+        return Memory()
+    if name == "disk":
+        return Disk(folder, in_bytes(memory))
+    try:
+        from n3r.engine.ray import Ray
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{error.name} is not installed, which the engine ray needs: pip install 'n3r[ray]'"
+        ) from None
+    return Ray(folder, in_bytes(memory), address)
 
 
 def in_bytes(size: str) -> int:

@@ -120,10 +120,12 @@ def select_wide(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
 
 
 def read_wide(piece: Piece, rows: pl.Series, column_map: ColumnMap) -> pl.DataFrame:
-    """The wide columns of the rows of some numbers, in the order of these."""
+    """The wide columns of the rows of some numbers, in the order of these; at once where they ascend."""
     wide = piece.only(rows).pipe(select_wide, column_map)
-    place = rows.rank("ordinal") - 1  # `wide` is in the piece's order
     names = [name for name in wide.collect_schema().names() if name != column_map.id]
+    if rows.is_sorted():
+        return wide.select(names).collect(engine="streaming")
+    place = rows.rank("ordinal") - 1  # `wide` is in the piece's order
     parts = []
     for start in range(0, len(names), SIDE_BY_SIDE):  # so that two whole tables never stand side by side
         part = wide.select(names[start : start + SIDE_BY_SIDE]).collect(engine="streaming")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
+from uuid import uuid4
 
 import numpy as np
 import polars as pl
@@ -87,9 +88,15 @@ class Written:
     def __call__(self, rows: pl.DataFrame, slices: Sequence[Slice]) -> None:
         for part, start, n_rows in slices:
             own, split, number = rows.slice(start, n_rows), SPLITS[part % len(SPLITS)], part // len(SPLITS)
-            write(own, part_path(self.folder, split, number, self.format))
+            self._write(own, part_path(self.folder, split, number, self.format))
             drawn = own.filter(draws(own[self.id], self.seed) < self.share * 2.0**63)
-            write(drawn, part_path(self.folder / SAMPLE, split, number, "parquet"))
+            self._write(drawn, part_path(self.folder / SAMPLE, split, number, "parquet"))
+
+    def _write(self, rows: pl.DataFrame, path: Path) -> None:
+        """Write a file under a name of this attempt, as the last one may still be at work elsewhere."""
+        aside = path.with_name(f"{uuid4().hex}-{path.name}")
+        write(rows, aside)
+        aside.replace(path)
 
     def parts(self, told: pl.DataFrame, schema: pl.Schema) -> Parts:
         """What there is, by what `finish` told."""
@@ -124,7 +131,7 @@ def read_kept(rows: pl.DataFrame, pieces: Sequence[Piece], column_map: ColumnMap
     if len(pieces) == 1:
         return _beside(rows, pieces[0], column_map)
     place = _place(rows[ROW], pieces)
-    found = [_beside(rows.filter(place == i), pieces[i], column_map) for i in place.unique()]
+    found = [_beside(rows.filter(place == i).sort(ROW), pieces[i], column_map) for i in place.unique()]
     return pl.concat(found) if found else _beside(rows, Piece(pieces[0].frame.head(0), 0, 0), column_map)
 
 

@@ -37,6 +37,12 @@ def later(folder, n: int = 3000, seed: int = 9, **changes) -> list[str]:
     return [str(folder / "new.parquet")]
 
 
+def strange(folder) -> list[str]:
+    """A file without any column that the model knows."""
+    pl.DataFrame({"a": [1, 2], "b": ["x", "y"]}).write_csv(folder / "strange.csv")
+    return [str(folder / "strange.csv")]
+
+
 def names(content) -> set[str]:
     return {one["name"] for one in content["findings"]}
 
@@ -113,11 +119,13 @@ def test_the_command_writes_a_page_and_ends_with_a_status(bundle, tmp_path):
         ({}, ["loud=1"], "unknown key 'loud'"),
         ({"objectId": pl.lit(None, pl.String)}, [], "none of the 50 rows is new"),
         ({"orderAmount": pl.lit("much")}, [], "orderAmount"),
+        (None, [], "columns that the column map names are missing"),
     ],
 )
 def test_what_cannot_be_compared_is_said(bundle, tmp_path, changes, p, why):
     with pytest.raises(ValueError, match=why):
-        monitor(later(tmp_path, 50, **changes), bundle, MonitorConfig.from_texts(p))
+        files = strange(tmp_path) if changes is None else later(tmp_path, 50, **changes)
+        monitor(files, bundle, MonitorConfig.from_texts(p))
 
 
 def test_a_bundle_outside_its_run_is_refused(small, tmp_path):
