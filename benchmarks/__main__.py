@@ -69,19 +69,18 @@ PROGRAMS = (
     Program("tokenise and collate, ratios", "prepare epoch", TINY_PREPARE, EPOCHS, "ratio 20, aim 50"),
     Program("preprocess", "prepare preprocess", TINY_PREPARE, PEAK, "500,000 orders/s, 4,000 MB"),
     Program(
-<<<<<<< HEAD
         "train from a token store, by rows, beyond the model",
         "store 1000000 10000000 30000000 --steps 20",
         None,  # it trains in processes of its own, which load torch; tests run it
         STORE,
         "2,000 MB, flat",
-=======
+    ),
+    Program(
         "preprocess out of core, 1 GB",
         "prepare out-of-core",
         "--rows 2000",
         PEAK,
         "200,000 orders/s, 1,200 MB",
->>>>>>> main
     ),
     Program("train, by orders", "prepare memory", "--rows 2000", {"peak MB": "peak_mb"}, "2,000 MB grown"),
     Program("score with LSTM2Risk", "score lstm2risk batch", TINY_SCORE, SPEEDS, "ratio 3, aim 8"),
