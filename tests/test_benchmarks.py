@@ -53,7 +53,8 @@ def test_scoring_benchmarks_print_a_line_a_pair_and_the_medians():
 
 @pytest.mark.slow
 def test_the_store_benchmark_prints_a_line_a_size():
-    (line,) = run("benchmarks.store", "1500", "--steps", "2")
+    line, peaks = run("benchmarks.store", "1500", "--steps", "2")
+    assert peaks["all_mb"] == {"1500": round(line["all_mb"])}
     assert line["rows"] == 1500 and line["gigabytes"] > 0 and line["step"] > 0
 
 
