@@ -1,21 +1,27 @@
 """The verbs of an engine, and preparation on each: the same to the byte, whatever the files and buckets."""
 
+import resource
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
+import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from n3r import tables
-from n3r.engine import Engine, gather_all
+from n3r.engine import Engine, gather_all, in_bytes, start
 from n3r.engine.disk import Disk
 from n3r.engine.memory import Memory
 from n3r.preprocess import PrepareConfig, Prepared, prepare, prepare_source
 from n3r.rows import cuts
+from n3r.rows.customers import MARK, Customers
 from n3r.schema import SPLITS, ColumnMap
+from n3r.synthetic.orders import generate_orders
 from n3r.tables import read_parts, scan, write, write_splits
 
 ROOT = Path(__file__).parents[2]
@@ -155,3 +161,100 @@ def alike(found: Prepared | str, expected: Prepared | str) -> None:
     assert found.report.to_dict() == expected.report.to_dict() and found.column_map == expected.column_map
     for split, rows in expected.splits.items():
         assert_frame_equal(found.splits[split], rows, check_exact=True)
+
+
+@given(
+    rows=st.lists(row, max_size=30),
+    seed=st.integers(0, 99),
+    n=st.integers(1, 5),
+)
+def test_days_prepared_one_by_one_with_known_customers_keep_the_rows_of_all_at_once(tmp_path, rows, seed, n):
+    folder = tmp_path / f"table-{uuid4().hex}"
+    config = PrepareConfig(train=1, val=0, test=0, max_bad_dates=0.9)
+    column_map = ORDERS.model_copy(update={"entity_time": None, "entity_time_format": None})
+    days = np.random.default_rng(seed).integers(0, 3, len(FIXED) + len(rows))
+    table = table_of([*FIXED, *rows]).with_columns(transactionDate=pl.Series(days))
+    # Each day has ids of its own: an id of two days is another matter.
+    table = table.with_columns(pl.format("{}-{}", "objectId", "transactionDate").alias("objectId"))
+    moment = pl.format("{} {}", pl.col("transactionDate") + 1, pl.int_range(pl.len()) % 7)
+    table = table.with_columns(transactionDate=pl.lit("2025-03-0") + moment + ":00:00", day="transactionDate")
+    column_map = column_map.model_copy(update={"time_format": "%Y-%m-%d %H:%M:%S"})
+    whole = outcome(lambda: prepare(table.lazy(), column_map, config))
+    kept = []
+    for day in (0, 0, 1, 2, 2):
+        own = table.filter(pl.col("day") == day)
+        paths = files_of(tmp_path, own.drop("day"), [9], "parquet")
+        on = Disk(tmp_path / "engine", 10**9, n)
+        source, customers = scan(paths, column_map, engine=on), Customers.open(folder, tmp_path / "aside")
+        found = outcome(lambda s=source, o=on, c=customers: prepare_source(s, column_map, config, o, c))
+        on.close()
+        if isinstance(found, str):
+            return  # no row of a day is kept, or all of one class
+        customers.keep()
+        kept.append(found.splits["train"]["objectId"].sort().to_list())
+    assert kept[0] == kept[1] and kept[3] == kept[4]
+    assert sorted([*kept[0], *kept[2], *kept[3]]) == whole.splits["train"]["objectId"].sort().to_list()
+    known = pl.concat(map(pl.read_parquet, folder.glob("part-*")))
+    assert known["customer"].str.contains("^[0-9a-f]{32}$").all() and known["customer"].is_unique().all()
+
+
+def test_a_full_disk_is_a_sentence_and_nothing_half_written(tmp_path):
+    write(generate_orders(3000, seed=5), tmp_path / "orders.parquet")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    told = set()
+    for n_bytes in (0, 5_000, 20_000, 60_000, 150_000):
+        try:
+            on = Disk(tmp_path / "engine", 10**9, 3)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))  # as on a disk with so much room
+            source = scan(tmp_path / "orders.parquet", ORDERS, engine=on)
+            found = prepare_source(source, ORDERS, None, on)
+            write_splits(tmp_path / "data", found.parts, found.column_map)
+        except ValueError as error:
+            told.add(str(error).partition(" ")[0])
+            assert "cannot write" in str(error) and len(str(error)) < 400
+            assert not (tmp_path / "data").exists()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            on.close()
+        assert not (tmp_path / "engine").exists()
+    assert told == {"cannot"}
+
+
+def test_an_engines_folder_is_private_gone_at_exit_and_what_a_kill_left_goes(tmp_path, run_fresh):
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    (folder / "left").write_text("by a kill")
+    code = (
+        "import sys; from pathlib import Path; from n3r.engine import start; "
+        "on = start('disk', Path(sys.argv[1])); on.kept = on; "
+        "print(oct(on.folder.stat().st_mode & 0o777), list(on.folder.iterdir()))"
+    )
+    assert run_fresh(code, folder).strip() == "0o700 []"
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("spark",), "no engine 'spark', only memory, disk, ray"),
+        (("disk", "1 apple"), "expected a size such as 1GB"),
+        (("disk", "10MB"), "10MB is less than 200MB"),
+        (("disk", "1GB", "127.0.0.1:6379"), "address is that of a Ray cluster, and the engine is 'disk'"),
+    ],
+)
+def test_what_an_engine_cannot_be_started_with_is_told(tmp_path, given, told):
+    name, *others = given
+    with pytest.raises(ValueError, match=told):
+        start(name, tmp_path / "engine", *others)
+    assert in_bytes("1.5 GB") == 1_500_000_000
+
+
+def test_a_folder_that_is_no_table_of_known_customers_is_told(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is no table of known customers: give a new folder"):
+        Customers.open(tmp_path, tmp_path / "aside")
+    (tmp_path / MARK).write_text("{}")
+    with pytest.raises(ValueError, match="is damaged: restore the table"):
+        Customers.open(tmp_path, tmp_path / "aside")
+    with pytest.raises(ValueError, match="give the whole path of the folder, not 'table'"):
+        Customers.open("table", tmp_path / "aside")
