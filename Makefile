@@ -65,9 +65,9 @@ schema: $(READY)  ## write configs/column_map.schema.json anew
 notebooks: $(READY)  ## run the notebooks at dev size and save their outputs
 	$(BIN)/n3r refresh
 
-lab: $(READY)  ## JupyterLab on notebooks/
-	$(BIN)/jupyter lab --notebook-dir=notebooks --LabApp.news_url=None \
-		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+lab: $(READY)  ## JupyterLab at the root of the repository, runs and reports in sight
+	mkdir -p runs
+	JUPYTER_CONFIG_PATH=$(CURDIR)/configs/lab $(BIN)/jupyter lab --notebook-dir=. --ServerApp.ip=127.0.0.1
 
 bench: $(READY)  ## n3r beside the legacy at the published sizes, as ratios, into reports/benchmarks.md (an hour)
 	$(BIN)/python -m benchmarks
@@ -85,7 +85,8 @@ example: run  ## renew reports/example from the quick run, its notebooks as HTML
 	mkdir -p reports/example
 	cp reports/quick/report.html reports/quick/report.md reports/quick/report.json reports/quick/best.html reports/quick/best.md reports/quick/best.json reports/example/
 	$(BIN)/jupyter nbconvert --log-level WARN --to html --output-dir reports/example/notebooks runs/quick/notebooks/*.ipynb
-	sed -i 's|$(CURDIR)/||g' reports/example/notebooks/*.html
+	sed -i -E -e 's|$(CURDIR)/||g' -e 's#\.\./\.\./\.\./reports/quick/(report|best)\.html#../\1.html#g' \
+		-e 's#<a href="\.\./[^"]*/[^"]*">([^<]*)</a>#\1#g' reports/example/notebooks/*.html
 	! command -v chromium >/dev/null || chromium --headless --no-sandbox --disable-gpu --hide-scrollbars \
 		--window-size=1200,1000 --screenshot=reports/example/report.png reports/example/report.html 2>/dev/null
 

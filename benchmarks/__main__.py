@@ -88,6 +88,18 @@ PROGRAMS = (
         {"fit s": "fit_seconds", "rows/s": "rows_a_second", "ratio": "ratio", "ms an order": "p50_ms"},
         "180 s, ratio 1, 2 ms",
     ),
+    Program(
+        "n3r.fit of 20,000 rows; decisions and reasons of 1,000 in 100,000; n3r monitor of a million",
+        "front",
+        "--rows 1500 1000 1500",
+        {
+            "fit s": "fit_seconds",
+            "decisions, ratio": "decide_ratio",
+            "monitor s": "monitor_seconds",
+            "peak MB": "monitor_peak_mb",
+        },
+        "180 s, ratio 1.5, 60 s, 2,000 MB",
+    ),
     *(
         Program(
             f"{case} beside one busy program a processor, of a fair share",

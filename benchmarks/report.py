@@ -29,7 +29,7 @@ sys.argv = ["n3r", *sys.argv[1:]]
 try:
     n3r.cli.main()
 except SystemExit as done:
-    assert not done.code, done.code
+    assert done.code in (None, 0, 3, 4), done.code  # those that a scheduler reads, too
 status = open("/proc/self/status").read()
 print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")), file=sys.stderr)
 """

@@ -16,7 +16,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,10 +32,10 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
-from tqdm import tqdm
 
 from n3r.files.atomic import atomic_file
 from n3r.files.sources import fingerprint
+from n3r.progress import Progress
 
 ORDER = "order"  # in a training's folder: the orders of rows, of each machine by itself
 
@@ -172,7 +171,7 @@ class _Watched(Callback):
 
 
 class Speed(Callback):
-    """One progress bar for the whole training, and the training steps' rows per second."""
+    """One progress bar for the whole training, a line an epoch, and the training steps' rows per second."""
 
     def __init__(self) -> None:
         self.n_rows, self.seconds = 0, 0.0
@@ -188,14 +187,12 @@ class Speed(Callback):
         self.n_rows, self.seconds = state_dict["n_rows"], state_dict["seconds"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.bar = tqdm(
-            **({"disable": True} if trainer.global_rank else {}),
-            total=trainer.max_epochs * trainer.num_training_batches,
-            initial=trainer.global_step,
-            desc=module.model.config.model_class,
-            unit="batch",
-            mininterval=1,
-            file=sys.stderr,
+        self.bar = Progress(
+            module.model.config.model_class,
+            "batch",
+            trainer.max_epochs * trainer.num_training_batches,
+            trainer.global_step,
+            shown=not trainer.global_rank,
         )
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -212,8 +209,8 @@ class Speed(Callback):
         self._pause()
         figures = trainer.callback_metrics
         chosen = sorted(figures.keys() & {"train_loss", "val_loss", "val_auroc", module.config.monitor})
-        shown = {name: f"{float(figures[name]):.4f}" for name in chosen}  # as many as a line holds
-        self.bar.set_postfix(epoch=trainer.current_epoch + 1, **shown)
+        shown = ", ".join(f"{name} {float(figures[name]):.4f}" for name in chosen)
+        self.bar.line(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, {shown}")
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         if hasattr(self, "bar"):

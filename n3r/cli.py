@@ -27,6 +27,7 @@ from n3r.files.formats import as_folder, split_region
 from n3r.files.json_io import without_links, write_json
 from n3r.files.manifest import sha256, verify, versions
 from n3r.files.places import SHIPPED
+from n3r.notebook import checked_name
 from n3r.terminal import AtHome, print_table, result_of, resumable, say_results
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def run(
 
     words = [_stem(data[0])] if data else []
     words += [pipeline.size_file(size).stem.removeprefix("size_"), *([region] if region else [])]
-    name = _run_name(name or "-".join(words))
+    name = checked_name(name or "-".join(words))
     chosen = pipeline.with_needs(_chosen(steps, goal))
     folder = pipeline.ROOT / "runs" / name
     default = _default_map(chosen[0])
@@ -275,15 +276,6 @@ def _stem(item: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-") or "data"
 
 
-def _run_name(name: str) -> str:
-    """The name, which is that of a folder in runs/ and in reports/; ValueError where it cannot be."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ValueError(f"the run name {name!r} may hold letters, digits, '_', '-' and '.' only")
-    if name == "example" or (pipeline.ROOT / "reports" / name).is_file():
-        raise ValueError(f"reports/{name} belongs to the repository; choose another name for the run")
-    return name
-
-
 def _chosen(steps: list[str] | None, goal: str | None) -> list[str]:
     """The steps that are asked for by name or by a goal."""
     if steps and goal:
@@ -294,8 +286,8 @@ def _chosen(steps: list[str] | None, goal: str | None) -> list[str]:
 
 
 def _default_map(step: pipeline.Step) -> Path:
-    """The column map of a step's parameters cell, which is relative to the notebook."""
-    return SHIPPED / "notebooks" / pipeline.notebook_parameters(step.name)["column_map"]["default"]
+    """The column map of a step's parameters cell, which n3r is shipped with."""
+    return SHIPPED / pipeline.notebook_parameters(step.name)["column_map"]["default"]
 
 
 def _absolute(item: str) -> str:

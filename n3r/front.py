@@ -3,7 +3,7 @@
 Decisions:
 - A frame is one of polars, pandas, pyarrow or whatever else narwhals reads, its index left aside; what comes
   back is a polars frame.
-- What is fitted is the best recipe of notebook 09 with its defaults, through the functions that it calls.
+- What is fitted is what `n3r run --goal model` fits at its default size, through the functions that it calls.
 - A row of the frame is an order that is kept: only rows without a label, or of an id that repeats, are not.
 """
 
@@ -20,6 +20,7 @@ import polars as pl
 from n3r.files.atomic import atomic_folder
 from n3r.files.json_io import explain, near, read_json
 from n3r.files.manifest import MANIFEST
+from n3r.files.places import SHIPPED
 from n3r.rows.values import texts_of
 from n3r.schema import LABEL, SPLITS, ColumnMap
 from n3r.score import Scorer
@@ -55,7 +56,8 @@ def fit(  # noqa: PLR0913 - one argument a role
     value is fraud unless it is 0 and 1, and the identity strings; an id (else the rows are numbered), a time
     (else rows are split at random), categories, and what an order is worth; every numeric column is a
     feature. The share `test` of the rows is left out for the report; 0 for none. Rows are checked as a run's
-    are: `accept` names severe findings that are meant. `settings` are those of `blend.recipe.BlendConfig`.
+    are: `accept` names severe findings that are meant. `settings` are those of `blend.recipe.BlendConfig`;
+    networks have the dimensions of configs/size_quick.json unless it is given others.
     Raises ValueError in one sentence for what cannot be fitted.
     """
     from pydantic import ValidationError
@@ -71,7 +73,7 @@ def fit(  # noqa: PLR0913 - one argument a role
     else:
         columns = _map_of(map)
     try:
-        config = BlendConfig(seed=seed, **settings)
+        config = BlendConfig(seed=seed, **{"networks": _quick(), **settings})
     except ValidationError as error:
         raise ValueError(f"n3r.fit: {explain(error, BlendConfig.model_fields)}") from None
     if not 0 <= test <= MAX_TEST:
@@ -80,6 +82,14 @@ def fit(  # noqa: PLR0913 - one argument a role
     prepared = prepare(rows.lazy(), columns, shares, rows.height)
     _check(prepared, accept, seed)
     return _fit(prepared.splits, prepared.column_map, config)
+
+
+def _quick() -> dict[str, dict[str, Any]]:
+    """Dimensions and training of the networks at the size "quick"; as published they take minutes a fit."""
+    from n3r.blend.members import NETWORKS
+
+    found = read_json(SHIPPED / "configs" / "size_quick.json")["09_best"]
+    return {name: values for name, values in found.items() if name in NETWORKS}
 
 
 def _check(prepared: "Prepared", accept: Sequence[str], seed: int) -> None:
@@ -139,20 +149,16 @@ class Model:
 
         Raises ValueError for a model that was loaded: a bundle holds no rows.
         """
-        from n3r.evaluation.evaluate import evaluate_model
-        from n3r.evaluation.scored import beside
-        from n3r.report.evaluation import write_evaluation
-        from n3r.schema import SCORE
+        from n3r.report.evaluation import report_model
 
         if self.splits is None or self.blend is None or not len(self.splits["test"]):
             raise ValueError(
                 "a report needs the test rows, which a bundle does not hold: call it after n3r.fit"
             )
-        test = beside(self.splits["test"], self.scorer.score(self.splits["test"]))
         held = self.blend.predictions(self.blend.held, self.blend.held_probs)
-        found = evaluate_model(test, None, self.scorer.column_map, held, self.splits["train"])
-        curves = {"best recipe": (test[LABEL], test[SCORE])}
-        return write_evaluation({"name": "best recipe", **found}, curves, Path(folder), "report")
+        members = {name: found.p for name, found in self.blend.measure(self.splits["test"]).items()}
+        page = Path(folder) / "report.html"
+        return report_model("best recipe", self.scorer, self.splits, held, members, page)
 
     def save(self, folder: str | Path) -> Path:
         """Copy the bundle, which `load` and `n3r score` read; ValueError where something is there already."""

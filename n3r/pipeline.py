@@ -16,98 +16,37 @@ import hashlib
 import json
 import os
 import re
-import resource
 import sys
 import time
 from collections.abc import Callable
 from contextlib import chdir, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import typer
 
 from n3r.files import lock
-from n3r.files.atomic import atomic_file
-from n3r.files.json_io import key_values, near, plain, read_json, without_links, write_json
+from n3r.files.json_io import key_values, near, read_json, without_links, write_json
 from n3r.files.manifest import sha256, versions
-from n3r.files.places import ROOT, SHIPPED
+from n3r.files.places import HOME, ROOT, SHIPPED
 from n3r.files.sources import fingerprint
+from n3r.notebook import STEPS, Step, needed, reports_folder, typed
 from n3r.presets import contradictions, settled
 from n3r.process import settled_anew
+from n3r.progress import SESSION, WATCHED, is_watched
 
 SIZES = ("dev", "quick", "full")
 REGIONAL = "hyperparameters_"  # how the names of the regions' files begin
-MAX_SHOWN = 80  # characters of a value in a message
+PROGRESS = r"(?:[\w ]+: \w+ [\d.]+ of [^\n]*\n|\s)*"  # lines of `progress.Progress`
 OPTIONS = {"name": "name", "data": "data", "column_map": "map"}  # parameters with an option of their own
 
 
-class Step(NamedTuple):
-    """One notebook of the run, what it needs and what it leaves."""
-
-    name: str
-    needs: tuple[str, ...]
-    outputs: tuple[str, ...] = ()  # in the run's folder
-    pages: tuple[str, ...] = ()  # in `reports_folder`
-    binary_only: bool = False
-
-
-STEPS = (
-    Step("01_preprocess", (), ("data/columns.json",), pages=("data.html",)),
-    Step("02_tokenizer", ("01_preprocess",), ("tokenizer/tokenizer.json",)),
-    Step("03_train_lstm2risk", ("02_tokenizer",), ("lstm2risk/MANIFEST.json",)),
-    Step("04_train_transformer2risk", ("02_tokenizer",), ("transformer2risk/MANIFEST.json",)),
-    Step("09_best", ("02_tokenizer",), ("best/MANIFEST.json",)),
-    Step(
-        "05_parity",
-        ("03_train_lstm2risk", "04_train_transformer2risk", "09_best"),
-        pages=("report.html",),
-    ),
-    Step("06_multimodal", (), ("multimodal/data/columns.json",), pages=("multimodal_data.html",)),
-    Step("07_custom_transformer", ("03_train_lstm2risk",), binary_only=True),
-    Step(
-        "08_evaluate",
-        ("05_parity",),
-        pages=("best.html", "lstm2risk.html", "transformer2risk.html"),
-    ),
-)
 DEFAULT = "08_evaluate"  # what `n3r run` runs, with the steps it needs
 Parameters = dict[str, dict[str, Any]]  # step -> parameter -> value
 
 
 class StepError(RuntimeError):
     """A notebook's cell failed; the message is short and names the executed notebook."""
-
-
-# ---- used by the notebooks ----
-
-
-def reports_folder(run: Path) -> Path:
-    """Where the pages and pictures of runs/<name> go: reports/<name> beside runs/."""
-    return Path(run).parent.parent / "reports" / Path(run).name
-
-
-def finish_step(run: Path, step: str, metrics: dict[str, Any], answer: str = "") -> None:
-    """Record a step's metrics and its process's peak memory; a notebook's last act.
-
-    `answer` is the notebook's answer in a sentence or two, with its figures: the runner writes it into the
-    first cell, behind "Answer.", so that a reader finds it without scrolling.
-    """
-    folder = Path(run) / "steps" / step
-    folder.mkdir(parents=True, exist_ok=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB on Linux, bytes on macOS
-    unit = 1024**2 if sys.platform == "darwin" else 1024
-    write_json(folder / "resources.json", {"peak_memory_mb": round(peak / unit)})
-    with atomic_file(folder / "answer.txt") as aside:
-        aside.write_text(answer, encoding="utf-8")
-    write_json(folder / "metrics.json", plain(metrics))
-
-
-def read_metrics(run: Path, step: str) -> dict[str, Any]:
-    """What `finish_step` recorded; FileNotFoundError tells to run the step first."""
-    path = Path(run) / "steps" / step / "metrics.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: run step {step} first")
-    return read_json(path)
 
 
 # ---- parameters ----
@@ -230,18 +169,11 @@ def _given_texts(overrides: list[str]) -> dict[str, _Text]:
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:
-    """`value` as the type of `default`; ValueError when it is none."""
+    """`value`, read from text where it is given so, as the type of `default`; ValueError when it is none."""
     if isinstance(value, _Text) and not isinstance(default, str):
         with suppress(ValueError, RecursionError):
             value = json.loads(value)
-    if isinstance(value, _Text):
-        value = str(value)
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
-    if default is not None and type(value) is not type(default):
-        shown = repr(value)[:MAX_SHOWN]
-        raise ValueError(f"{name} is {shown}; expected {type(default).__name__}, such as {default!r}")
-    return value
+    return typed(name, str(value) if isinstance(value, _Text) else value, default)
 
 
 # ---- running ----
@@ -249,10 +181,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
 
 def with_needs(names: list[str]) -> list[Step]:
     """The steps of these names or numbers and all that they need; ValueError lists what there is."""
-    wanted = [notebook_path(name).stem for name in names]
-    for name in wanted:  # grows while it is read
-        wanted += [need for step in STEPS if step.name == name for need in step.needs if need not in wanted]
-    return [step for step in STEPS if step.name in wanted]
+    return needed([notebook_path(name).stem for name in names], STEPS)
 
 
 def run_steps(
@@ -289,6 +218,8 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
     executed = folder / "notebooks" / f"{step.name}.ipynb"
     for leftover in (*(records / name for name in ("done.json", "metrics.json", "answer.txt")), executed):
         leftover.unlink(missing_ok=True)
+    for later in _rewriting(step):  # what they wrote into this step's pages goes
+        (folder / "steps" / later.name / "done.json").unlink(missing_ok=True)
     executed.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     try:
@@ -297,10 +228,10 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
             executed,
             parameters={"name": folder.name, **parameters},
             kernel_name="python3",
-            cwd=folder.parent,  # beside notebooks/, if that is there: both find ../runs
+            cwd=executed.parent,  # where links in it are seen from
             progress_bar=False,
             stderr_file=sys.stderr,  # shows the training's progress bar
-            kernel_manager_class=_kernels(held),
+            kernel_manager_class=_kernels(folder.parents[1], held),
             shutdown_kernel="immediate",  # asked to end, a kernel would finish its cell first
         )
     except PapermillExecutionError as error:
@@ -329,8 +260,14 @@ def _execute(folder: Path, step: Step, parameters: dict[str, Any], key: str, hel
     return record
 
 
-def _kernels(*held: int) -> type:
-    """The class of kernels that hold the locks given, by their descriptors, as long as they live.
+def _rewriting(step: Step) -> list[Step]:
+    """The later steps that write pages of this one."""
+    after = STEPS[STEPS.index(step) + 1 :] if step in STEPS else ()
+    return [later for later in after if {*later.pages} & {*step.pages}]
+
+
+def _kernels(home: Path, *held: int) -> type:
+    """The class of kernels whose runs are in `home`, and that hold the locks given as long as they live.
 
     They speak over files of this user's, where the default is ports that any user of the machine can read.
     """
@@ -341,13 +278,19 @@ def _kernels(*held: int) -> type:
             super().__init__(transport="ipc", **options)
 
         async def start_kernel(self, **options: Any) -> None:
-            await super().start_kernel(pass_fds=held, env=settled_anew(), **options)
+            await super().start_kernel(pass_fds=held, env=_environment(home), **options)
 
     return HoldingKernel
 
 
+def _environment(home: Path) -> dict[str, str]:
+    """Of a kernel that no notebook server started, whose runs are in `home`."""
+    own = {name: value for name, value in settled_anew().items() if name not in (SESSION, WATCHED)}
+    return {**own, HOME: str(home), **({WATCHED: "1"} if is_watched() else {})}
+
+
 def _tidy(executed: Path, records: Path) -> None:
-    """Keep the last state of each progress bar in a notebook; put the answer into its first cell."""
+    """Keep the lines of a notebook's progress without its bars; put the answer into its first cell."""
     try:
         book = json.loads(executed.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # stopped before papermill wrote it, or while
@@ -355,7 +298,9 @@ def _tidy(executed: Path, records: Path) -> None:
     for cell in book["cells"]:
         for output in cell.get("outputs", []):
             if output["output_type"] == "stream":
-                output["text"] = re.sub(r"[^\n]*\r", "", "".join(output["text"]))
+                output["text"] = text = re.sub(r"[^\n]*\r", "", "".join(output["text"]))
+                if re.fullmatch(PROGRESS, text):
+                    output["name"] = "stdout"  # which no reader shows in red
     put_answer(book, records)
     write_json(executed, book)
 
@@ -401,7 +346,7 @@ def refresh_notebook(step: str) -> None:
     os.environ["TQDM_DISABLE"] = "1"  # bars hold timings, which differ from run to run
     path = notebook_path(step)
     book = nbformat.read(path, as_version=4)
-    options = {"kernel_name": "python3", "kernel_manager_class": _kernels(), "record_timing": False}
+    options = {"kernel_name": "python3", "kernel_manager_class": _kernels(ROOT), "record_timing": False}
     with chdir(path.parent):  # of the kernel, too
         NotebookClient(book, **options).execute()
     put_answer(book, ROOT / "runs" / "dev" / "steps" / step)

@@ -14,9 +14,10 @@ Decisions:
 - The table is read twice and must give the same rows in the same order both times, as files do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -43,6 +44,7 @@ from n3r.rows.accounts import (
     split_cells,
     why_few,
 )
+from n3r.rows.customers import Customers
 from n3r.rows.cuts import END, Cut, Ranked, at_ranks, axis, cuts_of, n_ranked, order_marks, part_edges, spans
 from n3r.rows.keys import ENTITY, RAW_LABEL, Piece, mark_rows, read_keys, select_wide
 from n3r.rows.labels import outside
@@ -108,11 +110,21 @@ def prepare(
 
 
 def prepare_source(
-    source: Source, column_map: ColumnMap, config: PrepareConfig | None = None, engine: Engine | None = None
+    source: Source,
+    column_map: ColumnMap,
+    config: PrepareConfig | None = None,
+    engine: Engine | None = None,
+    customers: Customers | None = None,
 ) -> Prepared:
-    """`prepare` of files on an engine; one with a folder of its own writes the splits there, in parts."""
+    """`prepare` of files on an engine; one with a folder of its own writes the splits there, in parts.
+
+    Of `customers`, known from other days, no later order is kept; `customers.keep()` then adds the new ones.
+    """
     check(source.frame, column_map)
-    plan = _Plan(engine or Memory(), source.frame, source.pieces, column_map, config or PrepareConfig())
+    config = config or PrepareConfig()
+    if customers and (column_map.entity is None or not config.first_order_only):
+        raise ValueError("known customers are for first orders: name `entity` in the column map")
+    plan = _Plan(engine or Memory(), source.frame, source.pieces, column_map, config, customers)
     return plan.run(source.format)
 
 
@@ -126,22 +138,26 @@ class _Plan:
         pieces: Sequence[Piece],
         column_map: ColumnMap,
         config: PrepareConfig,
+        customers: Customers | None = None,
     ):
         m = column_map.resolve_numeric(frame.collect_schema())
         self.engine, self.frame, self.pieces, self.map, self.config = engine, frame, pieces, m, config
+        self.customers = customers
         self.n_read = sum(piece.n_rows for piece in pieces)
-        self.n = engine.buckets(self.n_read * KEY_BYTES)
+        self.n = engine.buckets((self.n_read + (customers.n_known if customers else 0)) * KEY_BYTES)
         self.first_only = m.entity is not None and config.first_order_only
         self.splitting = Splitting(m, config.train, config.val, config.seed)
 
     def run(self, format: str = "parquet") -> Prepared:
         """The splits, and what became of all rows."""
         engine, m = self.engine, self.map
-        keys = engine.read(self.pieces, partial(read_keys, column_map=m))
+        read = partial(_read_item, column_map=m, customers=self.customers, schema=self._key_schema())
+        keys = engine.read([*self.pieces, *(self.customers.parts if self.customers else [])], read)
         keys = engine.exchange(keys, in_order, self.n, _meeting(KEY))
         warnings = self._check_keys(keys)
         keys = engine.exchange(keys, partial(mark_duplicates, ranks=self._ranks(keys)))
-        by_entity = partial(_of_entities, splitting=self.splitting, first_only=self.first_only)
+        first = partial(mark_later_orders, customers=self.customers) if self.first_only else None
+        by_entity = partial(_of_entities, splitting=self.splitting, first=first)
         keys = engine.exchange(keys, by_entity, self.n, _meeting(ENTITY))
         counts, cuts, edges, told = self._look(keys)
         steps = count_steps(counts, _taken(m, self.config), m)
@@ -155,6 +171,9 @@ class _Plan:
         warnings += told["entity"] + doubts(nulls, n_kept, no_entity, m) + told["time"]
         made = (count_kept(counts, steps), count_splits(of_splits), ends_of(of_splits))
         return Prepared(splits, Report(steps, *made, not_finite, no_entity, warnings), m, parts)
+
+    def _key_schema(self) -> pl.Schema:
+        return read_keys(Piece(self.pieces[0].frame.head(0), 0, 0), self.map).schema
 
     def _check_keys(self, keys: Data) -> list[str]:
         """Raise ValueError for rows, labels and times that do not fit; warnings of ids and of offsets."""
@@ -332,10 +351,22 @@ def _meeting(name: str) -> pl.Expr:
     )
 
 
-def _of_entities(keys: pl.DataFrame, splitting: Splitting, first_only: bool) -> pl.DataFrame:
+def _read_item(
+    item: Piece | Path, column_map: ColumnMap, customers: Customers | None, schema: pl.Schema
+) -> pl.DataFrame:
+    """The keys of a piece of the table, or a part of the known customers."""
+    if isinstance(item, Path):
+        return customers.read(item, schema)
+    keys = read_keys(item, column_map)
+    return customers.hide(keys) if customers else keys
+
+
+def _of_entities(
+    keys: pl.DataFrame, splitting: Splitting, first: Callable[[pl.DataFrame], pl.DataFrame] | None
+) -> pl.DataFrame:
     """Whole entities in order, their later orders marked."""
     keys = splitting.drawn(in_order(keys))
-    return mark_later_orders(keys) if first_only else keys
+    return first(keys) if first else keys
 
 
 def _kept(keys: pl.DataFrame) -> pl.DataFrame:

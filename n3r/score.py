@@ -16,7 +16,7 @@ import polars as pl
 from pydantic import ValidationError
 
 from n3r.calibrate import Calibration
-from n3r.encode import TEXT_KEYS, RowEncoder, text_readers
+from n3r.encode import TEXT_KEYS, Encoded, RowEncoder, text_readers
 from n3r.features import TabularFeatures
 from n3r.files.json_io import explain, read_json
 from n3r.files.manifest import MAX_BYTES, OTHER_TOKENIZERS, verify, written_by
@@ -93,7 +93,8 @@ def _naming(path: Path) -> Iterator[None]:
 class Scorer:
     """Scores rows that have the columns of a bundle's column map; other columns do not matter.
 
-    Attributes: `inputs` (the columns that are read), `outputs` (those that `score` gives beside the id).
+    Attributes: `inputs` (the columns that are read), `outputs` (those that `score` gives beside the id),
+    `orders_a_day` of the rows that the bundle was made of, None where their times are not known.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Scorer:
         if not graph.is_file():
             raise ValueError(f"{folder} has no 8-bit weights: save it with int8_rows, or score without int8")
         self._n_classes = n_classes = self.calibration.n_classes
-        self._orders_a_day = orders_a_day(config["data"].get("splits", {}))
+        self.orders_a_day = orders_a_day(config["data"].get("splits", {}))
         pads = {key: others.get(key, first).tokenizer.pad_token for key in TEXT_KEYS}
         branches = _branches(config["model"])
         longest = {key: size for key, own in branches.items() if (size := own.get("block_size")) is not None}
@@ -209,10 +210,18 @@ class Scorer:
 
     def score_typed(self, rows: pl.DataFrame) -> pl.DataFrame:
         """`score` of rows that `typed` or `read_chunks` gave."""
-        scores = self._named(self._graph.probabilities(self._encoder.frame(rows)))
+        scores = self._named(self.probabilities(self.encode(rows)))
         columns = (pl.Series(name, values) for name, values in scores.items())
         id = self.inputs.id
         return rows.select(pl.col(id).alias(id_name(id))).with_columns(columns)
+
+    def encode(self, rows: pl.DataFrame) -> Encoded:
+        """Rows that `typed` or `read_chunks` gave, as the model reads them."""
+        return self._encoder.frame(rows)
+
+    def probabilities(self, rows: Encoded) -> np.ndarray:
+        """(N, C) float32 of rows that `encode` gave."""
+        return self._graph.probabilities(rows)
 
     def score_one(self, order: Mapping[str, Any], output: str | None = None) -> float:
         """The first of `outputs`, or another, of one order: column -> text, number or None.
@@ -282,7 +291,7 @@ class Scorer:
             return Decision(rule.threshold)
         if self.calibration.ranking is None:
             raise ValueError("this bundle keeps no ranking to choose a threshold by: give a threshold")
-        return self.calibration.ranking.decide(rule, self._orders_a_day)
+        return self.calibration.ranking.decide(rule, self.orders_a_day)
 
     def decide_typed(self, rows: pl.DataFrame, decision: Decision, reasons: int) -> pl.DataFrame:
         """`decide` of rows that `typed` or `read_chunks` gave, without ranks."""
@@ -290,7 +299,7 @@ class Scorer:
         flagged = decision.flags(scored["score"].to_numpy())
         found: list[list[Reason]] = [[] for _ in flagged]
         if reasons and flagged.any():
-            encoded, features = self._encoder.frame(rows.filter(flagged)), self._encoder.features
+            encoded, features = self.encode(rows.filter(flagged)), self._encoder.features
             told = find_reasons(self._graph, features, encoded, reasons, raising=True)
             for at, own in zip(np.flatnonzero(flagged), told, strict=True):
                 found[at] = own

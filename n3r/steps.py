@@ -136,10 +136,17 @@ def record(name: str, bundle: Bundle, fitted: Fitted, segments: pl.DataFrame, pr
 
 
 def metric_table(measured: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
-    """What `measure` gives of each split, a metric a row, rounded to three digits."""
+    """What `measure` gives of each split as text, a metric a row; fractions have three digits."""
     (first, *_) = measured.values()
-    rows = [{"metric": key, **{split: values[key] for split, values in measured.items()}} for key in first]
-    return pl.DataFrame(rows, strict=False).with_columns(pl.col(pl.Float64).round(3))
+    rows = [
+        {"metric": key.replace("_", " "), **{split: _text(of[key]) for split, of in measured.items()}}
+        for key in first
+    ]
+    return pl.DataFrame(rows)
+
+
+def _text(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _auroc(measured: Mapping[str, Any]) -> Estimate:

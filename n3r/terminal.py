@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from n3r.estimate import Estimate
 from n3r.files.json_io import MAX_TOLD
-from n3r.pipeline import Step, read_metrics, reports_folder
+from n3r.notebook import Step, read_metrics, reports_folder
 from n3r.rows.accounts import in_words
 
 ESTIMATE = ("auroc", "auroc_low", "auroc_high", "n")

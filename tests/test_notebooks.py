@@ -28,7 +28,7 @@ def test_defines_nothing_and_stays_short(name):
     trees = [ast.parse(cell["source"]) for cell in code]
     assert not [n for t in trees for n in ast.walk(t) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
     parameters = _tagged(name, "parameters")[0]["source"]
-    assert all(c["source"].count("\n") < (45 if c["source"] == parameters else 30) for c in code)
+    assert all(c["source"].count("\n") < (50 if c["source"] == parameters else 30) for c in code)
     assert sum(bool(line.strip()) for c in code for line in c["source"].splitlines()) <= 110
     imports = [
         i for i, t in enumerate(trees) if any(isinstance(n, ast.Import | ast.ImportFrom) for n in t.body)
@@ -41,7 +41,7 @@ def test_defines_nothing_and_stays_short(name):
 def test_one_parameters_cell_of_literals_with_comments(name):
     (cell,) = _tagged(name, "parameters")
     for node in ast.parse(cell["source"]).body:
-        assert isinstance(node, ast.Assign)
+        assert isinstance(node, ast.AnnAssign)  # papermill shows the type
         ast.literal_eval(node.value)
     assert all(spec["help"] for spec in notebook_parameters(name).values())
 

@@ -9,7 +9,7 @@ import nbformat
 import polars as pl
 import pytest
 
-from n3r import pipeline
+from n3r import notebook, pipeline
 from n3r.pipeline import DEFAULT, STEPS, Step, resolve_parameters, run_steps, with_needs
 from n3r.synthetic import orders as synth
 from n3r.tables import read_split
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 N3R = [sys.executable, "-m", "n3r.cli"]
 
 
-def notebook(path: Path, parameters: str, *code: str) -> None:
+def write_notebook(path: Path, parameters: str, *code: str) -> None:
     cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     cells += [nbformat.v4.new_code_cell(source) for source in code]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -32,20 +32,22 @@ def house(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "size_dev.json").write_text('{"01_first": {"n": 3}}')
-    finish = "from pathlib import Path\nfrom n3r import pipeline\nrun = Path('../runs') / name\n"
-    notebook(
+    begin = "from n3r import notebook\nrun = notebook.begin('0{}', vars())\n"
+    write_notebook(
         tmp_path / "notebooks" / "01_first.ipynb",
-        'name = "dev"  # the run\nn = 1  # how many\nrate = 0.5  # a share\n'
-        'parts = ["a"]  # a list\nweights = None  # any',
-        finish + "(run / 'out').write_text(str(n))\npipeline.finish_step(run, '01_first', {'n': n})",
+        'name: str = "dev"  # the run\nn: int = 1  # how many\nrate: float = 0.5  # a share\n'
+        'parts: list[str] = ["a"]  # a list\nweights: dict = None  # any',
+        begin.format("1_first") + "(run / 'out').write_text(str(n))",
+        "notebook.finish_step(run, '01_first', {'n': n})",
     )
-    notebook(
+    write_notebook(
         tmp_path / "notebooks" / "02_second.ipynb",
-        'name = "dev"  # the run\nfail = False  # to fail',
-        finish + "assert not fail, 'told to'\nn = pipeline.read_metrics(run, '01_first')['n']",
-        "page = pipeline.reports_folder(run) / 'page.html'\n"
+        'name: str = "dev"  # the run\nfail: bool = False  # to fail',
+        begin.format("2_second")
+        + "assert not fail, 'told to'\nn = notebook.read_metrics(run, '01_first')['n']",
+        "page = notebook.reports_folder(run) / 'page.html'\n"
         "page.parent.mkdir(parents=True, exist_ok=True)\npage.write_text(name)",
-        "pipeline.finish_step(run, '02_second', {'twice': 2 * n})",
+        "notebook.finish_step(run, '02_second', {'twice': 2 * n})",
     )
     monkeypatch.setattr(pipeline, "ROOT", tmp_path)
     monkeypatch.setattr(pipeline, "SHIPPED", tmp_path)
@@ -69,11 +71,11 @@ def test_runs_skips_and_reruns_what_changed(house):
     data = house / "data.csv"
     data.write_text("a")
     first = run(house, inputs=(data,))
-    assert pipeline.read_metrics(house / "runs" / "x", "02_second") == {"twice": 6}
+    assert notebook.read_metrics(house / "runs" / "x", "02_second") == {"twice": 6}
     assert run(house, inputs=(data,)) == first
     assert run(house, "fail=false", inputs=(data,)) == first  # the default, spelled out
     changed = run(house, "n=5", inputs=(data,))
-    assert pipeline.read_metrics(house / "runs" / "x", "02_second") == {"twice": 10}
+    assert notebook.read_metrics(house / "runs" / "x", "02_second") == {"twice": 10}
     data.write_text("b")
     assert run(house, "n=5", inputs=(data,))["01_first"] != changed["01_first"]
 
@@ -88,7 +90,26 @@ def test_a_lost_output_or_an_edited_metric_is_made_again(house):
     assert (house / "reports" / "x" / "page.html").read_text() == "x"
     (house / "runs" / "x" / "steps" / "01_first" / "metrics.json").write_text('{"n": 50}')
     run(house)
-    assert pipeline.read_metrics(house / "runs" / "x", "01_first") == {"n": 3}
+    assert notebook.read_metrics(house / "runs" / "x", "01_first") == {"n": 3}
+
+
+def test_a_page_that_an_earlier_step_wrote_again_is_written_anew(house, monkeypatch):
+    _, second = pipeline.STEPS
+    notebook(
+        house / "notebooks" / "01_first.ipynb",
+        'name = "dev"  # the run\nn = 1  # how many',
+        "from pathlib import Path\nfrom n3r import pipeline\nrun = Path('../runs') / name",
+        "page = pipeline.reports_folder(run) / 'page.html'\n"
+        "page.parent.mkdir(parents=True, exist_ok=True)\npage.write_text('less')",
+        "pipeline.finish_step(run, '01_first', {'n': 1})",
+    )
+    monkeypatch.setattr(pipeline, "STEPS", (Step("01_first", (), pages=("page.html",)), second))
+    page, before = house / "reports" / "x" / "page.html", run(house, "n=1")
+    assert page.read_text() == "x" and run(house, "n=1") == before
+    run_steps(house / "runs" / "x", resolve_parameters("dev", {}, ["n=2"]), [], [pipeline.STEPS[0]])
+    assert page.read_text() == "less"
+    run(house, "n=2")  # its metrics are the same, and the later page is gone
+    assert page.read_text() == "x"
 
 
 def test_a_failing_cell_is_told_shortly_and_the_run_goes_on_from_there(house):
@@ -251,7 +272,7 @@ def test_three_classes_through_every_step_but_07(tmp_path):
         for step in ("03_train_lstm2risk", "04_train_transformer2risk", "09_best"):
             book = (folder / "notebooks" / f"{step}.ipynb").read_text()
             assert "mean of each class against the rest" in book and "0.00001: True" in book
-            found = pipeline.read_metrics(folder, step)["model"]["test"]
+            found = notebook.read_metrics(folder, step)["model"]["test"]
             assert found["auroc"] > 0.6 and found["n_classes"] == 3
         rows = [str(path) for path in (folder / "orders").glob("*.parquet")]
         command = [*N3R, "score", *rows, "--bundle", str(folder / "lstm2risk"), "-o", "scores.csv"]
@@ -309,6 +330,6 @@ def test_the_answer_stands_in_the_first_cell(tmp_path):
     records = tmp_path / "steps" / "03_train"
     pipeline.put_answer(book, records)
     assert "As yet unknown." in "".join(book["cells"][0]["source"])
-    pipeline.finish_step(tmp_path, "03_train", {"n": 1}, r"AUROC 0.815 [0.779, 0.847] \1")
+    notebook.finish_step(tmp_path, "03_train", {"n": 1}, r"AUROC 0.815 [0.779, 0.847] \1")
     pipeline.put_answer(book, records)
     assert book["cells"][0]["source"] == "# 3. Title\n\n**Answer.** AUROC 0.815 [0.779, 0.847] \\1\n\nMore."

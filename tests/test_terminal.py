@@ -2,7 +2,8 @@
 
 import pytest
 
-from n3r.pipeline import finish_step, with_needs
+from n3r.notebook import finish_step
+from n3r.pipeline import with_needs
 from n3r.terminal import leaderboard, result_of, say_results
 
 
@@ -111,7 +112,7 @@ def test_a_line_a_step_and_where_it_is(run, monkeypatch, capsys):
         ": 2,741 tokens, of 2.50 characters each (runs/mine/tokenizer)",
         ": It reaches 0.950 [0.8, 1.0] (runs/mine/lstm2risk)",
         ": It reaches 0.7 (runs/mine/transformer2risk)",
-        ": The blend reaches 0.900 (runs/mine/best)",
+        ": The blend reaches 0.900 (reports/mine/best.html)",
         ": As good (reports/mine/report.html)",
         ": It catches 30 % (reports/mine/best.html)",
     ]

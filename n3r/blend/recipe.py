@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
-from tqdm import tqdm
 
 from n3r.bert import n_places
 from n3r.blend.members import MEMBERS, NETWORKS, PRETRAINED, Context, Fitted, Rows
@@ -41,6 +40,7 @@ from n3r.graphs import join_graphs
 from n3r.identity.selection import Choice, fit_features, reads_identity
 from n3r.metrics import class_auc
 from n3r.model import ModelConfig
+from n3r.progress import Progress
 from n3r.rows.amounts import amounts
 from n3r.runtime import Graph
 from n3r.schema import LABEL, prediction_table
@@ -195,7 +195,7 @@ def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendC
     there, a class with too few rows to hold out, a budget too small for any member, and where every member
     fails.
     """
-    with tqdm(desc="blend", unit="fit") as bar:
+    with Progress("blend", "fit") as bar:
         work = _Work(splits, recipe, config, Path(folder), bar)
         label, p = work.held[LABEL].to_numpy(), work.judge()
         graphs: dict[str, ModelProto] = {}
@@ -230,7 +230,7 @@ def held_out(
 
     Arguments and errors as those of `fit_blend`.
     """
-    with tqdm(desc="blend", unit="fit") as bar:
+    with Progress("blend", "fit") as bar:
         work = _Work(splits, recipe, config, Path(folder), bar)
         label, p = work.held[LABEL].to_numpy(), work.judge()
     return label, blended(p, choose_weights(label, p))
@@ -276,7 +276,7 @@ class _Work:
         recipe: Recipe,
         config: BlendConfig,
         folder: Path,
-        bar: tqdm,
+        bar: Progress,
     ):
         _check(config)
         recipe = replace(recipe, others=_others(config))
@@ -285,7 +285,7 @@ class _Work:
         self.rows, self.recipe, self.config, self.folder, self.bar = rows, recipe, config, folder, bar
         self.folds, self.n_fits = folds, len(folds) + 1  # of a member that is taken
         self.held = rows[np.concatenate([fold.held for fold in folds])]
-        bar.total = len(config.tried) * self.n_fits
+        bar.expect(len(config.tried) * self.n_fits)
         self.seconds = dict.fromkeys(config.tried, 0.0)
         self.left_out: dict[str, str] = {}
         configs = (recipe.features.config, recipe.texts, recipe.column_map)
@@ -343,7 +343,6 @@ class _Work:
             own += [self.config.pretrained, self.config.max_tokens]
         settings = json.dumps(own, sort_keys=True, allow_nan=False)
         folder = self.folder / name.replace(" ", "_") / place
-        self.bar.set_postfix_str(name)
         try:
             result = kept.kept(folder, f"{self.plan} {settings}", lambda: part.fit(name, folder))
         except OSError:  # a full disk is no fault of the member
@@ -354,7 +353,8 @@ class _Work:
         else:
             self.seconds[name] += result.texts["fit"]["seconds"]
             found.append(result.arrays["found"])
-        self.bar.update()
+        self.bar.update(last=name)
+        self.bar.line(f"fit {self.bar.n} of at most {self.bar.total}, {self.left_out.get(name, name)}")
 
     def _keep_to_budget(self, name: str) -> None:
         """Leave a member out that, after its first fit, would take more than is left of the budget."""

@@ -292,5 +292,6 @@ def _few(splits: Mapping[str, pl.DataFrame], m: ColumnMap) -> Iterator[Finding]:
             if len(label) and n < FEW:
                 severity = "warning" if n < FEW_ROWS else "note"
                 no = "no figure has an interval" if n < FEW_ROWS else "intervals are wide"
-                what = f"class {c} has {n} of {len(label):,} rows of {split}: {no}"
+                of = f"class {c} has" if m.n_classes > 2 else ("legitimate are", "fraud are")[c]
+                what = f"{of} {n} of {len(label):,} rows of {split}: {no}"
                 yield Finding(f"rare_class:{c}", severity, what, "give more rows, or a larger share of them")

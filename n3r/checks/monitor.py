@@ -27,6 +27,7 @@ from n3r.evaluation.drift import Psi, drift, psi
 from n3r.evaluation.groups import by_group, time_slices
 from n3r.evaluation.scored import read_scored
 from n3r.files.json_io import explain, key_values
+from n3r.report.parts import misstated
 from n3r.rows.accounts import DROP, ENTITY, ENTITY_TIME, INTERNAL
 from n3r.rows.keys import mark_rows, select_wide
 from n3r.schema import KEY, LABEL, SCORE, TIME, ColumnMap, check
@@ -243,11 +244,6 @@ def _quality(found: Mapping[str, Any], held: Mapping[str, Any], config: MonitorC
     summary = found["calibration"]
     low, high = summary["observed_expected_low"], summary["observed_expected_high"]
     if low is not None and (low > config.max_miscalibration or high < 1 / config.max_miscalibration):
-        ratio = summary["observed_expected"]
-        by = (
-            f"understate risk by {1 - 1 / ratio:.0%}"
-            if ratio > 1
-            else f"overstate risk by {1 / ratio - 1:.0%}"
-        )
-        what = f"calibrated scores {by} on labelled rows"
+        by = misstated(summary)
+        what = f"calibrated scores {by.way} risk by {by.share:.0%} on labelled rows"
         yield Finding("calibration", "warning", what, "train anew, or move the threshold")

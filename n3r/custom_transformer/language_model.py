@@ -9,7 +9,6 @@ Decisions:
 
 import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace as altered
 from hashlib import sha256
@@ -22,7 +21,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 from n3r.custom_transformer.corpus import (
     END,
@@ -37,6 +35,7 @@ from n3r.custom_transformer.model import CustomTransformerConfig, CustomTransfor
 from n3r.files.atomic import atomic_folder, put_back
 from n3r.files.json_io import key_values, read_model, write_json
 from n3r.files.sources import fingerprint
+from n3r.progress import Progress
 
 BPE = "bpe"
 NO_PLAN = {"device", "log_every", "save_every"}  # what a training may differ in and go on
@@ -207,14 +206,14 @@ def train_language_model(
     folder: Path,
     documents: Documents | None = None,
     replace: bool = False,
-    report: Report = lambda row: None,
+    report: Report | None = None,
 ) -> LanguageModel:
     """Train on the documents of the config, or on those given, and return the model of the best evaluation.
 
     `folder` keeps the last checkpoint and the best evaluation, and a training of the same config and
     documents goes on from there; `report` gets each evaluation's row of the history, and what `log_every`
-    asks for. Raises ValueError for a folder that holds another training, unless `replace`, and for a loss
-    that is not finite.
+    asks for; without it a line is said. Raises ValueError for a folder that holds another training, unless
+    `replace`, and for a loss that is not finite.
     """
     folder = Path(folder)
     for kept in ("best", "last"):
@@ -236,9 +235,11 @@ def train_language_model(
 class _Training:
     """The loop: steps, evaluations, checkpoints."""
 
-    def __init__(self, model: LanguageModel, documents: Documents, plan: str, folder: Path, report: Report):
+    def __init__(
+        self, model: LanguageModel, documents: Documents, plan: str, folder: Path, report: Report | None
+    ):
         self.model, self.config, self.history = model, model.config, model.history
-        self.plan, self.folder, self.report = plan, folder, report
+        self.plan, self.folder, self.report = plan, folder, report or self._say
         self.train, self.val = (model.windows(documents[split]) for split in ("train", "val"))
         self.n_batches = len(self._epoch(0))
         self.total = self.config.epochs * self.n_batches
@@ -246,8 +247,7 @@ class _Training:
     def run(self, first: int, losses: list[float]) -> None:
         """Go on from a step, and the losses since the evaluation before it, until nothing gets better."""
         batches = []
-        shown = {"desc": "language model", "unit": "batch", "mininterval": 1, "file": sys.stderr}
-        with tqdm(total=self.total, initial=first, **shown) as bar:
+        with Progress("language model", "batch", self.total, first) as self.bar:
             for step in range(first, self.total):
                 if self.history and self._since_best() >= self.config.patience:
                     break
@@ -255,7 +255,7 @@ class _Training:
                 if place == 0 or not batches:
                     batches = self._epoch(epoch)
                 losses = [*losses, self._step(batches[place], step)]
-                bar.update()
+                self.bar.update()
                 losses = self._keep(step + 1, losses)
 
     def _keep(self, step: int, losses: list[float]) -> list[float]:
@@ -298,6 +298,12 @@ class _Training:
         for kept in ("best", "last") if self._since_best() == 0 else ("last",):
             self.model.save(self.folder / kept, self.plan, step)
         self.report(row)
+
+    def _say(self, row: dict[str, float]) -> None:
+        """A line of an evaluation."""
+        if "val_loss" in row:
+            losses = f"train_loss {row['train_loss']:.4f}, val_loss {row['val_loss']:.4f}"
+            self.bar.line(f"epoch {row['epoch']:.2f} of {self.config.epochs}, {losses}")
 
     def _since_best(self) -> int:
         losses = [row["val_loss"] for row in self.history]

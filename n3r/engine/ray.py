@@ -6,9 +6,11 @@ Decisions:
 - Names are in Ray's store and in what it spills: a cluster that is started here lies in a private folder,
   deleted at exit, and answers to nobody but this machine. Its workers' output goes nowhere.
 - Tokens are asked for: whoever reaches a node's port could run code there.
-- What goes wrong on a worker is told as it would be here: the cause, without Ray's stack of it.
+- An error on a worker is a row of its own, which the next gather raises as it would be raised here: Ray would
+  tell its stack, and of some errors the cells that brought them about.
 """
 
+import json
 import logging
 import os
 import secrets
@@ -17,7 +19,7 @@ import socket
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
@@ -26,9 +28,11 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from n3r.files.atomic import writing
 from n3r.files.manifest import versions
+from n3r.files.writer import POLARS_ERRORS
 
 TOKEN = Path.home() / ".ray" / "auth_token"
 SETTINGS = {
@@ -49,7 +53,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 ANSWER = 5  # seconds in which a cluster's address must answer
 START = 60  # seconds in which it must let a driver in
 PLACE = "ray"  # in the engine's folder, a link to where Ray has its own files
-BUCKET, ROWS = "bucket", "rows"
+BUCKET, ROWS, PLACED = "bucket", "rows", "n3r:bucket"
+FAILED = -1  # the bucket of what a worker tells of an error
 SCHEMA = pa.schema([(BUCKET, pa.int64()), (ROWS, pa.large_binary())])
 OnFrame = Callable[[pl.DataFrame], pl.DataFrame]
 SHARE = 6  # a bucket's part of a worker's memory
@@ -87,7 +92,7 @@ class Ray:
         every = ray.put(items)
 
         def one(batch: dict[str, Any]) -> pa.Table:
-            return _packed((0, fn(ray.get(every)[i])) for i in batch["id"])
+            return _packed((0, fn(ray.get(every)[i])) for i in batch["id"].tolist())
 
         data = ray.data.range(len(items), override_num_blocks=len(items))
         return data.map_batches(one, batch_size=1, batch_format="numpy")
@@ -105,6 +110,9 @@ class Ray:
         """All as one, here."""
         with _told():
             rows = data.map_batches(partial(_each, fn=fn), **WHOLE).take_all()
+        for row in rows:
+            if row[BUCKET] == FAILED:
+                raise _raised(row[ROWS])
         return pl.concat([_frame(row[ROWS]) for row in rows])
 
     def buckets(self, n_bytes: float) -> int:
@@ -189,22 +197,38 @@ def _end(folders: list[Path]) -> None:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Within it, an error on a worker becomes what caused it there."""
+    """Within it, what Ray itself cannot do is told in a sentence."""
     try:
         yield
     except ray.exceptions.OutOfDiskError:
         raise ValueError("a node's disk is full of what Ray spills: make room, or give more memory") from None
+
+
+def _packed(frames: Iterable[tuple[int, pl.DataFrame]], failed: Sequence[bytes] = ()) -> pa.Table:
+    """Frames and their buckets as Ray holds them; or what failed, here or before."""
+    try:
+        rows = [(FAILED, told) for told in failed] or [(bucket, _bytes(frame)) for bucket, frame in frames]
     except Exception as error:
-        cause: BaseException = error
-        while deeper := getattr(cause, "cause", None) or cause.__cause__:
-            cause = deeper
-        raise cause from None
-
-
-def _packed(frames: Iterable[tuple[int, pl.DataFrame]]) -> pa.Table:
-    """Frames and their buckets as Ray holds them."""
-    rows = [(bucket, _bytes(frame)) for bucket, frame in frames]
+        rows = [(FAILED, _what(error))]
     return pa.table([list(column) for column in zip(*rows, strict=True)] or [[], []], schema=SCHEMA)
+
+
+def _what(error: Exception) -> bytes:
+    """What a driver is told of an error: the text of n3r's own alone, as others may quote a cell."""
+    own = isinstance(error, ValueError | FileNotFoundError) and not isinstance(error, UnicodeError)
+    kind = "own" if own else "polars" if isinstance(error, POLARS_ERRORS) else type(error).__name__
+    text = str(error) if own else getattr(error, "strerror", None) or ""
+    return json.dumps({"kind": kind, "text": text}, allow_nan=False).encode()
+
+
+def _raised(told: bytes) -> Exception:
+    """The error that a worker told of."""
+    found = json.loads(told)
+    if found["kind"] == "own":
+        return ValueError(found["text"])
+    return (
+        pl.exceptions.ComputeError("on a worker") if found["kind"] == "polars" else RuntimeError(str(found))
+    )
 
 
 def _bytes(frame: pl.DataFrame) -> bytes:
@@ -223,25 +247,36 @@ def _frames(table: pa.Table) -> Iterator[tuple[int, pl.DataFrame]]:
         yield bucket.as_py(), _frame(rows.as_py())
 
 
+def _failed(table: pa.Table) -> list[bytes]:
+    return table.filter(pc.equal(table[BUCKET], FAILED))[ROWS].to_pylist()
+
+
 def _each(table: pa.Table, fn: OnFrame | None) -> pa.Table:
-    return _packed((bucket, fn(frame) if fn else frame) for bucket, frame in _frames(table))
+    frames = ((bucket, fn(frame) if fn else frame) for bucket, frame in _frames(table))
+    return _packed(frames, _failed(table))
 
 
 def _spread(table: pa.Table, n: int, by: pl.Expr) -> pa.Table:
     """The frames by the buckets that their rows go to."""
-    return _packed(
-        (bucket, rows)
-        for _, frame in _frames(table)
-        for (bucket,), rows in frame.with_columns((by % n).alias("n3r:bucket"))
-        .partition_by("n3r:bucket", as_dict=True, include_key=False)
-        .items()
-    )
+
+    def parts() -> Iterator[tuple[int, pl.DataFrame]]:
+        for _, frame in _frames(table):
+            placed = frame.with_columns((by % n).alias(PLACED))
+            for (bucket,), rows in placed.partition_by(PLACED, as_dict=True, include_key=False).items():
+                yield bucket, rows
+
+    return _packed(parts(), _failed(table))
 
 
 def _merged(table: pa.Table, fn: OnFrame | None) -> pa.Table:
     """Whole buckets, of which a table holds some."""
-    parts: dict[int, list[pl.DataFrame]] = {}
-    for bucket, frame in _frames(table):
-        parts.setdefault(bucket, []).append(frame)
-    whole = ((bucket, pl.concat(frames, rechunk=True)) for bucket, frames in parts.items())
-    return _packed((bucket, fn(frame) if fn else frame) for bucket, frame in whole)
+
+    def buckets() -> Iterator[tuple[int, pl.DataFrame]]:
+        parts: dict[int, list[pl.DataFrame]] = {}
+        for bucket, frame in _frames(table):
+            parts.setdefault(bucket, []).append(frame)
+        for bucket, frames in parts.items():
+            whole = pl.concat(frames, rechunk=True)
+            yield bucket, fn(whole) if fn else whole
+
+    return _packed(buckets(), _failed(table))

@@ -190,6 +190,22 @@ def at_threshold(
     return _decision(ranking, int(at), costs) | {"threshold": threshold}
 
 
+def at_thresholds(
+    y: ArrayLike, p: ArrayLike, thresholds: ArrayLike, amount: ArrayLike | None = None
+) -> dict[str, Any]:
+    """What lies at or above each of K thresholds, lists `flagged`, `caught` and, with amounts, `amount`.
+
+    And of all rows: n, n_frauds, total, what the frauds are worth.
+    """
+    ranking = _ranked(y, p, amount)
+    at = np.searchsorted(-ranking.score, -np.asarray(thresholds, np.float64), side="right")
+    found = {"flagged": ranking.flagged[at].tolist(), "caught": ranking.caught[at].tolist()}
+    found |= {"n": ranking.n, "n_frauds": ranking.n_positive}
+    if ranking.amount is None:
+        return found
+    return {**found, "amount": ranking.amount[at].tolist(), "total": float(ranking.amount[-1])}
+
+
 def cheapest(y: ArrayLike, p: ArrayLike, costs: Costs, amount: ArrayLike | None = None) -> dict[str, Any]:
     """The decision of least cost over all distinct thresholds, flagging none and flagging all among them.
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 import polars as pl
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from n3r import metrics
@@ -38,6 +39,7 @@ from n3r.schema import (
     address_fields,
     plain,
 )
+from n3r.thresholds import Ranking
 
 MIN_COMPARED = 30  # rows of a class: the extremes of many tiny groups differ by chance, and say nothing else
 
@@ -81,21 +83,23 @@ def evaluate_model(
     val: pl.DataFrame | None = None,
     train: pl.DataFrame | None = None,
     comparators: Mapping[str, np.ndarray] | None = None,
+    orders_a_day: float | None = None,
 ) -> dict[str, Any]:
     """Everything the evaluation report shows, as JSON types.
 
     test: labelled and scored rows (`scored.beside`, or plain predictions), with p_calibrated, segment, time,
     oracle_p and the columns of the map where known. val: the same of the validation rows. train: training
     rows, their score where stability of scores is to be shown. comparators: other models' scores of the test
-    rows, in their order, (N,) or (N, C). Raises ValueError on labels that are not of the classes that have
-    scores, scores that are not probabilities, and comparators of another length.
+    rows, in their order, (N,) or (N, C). orders_a_day: of a bundle's rows (`Scorer.orders_a_day`); by default
+    of these. Raises ValueError on labels that are not of the classes that have scores, scores that are not
+    probabilities, and comparators of another length.
     """
     config = config or EvaluationConfig()
     test, val, train = (None if rows is None else named(rows) for rows in (test, val, train))
     classes = _classes(test, comparators or {})
     test, val, train = (None if rows is None else as_two(rows) for rows in (test, val, train))
     comparators = {name: against_rest(test[LABEL], p)[1] for name, p in (comparators or {}).items()}
-    y, p = checked(test[LABEL], probability=True, score=test[SCORE])
+    checked(test[LABEL], probability=True, score=test[SCORE])
     threshold, chosen_on = _threshold(test, val, config.fpr)
     by_amount = all(amounts(rows) is not None for rows in (test, val) if rows is not None and len(rows))
     config = config.weighing(by_amount)
@@ -105,7 +109,8 @@ def evaluate_model(
         "data": _data(test, val, train),
         "models": _models(test, comparators),
         "classes": classes,
-        "decisions": _decisions(test, val, config, by_amount),
+        "decisions": _decisions(test, val, config, by_amount, _others(test, comparators)),
+        "choice": _choice(test, val, by_amount, orders_a_day or _orders_a_day(test)),
         "calibration": _calibration(test, config.seed),
         "groups": _groups(test, train, threshold, config),
         "stability": _stability(test, train, column_map),
@@ -113,6 +118,15 @@ def evaluate_model(
         "fairness": _fairness(test, column_map, threshold, config.seed),
     }
     return {name: part for name, part in parts.items() if part is not None}
+
+
+def ranked(
+    name: str, test: pl.DataFrame, comparators: Mapping[str, np.ndarray]
+) -> dict[str, tuple[ArrayLike, ArrayLike]]:
+    """The model of scored rows, its comparators and the oracle, for curves: name -> is fraud, score."""
+    label, two = named(test)[LABEL], as_two(named(test))
+    own = {name: two[SCORE], **_others(two, {n: against_rest(label, p)[1] for n, p in comparators.items()})}
+    return {system: (two[LABEL], p) for system, p in own.items()}
 
 
 def _classes(test: pl.DataFrame, comparators: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
@@ -153,12 +167,16 @@ def _models(test: pl.DataFrame, comparators: Mapping[str, np.ndarray]) -> list[d
     """Metrics of the model, its comparators and the oracle, and the paired difference to each."""
     y, p = test[LABEL], test[SCORE]
     rows = [{"name": None, **_metrics(y, p)}]  # the model itself
-    oracle = {"oracle": test[ORACLE]} if _has_oracle(test) else {}
-    for name, scores in (dict(comparators) | oracle).items():
+    for name, scores in _others(test, comparators).items():
         paired = metrics.paired_auc(y, p, scores)
         lead = paired.difference.columns("difference") | {"p_value": paired.p_value}
         rows.append({"name": name, **_metrics(y, scores), **lead})
     return rows
+
+
+def _others(test: pl.DataFrame, comparators: Mapping[str, np.ndarray]) -> dict[str, ArrayLike]:
+    """The scores that stand beside the model's, the oracle's among them."""
+    return dict(comparators) | ({"oracle": test[ORACLE]} if _has_oracle(test) else {})
 
 
 def _has_oracle(test: pl.DataFrame) -> bool:
@@ -170,25 +188,65 @@ def _metrics(y: pl.Series, p: pl.Series) -> dict[str, Any]:
 
 
 def _decisions(
-    test: pl.DataFrame, val: pl.DataFrame | None, config: EvaluationConfig, by_amount: bool
+    test: pl.DataFrame,
+    val: pl.DataFrame | None,
+    config: EvaluationConfig,
+    by_amount: bool,
+    others: Mapping[str, ArrayLike],
 ) -> dict[str, Any]:
-    """Operating points, top shares, gain, costs, and what validation rows' cheapest threshold does here."""
-    costs, rates = config.costs, sorted({*decisions.RATES, config.fpr})
-    y, p, amount, chosen = test[LABEL], test[SCORE], amounts(test) if by_amount else None, None
+    """Operating points, top shares, gain, costs, and what validation rows' cheapest threshold does here.
+
+    `others` have the first three too.
+    """
+    costs, chosen = config.costs, None
+    y, p, amount = test[LABEL], test[SCORE], amounts(test) if by_amount else None
     if val is not None and len(val):
         own = amounts(val) if by_amount else None
         threshold = decisions.cheapest(val[LABEL], val[SCORE], costs, own)["threshold"]
         chosen = decisions.at_threshold(y, p, threshold, costs, amount)
     return {
         "by_amount": by_amount,
-        "operating_points": decisions.operating_points(y, p, rates, seed=config.seed).to_dicts(),
-        "top_shares": decisions.top_shares(y, p, seed=config.seed).to_dicts(),
-        "gain": decisions.gain_points(y, p).to_dict(as_series=False),
+        **_caught(y, p, config),
+        "others": {name: _caught(y, scores, config) for name, scores in others.items()},
         "thresholds": decisions.threshold_table(y, p, costs, amount=amount).to_dicts(),
         "cost_curve": decisions.cost_points(y, p, costs, amount).to_dict(as_series=False),
         "cheapest": decisions.cheapest(y, p, costs, amount),
         "chosen_on_validation": chosen,
     }
+
+
+def _caught(y: np.ndarray, p: ArrayLike, config: EvaluationConfig) -> dict[str, Any]:
+    rates = sorted({*decisions.RATES, config.fpr})
+    return {
+        "operating_points": decisions.operating_points(y, p, rates, seed=config.seed).to_dicts(),
+        "top_shares": decisions.top_shares(y, p, seed=config.seed).to_dicts(),
+        "gain": decisions.gain_points(y, p).to_dict(as_series=False),
+    }
+
+
+def _choice(
+    test: pl.DataFrame, val: pl.DataFrame | None, by_amount: bool, orders_a_day: float | None
+) -> dict[str, Any]:
+    """Thresholds to choose from, as a bundle keeps them, and what each does.
+
+    Keys: threshold (K,); of, the "validation" rows if there are any, on which they are chosen, and the rows
+    "here", each as `decisions.at_thresholds`; orders_a_day.
+    """
+    rows = {"validation": val} if val is not None and len(val) else {}
+    sets = {
+        name: (*checked(own[LABEL], probability=True, score=own[SCORE]), amounts(own) if by_amount else None)
+        for name, own in {**rows, "here": test}.items()
+    }
+    thresholds = Ranking.of(*next(iter(sets.values()))).threshold
+    found = {name: decisions.at_thresholds(y, p, thresholds, amount) for name, (y, p, amount) in sets.items()}
+    return {"threshold": thresholds.tolist(), "of": found, "orders_a_day": orders_a_day}
+
+
+def _orders_a_day(test: pl.DataFrame) -> float | None:
+    """Of rows whose times are known."""
+    if TIME not in test.columns or not (n := test[TIME].count()):
+        return None
+    return n / max((test[TIME].max() - test[TIME].min()).total_seconds() / 86400, 1)
 
 
 def _calibration(test: pl.DataFrame, seed: int) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from n3r.bundle import Bundle
 from n3r.encode import TEXT_KEYS
-from n3r.features import FLOAT32, TabularFeatures
+from n3r.features import TabularFeatures
 from n3r.model import ModelConfig
+from n3r.precomputed import FLOAT32
 from n3r.schema import LABEL, MISSING, SEPARATOR, plain
 
 if TYPE_CHECKING:

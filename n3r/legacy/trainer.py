@@ -27,10 +27,10 @@ from tokenizers.trainers import BpeTrainer
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from n3r.estimate import rank_auc
 from n3r.legacy.models import Batch, LegacyModel, LegacyTransformer2Risk
+from n3r.progress import Progress
 
 SPECIAL_TOKENS = ["[CLS]", "[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MISSING]", "|"]
 Collate = Callable[[list[Batch]], Batch]
@@ -203,14 +203,17 @@ def train_legacy(  # noqa: PLR0913 - the settings of a training, each by its nam
     history = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        hidden = {} if progress else {"disable": True}  # False would overrule TQDM_DISABLE
-        bar = tqdm(total=n_steps, desc="legacy", unit="batch", mininterval=1, **hidden)
+        bar = Progress("legacy", "batch", n_steps, shown=progress)
         for epoch in range(1, epochs + 1):
             started = time.perf_counter()
             trained = _train_epoch(model, loader, schedule, bar)
             trained["seconds"] = time.perf_counter() - started
             test_auc = roc_auc_score(test.labels, predict_legacy(model, test, batch_size))
             history.append({"epoch": epoch, **trained, "test_auc": float(test_auc)})
+            bar.line(
+                f"epoch {epoch} of {epochs}, loss {trained['train_loss']:.3f}, lr {trained['lr']:.1e}, "
+                f"auc {trained['train_auc']:.3f}, on test rows {test_auc:.3f}"
+            )
             if after_epoch:
                 after_epoch(history[-1])
         bar.close()
@@ -218,7 +221,7 @@ def train_legacy(  # noqa: PLR0913 - the settings of a training, each by its nam
 
 
 def _train_epoch(
-    model: LegacyModel, loader: DataLoader, schedule: torch.optim.lr_scheduler.LRScheduler, bar: tqdm
+    model: LegacyModel, loader: DataLoader, schedule: torch.optim.lr_scheduler.LRScheduler, bar: Progress
 ) -> dict[str, float]:
     model.train()
     losses, scores, labels = [], [], []
@@ -236,8 +239,7 @@ def _train_epoch(
         labels.append(batch["label"])
         auc = rank_auc(labels[-1].squeeze(1).numpy() == 1, scores[-1].squeeze(1).numpy())  # of the batch
         shown = {"loss": f"{losses[-1]:.3f}", "lr": f"{lr:.1e}", "auc": "-" if auc is None else f"{auc:.3f}"}
-        bar.set_postfix(shown, refresh=False)
-        bar.update()
+        bar.update(**shown)
     auc = float(roc_auc_score(torch.cat(labels), torch.cat(scores)))
     return {"lr": lr, "train_loss": float(np.mean(losses)), "train_auc": auc}
 

@@ -60,7 +60,7 @@ def rank_agreement(
         ax.plot([0, 100], [0, 100], **REFERENCE)
         label = f"frauds, {shown.size} of {frauds.size}"
         ax.plot(x[shown], z[shown], color=RED, marker="x", ms=3, lw=0, label=label)
-        ax.legend(loc="upper left")
+        style.legend_below(ax)
     return ax
 
 
@@ -123,10 +123,10 @@ def attack_losses(tables: Tables, ax: "Axes | None" = None) -> "Axes":
     first = strongest.filter(system=next(iter(tables))).sort("difference", nulls_last=True)
     names = pl.concat([first, strongest])["attack"].unique(maintain_order=True).to_list()
     strength = strongest["strength"].max()
-    title = "AUC under attack" if strength is None else f"AUC under attack at strength {strength:g}"
+    shown = "" if strength is None else f"at strength {strength:g}"
     height = 1.35 + (0.12 + 0.15 * len(tables)) * max(2, len(names))
     labels = {"above": 13, "xlabel": "attacked less clean AUC, 95 % interval"}
-    with canvas(ax, title, [style.largest(every)], height, **labels) as ax:
+    with canvas(ax, "AUC under attack", [style.largest(every)], height, shown=shown, **labels) as ax:
         ax.axvline(0, **REFERENCE)
         style.name_rows(ax, names)
         for i, system in enumerate(tables):

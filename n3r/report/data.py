@@ -22,8 +22,8 @@ FINDINGS = (
     "warning may be a mistake or be meant. Each says what to do."
 )
 COLUMNS = (
-    "Blue: how the rows spread over a column's values; grey: those without one. Orange: the rate of class 1 "
-    "among them, and dashed that of all rows. AUROC alone: how well the column ranks class 1 by itself, each "
+    "Blue: how the rows spread over a column's values; grey: those without one. Orange: the rate of fraud "
+    "among them, and dashed that of all rows. AUROC alone: how well the column ranks fraud by itself, each "
     "row judged by the rates of others; 0.5 is chance. Quantiles: the least, the quarters, the largest. Of "
     "texts and categories the shape is shown, a letter for any letter and 9 for any digit; the bars of texts "
     "are their lengths."
@@ -94,14 +94,14 @@ def _columns(content: Mapping[str, Any]) -> Section:
 
 
 def _over_time(content: Mapping[str, Any]) -> Section:
-    columns = {"period": ("period", ""), "rate of class 1": ("rate", "%")}
+    columns = {"period": ("period", ""), "rate of fraud": ("rate", "%")}
     rows = content["rows"]["over_time"]
     return Section("Over time", [], [tabulate("", columns, rows, 1)] if rows else [])
 
 
 def _tiles(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = content["rows"]
-    tiles = [(f"{rows['n']:,}", "rows are kept"), (show(rows["rate"], "%"), "of them are of class 1")]
+    tiles = [(f"{rows['n']:,}", "rows are kept"), (show(rows["rate"], "%"), "of them are fraud")]
     if rows["first"]:
         tiles.append((f"{rows['first'][:10]}", f"to {rows['last'][:10]}"))
     return [*tiles, (f"{len(content['columns'])}", "columns are used")]

@@ -1,18 +1,23 @@
 """The evaluation of one model as a page: charts first, then the tables behind them.
 
-`evaluation.evaluate_model` makes the content; nothing is computed here. A part that is not in it is left out.
+`evaluate.evaluate_model` and `explanations.explain_model` make the content. What is not in it is left out.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from n3r.estimate import NOT_ENOUGH
+from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model, ranked
+from n3r.evaluation.explanations import explain_model
+from n3r.evaluation.scored import beside
 from n3r.files.json_io import plain
 from n3r.metrics import ALPHA
 from n3r.report import comparison_figures, evaluation_figures, figures
+from n3r.report.acting import OPERATING, acting_sections, operating_point
 from n3r.report.page import Page, Section, cell, glossary, show, tabulate, write_page
 from n3r.report.parts import (
     COUNTS,
@@ -24,11 +29,15 @@ from n3r.report.parts import (
     curves,
     frame,
     interval,
+    misstated,
+    misstated_in_words,
 )
 from n3r.report.style import drawable
+from n3r.score import Scorer
 
 Content = Mapping[str, Any]
 N_SHOWN = 20  # traits of the table; all are in the JSON
+SCORES = {"score": "scores", "p_calibrated": "calibrated scores"}
 
 MODELS = {
     "model": ("name", ""),
@@ -40,32 +49,6 @@ MODELS = {
     "at 5 %": ("recall_at_fpr_5", "%"),
     "log loss": ("log_loss", ".3f"),
     "Brier": ("brier", ".4f"),
-}
-OPERATING = {
-    "legitimate orders flagged, at most": ("fpr", "%"),
-    "threshold": ("threshold", ".4f"),
-    "recall [95 %]": interval("recall", "%"),
-    "precision [95 %]": interval("precision", "%"),
-    "orders flagged": ("flagged", "%"),
-}
-TOP = {
-    "top share of orders": ("share", "%"),
-    "orders": ("n_orders", ","),
-    "precision [95 %]": interval("precision", "%"),
-    "capture [95 %]": interval("capture", "%"),
-    "lift [95 %]": interval("lift", ".1f"),
-}
-THRESHOLDS = {
-    "threshold": ("threshold", ".4f"),
-    "orders flagged": ("n_flagged", ","),
-    "of all": ("flagged", "%"),
-    "frauds caught": ("n_caught", ","),
-    "missed": ("n_missed", ","),
-    "false alarms": ("n_false_alarms", ","),
-    "precision": ("precision", "%"),
-    "recall": ("recall", "%"),
-    "cost of 1,000 orders": ("cost_per_1000", ",.0f"),
-    "": ("mark", ""),
 }
 BINS = {
     "mean score": ("mean_score", ".4f"),
@@ -171,9 +154,31 @@ def write_evaluation(content: Content, scores: Scores, folder: Path, stem: str) 
     return write_page(page, content, folder, stem)
 
 
+def report_model(
+    name: str,
+    scorer: Scorer,
+    splits: Mapping[str, pl.DataFrame],
+    held_out: pl.DataFrame,
+    others: Mapping[str, np.ndarray],
+    page: Path,
+    n_explained: int = 200,
+    seed: int = 0,
+) -> Path:
+    """Evaluate a bundle on the prepared test rows and write the page, as `write_evaluation`.
+
+    held_out: scored rows that the model did not learn from, on which thresholds are chosen; others: scores of
+    the test rows that stand beside the model's. n_explained: `explanations.explain_model`.
+    """
+    test = beside(splits["test"], scorer.score(splits["test"]))
+    config, columns = EvaluationConfig(seed=seed), scorer.column_map
+    found = evaluate_model(test, config, columns, held_out, splits["train"], others, scorer.orders_a_day)
+    content = {"name": name, **found, **explain_model(scorer, test, n_explained, seed)}
+    return write_evaluation(content, ranked(name, test, others), page.parent, page.stem)
+
+
 def headline(content: Content) -> str:
     """The evaluation in one sentence, from its JSON alone."""
-    own, point = content["models"][0], _operating_point(content)
+    own, point = content["models"][0], operating_point(content)
     if own["auroc"] is None:
         return f"{NOT_ENOUGH.capitalize()} to evaluate {content['name']}."
     auroc, several = cell(own, *MODELS["AUROC [95 %]"]), content.get("classes")
@@ -199,28 +204,24 @@ def headline(content: Content) -> str:
 
 
 def _tiles(content: Content) -> list[tuple[str, str]]:
-    own, point = content["models"][0], _operating_point(content)
+    own, point = content["models"][0], operating_point(content)
     top = next((row for row in content["decisions"]["top_shares"] if row["share"] == 0.01), None)
     tiles = [(own["auroc"], ".3f", "AUROC on test orders")]
     if point:
         tiles.append((point["recall"], "%", f"of frauds caught at {show(point['fpr'], '%')} false positives"))
     if top:
         tiles.append((top["precision"], "%", "of the riskiest 1 % of orders are fraud"))
-    ratio = content["calibration"]["score"]["summary"]["observed_expected"]
-    tiles.append((ratio, ".2f", "frauds seen for each that the scores expect"))
     tiles.append((own["n"], ",", f"test orders, {show(own['base_rate'], '%')} of them fraud"))
-    return [(show(value, spec), what) for value, spec, what in tiles if value is not None]
-
-
-def _operating_point(content: Content) -> dict[str, Any] | None:
-    wanted = content["config"]["fpr"]
-    return next((row for row in content["decisions"]["operating_points"] if row["fpr"] == wanted), None)
+    shown = [(show(value, spec), what) for value, spec, what in tiles if value is not None]
+    name = "p_calibrated" if "p_calibrated" in content["calibration"] else "score"
+    if found := misstated(content["calibration"][name]["summary"]):
+        shown.append((f"{100 * found.share:.0f} %", f"by which {SCORES[name]} {found}"))
+    return shown
 
 
 def _sections(content: Content, scores: Scores) -> Iterator[Section]:
     yield _ranking(content, scores)
-    yield _catching(content)
-    yield _cost(content)
+    yield from acting_sections(content)
     yield _meaning(content)
     for key, parts in (
         ("groups", _grouped),
@@ -231,7 +232,7 @@ def _sections(content: Content, scores: Scores) -> Iterator[Section]:
         ("learning", _attainable),
     ):
         if content.get(key):
-            yield from parts(content)
+            yield from (section._replace(is_folded=True) for section in parts(content))
 
 
 def _ranking(content: Content, scores: Scores) -> Section:
@@ -239,59 +240,19 @@ def _ranking(content: Content, scores: Scores) -> Section:
     drawn = [*curves(scores), ("Scores of either class", own)]
     rows = [{**row, "name": row["name"] or content["name"]} for row in content["models"]]
     lead = (
-        "Test orders that no model has seen. The baselines learned from the same training orders; what "
-        "the model adds is its lead over them, and the interval says whether it is more than chance."
+        "Test orders that no model has seen. What stands beside the model learned from the same training "
+        "orders; the interval of its lead says whether that is more than chance."
     )
     tables, notes = [tabulate("On the same rows", MODELS, rows, 1)], []
     if several := content.get("classes"):
         tables += class_tables(several, content["name"])
         notes = [SEVERAL.format(len(several["each"]))]
-    return Section("How well fraud is ranked", drawn, tables, notes, lead)
-
-
-def _catching(content: Content) -> Section:
-    found, name = content["decisions"], drawable(content["name"])
-    operating, top = ({name: frame(found[key])} for key in ("operating_points", "top_shares"))
-    gain = {name: pl.DataFrame(found["gain"])}
-    drawn = [
-        ("Frauds caught, by legitimate orders flagged", evaluation_figures.operating_recall(operating)),
-        ("Frauds caught, by orders flagged", evaluation_figures.gain(gain, top)),
-        ("How much denser frauds are at the top", evaluation_figures.lift(top)),
-    ]
-    tables = [
-        tabulate("At chosen false-positive rates", OPERATING, found["operating_points"], 0),
-        tabulate("In the top of the ranking", TOP, found["top_shares"], 0),
-    ]
-    return Section("What a team catches", drawn, tables)
-
-
-def _cost(content: Content) -> Section:
-    found, config = content["decisions"], content["config"]
-    best, chosen = found["cheapest"], found["chosen_on_validation"]
-    curve = pl.DataFrame(found["cost_curve"])
-    drawn = [("Cost by orders flagged", evaluation_figures.cost_curve(curve, best, chosen))]
-    rows = [{**row, "mark": "cheapest here" if row["is_cheapest"] else ""} for row in found["thresholds"]]
-    if chosen:
-        rows.append({**chosen, "mark": "chosen on validation"})
-    missed, alarm = (f"{config[key]:,.0f}" for key in ("cost_missed", "cost_alarm"))
-    missed = f"{config['cost_missed']:,.2f} times its amount" if found["by_amount"] else missed
-    notes = [f"A missed fraud costs {missed} and a false alarm {alarm} (cost_missed and cost_alarm)."]
-    if best["cost_per_1000"] is not None:
-        notes.append(
-            f"1,000 orders cost {best['flag_none_per_1000']:,.0f} when none is flagged, "
-            f"{best['cost_per_1000']:,.0f} at the threshold that is cheapest on these rows"
-            + (f", {chosen['cost_per_1000']:,.0f} at the one chosen on validation rows." if chosen else ".")
-        )
-    lead = (
-        "The threshold chosen on validation rows is the one to expect from; the cheapest on these rows "
-        "flatters itself."
-    )
-    return Section("What it costs", drawn, [tabulate("Thresholds", THRESHOLDS, rows, 0)], notes, lead)
+    return Section("How well fraud is ranked", drawn, tables, notes, lead, n_open=1)
 
 
 def _meaning(content: Content) -> Section:
-    names = {"score": "score", "p_calibrated": "calibrated score"}
-    found = {key: content["calibration"][key] for key in names if key in content["calibration"]}
+    found = {key: content["calibration"][key] for key in SCORES if key in content["calibration"]}
+    names = {key: words.removesuffix("s") for key, words in SCORES.items()}
     bins = {names[key]: frame(part["bins"]) for key, part in found.items()}
     drawn = [("Does a score of 0.2 mean one fraud in five?", evaluation_figures.reliability_diagram(bins))]
     known = {names[key]: part["posterior"] for key, part in found.items() if "posterior" in part}
@@ -302,7 +263,8 @@ def _meaning(content: Content) -> Section:
     rows = [{**found[key]["summary"], "of": names[key], "error": error.get(names[key])} for key in found]
     tables = [tabulate("Calibration", SUMMARY, rows, 1)]
     tables += [tabulate(f"Bins of the {names[key]}", BINS, part["bins"], 0) for key, part in found.items()]
-    return Section("Do scores mean what they say?", drawn, tables)
+    notes = [misstated_in_words(part["summary"], SCORES[key].capitalize()) for key, part in found.items()]
+    return Section("Do scores mean what they say?", drawn, tables, notes)
 
 
 def _grouped(content: Content) -> Iterator[Section]:

@@ -128,7 +128,8 @@ def _at_shares(tables: Tables, x: str, value: str, ax: "Axes | None", **labels: 
     bounds = bounded(value)[1:]
     for table in tables.values():
         style.require_columns(table, x, value, *bounds, "n", "n_positive")
-    with canvas(ax, counts=_sizes(tables), **labels) as ax:
+    height = HEIGHT + style.legend_height(list(tables))
+    with canvas(ax, counts=_sizes(tables), height=height, **labels) as ax:
         if all(table[value].is_null().all() for table in tables.values()):
             _leave_empty(ax)
             return ax
@@ -140,7 +141,7 @@ def _at_shares(tables: Tables, x: str, value: str, ax: "Axes | None", **labels: 
         ax.set(xscale="log", xlim=(shares[0] / 1.3, shares[-1] * 1.3))
         ax.set_xticks(shares, [f"{100 * share:g}%" for share in shares])
         ax.xaxis.set_minor_formatter("")
-        ax.legend(loc="best")
+        style.legend_below(ax)
     return ax
 
 
@@ -153,26 +154,28 @@ def gain(curves: Tables, tops: Tables | None = None, ax: "Axes | None" = None) -
     tops = tops or {}
     for table in curves.values():
         style.require_columns(table, "flagged", "caught", "n", "n_positive")
+    named = [name + (_last(tops.get(name)) if len(t) else f": {NOT_ENOUGH}") for name, t in curves.items()]
     labels = {"xlabel": "share of orders flagged", "ylabel": "share of frauds caught", **UNIT}
-    with canvas(ax, "Gain", _sizes(curves) or _sizes(tops), **labels) as ax:
+    height = HEIGHT + style.legend_height(named)
+    with canvas(ax, "Gain", _sizes(curves) or _sizes(tops), height, **labels) as ax:
         ax.plot([0, 1], [0, 1], **REFERENCE)
         drawn = []
-        for i, (name, table) in enumerate(curves.items()):
-            marks = _mark_captures(ax, i, tops[name]) if name in tops else ""
-            label = name + (marks if len(table) else f": {NOT_ENOUGH}")
+        for i, (label, (name, table)) in enumerate(zip(named, curves.items(), strict=True)):
+            if name in tops:
+                shown = tops[name].drop_nulls("capture")
+                ax.plot(shown["share"], shown["capture"], **{**look(i), "ls": "none", "ms": 4})
             drawn.append(style.draw_curve(ax, i, (table["flagged"], table["caught"]), label))
-        ax.legend(handles=drawn, loc="lower right")
+        style.legend_below(ax, handles=drawn)
     return ax
 
 
-def _mark_captures(ax: "Axes", i: int, table: pl.DataFrame) -> str:
-    """Marks on the gain curve, and the last in words."""
+def _last(table: pl.DataFrame | None) -> str:
+    """The capture of the largest share, in words."""
+    if table is None:
+        return ""
     style.require_columns(table, "share", "capture")
     shown = table.drop_nulls("capture").sort("share")
-    if shown.is_empty():
-        return ""
-    ax.plot(shown["share"], shown["capture"], **{**look(i), "ls": "none", "ms": 4})
-    return f", top {100 * shown['share'][-1]:g}%: {shown['capture'][-1]:.0%}"
+    return "" if shown.is_empty() else f", top {100 * shown['share'][-1]:g}%: {shown['capture'][-1]:.0%}"
 
 
 def cost_curve(
@@ -285,7 +288,7 @@ def _draw_bins(ax: "Axes", tables: Tables) -> None:
     ax.plot([floor, 1], [floor, 1], zorder=1, **REFERENCE)
     for side in ("x", "y"):
         _share_axis(ax, side, floor / 1.1)
-    ax.legend(loc="best")
+    style.legend_below(ax)
 
 
 def drift_bars(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
@@ -298,8 +301,9 @@ def drift_bars(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
     known = [value for row in rows for value in (row["psi"], row["null_level"]) if value is not None]
     end = min(max([0.12, *(1.08 * value for value in known)]), 2 * SHIFTED)
     labels = {"xlabel": "population stability index; tick: null level", "xlim": (0, end), "above": 13}
-    title = "Shift of columns" + style.partly(len(rows), len(table))
-    with canvas(ax, title, height=0.35 + rows_height(len(rows)), **labels) as ax:
+    shown = style.partly(len(rows), len(table))
+    height = 0.35 + rows_height(len(rows))
+    with canvas(ax, "Shift of columns", height=height, shown=shown, **labels) as ax:
         for limit in (SOME_SHIFT, SHIFTED):
             ax.axvline(limit, **REFERENCE)
         for word, (colour, hatch) in SHIFTS.items():
@@ -337,7 +341,7 @@ def score_shift(
     labels = {"xlabel": f"score; PSI {psi(*sides)}", "ylabel": "share of the rows", **SCORE_AXES}
     with canvas(ax, f"Scores, {names[0]} and {names[1]}", height=HEIGHT * 0.85, **labels) as ax:
         style.draw_shares(ax, SCORE_BINS, named)
-        ax.legend(loc="upper right")
+        style.legend_below(ax)
     return ax
 
 
@@ -358,9 +362,10 @@ def trait_forest(table: pl.DataFrame, counts: tuple[int, int], ax: "Axes | None"
         ("ratio", 30, style.cell("missed_ratio", ".2f")),
         ("missed", 88, lambda row: f"{row['n_missed']:,} of {row['n_positive']:,}"),
     ]
-    title = f"Traits of missed frauds{style.partly(len(rows), len(known), 'top {} of {}')}"
+    shown = style.partly(len(rows), len(known), "top {} of {}")
     xlabel = "rate of missed frauds with / without the trait\n95 % interval; diamond: significant"
-    with canvas(ax, title, [counts], 1.25 + 0.36 * max(2, len(rows)), above=13, xlabel=xlabel) as ax:
+    height = style.named_height(len(rows))
+    with canvas(ax, "Traits of missed frauds", [counts], height, 13, shown, xlabel=xlabel) as ax:
         ax.axvline(1, **REFERENCE)
         ax.set(xscale="log", xlim=(low, high), yticks=[], ylim=(max(len(rows), 1) - 0.3, -0.9))
         ticks = [tick for tick in RATIO_TICKS if low <= tick <= high]
@@ -384,6 +389,4 @@ def _draw_trait(
     for end, arrow in ((low, "<"), (high, ">")):
         if end in ends:
             ax.plot([end], [at], color=colour, marker=arrow, clip_on=False)
-    box = {"fc": "white", "ec": "none", "pad": 0.5}
-    place = {"transform": ax.get_yaxis_transform(), "fontsize": 7.5, "va": "center", "bbox": box}
-    ax.text(0.01, at - 0.45, row["trait"], color=INK, **place)
+    style.name_above(ax, at, row["trait"])

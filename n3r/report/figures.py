@@ -8,7 +8,7 @@ Decisions:
 - What the rows cannot show is said in words ("not enough data"), never drawn as zero.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,17 +16,17 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from n3r import metrics
-from n3r.estimate import NOT_ENOUGH, checked
+from n3r.estimate import NOT_ENOUGH, bounded, checked
 from n3r.report import style
-from n3r.report.style import BLUE, HEIGHT, MAX_ROWS, RED, REFERENCE, SKY, canvas, rows_height
+from n3r.report.style import BLUE, GREY, HEIGHT, MAX_ROWS, RED, REFERENCE, SKY, canvas, rows_height
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
 CAPTIONS = {
-    "roc": "Frauds caught for legitimate orders flagged",
-    "precision_recall": "How many of the flagged orders are fraud",
+    "roc": "ROC: frauds caught for legitimate orders flagged",
+    "precision_recall": "Precision and recall: how many of the flagged are fraud",
 }
 INTERVAL = "AUC, 95 % interval"
 AUC_ASIDE = [("AUC", 34, style.cell("auroc", ".3f"))]
@@ -42,6 +42,7 @@ FIGURES = {
     "val_accuracy": "accuracy",
 }
 MAX_INPUTS = 15  # of a score that is explained
+MAX_DRIVERS = 8
 
 
 def ranking(curves: Curves) -> dict[str, "Axes"]:
@@ -52,15 +53,21 @@ def ranking(curves: Curves) -> dict[str, "Axes"]:
 
 def roc(curves: Curves, ax: "Axes | None" = None) -> "Axes":
     """ROC curves of `{name: (labels, scores)}`; the legend gives AUC and its 95 % interval."""
-    counts = style.class_counts(y for y, _ in curves.values())
-    with canvas(ax, "ROC", counts, xlabel="false-positive rate", ylabel="recall", **UNIT) as ax:
+    points = {f"{name}  {metrics.auc_ci(y, p)}": metrics.roc_points(y, p) for name, (y, p) in curves.items()}
+    counts, labels = (
+        style.class_counts(y for y, _ in curves.values()),
+        {"xlabel": "false-positive rate", **UNIT},
+    )
+    with canvas(ax, "ROC", counts, _with_legend(points), ylabel="recall", **labels) as ax:
         ax.plot([0, 1], [0, 1], **REFERENCE)
-        drawn = [
-            style.draw_curve(ax, i, metrics.roc_points(y, p), f"{name}  {metrics.auc_ci(y, p)}")
-            for i, (name, (y, p)) in enumerate(curves.items())
-        ]
-        ax.legend(handles=drawn, loc="lower right", title="AUC [95 % interval]")
+        drawn = [style.draw_curve(ax, i, curve, name) for i, (name, curve) in enumerate(points.items())]
+        style.legend_below(ax, handles=drawn, title="AUC [95 % interval]")
     return ax
+
+
+def _with_legend(labels: Iterable[str]) -> float:
+    """The height of a figure whose legend has a title and these words."""
+    return HEIGHT + style.legend_height(list(labels), title=True)
 
 
 def precision_recall(curves: Curves, ax: "Axes | None" = None) -> "Axes":
@@ -68,16 +75,18 @@ def precision_recall(curves: Curves, ax: "Axes | None" = None) -> "Axes":
 
     A dotted line at the base rate is what random scores reach.
     """
-    counts = style.class_counts(y for y, _ in curves.values())
-    with canvas(ax, "Precision and recall", counts, xlabel="recall", ylabel="precision", **UNIT) as ax:
+    found = {name: metrics.evaluate(y, p)["average_precision"] for name, (y, p) in curves.items()}
+    named = {name: f"{name}  {NOT_ENOUGH if ap is None else f'{ap:.3f}'}" for name, ap in found.items()}
+    counts, labels = style.class_counts(y for y, _ in curves.values()), {"xlabel": "recall", **UNIT}
+    height = _with_legend(named.values())
+    with canvas(ax, "Precision and recall", counts, height, ylabel="precision", **labels) as ax:
         for rate in [n_positive / n for n, n_positive in counts if n]:
             style.draw_level(ax, rate, f"base rate {rate:.1%}", x=0.09)
-        drawn = []
-        for i, (name, (y, p)) in enumerate(curves.items()):
-            ap = metrics.evaluate(y, p)["average_precision"]
-            shown = NOT_ENOUGH if ap is None else f"{ap:.3f}"
-            drawn.append(style.draw_curve(ax, i, metrics.pr_points(y, p), f"{name}  {shown}"))
-        ax.legend(handles=drawn, loc="upper right", title="average precision")
+        drawn = [
+            style.draw_curve(ax, i, metrics.pr_points(y, p), named[name])
+            for i, (name, (y, p)) in enumerate(curves.items())
+        ]
+        style.legend_below(ax, handles=drawn, title="average precision")
     return ax
 
 
@@ -86,7 +95,7 @@ def segment_auc(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
     asides = [
         *AUC_ASIDE,
         ("n", 72, style.cell("n", ",")),
-        ("positive", 112, lambda row: f"{row['n_positive'] / row['n']:.1%}"),
+        ("fraud", 112, lambda row: f"{row['n_positive'] / row['n']:.1%}"),
     ]
     return style.forest(table, "group", "auroc", ("AUC by segment", INTERVAL), asides, ax, line=0.5)
 
@@ -106,11 +115,13 @@ def score_distribution(y: ArrayLike, p: ArrayLike, ax: "Axes | None" = None) -> 
     On a linear scale the rare high scores of a 2 % class, the ones acted on, are invisible.
     """
     y, p = checked(y, probability=True, p=p)
-    sides = {f"label {label} (n = {np.sum(y == label):,})": p[y == label] for label in (0, 1)}
+    sides = {f"{name} (n = {side.sum():,})": p[side] for name, side in (("legitimate", ~y), ("fraud", y))}
     labels = {"xlabel": "score", "ylabel": "share of the class", **SCORE_AXES}
-    with canvas(ax, "Scores by label", style.class_counts([y]), HEIGHT * 0.85, **labels) as ax:
+    with canvas(
+        ax, "Scores of legitimate orders and of fraud", style.class_counts([y]), HEIGHT * 0.85, **labels
+    ) as ax:
         style.draw_shares(ax, SCORE_BINS, sides)
-        ax.legend(loc="upper right")
+        style.legend_below(ax)
     return ax
 
 
@@ -122,11 +133,36 @@ def contributions(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
     style.require_columns(table, "input", "is_missing", "contribution")
     known = table.filter(~pl.col("is_missing"))
     shown = known.head(MAX_INPUTS)
-    title = "Why this score" + style.partly(len(shown), len(known), "{} of {} inputs")
     labels = {"height": rows_height(len(shown)), "xlabel": "score less the score without the input"}
-    with canvas(ax, title, **labels) as ax:
+    labels |= {"shown": style.partly(len(shown), len(known), "{} of {} inputs")}
+    with canvas(ax, "Why this score", **labels) as ax:
         colours = [RED if value > 0 else BLUE for value in shown["contribution"]]
         style.draw_bars(ax, shown["input"].to_list(), shown["contribution"], color=colours)
+    return ax
+
+
+def drivers(table: pl.DataFrame, counts: tuple[int, int], ax: "Axes | None" = None) -> "Axes":
+    """Forest plot of what an AUROC loses without a column or a feature, the 8 of the largest losses.
+
+    Columns: name, lost with its bounds; `counts` are rows and frauds of the sample. A diamond: the interval
+    leaves zero out.
+    """
+    style.require_columns(table, "name", *bounded("lost"))
+    rows = table.head(MAX_DRIVERS).to_dicts()
+    shown = style.partly(len(rows), len(table))
+    labels = {"xlabel": "AUROC lost, 95 % interval; diamond: more than chance", "yticks": []}
+    with canvas(
+        ax, "What drives the score", [counts], style.named_height(len(rows)), 13, shown, **labels
+    ) as ax:
+        ax.axvline(0, **REFERENCE)
+        ax.set_ylim(max(len(rows), 1) - 0.3, -0.9)
+        for at, row in enumerate(rows):
+            some = row["lost_low"] is not None and row["lost_low"] > 0
+            lost = (row[column] for column in bounded("lost"))
+            style.draw_interval(ax, at, *lost, *((RED, "D") if some else (GREY, "o")))
+            style.name_above(ax, at, row["name"])
+        style.draw_asides(ax, rows, [("lost", 34, style.cell("lost", ".3f"))])
+        ax.xaxis.get_major_locator().set_params(nbins=5)
     return ax
 
 
@@ -141,9 +177,9 @@ def split_counts(table: pl.DataFrame, ax: "Axes | None" = None) -> "Axes":
     totals = table.group_by("split", pl.col("label") > 0).agg(pl.col("n").sum())
     sums = {(split, other): n for split, other, n in totals.iter_rows()}
     good, fraud = ([sums.get((split, other), 0) for split in splits] for other in (False, True))
-    others = "label 1" if (table["label"].max() or 0) < 2 else "other labels"
+    others = "fraud" if (table["label"].max() or 0) < 2 else "other classes"
     with canvas(ax, "Rows by split", height=HEIGHT * 0.65, xlabel="rows") as ax:
-        ax.barh(splits, good, color=SKY, ec="white", label="label 0")
+        ax.barh(splits, good, color=SKY, ec="white", label="legitimate")
         ax.barh(splits, fraud, left=good, color=RED, hatch="////", ec="white", label=others)
         for at, counts in enumerate(zip(good, fraud, strict=True)):
             place = ((1, at), (6, 0), ax.get_yaxis_transform(), "offset points")
@@ -161,9 +197,9 @@ def risk_table(name: str, table: Mapping[str, object], ax: "Axes | None" = None)
     base = table["default_bin"]
     bins = sorted(table["bins"].items(), key=lambda item: (-item[1], item[0]))
     shown = bins if len(bins) <= MAX_ROWS else [*bins[: MAX_ROWS // 2], *bins[-(MAX_ROWS // 2) :]]
-    title = name + style.partly(len(shown), len(bins), "{} of {} categories")
-    xlabel = f"risk; the line is that of unseen categories, {base:.3f}"
-    with canvas(ax, title, height=rows_height(len(shown)), xlabel=xlabel) as ax:
+    labels = {"xlabel": f"risk; the line is that of unseen categories, {base:.3f}"}
+    labels |= {"shown": style.partly(len(shown), len(bins), "{} of {} categories")}
+    with canvas(ax, name, height=rows_height(len(shown)), **labels) as ax:
         style.draw_bars(ax, [label for label, _ in shown], [risk for _, risk in shown], base)
     return ax
 

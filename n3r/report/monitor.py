@@ -10,7 +10,7 @@ from n3r.files.json_io import plain
 from n3r.report import evaluation_figures
 from n3r.report.data import findings_section
 from n3r.report.page import Page, Section, cell, glossary, show, tabulate, write_page
-from n3r.report.parts import interval
+from n3r.report.parts import interval, misstated_in_words
 
 ALERTS = {
     "slice of time": ("group", ""),
@@ -84,10 +84,7 @@ def _quality(content: Mapping[str, Any]) -> Iterator[Section]:
     rows = [{"of": "held out when the model was made", **held}]
     if found:
         rows.insert(0, {"of": "new, with labels", **found})
-        ratio = found["calibration"]["observed_expected"]
-        notes = [
-            f"Frauds over the sum of their calibrated probabilities: {show(ratio, '.2f')}; 1 is calibrated."
-        ]
+        notes = [misstated_in_words(found["calibration"], "Calibrated scores")]
     else:
         notes = ["Too few labels have arrived to say how well new orders are ranked."]
     yield Section("Ranking", [], [tabulate("", MEASURED, rows, 1)], notes)

@@ -1,7 +1,10 @@
 """A report as one HTML page to pass on, the same as Markdown, and its figures as JSON.
 
 Decisions:
-- The page stands alone: inline CSS and SVG, no script, no link out; its own policy forbids the rest.
+- The page stands alone: inline CSS and SVG, one script, page.js, no link out; its own policy forbids the
+  rest by the script's hash. What the script shows it has from the page; without it the tables say the same.
+- A part may be folded, and so are the tables behind plots, and rows that are mostly "n/a".
+- A chart has one name, its caption: the title that it has as a picture is left out.
 - A section is plots, sentences and tables of finished text; HTML and Markdown print the same ones.
 - Every value from outside is escaped for where it goes: HTML, Markdown or a plot.
 - Rounding happens where a reader looks; the JSON keeps every digit, and a NaN becomes null.
@@ -11,7 +14,9 @@ Decisions:
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -38,9 +43,39 @@ class Table(NamedTuple):
     rows: list[tuple[str, ...]]
     n_words: int = 2
 
+    @property
+    def known(self) -> list[tuple[str, ...]]:
+        """Rows that say something; all, where none does."""
+        return [row for row in self.rows if not self._is_unknown(row)] or self.rows
+
+    @property
+    def unknown(self) -> list[tuple[str, ...]]:
+        """The other rows: most of their figures are "n/a"."""
+        return [] if self.known is self.rows else [row for row in self.rows if self._is_unknown(row)]
+
+    def _is_unknown(self, row: tuple[str, ...]) -> bool:
+        return 2 * row.count(MISSING) > len(row) - self.n_words
+
+
+class Choice(NamedTuple):
+    """A threshold to choose with a slider: `points` is JSON of `evaluation.evaluate_model`'s choice.
+
+    of: what each of its sets of rows is; figures: the rows of its table, as page.js knows them; fpr in per
+    cent; by_amount: a missed fraud costs by its amount.
+    """
+
+    points: str
+    of: Mapping[str, str]
+    figures: Mapping[str, str]
+    fpr: float
+    missed: float
+    alarm: float
+    by_day: bool
+    by_amount: bool
+
 
 class Bar(NamedTuple):
-    """One bar of a card: a share of the rows, their rate of class 1, and whether they lack a value."""
+    """One bar of a card: a share of the rows, their rate of fraud, and whether they lack a value."""
 
     share: float
     rate: float | None
@@ -48,7 +83,7 @@ class Bar(NamedTuple):
 
 
 class Card(NamedTuple):
-    """One column of a table: its name, facts as text, bars of its values, and the rate of class 1 of all."""
+    """One column of a table: its name, facts as text, bars of its values, and the rate of fraud of all."""
 
     title: str
     facts: Mapping[str, str]
@@ -57,7 +92,10 @@ class Card(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A part of a page; `plots` are pairs of a caption and the Axes drawn on, `lead` says how to read it."""
+    """A part of a page; `plots` are pairs of a caption and the Axes drawn on, `lead` says how to read it.
+
+    The first `n_open` tables are shown, the others folded.
+    """
 
     title: str
     plots: "list[tuple[str, Axes]]"
@@ -65,6 +103,21 @@ class Section(NamedTuple):
     notes: Sequence[str] = ()
     lead: str = ""
     cards: Sequence[Card] = ()
+    choice: Choice | None = None
+    n_open: int | None = None  # None: none beside plots, all without
+    is_folded: bool = False
+
+    @property
+    def open_tables(self) -> list[Table]:
+        return self.tables[: self._n_open]
+
+    @property
+    def folded_tables(self) -> list[Table]:
+        return self.tables[self._n_open :]
+
+    @property
+    def _n_open(self) -> int:
+        return (0 if self.plots else len(self.tables)) if self.n_open is None else self.n_open
 
 
 class Page(NamedTuple):
@@ -115,6 +168,8 @@ def tabulate(title: str, columns: Columns, rows: Iterable[Mapping], n_words: int
 def cell(row: Mapping, keys: str, spec: str) -> str:
     """A value of a row as text, with its interval where `keys` names the ends and both are known."""
     value, *ends = (row.get(key) for key in keys.split())
+    if value is None and not spec:
+        return ""  # a word, not a figure
     known = ends and value is not None and None not in ends
     return show(value, spec) + (f" [{', '.join(show(end, spec) for end in ends)}]" if known else "")
 
@@ -156,15 +211,20 @@ def _escaped(text: str) -> str:
 def _html(page: Page) -> str:
     from jinja2 import Environment, StrictUndefined
 
-    source = files("n3r.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    source, script = (
+        files("n3r.report").joinpath(name).read_text(encoding="utf-8") for name in ("page.html.j2", "page.js")
+    )
+    found = b64encode(sha256(script.encode()).digest()).decode()
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(source).render(**page._asdict(), svg=_svg, bars=_bars)
+    parts = {**page._asdict(), "script": script, "script_hash": found}
+    return environment.from_string(source).render(**parts, svg=_svg, bars=_bars)
 
 
 def _svg(axes: "Axes", caption: str, key: str) -> str:
     """The figure without its XML envelope; `key` keeps its ids apart from the other figures'."""
+    axes.set_title("", loc="left")
     svg = style.to_svg(axes.figure)
     svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->| xmlns(:\w+)?="[^"]*"', "", svg, flags=re.DOTALL)
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{key}-", svg)
@@ -172,7 +232,7 @@ def _svg(axes: "Axes", caption: str, key: str) -> str:
 
 
 def _bars(card: Card) -> str:
-    """The bars of a card: above, how many rows there are; below, in another colour, their rate of class 1.
+    """The bars of a card: above, how many rows there are; below, in another colour, their rate of fraud.
 
     A line crosses the rates where that of all rows is. Missing values are the last bar, and grey.
     """
@@ -188,6 +248,6 @@ def _bars(card: Card) -> str:
             drawn.append(f'<rect {place} height="{height:.2f}" fill="{colour}"/>')
     line = f'stroke="{style.INK}" stroke-width=".4" stroke-dasharray="1.5 1"'
     drawn.append(f'<path d="M0 {40 - 14 * card.rate / top:.2f}H100" {line}/>')
-    label = escape(f"distribution of {card.title}, and the rate of class 1")
+    label = escape(f"distribution of {card.title}, and the rate of fraud")
     frame = 'viewBox="0 0 100 41" preserveAspectRatio="none"'
     return f'<svg {frame} role="img" aria-label="{label}">{"".join(drawn)}</svg>'

@@ -1,12 +1,12 @@
 """What several pages share: columns of tables, tables for figures, and the curves of a ranking."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 from numpy.typing import ArrayLike
 
-from n3r.estimate import bounded
+from n3r.estimate import NOT_ENOUGH, bounded
 from n3r.report import figures
 from n3r.report.page import Table, tabulate
 from n3r.report.style import drawable
@@ -65,3 +65,33 @@ def attained(auroc: float | None, oracle: float | None) -> float | None:
     if auroc is None or oracle is None or oracle <= 0.5:
         return None
     return (auroc - 0.5) / (oracle - 0.5)
+
+
+class Misstated(NamedTuple):
+    """By how much scores say too much or too little."""
+
+    way: str
+    share: float
+    is_sure: bool
+
+    def __str__(self) -> str:
+        return f"{self.way} risk" + ("" if self.is_sure else ", which may be chance")
+
+
+def misstated(summary: Mapping[str, Any]) -> Misstated | None:
+    """Of a `calibration.calibration_summary`; None where its rows cannot say."""
+    ratio, low, high = (summary[name] for name in bounded("observed_expected"))
+    if not ratio:
+        return None
+    is_sure = low is not None and not low <= 1 <= high
+    return Misstated(*(("overstate", 1 / ratio - 1) if ratio < 1 else ("understate", 1 - 1 / ratio)), is_sure)
+
+
+def misstated_in_words(summary: Mapping[str, Any], scores: str) -> str:
+    """By how much, and what scores add up to beside what was seen, as a sentence."""
+    if (found := misstated(summary)) is None:
+        return f"{scores}: {NOT_ENOUGH} to say whether they over- or understate risk."
+    seen = summary["n_positive"]
+    told = f"{seen:,} frauds were seen where they add up to {seen / summary['observed_expected']:,.1f}"
+    chance = "" if found.is_sure else ", which may be chance"
+    return f"{scores} {found.way} risk by {100 * found.share:.0f} %{chance}: {told}."

@@ -118,6 +118,14 @@ def _sections(content: dict[str, Any], scores: Curves) -> Iterator[Section]:
     if with_segments := [model for model in models if model.get("segments")]:
         yield _marketplaces(with_segments)
     yield from _parity(parity)
+    yield from (section._replace(is_folded=True) for section in _details(content, scores))
+
+
+def _details(content: dict[str, Any], scores: Curves) -> Iterator[Section]:
+    """What is folded away until somebody asks."""
+    models, parity = content.get("models") or [], content.get("parity") or {}
+    if parity.get("ablation"):
+        yield _each_deviation(parity["ablation"])
     if trained := [model for model in models if model["system"] in ("n3r", "legacy")]:
         yield _training(trained)
     if any(model.get("val") for model in models):
@@ -143,7 +151,8 @@ def _ranking(title: str, lead: str, split: str, models: list[dict], scores: Curv
     if any("n_classes" in row for row in rows):
         columns, notes = {**columns, "rarest class": columns["fraud"]}, [SEVERAL]
         del columns["fraud"]
-    return Section(title, drawn, [tabulate(f"Metrics, {split} rows", columns, rows)], notes, lead)
+    tables = [tabulate(f"Metrics, {split} rows", columns, rows)]
+    return Section(title, drawn, tables, notes, lead, n_open=1)
 
 
 def _members(members: list[dict]) -> Section:
@@ -177,15 +186,13 @@ def _marketplaces(models: list[dict]) -> Section:
 
 
 def _parity(parity: dict[str, Any]) -> Iterator[Section]:
-    """The three levels: the same function, as good when trained, each deviation alone; or why not."""
+    """The first two levels, the same function and as good when trained; or why not."""
     if parity.get("note"):
         yield Section("Beside the legacy", [], [], [parity["note"]])
     if parity.get("function"):
         yield _same_function(parity["function"])
     if parity.get("comparisons"):
         yield from comparison_sections(parity["comparisons"])
-    if parity.get("ablation"):
-        yield _each_deviation(parity["ablation"])
 
 
 def _same_function(function: dict[str, list[dict]]) -> Section:

@@ -81,11 +81,13 @@ def canvas(
     counts: Counts = (),
     height: float = HEIGHT,
     above: int = 0,
+    shown: str = "",
     **axes: Any,
 ) -> Iterator["Axes"]:
     """The Axes to draw on, in the house style, which is undone for the caller's other figures.
 
-    At the end it gets its heading, under which `above` leaves points free, and what `Axes.set` takes.
+    At the end it gets its heading, under which `above` leaves points free, and what `Axes.set` takes. `shown`
+    says where not all is.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -97,7 +99,7 @@ def canvas(
         yield ax
         ax.set(**axes)
         if title:
-            heading(ax, title, *counts, above=above)
+            heading(ax, title, *counts, above=above, shown=shown)
 
 
 def dress(ax: "Axes") -> None:
@@ -120,14 +122,15 @@ def twin(ax: "Axes") -> "Axes":
     return right
 
 
-def heading(ax: "Axes", title: str, *counts: tuple[int, int], above: int = 0) -> None:
-    """The name and, on a line below it, n and base rate; `above` leaves points free under both."""
-    ax.set_title(title, loc="left", fontweight="bold", pad=above + (17 if counts else 5))
+def heading(ax: "Axes", title: str, *counts: tuple[int, int], above: int = 0, shown: str = "") -> None:
+    """The name and, on a line below it, n, base rate and `shown`; `above` leaves points free under both."""
     if len(counts) > 1:
         low, high = (f(n for n, _ in counts) for f in (min, max))
         text = f"n = {low:,}, base rates differ" if low == high else f"n = {low:,} to {high:,}"
     else:
         text = sized(*counts[0]) if counts else ""
+    text = ", ".join(part for part in (text, shown) if part)
+    ax.set_title(title, loc="left", fontweight="bold", pad=above + (17 if text else 5))
     place = ("axes fraction", "offset points")
     ax.annotate(text, (0, 1), (0, above + 5), *place, color=GREY, fontsize=8)
 
@@ -144,13 +147,13 @@ def drawable(name: str) -> str:
 
 
 def sized(n: int, n_positive: int) -> str:
-    """Rows and base rate in words."""
-    return f"n = {n:,}" + (f", {n_positive / n:.1%} positive" if n else "")
+    """Rows and the rate of fraud in words."""
+    return f"n = {n:,}" + (f", {n_positive / n:.1%} fraud" if n else "")
 
 
 def partly(shown: int, n: int, words: str = "largest {} of {}") -> str:
-    """What to add to a title where not all is shown."""
-    return "" if shown == n else f", {words.format(shown, n)}"
+    """What a heading says where not all is shown."""
+    return "" if shown == n else words.format(shown, n)
 
 
 def say_not_enough(ax: "Axes", x: float = 0.5, y: float = 0.5, **options: Any) -> None:
@@ -160,15 +163,28 @@ def say_not_enough(ax: "Axes", x: float = 0.5, y: float = 0.5, **options: Any) -
 
 
 def legend_below(ax: "Axes", **options: Any) -> None:
-    """Under the x label, where no line can run through it."""
+    """Under the x label, where no line can run through it, in as many columns as its words leave room for."""
+    labels = [line.get_label() for line in options.get("handles") or ax.get_legend_handles_labels()[0]]
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 4.2}
-    ax.legend(ncol=3, handlelength=3, **place, **options)
+    ax.legend(ncol=_columns(labels), handlelength=3, **place, **options)
+
+
+def legend_height(labels: Sequence[str], title: bool = False) -> float:
+    """Inches that a legend of these words needs."""
+    return 0.17 * (-(-len(labels) // _columns(labels)) + title) + 0.1
+
+
+def _columns(labels: Sequence[str]) -> int:
+    return max(1, min(3, len(labels), 62 // (9 + max(map(len, labels), default=0))))
 
 
 def look(i: int) -> dict[str, Any]:
     """The colour, dash and marker of the i-th of several systems."""
-    i %= len(COLOURS)
-    return {"color": COLOURS[i], "ls": DASHES[i], "marker": MARKERS[i]}
+    again, at = divmod(i, len(COLOURS))
+    return {
+        "color": COLOURS[at],
+        **{kind: of[(at + again) % len(of)] for kind, of in (("ls", DASHES), ("marker", MARKERS))},
+    }
 
 
 def draw_curve(
@@ -212,6 +228,18 @@ def name_rows(ax: "Axes", names: Sequence[str], max_length: int = 20) -> None:
     ax.grid(axis="y", visible=False)
 
 
+def name_above(ax: "Axes", at: int, name: str) -> None:
+    """A long name over line `at` of a forest plot."""
+    box = {"fc": "white", "ec": "none", "pad": 0.5}
+    place = {"transform": ax.get_yaxis_transform(), "fontsize": 7.5, "va": "center", "bbox": box}
+    ax.text(0.01, at - 0.45, name, color=INK, **place)
+
+
+def named_height(n: int) -> float:
+    """Inches of so many lines with names over them."""
+    return 1.25 + 0.36 * max(2, n)
+
+
 def draw_bars(ax: "Axes", names: Sequence[str], values: ArrayLike, base: float = 0, **options: Any) -> None:
     """A bar for each name, from `base` to its value."""
     lengths = np.asarray(values, float) - base
@@ -237,9 +265,9 @@ def forest(
     """
     require_columns(table, name, *bounded(metric), "n", "n_positive")
     rows, (title, xlabel) = table.head(MAX_ROWS).to_dicts(), words
-    title += partly(len(rows), len(table))
+    shown = partly(len(rows), len(table))
     counts, mark = options.get("counts", totals)(table), options.get("mark", lambda row: (BLUE, "o"))
-    with canvas(ax, title, [counts], rows_height(len(table)), above=13, xlabel=xlabel) as ax:
+    with canvas(ax, title, [counts], rows_height(len(table)), 13, shown, xlabel=xlabel) as ax:
         if options.get("line") is not None:
             ax.axvline(options["line"], **REFERENCE)
         name_rows(ax, [row[name] for row in rows])

@@ -24,6 +24,7 @@ REASONS = (
     ("duplicate_id", "an earlier row has the same id"),
     ("first_order", "the entity has an earlier order"),
 )
+KNOWN = 0  # the code of what is no row: a known customer (customers.py)
 INTERNAL, NO_LABEL, OTHER_LABEL, NO_TIME, NO_ID, DUPLICATE, LATER = range(1, len(REASONS) + 1)
 
 
@@ -47,7 +48,8 @@ class Report:
 def cells(keys: pl.DataFrame) -> pl.DataFrame:
     """How many rows have a code, segment and class, and how many of them lack which time or an entity."""
     nulls = (pl.col(name).null_count().cast(pl.Int64) for name in (TIME, ENTITY_TIME, ENTITY))
-    return keys.group_by(DROP, SEGMENT, LABEL).agg(pl.len().cast(pl.Int64).alias("n"), *nulls)
+    rows = keys.filter(pl.col(DROP).ne_missing(KNOWN))
+    return rows.group_by(DROP, SEGMENT, LABEL).agg(pl.len().cast(pl.Int64).alias("n"), *nulls)
 
 
 def count_steps(cells: pl.DataFrame, taken: Mapping[int, bool], column_map: ColumnMap) -> pl.DataFrame:

@@ -12,8 +12,9 @@ from zlib import crc32
 import numpy as np
 import polars as pl
 
-from n3r.rows.accounts import DROP, DUPLICATE, ENTITY_TIME, LATER
-from n3r.rows.keys import ENTITY, Piece, gathered, mark_rows, numbered
+from n3r.rows.accounts import DROP, DUPLICATE, ENTITY, ENTITY_TIME, KNOWN, LATER
+from n3r.rows.customers import Customers
+from n3r.rows.keys import Piece, gathered, mark_rows, numbered
 from n3r.schema import FILE_COLUMN, KEY, OWN, ROW, TIME, ColumnMap
 
 TIE, _AT = OWN + "tie", OWN + "at"
@@ -70,16 +71,24 @@ def mark_duplicates(keys: pl.DataFrame, ranks: pl.DataFrame) -> pl.DataFrame:
     return keys.pipe(_mark, ~_first(own), DUPLICATE)
 
 
-def mark_later_orders(keys: pl.DataFrame) -> pl.DataFrame:
+def mark_later_orders(keys: pl.DataFrame, customers: Customers | None = None) -> pl.DataFrame:
     """Mark all orders of an entity but its first by entity time, of equals the first in order.
 
-    Rows without an entity stay. If the entity time is null, `time` takes its place.
+    Rows without an entity stay. If the entity time is null, `time` takes its place. Of entities that the
+    table of known customers has, whose rows are in `keys` too, only its first order stays or an earlier one.
     """
-    own = keys.select(ENTITY, pl.coalesce(ENTITY_TIME, TIME).alias(ENTITY_TIME)).with_row_index(_AT)
+    time = pl.coalesce(ENTITY_TIME, TIME).alias(ENTITY_TIME)
+    own = keys.select(ENTITY, time, KEY).with_row_index(_AT)
     own = own.filter(keys[DROP].is_null() & keys[ENTITY].is_not_null())
+    known = keys.filter(pl.col(DROP) == KNOWN)
+    if known.height:
+        own = customers.not_after(own, known)
     own = own.sort(ENTITY_TIME, maintain_order=True, nulls_last=True)
-    later = np.zeros(keys.height, dtype=bool)
-    later[own.filter(~own[ENTITY].is_first_distinct())[_AT].to_numpy()] = True
+    first = own.filter(own[ENTITY].is_first_distinct())
+    if customers:
+        customers.write(first, known)
+    later = (keys[DROP].is_null() & keys[ENTITY].is_not_null()).to_numpy().copy()
+    later[first[_AT].to_numpy()] = False
     return keys.pipe(_mark, pl.Series(later), LATER)
 
 

@@ -46,15 +46,15 @@ def owners(values: pl.Series) -> pl.DataFrame:
     looked_at = named.gather_every(max(1, len(named) // LOOKED_AT))
     often = looked_at.value_counts(name="n").filter(pl.col("n") >= SHARE / 2 * len(looked_at))["value"]
     short = named.filter(named.str.len_bytes() <= LONGEST)
-    nobody = short.filter(_is_nobody(short))
+    nobody = short.filter(is_nobody(short))
     found = named.filter(named.is_in(pl.concat([often, nobody.unique()]).implode()))
     return found.value_counts(name="n").with_columns(pl.col("n").cast(pl.Int64))
 
 
 def owner_doubts(owners: pl.DataFrame, n_rows: int, role: str, name: str, kept: str) -> list[str]:
     """Sentences on values of a column that have many of its rows; `kept` says what becomes of these rows."""
-    is_nobody = _is_nobody(owners["value"])
-    found = owners.filter((pl.col("n") >= max(MANY, SHARE * n_rows)) | (is_nobody & (pl.col("n") > 1)))
+    nobody = is_nobody(owners["value"])
+    found = owners.filter((pl.col("n") >= max(MANY, SHARE * n_rows)) | (nobody & (pl.col("n") > 1)))
     found = found.sort("n", "value", descending=[True, False]).head(3)
     return [
         f"{n:,} of {n_rows:,} rows have one {role}, the {name!r} {_shown(value)}, and {kept}: if it "
@@ -63,7 +63,8 @@ def owner_doubts(owners: pl.DataFrame, n_rows: int, role: str, name: str, kept: 
     ]
 
 
-def _is_nobody(values: pl.Series) -> pl.Series:
+def is_nobody(values: pl.Series) -> pl.Series:
+    """Which texts are words that stand for nobody."""
     return values.str.strip_chars().str.to_lowercase().is_in(NOBODY)
 
 

@@ -17,7 +17,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from n3r import metrics, pipeline, tables
+from n3r import metrics, notebook, tables
 from n3r.bundle import Bundle
 from n3r.data import OrderDataset
 from n3r.legacy.trainer import LegacyTokenizer, legacy_lstm_collate, legacy_transformer_collate
@@ -230,10 +230,10 @@ def report_content(
     """The report's JSON: what steps 01, 02 and 09 recorded, models, what parity `found`, deviations."""
     return {
         "name": run.name,
-        **pipeline.read_metrics(run, "01_preprocess"),
-        **pipeline.read_metrics(run, "02_tokenizer"),
+        **notebook.read_metrics(run, "01_preprocess"),
+        **notebook.read_metrics(run, "02_tokenizer"),
         "models": models,
-        "members": pipeline.read_metrics(run, "09_best")["members"],
+        "members": notebook.read_metrics(run, "09_best")["members"],
         "parity": {**found, "ablation": {key: table.to_dicts() for key, table in effects.items()}},
         "deviations": ablation.effects(deviations(), effects),
     }

@@ -3,7 +3,9 @@
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
+import numpy as np
 import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from n3r.engine.disk import Disk
 from n3r.engine.memory import Memory
 from n3r.preprocess import PrepareConfig, Prepared, prepare, prepare_source
 from n3r.rows import cuts
+from n3r.rows.customers import Customers
 from n3r.schema import SPLITS, ColumnMap
 from n3r.tables import read_parts, scan, write, write_splits
 
@@ -155,3 +158,38 @@ def alike(found: Prepared | str, expected: Prepared | str) -> None:
     assert found.report.to_dict() == expected.report.to_dict() and found.column_map == expected.column_map
     for split, rows in expected.splits.items():
         assert_frame_equal(found.splits[split], rows, check_exact=True)
+
+
+@given(
+    rows=st.lists(row, max_size=30),
+    seed=st.integers(0, 99),
+    n=st.integers(1, 5),
+)
+def test_days_prepared_one_by_one_with_known_customers_keep_the_rows_of_all_at_once(tmp_path, rows, seed, n):
+    folder = tmp_path / f"table-{uuid4().hex}"
+    config = PrepareConfig(train=1, val=0, test=0, max_bad_dates=0.9)
+    column_map = ORDERS.model_copy(update={"entity_time": None, "entity_time_format": None})
+    days = np.random.default_rng(seed).integers(0, 3, len(FIXED) + len(rows))
+    table = table_of([*FIXED, *rows]).with_columns(transactionDate=pl.Series(days))
+    # Each day has ids of its own: an id of two days is another matter.
+    table = table.with_columns(pl.format("{}-{}", "objectId", "transactionDate").alias("objectId"))
+    moment = pl.format("{} {}", pl.col("transactionDate") + 1, pl.int_range(pl.len()) % 7)
+    table = table.with_columns(transactionDate=pl.lit("2025-03-0") + moment + ":00:00", day="transactionDate")
+    column_map = column_map.model_copy(update={"time_format": "%Y-%m-%d %H:%M:%S"})
+    whole = outcome(lambda: prepare(table.lazy(), column_map, config))
+    kept = []
+    for day in (0, 0, 1, 2, 2):
+        own = table.filter(pl.col("day") == day)
+        paths = files_of(tmp_path, own.drop("day"), [9], "parquet")
+        on = Disk(tmp_path / "engine", 10**9, n)
+        source, customers = scan(paths, column_map, engine=on), Customers.open(folder, tmp_path / "aside")
+        found = outcome(lambda s=source, o=on, c=customers: prepare_source(s, column_map, config, o, c))
+        on.close()
+        if isinstance(found, str):
+            return  # no row of a day is kept, or all of one class
+        customers.keep()
+        kept.append(found.splits["train"]["objectId"].sort().to_list())
+    assert kept[0] == kept[1] and kept[3] == kept[4]
+    assert sorted([*kept[0], *kept[2], *kept[3]]) == whole.splits["train"]["objectId"].sort().to_list()
+    known = pl.concat(map(pl.read_parquet, folder.glob("part-*")))
+    assert known["customer"].str.contains("^[0-9a-f]{32}$").all() and known["customer"].is_unique().all()

@@ -8,11 +8,13 @@ import pytest
 
 from n3r import metrics
 from n3r.evaluation import decisions, evaluate
-from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
+from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model, ranked
 from n3r.multiclass import each_class
 from n3r.preprocess import prepare
-from n3r.schema import CALIBRATED, LABEL, ORACLE, SCORE, SEGMENT, TIME, ColumnMap
+from n3r.rows.amounts import amounts
+from n3r.schema import AMOUNT, CALIBRATED, LABEL, ORACLE, SCORE, SEGMENT, TIME, ColumnMap
 from n3r.synthetic import orders as synth
+from n3r.thresholds import Ranking, Rule
 
 CONFIG = "configs/orders.json"
 
@@ -47,7 +49,7 @@ def content(rows):
 
 
 def test_every_part_is_there_and_is_json(content):
-    parts = ["config", "operating", "data", "models", "decisions", "calibration", "groups"]
+    parts = ["config", "operating", "data", "models", "decisions", "choice", "calibration", "groups"]
     assert list(content) == [*parts, "stability", "error_analysis", "fairness"]
     assert json.loads(json.dumps(content, allow_nan=False)) == content
 
@@ -72,6 +74,45 @@ def test_thresholds_are_chosen_on_validation_rows(rows, content):
     assert there["cost_per_1000"] >= content["decisions"]["cheapest"]["cost_per_1000"]
 
 
+@pytest.mark.parametrize("amount", [None, AMOUNT])
+def test_the_thresholds_to_choose_from_are_those_of_a_bundle(rows, amount):
+    _, splits = rows
+    kept = [name for name in (LABEL, SCORE, TIME, amount) if name]
+    rng = np.random.default_rng(3)
+    test, val = (
+        splits[name].with_columns(**{AMOUNT: pl.Series(rng.gamma(2, 50, len(splits[name])))}).select(kept)
+        for name in ("test", "val")
+    )
+    content = evaluate_model(test, None, None, val)
+    choice = content["choice"]
+    ranking = Ranking.of(val[LABEL].to_numpy() == 1, val[SCORE].to_numpy(), amounts(val))
+    own, here = choice["of"]["validation"], choice["of"]["here"]
+    assert choice["threshold"] == ranking.threshold.tolist()
+    assert own == {k: v for k, v in ranking.to_dict().items() if k != "threshold"}
+    costs = content["config"]["cost_missed"], content["config"]["cost_alarm"]
+    for rule in (Rule(fpr=0.02), Rule(budget="3%"), Rule(cost_missed=costs[0], cost_alarm=costs[1])):
+        decision = ranking.decide(rule)
+        i = choice["threshold"].index(decision.threshold)
+        flagged = decision.flags(test[SCORE].to_numpy())
+        assert here["flagged"][i] == flagged.sum()
+        assert here["caught"][i] == (flagged & (test[LABEL].to_numpy() == 1)).sum()
+        assert own["caught"][i] / own["n_frauds"] == decision.recall
+    days = (test[TIME].max() - test[TIME].min()).total_seconds() / 86400
+    assert choice["orders_a_day"] == pytest.approx(len(test) / days)
+    assert evaluate_model(test, orders_a_day=7.0)["choice"]["orders_a_day"] == 7
+
+
+def test_comparators_have_curves_of_their_own(rows, content):
+    _, splits = rows
+    test, others = splits["test"], content["decisions"]["others"]
+    assert list(others) == ["coin", "oracle"]
+    gain = decisions.gain_points(test[LABEL], test[ORACLE]).to_dict(as_series=False)
+    assert others["oracle"]["gain"] == gain
+    curves = ranked("m", test, {"coin": test[ORACLE].to_numpy()})
+    assert list(curves) == ["m", "coin", "oracle"]
+    assert all((y == test[LABEL]).all() for y, _ in curves.values())
+
+
 def test_comparators_stand_beside_the_model(rows, content):
     _, splits = rows
     test = splits["test"]
@@ -87,7 +128,8 @@ def test_parts_without_columns_are_left_out(rows):
     _, splits = rows
     bare = splits["test"].select(LABEL, SCORE)
     content = evaluate_model(bare)
-    assert list(content) == ["config", "operating", "data", "models", "decisions", "calibration"]
+    assert list(content) == ["config", "operating", "data", "models", "decisions", "choice", "calibration"]
+    assert content["choice"]["orders_a_day"] is None and list(content["choice"]["of"]) == ["here"]
     assert content["operating"]["chosen_on"] == "these rows"
     assert content["decisions"]["chosen_on_validation"] is None
 

@@ -465,7 +465,7 @@ def test_defect_18_kept_the_dead_layer_never_moves():
     assert still == [f"{dead}.weight", f"{dead}.bias"]
 
 
-def test_progress_goes_to_stderr_with_loss_rate_and_auc(capsys):
+def test_progress_is_a_line_an_epoch_with_loss_rate_and_auc(capsys):
     data = planted(64, seed=1)
     options = {"epochs": 1, "batch_size": 32}
     train_legacy(build(*BOTH[0]), data, data, **options, progress=False)
@@ -473,7 +473,9 @@ def test_progress_goes_to_stderr_with_loss_rate_and_auc(capsys):
     train_legacy(build(*BOTH[0]), data, data, **options, progress=True)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert re.search(r"loss=\d\.\d{3}, lr=\d\S+, auc=0\.\d{3}", shown.err)
+    assert re.fullmatch(
+        r"legacy: epoch 1 of 1, loss \d\.\d{3}, lr \S+, auc 0\.\d{3}, on test rows \S+\n", shown.err
+    )
 
 
 @pytest.mark.parametrize(("model_class", "config"), BOTH)

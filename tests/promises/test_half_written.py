@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import torch
 
-from n3r import pipeline, tables
+from n3r import notebook, pipeline, tables
 from n3r.bundle import Bundle
 from n3r.custom_transformer.language_model import LanguageModel, LanguageModelConfig, train_language_model
 from n3r.custom_transformer.model import CustomTransformerConfig, CustomTransformerWrapper
@@ -117,7 +117,7 @@ def read_words(place: Path) -> int:
 
 
 def finish_step(place: Path, small) -> None:
-    pipeline.finish_step(place, "01_preprocess", {"figures": list(range(3000))})
+    notebook.finish_step(place, "01_preprocess", {"figures": list(range(3000))})
 
 
 # How something of the small bundle s is written into the folder p, and how it is read: a value, or an error.
@@ -147,7 +147,7 @@ WRITERS: dict[str, tuple[Callable[..., object], Callable[[Path], object]]] = {
         save_transformer,
         lambda p: CustomTransformerWrapper.from_checkpoint(p / "c").config,
     ),
-    "a step's metrics": (finish_step, lambda p: pipeline.read_metrics(p, "01_preprocess")),
+    "a step's metrics": (finish_step, lambda p: notebook.read_metrics(p, "01_preprocess")),
 }
 
 

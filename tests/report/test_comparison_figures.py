@@ -103,7 +103,7 @@ def test_ablation_forest_has_a_line_a_deviation_and_marks_what_leaves_zero_out(w
     assert [label.get_text() for label in ax.get_yticklabels()] == ["scaling", "decay", "precision"]
     found = [(float(bar.lines[0].get_xdata()[0]), bar.lines[0].get_marker()) for bar in ax.containers]
     assert found == [(0.04, "^"), (0.0, "s"), (-0.01, "v")]
-    assert {"+0.040", "-0.010", "1.00×", "2.50×", "n = 900, 10.0% positive"} <= set(words(ax))
+    assert {"+0.040", "-0.010", "1.00×", "2.50×", "n = 900, 10.0% fraud"} <= set(words(ax))
     assert "AUC of 0.800" in ax.get_xlabel() and "3 seeds" in ax.get_xlabel()
     ax = comparison_figures.ablation_forest(unknown(ABLATED, "auc", *bounded("difference")))
     assert words(ax).count("not enough data") == 3 and "2.50×" in words(ax)
@@ -114,7 +114,7 @@ def test_learning_curve_goes_up_with_the_rows_to_the_oracle(words):
     oracle, curve = ax.lines
     assert oracle.get_ydata() == [0.9, 0.9] and "oracle 0.900" in words(ax)
     assert curve.get_xydata().tolist() == [[250, 0.7], [1000, 0.8]]
-    assert ax.get_xscale() == "log" and "n = 900, 10.0% positive" in words(ax)
+    assert ax.get_xscale() == "log" and "n = 900, 10.0% fraud" in words(ax)
 
 
 def test_attack_losses_are_those_at_full_strength_worst_on_top(words):
@@ -125,7 +125,7 @@ def test_attack_losses_are_those_at_full_strength_worst_on_top(words):
     ends = ax.containers[1].lines[2][0].get_segments()[0][:, 0]
     assert ends == pytest.approx([-0.21, -0.19])
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["n3r", "legacy"]
-    assert "n = 1,000, 30.0% positive" in words(ax)
+    assert "n = 1,000, 30.0% fraud, at strength 1" in words(ax)
 
 
 def test_attack_curves_begin_at_the_clean_auc():

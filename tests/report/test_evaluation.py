@@ -2,6 +2,9 @@
 
 import json
 import re
+from base64 import b64encode
+from hashlib import sha256
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,17 @@ from n3r.report.parts import attained
 from n3r.schema import LABEL, ORACLE, SCORE, ColumnMap
 from n3r.synthetic import orders as synth
 
+NO_FIGURES = ("auroc", "recall", "fpr", "alert_rate", "fraud_rate", "ratio")
 EVIL = "<img src=x onerror=alert(1)>$x_{$"
+DRIVER = {"name": "all texts together", "lost": 0.1, "lost_low": 0.05, "lost_high": 0.2, "moved": 0.01}
+CASE = {
+    "id": "order 7",
+    "score": 0.9,
+    "p_calibrated": None,
+    "class": 1,
+    "texts": {"e mail": "aaa@aaa.aa", "name": "Aaa"},
+    "reasons": ["n is 3, 1 is usual", "another"],
+}
 EXAMPLE = Path("reports/example")
 
 
@@ -51,6 +64,12 @@ def content(rows):
         **found,
         "attacks": {"LSTM2Risk": curve.to_dicts(), "legacy": curve.to_dicts()},
         "learning": [{"model": "LSTM2Risk", **learning}, {"model": "LSTM2Risk", **learning, "n_rows": 400}],
+        "drivers": {
+            **{"n": 60, "n_positive": 30, "n_shuffles": 3, "auroc": 0.8, "auroc_low": 0.7, "auroc_high": 0.9},
+            "columns": [DRIVER],
+            "features": [DRIVER],
+        },
+        "cases": [CASE] * 9,
     }
 
 
@@ -75,18 +94,26 @@ def test_every_part_has_its_section_and_charts_come_first(page):
     html, md, _ = page
     titles = re.findall(r"<h2>(.*?)</h2>", html)
     assert titles == [
-        "How well fraud is ranked", "What a team catches", "What it costs", "Do scores mean what they say?",
-        "By marketplace", "Over time", "Has the population moved?", "Where it fails",
+        "How well fraud is ranked", "What a team catches", "Where to draw the line, and what it costs",
+        "What drives the score", "Cases to review first", "Do scores mean what they say?", "By marketplace",
+        "Over time", "Has the population moved?", "Where it fails",
         "Does it serve all alike?", "Under attack", "What more rows would win", "The metrics in plain words",
     ]  # fmt: skip
-    for part in re.findall(r"<section.*?</section>", html, re.DOTALL)[:-1]:
-        assert 0 < part.index("<figure") < part.index("<table")
+    parts = re.split(r'<details class="part"', html)[1:-1]
+    for title, part in zip(titles, parts, strict=False):
+        if title not in ("Cases to review first", "Where to draw the line, and what it costs"):
+            assert 0 < part.index("<figure") < part.index("<table")
+    folded = [title for title, part in zip(titles, parts, strict=False) if " open>" not in part[:30]]
+    assert folded == titles[titles.index("By marketplace") : -1]
     assert all(f"## {title}" in md for title in titles[:-1])
 
 
 def test_page_stands_alone(page):
     html, _, folder = page
-    assert "://" not in html and "<script" not in html and "<img" not in html
+    assert "://" not in html and "<img" not in html and html.count("<script") == 1
+    script = re.search(r"<script>(.*)</script>", html, re.DOTALL)[1]
+    allowed = b64encode(sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'" in html
     assert not re.search(r"url\((?!#)|@import|\bsrc=", html)
     curves = [f"model_{name}{kind}" for name in ("precision_recall", "roc") for kind in (".png", ".svg")]
     names = ["model.html", "model.json", "model.md", *curves]
@@ -115,10 +142,61 @@ def test_no_identity_is_on_the_page(page, rows):
             assert value not in words or len(value) < 4
 
 
-def test_markup_in_names_stays_text(content, rows, tmp_path):
-    evil = {
-        key: content[key] for key in ("config", "operating", "data", "models", "decisions", "calibration")
+def test_every_curve_holds_all_systems_and_a_chart_has_one_name(page):
+    html, _, _ = page
+    ranked, caught = re.split(r'<details class="part"', html)[1:3]
+    figures = re.findall(r"<figure>.*?</figure>", ranked + caught, re.DOTALL)
+    assert [re.search(r"<figcaption>(\w+)", one)[1] for one in figures] == [
+        "ROC", "Precision", "Scores", "Recall", "Gain", "Lift"
+    ]  # fmt: skip
+    assert all("<title>" not in one for one in figures)
+    assert "label 0" not in html and "label 1" not in html
+
+
+def test_the_slider_holds_the_thresholds_and_counts_of_the_content(content, page):
+    html, _, _ = page
+    held = json.loads(unescape(re.search(r'data-choice="(.*?)"', html)[1]))
+    assert held == content["choice"]
+    point = [row for row in content["decisions"]["thresholds"] if row["n_flagged"]][0]
+    assert (
+        point["n_caught"]
+        == held["of"]["here"]["caught"][held["of"]["here"]["flagged"].index(point["n_flagged"])]
+    )
+
+
+def test_rows_without_figures_are_folded_away(content, rows, tmp_path):
+    few = {**content["groups"]["segment"][0], "group": "few", **dict.fromkeys(NO_FIGURES)}
+    odd = {**content, "groups": {"segment": [*content["groups"]["segment"], few]}}
+    html, md = written(odd, rows, tmp_path)
+    assert html.count("<td>few") + html.count(">few</th>") == 1 and "| few |" in md
+    assert html.index("1 more row with few figures") < html.index(">few</th>")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "said"),
+    [
+        (0.78, 0.7, 0.9, "Scores overstate risk by 28 %: 39 frauds were seen where they add up to 50.0."),
+        (2.0, 1.5, 3.0, "Scores understate risk by 50 %: 39 frauds were seen where they add up to 19.5."),
+        (0.9, 0.7, 1.2, "Scores overstate risk by 11 %, which may be chance: 39 frauds were seen"),
+        (None, None, None, "Scores: not enough data to say whether they over- or understate risk."),
+    ],
+)
+def test_by_how_much_scores_misstate_risk_is_a_sentence(content, rows, tmp_path, ratio, low, high, said):
+    summary = content["calibration"]["score"]["summary"] | {
+        "n_positive": 39,
+        "observed_expected": ratio,
+        "observed_expected_low": low,
+        "observed_expected_high": high,
     }
+    odd = {**content, "calibration": {"score": {**content["calibration"]["score"], "summary": summary}}}
+    _, md = written(odd, rows, tmp_path)
+    assert said in md
+
+
+def test_markup_in_names_stays_text(content, rows, tmp_path):
+    evil = {key: part for key, part in content.items() if key not in ("stability", "fairness", "learning")}
+    evil["drivers"] = content["drivers"] | {"features": [{**DRIVER, "name": EVIL}]}
+    evil["cases"] = [{**CASE, "id": EVIL, "texts": {EVIL: EVIL}, "reasons": [EVIL]}]
     evil |= {"name": EVIL}
     evil["groups"] = {"segment": [{**row, "group": EVIL} for row in content["groups"]["segment"][:1]]}
     evil["attacks"] = {EVIL: content["attacks"]["legacy"]}
