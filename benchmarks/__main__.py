@@ -67,6 +67,13 @@ PROGRAMS = (
     Program("train a tokenizer, s", "prepare tokenizer", TINY_PREPARE, asked="ratio 8, aim 15"),
     Program("tokenise and collate, ratios", "prepare epoch", TINY_PREPARE, EPOCHS, "ratio 20, aim 50"),
     Program("preprocess", "prepare preprocess", TINY_PREPARE, PEAK, "500,000 orders/s, 4,000 MB"),
+    Program(
+        "preprocess out of core, 1 GB",
+        "prepare out-of-core",
+        "--rows 2000",
+        PEAK,
+        "200,000 orders/s, 1,200 MB",
+    ),
     Program("train, by orders", "prepare memory", "--rows 2000", {"peak MB": "peak_mb"}, "2,000 MB grown"),
     Program("score with LSTM2Risk", "score lstm2risk batch", TINY_SCORE, SPEEDS, "ratio 3, aim 8"),
     Program("score with Transformer2Risk", "score transformer2risk batch", None, SPEEDS, "3, aim 8"),

@@ -35,7 +35,7 @@ from n3r import metrics, tables
 from n3r.evaluation.scored import read_scored
 from n3r.files.json_io import read_json, write_json
 from n3r.files.manifest import versions
-from n3r.pipeline import read_metrics
+from n3r.notebook import read_metrics
 from n3r.preprocess import prepare
 from n3r.schema import KEY, LABEL, ORACLE, SCORE, SPLITS, ColumnMap
 from n3r.score import Scorer

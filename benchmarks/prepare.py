@@ -3,6 +3,7 @@
     python -m benchmarks.prepare tokenizer     training on 200,000 texts
     python -m benchmarks.prepare epoch         tokenising and collating 200,000 texts
     python -m benchmarks.prepare preprocess    orders per second from Parquet to splits, no legacy
+    python -m benchmarks.prepare out-of-core   the same on the engine disk with 1 GB, by the number of orders
     python -m benchmarks.prepare memory        peak memory of a training, by the number of orders
 
 One JSON line per pair or size, and one with the medians. Texts and orders are synthetic, four fields of names
@@ -52,6 +53,15 @@ PREPROCESS = f"""{OWN_PEAK}
 source = tables.scan(sys.argv[2], columns)
 found = preprocess.prepare(source.frame, columns)
 tables.write_splits(sys.argv[3], found.splits, found.column_map)
+finish()
+"""
+OUT_OF_CORE = f"""{OWN_PEAK}
+from n3r.engine import start
+engine = start("disk", Path(sys.argv[3] + "-engine"), "1GB")
+source = tables.scan(sys.argv[2], columns, engine=engine)
+found = preprocess.prepare_source(source, columns, engine=engine)
+tables.write_splits(sys.argv[3], found.parts, found.column_map)
+engine.close()
 finish()
 """
 TRAINING = f"""{OWN_PEAK}
@@ -143,6 +153,16 @@ def preprocess_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
     return runs
 
 
+def out_of_core_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
+    """Orders a second and peak memory of a tenth, three tenths and all of the orders."""
+    runs = []
+    for n in sorted({max(2000, n_rows // 10), max(2000, 3 * n_rows // 10), n_rows}):
+        with tempfile.TemporaryDirectory() as folder:
+            raw = _write_orders(Path(folder) / "raw", n)
+            runs.append(_process(OUT_OF_CORE, raw, Path(folder) / "out", n))
+    return runs
+
+
 def memory_case(n_rows: int, n_pairs: int) -> list[dict[str, float]]:
     """Peak memory of a training on a hundredth, a tenth and all of the orders."""
     runs = []
@@ -178,6 +198,7 @@ CASES = {
     "tokenizer": (tokenizer_case, 200_000),
     "epoch": (epoch_case, 200_000),
     "preprocess": (preprocess_case, 10_000_000),
+    "out-of-core": (out_of_core_case, 10_000_000),
     "memory": (memory_case, 1_000_000),
 }
 
@@ -196,7 +217,10 @@ def main() -> None:
     measure, n_rows = CASES[arguments.case]
     pairs = measure(arguments.rows or n_rows, arguments.pairs)
     medians = {key: statistics.median(pair[key] for pair in pairs) for key in pairs[0]}
-    if arguments.case == "memory":
+    if arguments.case == "out-of-core":
+        medians = _rounded(pairs[-1])
+        medians["peak_by_rows"] = {run["rows"]: round(run["peak_mb"]) for run in pairs}
+    elif arguments.case == "memory":
         medians = {
             "peak_mb": {run["rows"]: round(run["peak_mb"]) for run in pairs},
             "seconds": {run["rows"]: round(run["seconds"], 1) for run in pairs},

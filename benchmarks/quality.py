@@ -50,7 +50,7 @@ from n3r.identity.relations import FIGURES, PAIR_FIGURES
 from n3r.identity.selection import fit_features
 from n3r.identity.words import ADDRESS, DOMAIN, EQUAL, NEAR, RATIO, RISK, USER_NAME
 from n3r.model import ModelConfig, configure
-from n3r.pipeline import read_metrics
+from n3r.notebook import read_metrics
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.schema import LABEL, ORACLE, ColumnMap
 from n3r.synthetic.orders import generate_orders

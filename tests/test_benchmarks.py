@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import published
-from n3r.pipeline import finish_step
+from n3r.notebook import finish_step
 
 
 def run(*arguments: str) -> list[dict]:

@@ -1,5 +1,6 @@
 """The verbs of an engine, and preparation on each: the same to the byte, whatever the files and buckets."""
 
+import resource
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -7,18 +8,20 @@ from uuid import uuid4
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from n3r import tables
-from n3r.engine import Engine, gather_all
+from n3r.engine import Engine, gather_all, in_bytes, start
 from n3r.engine.disk import Disk
 from n3r.engine.memory import Memory
 from n3r.preprocess import PrepareConfig, Prepared, prepare, prepare_source
 from n3r.rows import cuts
 from n3r.rows.customers import Customers
 from n3r.schema import SPLITS, ColumnMap
+from n3r.synthetic.orders import generate_orders
 from n3r.tables import read_parts, scan, write, write_splits
 
 ROOT = Path(__file__).parents[2]
@@ -193,3 +196,54 @@ def test_days_prepared_one_by_one_with_known_customers_keep_the_rows_of_all_at_o
     assert sorted([*kept[0], *kept[2], *kept[3]]) == whole.splits["train"]["objectId"].sort().to_list()
     known = pl.concat(map(pl.read_parquet, folder.glob("part-*")))
     assert known["customer"].str.contains("^[0-9a-f]{32}$").all() and known["customer"].is_unique().all()
+
+
+def test_a_full_disk_is_a_sentence_and_nothing_half_written(tmp_path):
+    write(generate_orders(3000, seed=5), tmp_path / "orders.parquet")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    told = set()
+    for n_bytes in (0, 5_000, 20_000, 60_000, 150_000):
+        try:
+            on = Disk(tmp_path / "engine", 10**9, 3)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))  # as on a disk with so much room
+            source = scan(tmp_path / "orders.parquet", ORDERS, engine=on)
+            found = prepare_source(source, ORDERS, None, on)
+            write_splits(tmp_path / "data", found.parts, found.column_map)
+        except ValueError as error:
+            told.add(str(error).partition(" ")[0])
+            assert "cannot write" in str(error) and len(str(error)) < 400
+            assert not (tmp_path / "data").exists()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            on.close()
+        assert not (tmp_path / "engine").exists()
+    assert told == {"cannot"}
+
+
+def test_an_engines_folder_is_private_gone_at_exit_and_what_a_kill_left_goes(tmp_path, run_fresh):
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    (folder / "left").write_text("by a kill")
+    code = (
+        "import sys; from pathlib import Path; from n3r.engine import start; "
+        "on = start('disk', Path(sys.argv[1])); on.kept = on; "
+        "print(oct(on.folder.stat().st_mode & 0o777), list(on.folder.iterdir()))"
+    )
+    assert run_fresh(code, folder).strip() == "0o700 []"
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("spark",), "no engine 'spark', only memory, disk, ray"),
+        (("disk", "1 apple"), "expected a size such as 1GB"),
+        (("disk", "10MB"), "10MB is less than 200MB"),
+        (("disk", "1GB", "127.0.0.1:6379"), "address is that of a Ray cluster, and the engine is 'disk'"),
+    ],
+)
+def test_what_an_engine_cannot_be_started_with_is_told(tmp_path, given, told):
+    name, *others = given
+    with pytest.raises(ValueError, match=told):
+        start(name, tmp_path / "engine", *others)
+    assert in_bytes("1.5 GB") == 1_500_000_000

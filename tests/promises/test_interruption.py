@@ -228,6 +228,32 @@ def test_runs_killed_at_twenty_moments_end_as_one_that_was_not(folder, results, 
         tally("interruption", "all kills: the run's results are equal to the last digit", len(MOMENTS))
 
 
+@pytest.mark.slow
+def test_preparation_out_of_core_that_is_killed_leaves_no_half_and_goes_on(folder, tally):
+    """Kernel and runner killed at six moments: splits whole or absent; then done, the private folder gone."""
+    command = ["01", "--size", "dev", "-p", "n_orders=20000", "-p", "engine=disk"]
+    whole = folder.with_name(f"{folder.name}-whole")
+    finish(start(whole, "01", "--size", "dev", "-p", "n_orders=20000"))
+    rng, private = random.Random(7), folder / ".preparing"
+    for _ in range(6):
+        process = start(folder, *command)
+        assert wait_for(private.is_dir, process), "the run never came to preparing"
+        time.sleep(rng.uniform(0, 1.5))
+        for pid in (*kernels_of(folder), process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
+        assert not (folder / "data").exists() or (folder / "data" / "columns.json").is_file()
+        whole_or_absent(folder)
+        assert not private.exists() or private.stat().st_mode & 0o077 == 0
+        shutil.rmtree(folder / "steps", ignore_errors=True)  # so that a run that was too quick runs again
+        tally("interruption", "kill -9 while preparing out of core")
+    finish(start(folder, *command))
+    for split in ("train", "val", "test"):
+        found, expected = (tables.read_split(run / "data", split) for run in (folder, whole))
+        assert found.equals(expected)
+    assert not private.exists()
+
+
 def any_there(paths: list[Path]) -> bool:
     return any(path.exists() for path in paths)
 
