@@ -156,6 +156,7 @@ def test_the_command_leaves_a_page_and_a_size_that_a_run_takes(run, tmp_path):
         (["03", "--trials", "0"], "--trials must be 1 or more"),
         (["03", "--minutes", "0"], "--minutes above 0"),
         (["03", "--name", "none"], "has no prepared rows and tokenizer: n3r run 02 --name none makes them"),
+        (["03", "--name", "../dev"], "the run name '../dev' may hold letters"),
         (["03", "--size", "huge"], "no size 'huge'"),
         (["03", "--size", "no/such.json", "--name", "dev"], "no/such.json does not exist"),
         (["03", "-p", "epocs=1"], "no step has the parameter 'epocs'"),
