@@ -297,7 +297,7 @@ def _read_columns(folder: str | Path) -> dict:
             f"no prepared data in {folder} (no columns.json); run 01_preprocess first"
         ) from None
     except (ValueError, LookupError, TypeError):
-        raise ValueError(f"{path} is damaged; run 01_preprocess again") from None
+        raise ValueError(f"{path} is damaged or of another version; run 01_preprocess again") from None
 
 
 def _is_whole(path: Path) -> bool:

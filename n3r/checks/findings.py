@@ -292,6 +292,6 @@ def _few(splits: Mapping[str, pl.DataFrame], m: ColumnMap) -> Iterator[Finding]:
             if len(label) and n < FEW:
                 severity = "warning" if n < FEW_ROWS else "note"
                 no = "no figure has an interval" if n < FEW_ROWS else "intervals are wide"
-                of = f"class {c} has" if m.n_classes > 2 else ("legitimate are", "fraud are")[c]
-                what = f"{of} {n} of {len(label):,} rows of {split}: {no}"
+                of = f"of class {c}" if m.n_classes > 2 else ("legitimate", "fraud")[c]
+                what = f"{n} of {len(label):,} rows of {split} are {of}: {no}"
                 yield Finding(f"rare_class:{c}", severity, what, "give more rows, or a larger share of them")
