@@ -1,10 +1,13 @@
 """What test files share: made-up names, a tokenizer trained on them, a planted signal, a trained bundle."""
 
+import ctypes
+import fcntl
 import os
-import shutil
+import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,18 +88,23 @@ def in_three_classes(frame: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     return frame.drop(SCORE, strict=False).with_columns(**{LABEL: pl.Series(label)}, **scores)
 
 
-@pytest.fixture(scope="session")
-def own_network() -> list[str]:
-    """How a command begins that runs in a network of its own, of the loopback address alone."""
-    alone = ["unshare", "--net"]
-    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
-        pytest.skip("no network namespace of its own can be made")
-    up = (
-        "import fcntl, os, socket, struct, sys; "  # SIOCSIFFLAGS: IFF_UP and IFF_RUNNING
-        "fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh', b'lo', 0x41)); "
-        "os.execvp(sys.argv[1], sys.argv[1:])"
-    )
-    return [*alone, sys.executable, "-c", up]
+@pytest.fixture(scope="module")
+def own_network() -> Iterator[None]:
+    """A network of the loopback address alone, for this thread and the processes that it starts.
+
+    What torch's processes meet by listens on all addresses of its network.
+    """
+    libc, new_network = ctypes.CDLL(None), 0x40000000  # CLONE_NEWNET
+    if not hasattr(libc, "unshare"):
+        pytest.skip("no network namespace can be made on this system")
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    if libc.unshare(new_network):
+        pytest.skip("no network namespace of its own can be made (unshare --net)")
+    with socket.socket() as one:
+        fcntl.ioctl(one, 0x8914, struct.pack("16sh", b"lo", 0x41))  # SIOCSIFFLAGS: IFF_UP and IFF_RUNNING
+    yield
+    libc.setns(before, new_network)
+    os.close(before)
 
 
 def in_fresh_process(code: str, *arguments: object, **environment: str) -> str:

@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_told_and_training_begins_anew(planted, tmp_path
 
 
 @pytest.mark.slow
-def test_defect_44_two_processes_train_one_model_and_resume(planted, tmp_path, capfd):
+def test_defect_44_two_processes_train_one_model_and_resume(planted, own_network, tmp_path, capfd):
     """Metrics are over all rows of both; nothing is left of the second process but its work."""
     train, val = planted(301, 1), planted(203, 2)
     config = settings(processes=2, seed=2)
@@ -267,8 +267,8 @@ LAUNCHERS = {
 }
 
 
-def launch(launcher: str, folder: Path, own_network: list[str]) -> None:
-    """The folder's script in two processes, in a network of their own."""
+def launch(launcher: str, folder: Path) -> None:
+    """The folder's script in two processes."""
     commands = [
         shlex.join([*(f"{key}={value}" for key, value in {"PYTHONPATH": ".", **variables}.items())])
         + " "
@@ -277,13 +277,13 @@ def launch(launcher: str, folder: Path, own_network: list[str]) -> None:
     ]
     together = " & ".join([*commands[:-1], f"{commands[-1]} && wait $!" if commands[1:] else commands[0]])
     done = subprocess.run(
-        [*own_network, "sh", "-c", together], cwd=Path(__file__).parents[1], capture_output=True, text=True
+        ["sh", "-c", together], cwd=Path(__file__).parents[1], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
-def two_processes(names, tokenizer, tmp_path_factory):
+def two_processes(names, tokenizer, own_network, tmp_path_factory):
     """Splits, what reads them, and the bundle that `processes=2` trains on them."""
     columns = ColumnMap(
         id="order",
@@ -312,9 +312,7 @@ def two_processes(names, tokenizer, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["torchrun", "plain", "two machines"])
-def test_defect_44_under_a_launcher_each_row_is_scored_once(
-    launcher, two_processes, tokenizer, own_network, tmp_path
-):
+def test_defect_44_under_a_launcher_each_row_is_scored_once(launcher, two_processes, tokenizer, tmp_path):
     """Written once, in the rows' order, with their ids, and by both processes alike; the weights are those of
     two processes that `fit` starts itself.
     """
@@ -324,7 +322,7 @@ def test_defect_44_under_a_launcher_each_row_is_scored_once(
     tokenizer.save(tmp_path)
     (tmp_path / "columns.json").write_text(columns.model_dump_json())
     (tmp_path / "script.py").write_text(SCRIPT)
-    launch(launcher, tmp_path, own_network)
+    launch(launcher, tmp_path)
     bundle = Bundle.load(tmp_path / "bundle")
     histories = [(tmp_path / f"history.{rank}").read_text() for rank in (0, 1)]
     assert histories[0] == histories[1]
@@ -385,7 +383,7 @@ def test_a_killed_worker_is_restarted_and_the_weights_are_the_same(kills, plante
     expected = fit(MODEL, train, planted(101, 2), settings(processes=2), tmp_path / "whole", PAD)
     (tmp_path / "kills").write_text(" ".join(map(str, kills)))
     (tmp_path / "script.py").write_text(KILLED)
-    launch("restarts", tmp_path, own_network)
+    launch("restarts", tmp_path)
     for rank in (0, 1):
         weights = torch.load(tmp_path / f"weights.{rank}", weights_only=True)
         assert all(torch.equal(value, weights[name]) for name, value in expected.model.state_dict().items())
