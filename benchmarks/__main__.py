@@ -46,7 +46,8 @@ class Program(NamedTuple):
     asked: str = ""
 
 
-TINY_TRAIN, TINY_PREPARE = "--pairs 1 --batch 16", "--pairs 1 --rows 20000"
+STORE = {"anonymous MB": "anonymous_mb", "all MB": "all_mb"}
+TINY_TRAIN, TINY_PREPARE = "--pairs 1 --batch 16", "--pairs 1 --rows 5000"
 TINY_SCORE = "--small --pairs 1 --rows 300"
 SPEEDS = {"rows/s": "rows_a_second", "ratio": "median_ratio"}
 LATENCY = {"ms": "p50_ms", "ratio": "ratio"}
@@ -67,6 +68,13 @@ PROGRAMS = (
     Program("train a tokenizer, s", "prepare tokenizer", TINY_PREPARE, asked="ratio 8, aim 15"),
     Program("tokenise and collate, ratios", "prepare epoch", TINY_PREPARE, EPOCHS, "ratio 20, aim 50"),
     Program("preprocess", "prepare preprocess", TINY_PREPARE, PEAK, "500,000 orders/s, 4,000 MB"),
+    Program(
+        "train from a token store, by rows, beyond the model",
+        "store 1000000 10000000 30000000 --steps 20",
+        None,  # it trains in processes of its own, which load torch; tests run it
+        STORE,
+        "2,000 MB, flat",
+    ),
     Program(
         "preprocess out of core, 1 GB",
         "prepare out-of-core",

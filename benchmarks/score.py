@@ -8,7 +8,8 @@
 Several cases share a bundle; `--small` takes a small model, `--rows` and `--pairs` less of all.
 Prints one JSON line per pair and one with the medians. Orders are synthetic, 100 feature columns, texts of 26
 tokens in the mean; the weights are random, which costs the same. The legacy tokenises, fills and scores as
-published, with n3r's tokenizer, whose texts are as long. `n3r int8` has 8-bit weights.
+published, with n3r's tokenizer, whose texts are as long. `n3r int8` has 8-bit weights, `n3r small` few
+dimensions: what they cost LSTM2Risk in AUC measures `dimensions`.
 """
 
 import argparse
@@ -161,11 +162,14 @@ def latency(made: Bundle, folder: Path, pairs: int, n_rows: int) -> dict[str, An
 
 
 def batch(made: Bundle, folder: Path, pairs: int, n_rows: int) -> dict[str, Any]:
-    """Rows a second of each system."""
+    """Rows a second of each system; `n3r small` stands beside the legacy of the larger dimensions."""
     torch.set_num_threads(2)
     model, read = legacy(made)
     frame = orders(n_rows, seed=2)
+    small = folder.with_name("small")
+    bundle(made.model.config.model_class, small, **SMALL[made.model.config.model_class])
     scorers = {"n3r": Scorer(folder, threads=2), "n3r int8": Scorer(folder, threads=2, int8=True)}
+    scorers["n3r small"] = Scorer(small, threads=2)
     systems: dict[str, Callable[[], Any]] = {"legacy": lambda: predict_legacy(model, read(frame))}
     systems |= {name: lambda s=s: s.score(frame) for name, s in scorers.items()}
     speeds: dict[str, list[float]] = {name: [] for name in systems}

@@ -8,7 +8,7 @@ parts; then `fit` trains LSTM2Risk at the published size for some steps in a pro
 Prints a JSON line each: bytes of the store; seconds of writing, until the first batch (checks, weighing of
 features, the epoch's order), and of a step in the median; the peak of memory that the system cannot take back
 (anonymous) and of all (pages of mapped files, too, which it takes back where it needs them), both in MB and
-beyond those of the same training of 20,000 rows.
+beyond those of the same training of 20,000 rows. Then one with the peaks of all.
 """
 
 import argparse
@@ -99,16 +99,8 @@ def measure(n_rows: int, n_steps: int, place: str | None) -> dict[str, float]:
         write_store(store, parts(n_rows))
         written = time.perf_counter() - started
         n_bytes = sum(path.stat().st_size for path in store.iterdir())
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.store",
-            "0",
-            "--steps",
-            str(n_steps),
-            "--store",
-            str(store),
-        ]
+        options = ["--steps", str(n_steps), "--store", str(store)]
+        command = [sys.executable, "-m", "benchmarks.store", "0", *options]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr)
@@ -126,14 +118,16 @@ def main() -> None:
     if arguments.store:
         train(arguments.store, arguments.steps)
         return
-    few = measure(FEW, arguments.steps, arguments.folder)
+    few, peaks = measure(FEW, arguments.steps, arguments.folder), {}
     for n_rows in arguments.rows:
         found = measure(n_rows, arguments.steps, arguments.folder)
         for kind, name in (("RssAnon", "anonymous_mb"), ("VmRSS", "all_mb")):
             found[name] = found.pop(kind) - few[kind]
-        print(
-            json.dumps({"rows": n_rows} | {key: round(value, 3) for key, value in found.items()}), flush=True
-        )
+        shown = {key: round(value, 3) for key, value in found.items()}
+        print(json.dumps({"rows": n_rows, **shown}), flush=True)
+        for name in ("anonymous_mb", "all_mb"):
+            peaks.setdefault(name, {})[n_rows] = round(found[name])
+    print(json.dumps({"case": "store", "rows": max(arguments.rows), **peaks}))
 
 
 if __name__ == "__main__":

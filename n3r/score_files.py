@@ -77,7 +77,7 @@ def score_files(  # noqa: PLR0913 - one argument an option
     ) as bar:
         stream = sys.stdin.buffer if STANDARD in map(str, items) else None
         files = find_files(items) if stream is None else {_input(items, stream): None}
-        targets = _printed(files, kind) if prints else _targets(files, Path(output), kind)
+        targets = _printed(files, kind) if prints else targets_of(files, Path(output), kind)
         job = _Job(scorer, decision, reasons, skip, max_expansion, for_spreadsheets, bar, stream, prints)
         for target, sources in targets.items():
             counts = Counts(*(a + b for a, b in zip(counts, job.run(target, sources), strict=True)))
@@ -100,7 +100,7 @@ def _printed(files: Mapping[Path, str | None], kind: str | None) -> dict[Path, l
     return {Path(f"stdout.{kind}"): list(files.items())}
 
 
-def _targets(files: Mapping[Path, str | None], output: Path, kind: str | None) -> dict[Path, list]:
+def targets_of(files: Mapping[Path, str | None], output: Path, kind: str | None) -> dict[Path, list]:
     """Each file to write and the files that its rows come from."""
     if output.suffix.removeprefix(".") in FORMATS:
         if kind not in (None, output.suffix.removeprefix(".")):

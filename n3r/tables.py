@@ -42,7 +42,8 @@ from n3r.rows.wide import Parts
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
 
 PART = 1 << 18  # rows of a part of a prepared split
-PIECE = 1 << 17  # rows of a file that are read apart, where not all fit into memory
+PIECE = 1 << 17  # rows of a file at most that are read apart, where not all fit into memory
+CELL = 16  # bytes of one, about
 MAX_OWN_RECORD = 1 << 30  # bytes of a record that n3r wrote: it joins texts
 _DTYPES = {
     str(kind): kind for kind in (pl.String, pl.Float32, pl.Float64, pl.Int8, pl.Int64, pl.Datetime("us"))
@@ -87,7 +88,7 @@ def scan(
     if len(formats) > 1:
         raise ValueError(f"one call reads one format, found {' and '.join(formats)} files")
     folder = engine.folder if engine else None
-    opened = _opened(regions, formats[0], column_map, max_expansion, folder)
+    opened = _opened(regions, formats[0], column_map, max_expansion, engine if folder else None)
     if not opened:
         raise ValueError(" and ".join(f"{path} has no rows" for path in regions))
     whole = {path: pl.concat([f for f, _ in found], how="diagonal") for path, found in opened.items()}
@@ -122,18 +123,18 @@ def _opened(
     kind: str,
     column_map: ColumnMap,
     max_expansion: float,
-    folder: Path | None,
+    engine: Engine | None,
 ) -> dict[Path, list[tuple[pl.LazyFrame, int]]]:
-    """Files that have rows, each as one frame or, with a folder, as pieces, and their numbers of rows."""
+    """Files that have rows, each as one frame or, for an engine, as pieces, and their numbers of rows."""
     opened = {}
     for place, (path, region) in enumerate(regions.items()):
         origin = {} if region is None else {REGION: region}
         origin |= {FILE_COLUMN: in_utf8(path.name)} if column_map.split_files else {}
         columns = _Columns(path, column_map, origin)
         if kind == "parquet":
-            found = _open_parquet(path, columns, max_expansion, PIECE if folder else 0)
+            found = _open_parquet(path, columns, max_expansion, engine)
         else:
-            found = _read_text(path, columns, max_expansion, folder and folder / f"raw-{place:06d}")
+            found = _read_text(path, columns, max_expansion, engine, f"raw-{place:06d}")
         if any(n_rows for _, n_rows in found):  # without rows a file need not tell columns or their types
             literals = [pl.lit(value).alias(name) for name, value in origin.items()]
             opened[path] = [(frame.with_columns(literals), n_rows) for frame, n_rows in found]
@@ -297,7 +298,7 @@ def _read_columns(folder: str | Path) -> dict:
             f"no prepared data in {folder} (no columns.json); run 01_preprocess first"
         ) from None
     except (ValueError, LookupError, TypeError):
-        raise ValueError(f"{path} is damaged; run 01_preprocess again") from None
+        raise ValueError(f"{path} is damaged or of another version; run 01_preprocess again") from None
 
 
 def _is_whole(path: Path) -> bool:
@@ -338,26 +339,26 @@ class _Columns:
 
 
 def _open_parquet(
-    path: Path, columns: _Columns, max_expansion: float, piece: int
+    path: Path, columns: _Columns, max_expansion: float, engine: Engine | None
 ) -> list[tuple[pl.LazyFrame, int]]:
-    """A file, or pieces of it of so many rows each, with these."""
+    """A file, or pieces of it for an engine, and their numbers of rows."""
     with reading(path):
         frame = scan_parquet(path)
         schema, n_rows = frame.collect_schema(), frame.select(pl.len()).collect().item()
     columns.check(schema)
     names = columns.used(schema)
     check_parquet(path, names, max_expansion)
-    starts = range(0, n_rows, piece) if piece else [0]
-    return [
-        (frame.select(names).slice(start, piece or None), min(piece or n_rows, n_rows - start))
-        for start in starts
-    ]
+    if engine is None:
+        return [(frame.select(names), n_rows)]
+    piece = max(1, min(PIECE, n_rows // engine.buckets(n_rows * len(names) * CELL)))
+    starts = range(0, n_rows, piece)
+    return [(frame.select(names).slice(at, piece), min(piece, n_rows - at)) for at in starts]
 
 
 def _read_text(
-    path: Path, columns: _Columns, max_expansion: float, folder: Path | None
+    path: Path, columns: _Columns, max_expansion: float, engine: Engine | None, name: str
 ) -> list[tuple[pl.LazyFrame, int]]:
-    """A file of text or of Excel, read, in a folder if given; what the map declares numeric is Float64."""
+    """A file of text or of Excel, read; what the map declares numeric is Float64. An engine gets pieces."""
     found = read_frames(
         path,
         columns.used,
@@ -367,12 +368,14 @@ def _read_text(
         max_expansion=max_expansion,
         written=columns.map,
     )
-    if folder is None:
+    if engine is None:
         frame = pl.concat(list(found), how="diagonal")  # a key may be missing from all lines of a batch
         return [(frame.lazy(), frame.height)]
-    pieces = []
-    while frames := list(islice(found, PIECE // CHUNK)):
-        frame, piece = pl.concat(frames, how="diagonal"), folder / f"{len(pieces):06d}.parquet"
+    pieces, n_batches = [], 1
+    while frames := list(islice(found, n_batches)):
+        frame, piece = pl.concat(frames, how="diagonal"), engine.folder / name / f"{len(pieces):06d}.parquet"
         write(frame, piece)
         pieces.append((scan_parquet(piece), frame.height))
+        most = max(1, PIECE // CHUNK)
+        n_batches = max(1, most // engine.buckets(most / n_batches * frame.estimated_size()))
     return pieces

@@ -1,6 +1,7 @@
 """What test files share: made-up names, a tokenizer trained on them, a planted signal, a trained bundle."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -82,6 +83,20 @@ def in_three_classes(frame: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     p = np.stack([rng.dirichlet(1 + 3 * np.eye(3)[c]) for c in label])
     scores = {f"{SCORE}_{c}": pl.Series(p[:, c]) for c in range(3)}
     return frame.drop(SCORE, strict=False).with_columns(**{LABEL: pl.Series(label)}, **scores)
+
+
+@pytest.fixture(scope="session")
+def own_network() -> list[str]:
+    """How a command begins that runs in a network of its own, of the loopback address alone."""
+    alone = ["unshare", "--net"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("no network namespace of its own can be made")
+    up = (
+        "import fcntl, os, socket, struct, sys; "  # SIOCSIFFLAGS: IFF_UP and IFF_RUNNING
+        "fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh', b'lo', 0x41)); "
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    return [*alone, sys.executable, "-c", up]
 
 
 def in_fresh_process(code: str, *arguments: object, **environment: str) -> str:

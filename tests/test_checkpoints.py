@@ -1,6 +1,7 @@
 """Trainings that are kept: resumed as if never interrupted, never by another plan, shared by processes."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import nn
 
-from n3r.bundle import Bundle
+from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.checkpoints import load, plan, resumable
-from n3r.data import OrderDataset
+from n3r.data import OrderDataset, write_store
+from n3r.features import TabularFeatures
 from n3r.model import Parts, configure
 from n3r.schema import LABEL, ColumnMap
 from n3r.train import TrainConfig, fit, predict
@@ -250,34 +252,39 @@ torch.distributed.destroy_process_group()
 """
 
 
-def run_in_two_processes(launcher: str, folder: Path) -> None:
-    """The folder's script under torchrun, or started twice with the variables that launchers set."""
-    script = [folder / "script.py", folder]
-    commands = [[sys.executable, *script]] * 2
-    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29617"}
-    settings = [{**group, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
-    if launcher == "torchrun":
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        commands, settings = [[sys.executable, *launch, *script]], [{}]
-    running = [
-        subprocess.Popen(
-            command,
-            cwd=Path(__file__).parents[1],
-            env={**os.environ, "PYTHONPATH": ".", **variables},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for command, variables in zip(commands, settings, strict=True)
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+GROUP = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29617"}
+MACHINES = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:29618"]
+MACHINES += ["--local-addr=127.0.0.1", "--rdzv-id=n3r"]
+# torch 2.13 hands restarted processes the store of those before them, in which are these ones' addresses.
+FRESH = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+# Commands of a launcher and the variables that it sets.
+LAUNCHERS = {
+    "plain": [([sys.executable], {**GROUP, "RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")],
+    "torchrun": [([*TORCHRUN, "--standalone", "--nproc-per-node=2"], {})],
+    "two machines": [([*TORCHRUN, *MACHINES], {"GLOO_SOCKET_IFNAME": "lo"})] * 2,
+    "restarts": [([*TORCHRUN, "--standalone", "--nproc-per-node=2", "--max-restarts=2"], FRESH)],
+}
+
+
+def launch(launcher: str, folder: Path, own_network: list[str]) -> None:
+    """The folder's script in two processes, in a network of their own."""
+    commands = [
+        shlex.join([*(f"{key}={value}" for key, value in {"PYTHONPATH": ".", **variables}.items())])
+        + " "
+        + shlex.join([*command, str(folder / "script.py"), str(folder)])
+        for command, variables in LAUNCHERS[launcher]
     ]
-    for process in running:
-        errors = process.communicate()[1]
-        assert process.returncode == 0, errors
+    together = " & ".join([*commands[:-1], f"{commands[-1]} && wait $!" if commands[1:] else commands[0]])
+    done = subprocess.run(
+        [*own_network, "sh", "-c", together], cwd=Path(__file__).parents[1], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["torchrun", "plain"])
-def test_defect_44_under_a_launcher_each_row_is_scored_once(launcher, names, tokenizer, tmp_path):
-    """Written once, in the rows' order, with their ids, and by both processes alike."""
+@pytest.fixture(scope="module")
+def two_processes(names, tokenizer, tmp_path_factory):
+    """Splits, what reads them, and the bundle that `processes=2` trains on them."""
     columns = ColumnMap(
         id="order",
         text=["email", "billing"],
@@ -295,18 +302,35 @@ def test_defect_44_under_a_launcher_each_row_is_scored_once(launcher, names, tok
         )
         for i, (name, n) in enumerate({"train": 121, "val": 61, "test": 1025}.items())
     }
+    features = TabularFeatures().fit(frames["train"], columns.numeric)
+    sizes = {"vocab_size": tokenizer.vocab_size, "n_tab_features": len(features)}
+    recipe = Recipe(tokenizer, features, columns, settings(epochs=2, processes=2))
+    folder = tmp_path_factory.mktemp("two")
+    bundle, _ = train_bundle(configure("lstm2risk", **LSTM | sizes), frames, recipe, folder)
+    return frames, columns, bundle.model.state_dict()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "plain", "two machines"])
+def test_defect_44_under_a_launcher_each_row_is_scored_once(
+    launcher, two_processes, tokenizer, own_network, tmp_path
+):
+    """Written once, in the rows' order, with their ids, and by both processes alike; the weights are those of
+    two processes that `fit` starts itself.
+    """
+    frames, columns, expected = two_processes
     for name, rows in frames.items():
         rows.write_parquet(tmp_path / f"{name}.parquet")
     tokenizer.save(tmp_path)
     (tmp_path / "columns.json").write_text(columns.model_dump_json())
     (tmp_path / "script.py").write_text(SCRIPT)
-    run_in_two_processes(launcher, tmp_path)
+    launch(launcher, tmp_path, own_network)
     bundle = Bundle.load(tmp_path / "bundle")
     histories = [(tmp_path / f"history.{rank}").read_text() for rank in (0, 1)]
     assert histories[0] == histories[1]
     weights = [torch.load(tmp_path / f"weights.{rank}", weights_only=True) for rank in (0, 1)]
     for name, value in bundle.model.state_dict().items():
-        assert torch.equal(value, weights[0][name]) and torch.equal(value, weights[1][name])
+        assert all(torch.equal(value, one[name]) for one in (*weights, expected))
     (file,) = (tmp_path / "results").glob("*/*")  # of the first process alone
     assert file.name == "test_result_rank0.tsv"
     assert pl.read_csv(file, separator="\t")["order"].to_list() == frames["test"]["order"].to_list()
@@ -319,7 +343,53 @@ def test_defect_44_under_a_launcher_each_row_is_scored_once(launcher, names, tok
         )
         assert len(pl.read_csv(tmp_path / f"{name}.scored.csv")) == n
     assert not [path.name for path in tmp_path.rglob("*.partial")]
+    assert sorted(path.name for path in (tmp_path / "fit").iterdir()) == ["checkpoints", "tensorboard"]
     assert len(list((tmp_path / "fit" / "tensorboard").glob("events.*"))) == 1
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+sys.path.insert(0, "tests")
+from conftest import planted_orders
+import test_checkpoints as t
+from n3r.data import OrderDataset, open_store, write_store
+
+out, rank = Path(sys.argv[1]), os.environ["RANK"]
+kills = (out / "kills").read_text().split()
+
+class Killed(OrderDataset):
+    n_batches = int(kills[0]) if rank == "1" and kills else 0
+    def __getitem__(self, rows):
+        self.n_batches -= 1
+        if not self.n_batches:
+            (out / "kills").write_text(" ".join(kills[1:]))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(rows)
+
+stored = open_store(out / "store")
+train, val = Killed(*vars(stored).values()), planted_orders(101, 2)
+fitted = t.fit(t.MODEL, train, val, t.settings(), out / "fit", t.PAD)
+torch.save(fitted.model.state_dict(), out / f"weights.{rank}")
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [[3], [21, 4]], ids=str)
+def test_a_killed_worker_is_restarted_and_the_weights_are_the_same(kills, planted, own_network, tmp_path):
+    """10 batches an epoch, 4 epochs; it is killed at these batches of its attempts."""
+    train = planted(301, 1)
+    write_store(tmp_path / "store", [train])
+    expected = fit(MODEL, train, planted(101, 2), settings(processes=2), tmp_path / "whole", PAD)
+    (tmp_path / "kills").write_text(" ".join(map(str, kills)))
+    (tmp_path / "script.py").write_text(KILLED)
+    launch("restarts", tmp_path, own_network)
+    for rank in (0, 1):
+        weights = torch.load(tmp_path / f"weights.{rank}", weights_only=True)
+        assert all(torch.equal(value, weights[name]) for name, value in expected.model.state_dict().items())
+    assert sorted(path.name for path in (tmp_path / "fit").iterdir()) == ["checkpoints", "tensorboard"]
 
 
 # ---- files

@@ -64,5 +64,5 @@ def test_an_order_file_is_drawn_once_and_those_of_earlier_epochs_go(tmp_path, mo
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "order").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"cannot write epoch-0.npy into .*order"):
+    with pytest.raises(ValueError, match=r"cannot write into the folder .*order: "):
         drawn(np.arange(9), 2, NOISE, tmp_path / "order" / "epoch-0.npy")

@@ -41,6 +41,7 @@ CORE = [
     ["model"],
     ["checkpoints", "export", "score"],
     ["train", "score_files"],
+    ["score_tasks"],
     ["bundle"],
     ["blend/members"],
     ["blend/recipe"],

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from n3r.bundle import Bundle, Recipe, train_bundle
+from n3r.evaluation.explanations import explain_model
+from n3r.evaluation.scored import beside
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.files.manifest import MANIFEST, write_manifest
 from n3r.model import configure
@@ -124,7 +126,10 @@ def _train(model_class: str, folder: Path) -> tuple[Bundle, Path]:
     return bundle, folder / "model"
 
 
-every = pytest.mark.parametrize("model_class", SMALL)
+OFTEN = ("lstm2risk", "trimodal_gate_fusion")  # the others take as long and are read by the same code
+every = pytest.mark.parametrize(
+    "model_class", [c if c in OFTEN else pytest.param(c, marks=pytest.mark.slow) for c in SMALL]
+)
 ORDER = {
     "order": "o1",
     "email": "ana@box.example",
@@ -355,6 +360,19 @@ def test_decisions_of_a_table_and_of_files_are_those_of_the_rule(made, tmp_path)
     ]
     written = pl.read_parquet(tmp_path / "out.parquet")
     assert_frame_equal(written.select(decided.columns), decided, abs_tol=1e-5)
+
+
+@pytest.mark.parametrize("model_class", ["transformer2risk", "lstm"])
+def test_three_classes_and_texts_alone_are_explained(made, model_class):
+    scorer = Scorer(made(model_class)[1])
+    test = prepared(60, seed=8, n_classes=SMALL[model_class].get("n_classes", 2))
+    content = explain_model(scorer, beside(test, scorer.score(test)), n_per_class=10)
+    drivers, cases = content["drivers"], content["cases"]
+    assert {"email", "name", "all texts together"} <= {row["name"] for row in drivers["columns"]}
+    reads_texts_alone = model_class == "lstm"
+    assert (drivers["features"] == []) == reads_texts_alone
+    assert any(one["reasons"] for one in cases) != reads_texts_alone
+    assert cases == sorted(cases, key=lambda one: -one["score"]) and cases[0]["score"] <= 1
 
 
 def test_reasons_without_a_rule_and_decisions_of_three_classes_are_refused(made, tmp_path):

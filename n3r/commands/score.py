@@ -6,12 +6,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option, echo
 
 from n3r.files.limits import MAX_EXPANSION
 from n3r.terminal import plain_warnings
+
+if TYPE_CHECKING:
+    from n3r.score_files import Counts
 
 
 @contextmanager
@@ -56,13 +59,15 @@ def score(  # noqa: PLR0913 - one argument an option
     cost_alarm: Annotated[float | None, Option(help="and of a false alarm")] = None,
     threshold: Annotated[float | None, Option(help="flag scores at or above it")] = None,
     reasons: Annotated[int, Option(help="how many reasons flagged rows get, in words", min=0)] = 0,
+    engine: Annotated[str, Option(help="ray: files as tasks of a cluster, into a folder")] = "memory",
+    address: Annotated[str, Option(help="HOST:PORT of the Ray cluster; default: this machine")] = "",
 ) -> None:
     """Score rows with a bundle: id, score, p_calibrated, percentile, in the rows' order; and decide.
 
     --fpr, --budget, --cost-missed with --cost-alarm, or --threshold add decision and rank.
     """
     from n3r.score import Scorer
-    from n3r.score_files import STANDARD, rejects_of, score_files
+    from n3r.score_files import STANDARD, score_files
     from n3r.thresholds import Rule
 
     if on_error not in ("stop", "skip"):
@@ -81,12 +86,39 @@ def score(  # noqa: PLR0913 - one argument an option
         "threshold": threshold,
     }
     rule = Rule.of(**ways) if any(way is not None for way in ways.values()) else None
+    options |= {"rule": rule, "reasons": reasons, "skip": on_error == "skip"}
+    if engine != "memory" or address:
+        return _on_engine(engine, address, bundle, inputs, output, kind=format, int8=int8, **options)
     scorer = Scorer(bundle, threads, int8)
     if rule:
         echo(str(scorer.decision(rule)), err=True)
-    options |= {"rule": rule, "reasons": reasons}
     with plain_warnings(), _as_filter():
-        counts = score_files(scorer, inputs, output, format, on_error == "skip", **options)
+        counts = score_files(scorer, inputs, output, format, **options)
+    _say(counts, output)
+
+
+def _on_engine(
+    name: str, address: str, bundle: Path, inputs: list[str], output: Path, **options: Any
+) -> None:
+    """Score files as tasks of an engine."""
+    from n3r.engine import start
+    from n3r.score_files import STANDARD
+    from n3r.score_tasks import score_tasks
+
+    if STANDARD in (*inputs, str(output)):
+        raise ValueError("an engine scores files into a folder, no pipe: leave --engine out")
+    engine = start(name, output / ".engine", address=address)
+    try:
+        with plain_warnings():
+            _say(score_tasks(engine, bundle, inputs, output, **options), output)
+    finally:
+        engine.close()
+
+
+def _say(counts: "Counts", output: Path) -> None:
+    """What became of the rows."""
+    from n3r.score_files import STANDARD, rejects_of
+
     summary = f"{counts.read:,} rows read, {counts.scored:,} scored, {counts.rejected:,} rejected"
     if str(output) == STANDARD:
         return echo(summary, err=True)

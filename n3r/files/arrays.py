@@ -14,7 +14,7 @@ import mmap
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import Any
 
 import numpy as np
@@ -134,16 +134,23 @@ def map_arrays(folder: Path, what: str) -> dict[str, np.ndarray]:
 def room(shape: int | tuple[int, ...], dtype: Any, folder: Path | None = None) -> np.ndarray:
     """An array of zeros to write to: in memory or, where it is large, in a file without a name.
 
-    The file is in `folder`, or in the folder for temporary files, and goes with the array.
+    The file is in `folder`, or in the folder for temporary files, and goes with the array. Raises ValueError
+    naming the folder where the system is in the way.
     """
     n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if n_bytes <= ROOM:
         return np.zeros(shape, dtype)
-    with TemporaryFile(dir=folder) as file:
-        for start in range(0, n_bytes, ROOM):  # written, not only made: on a full disk a map ends the process
-            file.write(bytes(min(ROOM, n_bytes - start)))
-        file.flush()
-        return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+    try:
+        with TemporaryFile(dir=folder) as file:
+            for start in range(0, n_bytes, ROOM):  # all of it: on a full disk a map would end the process
+                file.write(bytes(min(ROOM, n_bytes - start)))
+            file.flush()
+            return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+    except OSError as error:
+        raise ValueError(
+            f"cannot write {n_bytes:,} bytes into {folder or gettempdir()} ({error.strerror}): make room "
+            "there, or set TMPDIR to a folder of a larger disk"
+        ) from None
 
 
 def let_go(*arrays: np.ndarray) -> None:

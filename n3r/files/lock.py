@@ -19,13 +19,7 @@ def held(folder: Path) -> Iterator[int]:
     running still writes into the folder when the next one begins. Raises ValueError with the process id of
     the holder, or when the folder cannot be written.
     """
-    path = folder / ".lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-    except OSError as error:
-        raise ValueError(f"cannot write into the folder {folder}: {error.strerror}") from None
-    with file:
+    with _lock_file(folder) as file:
         _take(file, folder)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -35,11 +29,21 @@ def held(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def awaited(folder: Path) -> Iterator[None]:
-    """Within it no other process is in the folder: one waits until the other is done, or was killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
+    """Within it no other process is in the folder: one waits until the other is done, or was killed.
+
+    Raises ValueError where the folder cannot be written.
+    """
+    with _lock_file(folder) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _lock_file(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / ".lock").open("a+")
+    except OSError as error:
+        raise ValueError(f"cannot write into the folder {folder}: {error.strerror}") from None
 
 
 def _take(file: TextIO, folder: Path) -> None:

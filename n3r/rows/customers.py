@@ -40,7 +40,9 @@ class Customers(NamedTuple):
     @classmethod
     def open(cls, folder: str | Path, aside: Path) -> "Customers":
         """The table of a folder, a new one where there is none; ValueError for a folder of something else."""
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
+        if not folder.is_absolute():  # notebooks run elsewhere than the command
+            raise ValueError(f"known_customers: give the whole path of the folder, not {str(folder)!r}")
         try:
             salt = read_json(folder / MARK)["salt"]
             bytes.fromhex(salt)

@@ -19,7 +19,7 @@ from n3r.engine.disk import Disk
 from n3r.engine.memory import Memory
 from n3r.preprocess import PrepareConfig, Prepared, prepare, prepare_source
 from n3r.rows import cuts
-from n3r.rows.customers import Customers
+from n3r.rows.customers import MARK, Customers
 from n3r.schema import SPLITS, ColumnMap
 from n3r.synthetic.orders import generate_orders
 from n3r.tables import read_parts, scan, write, write_splits
@@ -247,3 +247,14 @@ def test_what_an_engine_cannot_be_started_with_is_told(tmp_path, given, told):
     with pytest.raises(ValueError, match=told):
         start(name, tmp_path / "engine", *others)
     assert in_bytes("1.5 GB") == 1_500_000_000
+
+
+def test_a_folder_that_is_no_table_of_known_customers_is_told(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is no table of known customers: give a new folder"):
+        Customers.open(tmp_path, tmp_path / "aside")
+    (tmp_path / MARK).write_text("{}")
+    with pytest.raises(ValueError, match="is damaged: restore the table"):
+        Customers.open(tmp_path, tmp_path / "aside")
+    with pytest.raises(ValueError, match="give the whole path of the folder, not 'table'"):
+        Customers.open("table", tmp_path / "aside")

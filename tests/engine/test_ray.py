@@ -64,6 +64,26 @@ print(json.dumps({
 """
 
 
+SCORE = """
+import json, sys
+from pathlib import Path
+from n3r.engine import start
+from n3r.score import Scorer
+from n3r.score_files import score_files
+from n3r.score_tasks import score_tasks
+
+raw, bundle, folder = map(Path, sys.argv[1:])
+on = start("ray", folder / "engine", "600MB")
+counts = score_tasks(on, bundle, [str(raw)], folder / "apart")
+on.close()
+alone = score_files(Scorer(bundle, 1), [raw], folder / "alone", progress=False)
+names = sorted(path.name for path in (folder / "alone").iterdir())
+alike = [(folder / "alone" / name).read_bytes() == (folder / "apart" / name).read_bytes() for name in names]
+left = sorted(path.name for path in (folder / "apart").iterdir())
+print(json.dumps([counts == alone, alike, left == names]))
+"""
+
+
 def alone(*command: str) -> list[str]:
     """A command in a network of its own that has nothing but the loopback."""
     return ["unshare", "--net", "bash", "-c", 'ip link set lo up && exec "$@"', "alone", *command]
@@ -106,6 +126,15 @@ def test_a_file_that_was_cut_short_meanwhile_is_named_in_a_sentence(tmp_path, ra
     last = done.stderr.strip().splitlines()[-1]
     assert last == f"ValueError: damaged, write anew: {tmp_path / 'raw' / '3.parquet'}"
     assert not (tmp_path / "engine").exists() and not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_files_scored_on_ray_are_those_of_one_process_to_the_byte(tmp_path, raw, small):
+    command = alone(sys.executable, "-c", SCORE, str(raw), str(small.folder), str(tmp_path))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == [True, [True] * 8, True]
 
 
 def test_a_wrong_address_is_a_sentence_within_seconds(tmp_path):

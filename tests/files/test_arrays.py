@@ -96,3 +96,13 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert map_arrays(earlier, "the numbers")["rows"].tolist() == [0, 1, 2, 3, 4]
     shutil.rmtree(earlier)
+
+
+def test_scratch_space_that_cannot_be_had_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "ROOM", 8)
+    (tmp_path / "file").write_bytes(b"")
+    found = arrays.room((3, 5), np.int16, tmp_path)
+    found[1] = 7
+    assert found.sum() == 35 and [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(ValueError, match=r"^cannot write 30 bytes into .*file \(Not a dir.*: make room"):
+        arrays.room((3, 5), np.int16, tmp_path / "file")
