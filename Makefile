@@ -22,7 +22,8 @@ help:  ## print this list
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "n3r needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[all]'
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # pip compiles on one processor; templates are no Python
 	touch $(READY)
 
 setup: $(READY)  ## make .venv with the exact versions of constraints.txt
@@ -36,7 +37,7 @@ run: $(READY)  ## everything on synthetic orders, quick size: prepare, train, co
 test: $(READY)  ## all that CI runs: lint, pytest, nbval and bench-smoke, and the seconds that each took
 	@rm -f $(TOOK)
 	@$(MAKE) --no-print-directory lint pytest
-	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync=target nbval bench-smoke
+	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=3 --output-sync=target nbval bench-smoke
 	@cat $(TOOK)
 
 pytest: $(READY)  ## all tests but the slow ones

@@ -47,7 +47,7 @@ class Program(NamedTuple):
 
 
 STORE = {"anonymous MB": "anonymous_mb", "all MB": "all_mb"}
-TINY_TRAIN, TINY_PREPARE = "--pairs 1 --batch 16", "--pairs 1 --rows 20000"
+TINY_TRAIN, TINY_PREPARE = "--pairs 1 --batch 16", "--pairs 1 --rows 5000"
 TINY_SCORE = "--small --pairs 1 --rows 300"
 SPEEDS = {"rows/s": "rows_a_second", "ratio": "median_ratio"}
 LATENCY = {"ms": "p50_ms", "ratio": "ratio"}

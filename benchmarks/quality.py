@@ -62,16 +62,17 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS, FOLDER = ROOT / "configs", ROOT / "runs" / "quality"
 MARGIN = 0.003  # AUC that n3r may lose for its speed
 BEFORE = "c2f5d39"  # the last commit without a best recipe
-SINCE = ("csv", "number_format")  # keys of a column map that it does not know
 BOOSTING_BEFORE = """
-import sys
+import json
 import polars as pl
-from n3r import tables
 from n3r.evaluation.baselines import fit_baseline
-columns = tables.read_column_map(sys.argv[1])
-train, test = (tables.read_split(sys.argv[1], split) for split in ("train", "test"))
+from n3r.schema import ColumnMap
+with open("columns.json") as file:
+    given = json.load(file)  # it may have keys that are newer
+columns = ColumnMap(**{key: value for key, value in given.items() if key in ColumnMap.model_fields})
+train, test = (pl.read_parquet(f"{split}.parquet") for split in ("train", "test"))
 p = fit_baseline("gradient boosting", train, columns, 0).predict(test)
-pl.DataFrame({"p": p}).write_parquet(sys.argv[2])
+pl.DataFrame({"p": p}).write_parquet("p.parquet")
 """
 GROUPS: dict[str, tuple[str, ...]] = {  # of identity features -> their figures
     "figures of a field": FIGURES,
@@ -219,12 +220,10 @@ def _before(case: Case) -> Arrays:
         return {}
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
-        tables.write_splits(Path(folder) / "data", case.splits, case.columns)
-        columns = Path(folder) / "data" / "columns.json"
-        content = read_json(columns)
-        known = {key: value for key, value in content["column_map"].items() if key not in SINCE}
-        write_json(columns, {**content, "column_map": known})
-        command = [sys.executable, "-c", BOOSTING_BEFORE, "data", "p.parquet"]
+        write_json(Path(folder) / "columns.json", case.columns.model_dump())
+        for split in ("train", "test"):
+            case.splits[split].write_parquet(Path(folder) / f"{split}.parquet")
+        command = [sys.executable, "-c", BOOSTING_BEFORE]
         subprocess.run(command, cwd=folder, check=True, env=os.environ | {"PYTHONPATH": folder})
         return {"before": pl.read_parquet(Path(folder) / "p.parquet")["p"].to_numpy()}
 

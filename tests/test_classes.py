@@ -157,6 +157,10 @@ def unlabelled(messages: Messages) -> pl.DataFrame:
 
 
 every = pytest.mark.parametrize("model_class", CLASSES)
+# What takes seconds a class: the first of the chosen always, the others when there is time.
+first_often = pytest.mark.parametrize(
+    "model_class", [CHOSEN[0], *(pytest.param(c, marks=pytest.mark.slow) for c in CHOSEN[1:])]
+)
 
 
 # ---- each class
@@ -419,7 +423,7 @@ def test_the_notebooks_parameters_for_a_second_text(messages, a_bert, tmp_path):
 # ---- several classes, weights
 
 
-@pytest.mark.parametrize("model_class", CHOSEN)
+@first_often
 def test_defect_06_multiclass_with_string_labels(three, model_class, tmp_path):
     bundle, fitted = three.train(model_class, tmp_path / "fit", epochs=2)
     assert "val_auroc" in fitted.history[-1]
@@ -485,9 +489,7 @@ def test_a_tokenizer_of_the_wrong_kind(messages, model_class, tmp_path):
     refused(messages, model_class, tmp_path, f"not for a tokenizer of the kind '{other}'", tokenizer=wrong)
 
 
-@pytest.mark.parametrize(
-    "model_class", [CHOSEN[0], *(pytest.param(c, marks=pytest.mark.slow) for c in CHOSEN[1:])]
-)
+@first_often
 def test_a_bundle_with_a_tokenizer_of_the_other_kind_does_not_score(trained, messages, model_class, tmp_path):
     """Not even one whose manifest was made again."""
     bundle, rows = trained[model_class][0], messages.splits["test"]

@@ -78,8 +78,9 @@ def lengths_of(n_rows: int) -> list[int]:
     return [0, 1, MAX_TOKENS, *drawn.tolist()][:n_rows]
 
 
-# An export takes seconds: each encoder has its part here but BERT, which test_score exports. Others are slow.
-OFTEN = ("lstm2risk", "transformer2risk", "bimodal_cnn")
+# An export takes seconds: of one encoder it is here, of BERT in test_score, of the others in test_layouts and
+# in the notebooks. The rest is slow.
+OFTEN = ("lstm2risk",)
 SOME = [part if part[0] in OFTEN else pytest.param(part, marks=pytest.mark.slow) for part in PARTS]
 
 

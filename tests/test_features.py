@@ -460,9 +460,12 @@ def test_labels_of_later_rows_change_nothing():
     np.testing.assert_array_equal(features.transform(later.drop(LABEL)), found)
 
 
-@pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("scaling", ["quantile", "none"])
-@given(strategy=st.sampled_from(["median", "mean", "mode", "minus_one"]), seed=st.integers(0, 99))
+@given(
+    n_classes=st.sampled_from([2, 3]),
+    scaling=st.sampled_from(["quantile", "none"]),
+    strategy=st.sampled_from(["median", "mean", "mode", "minus_one"]),
+    seed=st.integers(0, 99),
+)
 def test_defect_54_the_state_of_all_kinds_of_columns_is_json(n_classes, scaling, strategy, seed):
     config = FeatureConfig(scaling=scaling, imputation=strategy, seed=seed, count_threshold=seed)
     features = fit_orders(config, n_classes=n_classes)

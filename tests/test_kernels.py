@@ -135,9 +135,9 @@ def test_attention_drops_weights_at_its_rate():
 
 @given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3), part=st.integers(1, 60))
 def test_the_gradient_of_a_block_is_right_with_its_dropout(lengths, part):
-    block = TransformerBlock(8, 2, Dropout(0.25)).double().train()
+    block = TransformerBlock(4, 2, Dropout(0.25)).double().train()
     mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])[:, None, None, :]
-    x = torch.randn(len(lengths), max(lengths), 8, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(len(lengths), max(lengths), 4, dtype=torch.float64, requires_grad=True)
 
     def drawn_alike(x):
         torch.manual_seed(3)

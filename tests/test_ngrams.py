@@ -155,7 +155,9 @@ def test_a_class_without_rows_has_probability_0(kind, present):
     assert probs[:, sorted({0, 1, 2} - set(present))].max() < 1e-6
 
 
-@pytest.mark.parametrize("kind", CHARACTER_KINDS)
+@pytest.mark.parametrize(
+    "kind", [k if "boosting" not in k else pytest.param(k, marks=pytest.mark.slow) for k in CHARACTER_KINDS]
+)
 def test_a_planted_signal_is_found_and_shuffled_labels_are_not(kind):
     rows, other = texts(400), texts(400, seed=5)
     fitted = [fit_ngrams(kind, rows, labels(rows), 2, X=features(rows), threads=n) for n in (1, 2)]

@@ -126,7 +126,10 @@ def _train(model_class: str, folder: Path) -> tuple[Bundle, Path]:
     return bundle, folder / "model"
 
 
-every = pytest.mark.parametrize("model_class", SMALL)
+OFTEN = ("lstm2risk", "trimodal_gate_fusion")  # the others take as long and are read by the same code
+every = pytest.mark.parametrize(
+    "model_class", [c if c in OFTEN else pytest.param(c, marks=pytest.mark.slow) for c in SMALL]
+)
 ORDER = {
     "order": "o1",
     "email": "ana@box.example",

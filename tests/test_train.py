@@ -273,7 +273,12 @@ def test_the_figures_recomputed_from_predictions_of_a_model_that_is_ready(plante
     assert figures["epoch"] == 1
 
 
-@pytest.mark.parametrize("monitor", FIGURES[2:])
+OFTEN = ("val_auroc", "val_f1", "val_loss")  # a rank, a threshold, and the smaller the better
+
+
+@pytest.mark.parametrize(
+    "monitor", [m if m in OFTEN else pytest.param(m, marks=pytest.mark.slow) for m in FIGURES[2:]]
+)
 def test_defect_40_the_best_epoch_is_returned_and_patience_ends_the_training(monitor, planted, tmp_path):
     """Validation labels are the opposite of the signal: the more is learnt, the worse they fare."""
     val = planted(300, 2, flipped=True)

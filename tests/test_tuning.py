@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from n3r import pipeline, tables
+from n3r import notebook, pipeline, tables
 from n3r.cli import app
 from n3r.files import lock
 from n3r.files.json_io import read_json
@@ -156,6 +156,7 @@ def test_the_command_leaves_a_page_and_a_size_that_a_run_takes(run, tmp_path):
         (["03", "--trials", "0"], "--trials must be 1 or more"),
         (["03", "--minutes", "0"], "--minutes above 0"),
         (["03", "--name", "none"], "has no prepared rows and tokenizer: n3r run 02 --name none makes them"),
+        (["03", "--name", "../dev"], "the run name '../dev' may hold letters"),
         (["03", "--size", "huge"], "no size 'huge'"),
         (["03", "--size", "no/such.json", "--name", "dev"], "no/such.json does not exist"),
         (["03", "-p", "epocs=1"], "no step has the parameter 'epocs'"),
@@ -226,5 +227,5 @@ def test_a_run_with_the_size_found_reaches_what_the_trial_reached(tmp_path, monk
     done = runner.invoke(app, command)
     assert done.exit_code == 0 and "02_tokenizer unchanged, skipped" in done.output, done.output
     page = read_json(tmp_path / "reports" / "dev" / "tune_03_train_lstm2risk.json")
-    history = pipeline.read_metrics(tmp_path / "runs" / "dev", "03_train_lstm2risk")["model"]["history"]
+    history = notebook.read_metrics(tmp_path / "runs" / "dev", "03_train_lstm2risk")["model"]["history"]
     assert [epoch["val_auroc"] for epoch in history] == page["trials"][page["best"]]["epochs"]

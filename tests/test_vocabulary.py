@@ -63,7 +63,9 @@ def test_defect_50_truncation_equals_retraining_on_any_text(texts, size, min_fre
     assert state(truncate(largest, size)) == state(train_bpe(texts, size, min_frequency))
 
 
-@pytest.mark.parametrize("target", [1.5, 2.0, 2.5, 3.1, 99.0])
+@pytest.mark.parametrize(
+    "target", [1.5, 2.5, 99.0, *(pytest.param(t, marks=pytest.mark.slow) for t in (2.0, 3.1))]
+)
 def test_defect_50_one_training_picks_what_a_training_at_each_size_would(names, target):
     config = TokenizerConfig(target_compression=target, min_frequency=3)
     fields = names(200)

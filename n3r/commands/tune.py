@@ -9,6 +9,7 @@ from typer import Argument, Option, echo
 from n3r import pipeline
 from n3r.files import lock
 from n3r.files.json_io import read_json, write_json
+from n3r.notebook import checked_name, reports_folder
 from n3r.terminal import resumable
 
 TUNED = ("03_train_lstm2risk", "04_train_transformer2risk", "09_best")
@@ -42,7 +43,7 @@ def tune(
     step = pipeline.notebook_path(step).stem
     if step not in TUNED:
         raise ValueError(f"there is nothing to tune in {step}, only in {', '.join(TUNED)}")
-    run = pipeline.ROOT / "runs" / (name or pipeline.size_file(size).stem.removeprefix("size_"))
+    run = pipeline.ROOT / "runs" / checked_name(name or pipeline.size_file(size).stem.removeprefix("size_"))
     if not (run / "tokenizer" / "tokenizer.json").is_file():
         raise ValueError(f"{run} has no prepared rows and tokenizer: n3r run 02 --name {run.name} makes them")
     [chosen] = [one for one in pipeline.STEPS if one.name == step]
@@ -52,7 +53,7 @@ def tune(
         task = Task(run, step, parameters, values)
         found = search(task, trials, minutes, lambda trial: echo(task.line(trial, trials), err=True))
         content, best = described(task, *found)
-        page = write_tuning(content, pipeline.reports_folder(run), f"tune_{step}")
+        page = write_tuning(content, reports_folder(run), f"tune_{step}")
         write_json(task.folder / "size.json", read_json(pipeline.size_file(size)) | {step: best})
     echo(headline(content))
     echo(f"report: {page}", err=True)

@@ -244,7 +244,7 @@ def test_a_random_split_is_held_out_in_folds(small, tmp_path):
     assert class_auc(found.held[LABEL].to_numpy(), found.held_probs).value > 0.75
 
 
-@pytest.mark.parametrize("split_by", ["time", "random"])
+@pytest.mark.parametrize("split_by", ["time", pytest.param("random", marks=pytest.mark.slow)])
 def test_a_label_that_nothing_tells_is_not_learned(small, tmp_path, split_by):
     splits = {
         name: frame.with_columns(pl.col(LABEL).shuffle(seed=1))

@@ -195,7 +195,10 @@ NAMES = {
 }
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(
+    scope="module",
+    params=[n if n != "transformer-plain" else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
+)
 def layout(request, frame, tokenizer, tmp_path_factory):
     """A names model, its bundle's folder and the layout written from it."""
     folder = tmp_path_factory.mktemp("names")
@@ -363,7 +366,9 @@ def test_defect_54_no_pickle_holds_anything_but_plain_data(layout, frame):
         plain(path)
 
 
-@pytest.mark.parametrize("step", ["03_train_lstm2risk", "04_train_transformer2risk"])
+@pytest.mark.parametrize(
+    "step", ["03_train_lstm2risk", pytest.param("04_train_transformer2risk", marks=pytest.mark.slow)]
+)
 def test_the_preset_goes_out_under_the_published_names_and_reads_case(frame, tmp_path, step):
     settings = resolve_parameters("dev", {}, ["preset=published"])
     spelling = {name: settings["02_tokenizer"][name] for name in ("lower_case", "fold_confusables")}
@@ -463,7 +468,9 @@ def test_predictions_of_another_kind_are_refused(layout, frame, tmp_path):
     ("model_class", "options", "texts"),
     [
         ("bimodal_bert", {}, ["email", "holder"]),
-        ("trimodal_gate_fusion", {"encoder": "cnn"}, ["email", "billing"]),
+        pytest.param(
+            "trimodal_gate_fusion", {"encoder": "cnn"}, ["email", "billing"], marks=pytest.mark.slow
+        ),
         ("lstm", {}, ["email", "holder"]),
     ],
 )

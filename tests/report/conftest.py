@@ -28,10 +28,11 @@ def check(draw: Callable[..., Axes]) -> None:
     assert draw(ax=given) is given and not untouched.has_data()
     ax = draw()
     fig = ax.figure
-    assert fig is not draw().figure and (dict(matplotlib.rcParams), plt.get_fignums()) == before
+    again = draw().figure
+    assert fig is not again and (dict(matplotlib.rcParams), plt.get_fignums()) == before
     first = style.to_svg(fig)
     style.to_png(fig, 50)
-    assert style.to_svg(fig) == first == style.to_svg(draw().figure)
+    assert style.to_svg(fig) == first == style.to_svg(again)
     assert ElementTree.fromstring(first).tag.endswith("svg") and "<dc:date>" not in first
     shown = [text for text in fig.findobj(Text) if text.get_visible() and text.get_text().strip()]
     smallest = min(text.get_fontsize() for text in shown)

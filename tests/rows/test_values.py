@@ -166,7 +166,7 @@ def coded(small, tmp_path_factory):
     recipe = Recipe(small.bundle.tokenizer, features, columns, training)
     bundle, _ = train_bundle(configure("lstm2risk", **sizes), splits, recipe, folder / "training")
     bundle.save(folder / "bundle")
-    return rows, Scorer(folder / "bundle")
+    return rows, Scorer(folder / "bundle"), splits, features
 
 
 def learned(frame: pl.LazyFrame):
@@ -181,11 +181,10 @@ KINDS = st.fixed_dictionaries({name: st.sampled_from(sorted(kinds)) for name, ki
 
 @given(KINDS, st.sampled_from(["parquet", "csv", "jsonl"]))
 def test_rows_train_and_score_alike_whatever_their_types_and_format(coded, tmp_path, kinds, format):
-    rows, scorer = coded
+    rows, scorer, expected, state = coded
     path = tmp_path / f"rows.{format}"
     written(as_types(rows, kinds), path)
     splits, _, features = learned(scan(path, MAP).frame)
-    expected, _, state = learned(rows.lazy())
     assert features.to_dict() == state.to_dict()
     assert all(splits[name].equals(expected[name]) for name in splits)
     score_files(scorer, [path], tmp_path / "scores.parquet", progress=False)
@@ -196,7 +195,7 @@ def test_rows_train_and_score_alike_whatever_their_types_and_format(coded, tmp_p
 
 @given(KINDS)
 def test_a_dict_and_a_table_of_any_types_score_alike(coded, kinds):
-    rows, scorer = coded
+    rows, scorer, *_ = coded
     frame = as_types(rows, kinds)
     expected = scorer.score(rows)
     assert scorer.score(frame)[:, 1:].equals(expected[:, 1:])
@@ -205,7 +204,7 @@ def test_a_dict_and_a_table_of_any_types_score_alike(coded, kinds):
 
 
 def test_files_of_several_types_are_one_table_and_their_ids_come_back_as_text(coded, tmp_path):
-    rows, scorer = coded
+    rows, scorer, *_ = coded
     kinds = ["integer", "float", "text", "enum", "categorical"]
     for i, kind in enumerate(kinds):
         types = {"store": kind, "id": kind if kind in TYPES["id"] else "integer"}
@@ -219,7 +218,7 @@ def test_files_of_several_types_are_one_table_and_their_ids_come_back_as_text(co
 
 @pytest.mark.parametrize("kind", ["integer", "float", "text", "text of a float"])
 def test_scores_find_their_orders_by_ids_of_any_type(coded, tmp_path, kind):
-    rows, scorer = coded
+    rows, scorer, *_ = coded
     written(rows, tmp_path / "orders.parquet")
     scores = scorer.score(rows).with_columns(TYPES["id"][kind](rows["id"]))
     written(scores.sample(fraction=1, shuffle=True, seed=0), tmp_path / "scores.csv")
@@ -229,7 +228,7 @@ def test_scores_find_their_orders_by_ids_of_any_type(coded, tmp_path, kind):
 
 
 def test_a_column_whose_categories_training_did_not_see_is_warned_of(coded, tmp_path):
-    rows, scorer = coded
+    rows, scorer, *_ = coded
     other = rows.with_columns(store=pl.format("shop {}", "store"))
     with pytest.warns(UserWarning, match="column 'store': 400 of 400 rows have a category") as told:
         scorer.score(other)
@@ -245,7 +244,7 @@ def test_a_column_whose_categories_training_did_not_see_is_warned_of(coded, tmp_
 
 
 def test_a_state_with_other_spellings_of_its_categories_is_read(coded):
-    rows, scorer = coded
+    rows, scorer, *_ = coded
     state = json.loads(json.dumps(scorer.features.to_dict()))
     table = state["risk_tables"]["store risk"]
     table["bins"] = {f"{key}.0": risk for key, risk in table["bins"].items()}
@@ -272,7 +271,7 @@ def test_two_spellings_of_one_label_must_be_of_one_class():
 
 
 def test_a_message_shows_a_type_without_its_values(coded, tmp_path):
-    rows, scorer = coded
+    rows, scorer, *_ = coded
     names = pl.Enum(sorted({*rows["name"].drop_nulls()}))
     frame = rows.with_columns(amount=rows["name"].cast(names), id=[[1]] * len(rows))
     with pytest.raises(ValueError, match="'id' is List") as error:

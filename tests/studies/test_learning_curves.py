@@ -59,6 +59,7 @@ def test_bad_sizes_and_samples_are_named(trained, tmp_path):
         learning_curves.learning_curve(bundle, good, [100], tmp_path)
 
 
+@pytest.mark.slow  # eight trainings; notebook 07 asks the same of surprisal
 def test_what_columns_add_is_told_with_its_interval(trained, tmp_path):
     bundle, splits = trained
     longer = bundle.train_config.model_copy(update={"epochs": 8, "lr": 0.01})
