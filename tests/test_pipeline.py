@@ -95,13 +95,13 @@ def test_a_lost_output_or_an_edited_metric_is_made_again(house):
 
 def test_a_page_that_an_earlier_step_wrote_again_is_written_anew(house, monkeypatch):
     _, second = pipeline.STEPS
-    notebook(
+    write_notebook(
         house / "notebooks" / "01_first.ipynb",
-        'name = "dev"  # the run\nn = 1  # how many',
-        "from pathlib import Path\nfrom n3r import pipeline\nrun = Path('../runs') / name",
-        "page = pipeline.reports_folder(run) / 'page.html'\n"
+        'name: str = "dev"  # the run\nn: int = 1  # how many',
+        "from n3r import notebook\nrun = notebook.begin('01_first', vars())",
+        "page = notebook.reports_folder(run) / 'page.html'\n"
         "page.parent.mkdir(parents=True, exist_ok=True)\npage.write_text('less')",
-        "pipeline.finish_step(run, '01_first', {'n': 1})",
+        "notebook.finish_step(run, '01_first', {'n': 1})",
     )
     monkeypatch.setattr(pipeline, "STEPS", (Step("01_first", (), pages=("page.html",)), second))
     page, before = house / "reports" / "x" / "page.html", run(house, "n=1")
