@@ -43,6 +43,7 @@ class Engine(Protocol):
 
 
 ENGINES = ("memory", "disk", "ray")
+SMALLEST = 200 * 10**6  # bytes of memory that n3r itself takes
 
 
 def gather_all(engine: Engine, data: Data, fns: Mapping[str, OnFrame]) -> dict[str, pl.DataFrame]:
@@ -92,6 +93,3 @@ def in_bytes(size: str) -> int:
     if not SMALLEST <= found < float("inf"):
         raise ValueError(f"memory: {size} is less than {SMALLEST // 10**6}MB, which n3r itself takes")
     return int(found)
-
-
-SMALLEST = 200 * 10**6  # bytes
