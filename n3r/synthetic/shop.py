@@ -8,7 +8,7 @@ Decisions:
     python -m n3r.synthetic.shop FOLDER [ORDERS]
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import polars as pl
@@ -84,5 +84,14 @@ def _comma(number: pl.Expr) -> pl.Expr:
     return number.str.replace(".", ",", literal=True)
 
 
+def main() -> None:
+    """Write the files into the folder that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("rows", type=int, nargs="?", default=20_000)
+    arguments = parser.parse_args()
+    write_shop(arguments.folder, arguments.rows)
+
+
 if __name__ == "__main__":
-    write_shop(sys.argv[1], *map(int, sys.argv[2:3]))
+    main()
