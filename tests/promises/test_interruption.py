@@ -80,7 +80,7 @@ def stop(process: subprocess.Popen) -> tuple[str, float]:
 
 def test_a_run_that_is_disturbed_says_so_and_goes_on(folder, tally):
     """A second runner, a kernel that is killed, Ctrl-C: one sentence each, and the same command finishes."""
-    command = ["02", "--size", "dev", "-p", "n_orders=12000"]  # seconds, for a second runner to come into
+    command = ["02", "--size", "dev", "-p", "n_orders=40000"]  # seconds, for a second runner to come into
     first = start(folder, *command)
     assert wait_for(lambda: bool(kernels_of(folder)), first)
     second = start(folder, *command)
