@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from n3r.encode import TEXT_KEYS, Encoded, PerText, RowEncoder, cut, padded
+from n3r.epoch_order import drawn
 from n3r.files.arrays import describe, digest, map_arrays, read_manifest, taken, write_arrays
-from n3r.order import drawn
 from n3r.rows.parts import Rows
 from n3r.schema import LABEL
 from n3r.token_arrays import OFFSETS, Texts, texts_of

@@ -48,8 +48,8 @@ from n3r.rows.customers import Customers
 from n3r.rows.cuts import END, Cut, Ranked, at_ranks, axis, cuts_of, n_ranked, order_marks, part_edges, spans
 from n3r.rows.keys import ENTITY, RAW_LABEL, Piece, mark_rows, read_keys, select_wide
 from n3r.rows.labels import outside
-from n3r.rows.order import in_order, mark_duplicates, mark_later_orders, rank_content, read_content, ties
 from n3r.rows.plausible import doubts, owner_doubts, owners
+from n3r.rows.precedence import in_order, mark_duplicates, mark_later_orders, rank_content, read_content, ties
 from n3r.rows.splitting import Splitting, check_splits
 from n3r.rows.values import as_text
 from n3r.rows.wide import OF_PART, Kept, Parts, Written, blank, finish, piece_of, read_kept

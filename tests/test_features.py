@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score as auc
 
-from n3r import order
 from n3r.features import FeatureConfig, TabularFeatures
-from n3r.files import arrays
+from n3r.files import arrays, ranges
 from n3r.identity.selection import fit_features
 from n3r.legacy.trainer import legacy_tabular
 from n3r.precomputed import read_precomputed
@@ -597,7 +596,7 @@ def test_rows_in_parts_give_the_features_of_the_whole_to_the_last_bit(
     expected = fit_features(rows, columns, config, identity=True)
     with monkeypatch.context() as small:
         small.setattr(parts, "SLICE", slice_size)
-        small.setattr(order, "PIECE", piece)
+        small.setattr(ranges, "PIECE", piece)
         small.setattr(arrays, "ROOM", 64)
         found = fit_features(in_parts(rows, sizes), columns, config, identity=True)
         trained = [array for _, array in found.transform_training(in_parts(rows, sizes))]

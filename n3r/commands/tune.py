@@ -36,7 +36,7 @@ def tune(
     import optuna  # noqa: F401 - where it is not there, say so first
 
     from n3r.report.tuning import headline, write_tuning
-    from n3r.tuning import Task, described, read_space, search
+    from n3r.studies.tuning import Task, described, read_space, search
 
     if trials < 1 or (minutes is not None and not minutes > 0):
         raise ValueError("--trials must be 1 or more, and --minutes above 0")

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from n3r.files.arrays import let_go, room
-from n3r.order import ranges
+from n3r.files.ranges import ranges
 
 N_BYTES = 8  # of a key
 NO_VALUE = np.uint64(0)

@@ -13,7 +13,7 @@ import polars as pl
 
 from n3r.rows.accounts import DROP, SPLIT
 from n3r.rows.cuts import Cut, axis, is_before, part_numbers
-from n3r.rows.order import draws, in_order
+from n3r.rows.precedence import draws, in_order
 from n3r.rows.wide import PART
 from n3r.schema import FILE_COLUMN, KEY, LABEL, OWN, SPLITS, TIME, ColumnMap
 

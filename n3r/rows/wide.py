@@ -18,7 +18,7 @@ import polars as pl
 from n3r.files.formats import part_path
 from n3r.files.writer import write
 from n3r.rows.keys import Piece, read_wide
-from n3r.rows.order import draws, in_order
+from n3r.rows.precedence import draws, in_order
 from n3r.schema import KEY, LABEL, OWN, ROW, SEGMENT, SPLITS, TEXT, TIME, ColumnMap, joined_text
 
 PART = OWN + "part"  # the split's place in SPLITS, and `len(SPLITS)` times the part's number

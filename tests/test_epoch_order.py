@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n3r import order
-from n3r.order import drawn
+from n3r import epoch_order
+from n3r.epoch_order import drawn
+from n3r.files import ranges
 
 NOISE = (0.1, 3, 2)
 
@@ -34,8 +35,8 @@ def in_one_sort(lengths: np.ndarray, n_batches: int, noise) -> list[int]:
 def test_the_order_is_that_of_one_sort_whatever_the_pieces(
     tmp_path, monkeypatch, lengths, n_batches, noise, piece, sample, in_file
 ):
-    monkeypatch.setattr(order, "PIECE", piece)
-    monkeypatch.setattr(order, "SAMPLE", sample)
+    monkeypatch.setattr(ranges, "PIECE", piece)
+    monkeypatch.setattr(ranges, "SAMPLE", sample)
     path = tmp_path / str(len(list(tmp_path.iterdir()))) / "epoch-2.npy" if in_file else None
     found = drawn(np.array(lengths), n_batches, noise, path)
     assert found.tolist() == in_one_sort(np.array(lengths), n_batches, noise)
@@ -43,8 +44,8 @@ def test_the_order_is_that_of_one_sort_whatever_the_pieces(
 
 def test_an_order_file_is_drawn_once_and_those_of_earlier_epochs_go(tmp_path, monkeypatch):
     lengths, drawings = np.arange(50), []
-    draw = order._draw
-    monkeypatch.setattr(order, "_draw", lambda *given: drawings.append(1) or draw(*given))
+    draw = epoch_order._draw
+    monkeypatch.setattr(epoch_order, "_draw", lambda *given: drawings.append(1) or draw(*given))
     asked = [
         threading.Thread(target=drawn, args=(lengths, 5, (0.1, 0, 0), tmp_path / "epoch-0.npy"))
         for _ in range(4)

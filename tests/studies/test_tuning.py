@@ -16,7 +16,7 @@ from n3r import notebook, pipeline, tables
 from n3r.cli import app
 from n3r.files import lock
 from n3r.files.json_io import read_json
-from n3r.tuning import Range, Task, read_space, search, with_values
+from n3r.studies.tuning import Range, Task, read_space, search, with_values
 
 pytest.importorskip("optuna")
 

@@ -8,7 +8,6 @@ Decisions:
 """
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,8 @@ import numpy as np
 from n3r.files.arrays import let_go, room
 from n3r.files.atomic import renamed, writing
 from n3r.files.lock import awaited
+from n3r.files.ranges import pieces, ranges
 
-PIECE = 1 << 21  # rows that are sorted at a time
-SAMPLE = 1 << 16  # values that the ranges are made of
 Noise = tuple[float, int, int]  # its share of a length, a seed and the epoch
 
 
@@ -69,25 +67,3 @@ def _draw(
         yield places if noise is None else rows[places]
         let_go(rows)
     yield batches
-
-
-def pieces(n: int) -> Iterator[slice]:
-    """All of N rows, some at a time."""
-    yield from (slice(start, min(start + PIECE, n)) for start in range(0, n, PIECE))
-
-
-def ranges(values: np.ndarray) -> Iterator[np.ndarray]:
-    """Ascending places of the values of a range, range by ascending range; equal values are in one."""
-    n_ranges = -(-len(values) // PIECE)
-    some = np.sort(values[:: max(1, len(values) // SAMPLE)])
-    at = np.linspace(0, len(some), max(1, n_ranges), endpoint=False).astype(np.int64)[1:]
-    for low, high in pairwise([None, *np.unique(some[at]), None]):
-        found = [np.empty(0, np.int64)]
-        for piece in pieces(len(values)):
-            own = values[piece]
-            inside = np.ones(len(own), bool) if low is None else own >= low
-            if high is not None:
-                inside &= own < high
-            found.append(piece.start + np.flatnonzero(inside))
-            let_go(values)
-        yield np.concatenate(found)
