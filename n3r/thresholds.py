@@ -220,13 +220,17 @@ def _spread(counted: np.ndarray) -> np.ndarray:
     return (np.searchsorted(counted, wanted, side="right") - 1).clip(0)
 
 
+def days(first: datetime, last: datetime) -> float:
+    """Days from one time to another, at least one."""
+    return max((last - first).total_seconds() / 86400, 1.0)
+
+
 def orders_a_day(splits: Any) -> float | None:
     """Orders a day of the splits that a bundle describes, over all their days; None where it does not say."""
     try:
         known = [one for one in splits.values() if "from" in one and one["rows"] > 0]
         times = [datetime.fromisoformat(one[end]) for one in known for end in ("from", "to")]
-        days = (max(times) - min(times)).total_seconds() / 86400
-        return sum(one["rows"] for one in known) / max(days, 1)
+        return sum(one["rows"] for one in known) / days(min(times), max(times))
     except (
         AttributeError,
         KeyError,

@@ -39,7 +39,7 @@ from n3r.schema import (
     address_fields,
     plain,
 )
-from n3r.thresholds import Ranking
+from n3r.thresholds import Ranking, days
 
 MIN_COMPARED = 30  # rows of a class: the extremes of many tiny groups differ by chance, and say nothing else
 
@@ -246,7 +246,7 @@ def _orders_a_day(test: pl.DataFrame) -> float | None:
     """Of rows whose times are known."""
     if TIME not in test.columns or not (n := test[TIME].count()):
         return None
-    return n / max((test[TIME].max() - test[TIME].min()).total_seconds() / 86400, 1)
+    return n / days(test[TIME].min(), test[TIME].max())
 
 
 def _calibration(test: pl.DataFrame, seed: int) -> dict[str, Any]:

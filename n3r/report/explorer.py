@@ -21,7 +21,7 @@ from n3r.report.page import show
 from n3r.report.titled import Titled, titled
 from n3r.schema import LABEL, SCORE, TIME
 from n3r.score import Scorer
-from n3r.thresholds import Ranking, Rule
+from n3r.thresholds import Ranking, Rule, days
 
 N_STOPS = 60  # of the slider
 RATES = (0.005, 0.01, 0.02, 0.05, 0.1)  # of legitimate validation rows, at most
@@ -50,8 +50,8 @@ class Explorer:
         at_most = (ranking.flagged - ranking.caught) / max(ranking.n - ranking.n_frauds, 1)
         wanted = np.searchsorted(ranking.flagged, np.geomspace(1, max(ranking.n, 1), N_STOPS))
         kept = np.unique([*wanted.clip(max=len(at_most) - 1), *(_last(at_most, rate) for rate in RATES)])
-        days = _days(test)
-        self.per, n_per = ("in 1,000 orders", len(test) / 1000) if days is None else ("a day", days)
+        n_days = _days(test)
+        self.per, n_per = ("in 1,000 orders", len(test) / 1000) if n_days is None else ("a day", n_days)
         self.n_rows = {"validation": ranking.n, "test": len(test)}
         self.stops = pl.DataFrame(
             [
@@ -177,4 +177,4 @@ def _days(rows: pl.DataFrame) -> float | None:
     """How many days the rows span; None where they have no times."""
     if TIME not in rows.columns or rows[TIME].null_count() == len(rows):
         return None
-    return max((rows[TIME].max() - rows[TIME].min()).total_seconds() / 86400, 1.0)
+    return days(rows[TIME].min(), rows[TIME].max())
