@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from n3r.evaluation.decisions import at_thresholds
 from n3r.progress import has_widgets
 from n3r.report.page import show
 from n3r.report.titled import Titled, titled
@@ -53,23 +54,22 @@ class Explorer:
         n_days = _days(test)
         self.per, n_per = ("in 1,000 orders", len(test) / 1000) if n_days is None else ("a day", n_days)
         self.n_rows = {"validation": ranking.n, "test": len(test)}
-        self.stops = pl.DataFrame(
-            [
-                {"at_most": share, "threshold": threshold, **self._figures(threshold, n_per)}
-                for share, threshold in zip(
-                    at_most[kept].tolist(), ranking.threshold[kept].tolist(), strict=True
-                )
-            ]
+        self.stops = self._stops(ranking.threshold[kept], n_per).select(
+            pl.Series("at_most", at_most[kept]), pl.all()
         )
 
-    def _figures(self, threshold: float, n_per: float) -> dict[str, Any]:
-        """What a threshold does to the test rows."""
-        is_fraud, flagged = self.test[LABEL] > 0, self.test[SCORE] >= threshold
-        n, n_frauds, caught = int(flagged.sum()), int(is_fraud.sum()), int((is_fraud & flagged).sum())
-        counts = {"flagged": n, "caught": caught, "frauds": n_frauds, "alerts": n / n_per}
-        of = {"recall": (caught, n_frauds), "precision": (caught, n)}
-        of |= {"false_alarms": (n - caught, len(self.test) - n_frauds)}
-        return counts | {name: part / whole if whole else None for name, (part, whole) in of.items()}
+    def _stops(self, thresholds: np.ndarray, n_per: float) -> pl.DataFrame:
+        """What thresholds, (K,), do to the test rows; null where there is nothing to take a share of."""
+        found = at_thresholds((self.test[LABEL] > 0).to_numpy(), self.test[SCORE].to_numpy(), thresholds)
+        flagged, caught, frauds = pl.col("flagged"), pl.col("caught"), pl.lit(found["n_frauds"])
+        counts = {name: found[name] for name in ("flagged", "caught")}
+        return pl.DataFrame({"threshold": thresholds, **counts}).with_columns(
+            frauds=frauds,
+            alerts=flagged / n_per,
+            recall=_share(caught, frauds),
+            precision=_share(caught, flagged),
+            false_alarms=_share(flagged - caught, pl.lit(found["n"]) - frauds),
+        )
 
     def place(self, rate: float = START) -> int:
         """The row of `stops` that flags at most this share of legitimate validation rows, else the first."""
@@ -166,6 +166,10 @@ class Explorer:
 def explore(scorer: Scorer, validation: pl.DataFrame, test: pl.DataFrame) -> Explorer | str:
     """An `Explorer`, or a sentence where there are more than two classes."""
     return Explorer(scorer, validation, test) if scorer.calibration.n_classes == 2 else BINARY_ONLY
+
+
+def _share(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
+    return pl.when(whole > 0).then(part / whole)
 
 
 def _last(at_most: np.ndarray, rate: float) -> int:
