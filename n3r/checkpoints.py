@@ -112,13 +112,7 @@ def trainer(folder: Path, monitor: str, patience: int, with_val: bool, **options
         strategy="ddp" if n > 1 else "auto",
         # Lightning's own environment deletes WORLD_SIZE after training, and `predict` needs it.
         plugins=[_WholeFiles(), *([TorchElasticEnvironment()] if n > 1 else [])],
-        callbacks=[
-            Speed(),
-            _Watched(),
-            *([_RankOrder()] if n > 1 else []),
-            *([stop, best] if with_val else []),
-            last,
-        ],
+        callbacks=[Speed(), _Watched(), _RankOrder(), *([stop, best] if with_val else []), last],
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         num_sanity_val_steps=0,
         enable_progress_bar=False,  # Speed draws one bar for the whole training
@@ -180,13 +174,13 @@ class _Watched(Callback):
 class _RankOrder(Callback):
     """Gradients of all processes are summed in the order of their ranks.
 
-    An all-reduce sums three numbers or more in an order that depends on their place among the gradients, which
-    torch changes after a process's first step, and on the machines: a training that was interrupted would end
-    in other weights.
+    Three numbers or more an all-reduce sums in an order that depends on their place among the gradients, which
+    torch changes after a process's first step: a training that was interrupted would end in other weights.
     """
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        trainer.strategy.model.register_comm_hook(None, _mean_in_order)
+        if trainer.world_size > 1:
+            trainer.strategy.model.register_comm_hook(None, _mean_in_order)
 
 
 def _mean_in_order(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
@@ -195,7 +189,7 @@ def _mean_in_order(_: None, bucket: dist.GradBucket) -> torch.futures.Future[tor
     numbers = torch.nn.functional.pad(own, (0, -len(own) % n))
     shares = torch.empty_like(numbers)
     dist.all_to_all_single(shares, numbers)
-    dist.all_gather_into_tensor(numbers, sum(shares.view(n, -1)) / n)
+    dist.all_gather_single(numbers, sum(shares.view(n, -1)) / n)
     found: torch.futures.Future[torch.Tensor] = torch.futures.Future()
     found.set_result(numbers[: len(own)])
     return found
