@@ -174,8 +174,8 @@ class _Watched(Callback):
 class _RankOrder(Callback):
     """Gradients of all processes are summed in the order of their ranks.
 
-    Three numbers or more an all-reduce sums in an order that depends on their place among the gradients, which
-    torch changes after a process's first step: a training that was interrupted would end in other weights.
+    Three numbers or more an all-reduce sums in an order that depends on their place among the gradients. Torch
+    changes that after a process's first step: a training that was interrupted would end in other weights.
     """
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:

@@ -60,6 +60,7 @@ def _together(n: int, work: Work, said: Path) -> list[bytes]:
     group, tasks = placement_group([{_kind(n): 1}] * n, strategy="SPREAD"), []
     try:
         if not group.wait(ROOM):
+            _kind(n)  # a node that has gone is counted until it is missed
             raise ValueError(f"other work leaves no room for {n} processes on the cluster: try again later")
         tasks += [
             _task(group, i, _process, work, variables, Path(os.devnull) if i else said)

@@ -130,9 +130,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, own_network: None) -> Iter
     """A head node, and eight files of orders with a made-up name in each row."""
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'n3r[ray]'")
     if shutil.which("setpriv") is None or subprocess.run(["unshare", "--mount", "true"]).returncode:
-        pytest.skip(
-            "Ray's nodes have disks of their own, which this system does not let make (unshare --mount)"
-        )
+        pytest.skip("Ray's nodes have disks of their own, which cannot be made here (unshare --mount)")
     folder = tmp_path_factory.mktemp("cluster")
     for number, part in enumerate(generate_orders(20_000, seed=1).iter_slices(2_500)):
         named = part.with_columns(customerName=CANARY + " " + part["customerName"].fill_null(""))
