@@ -174,7 +174,7 @@ class _Watched(Callback):
 class _RankOrder(Callback):
     """Gradients of all processes are summed in the order of their ranks.
 
-    Three numbers or more an all-reduce sums in an order that depends on their place among the gradients. Torch
+    An all-reduce sums three numbers or more in an order that goes by their place among the gradients, and torch
     changes that after a process's first step: a training that was interrupted would end in other weights.
     """
 
