@@ -174,8 +174,8 @@ class _Watched(Callback):
 class _RankOrder(Callback):
     """Gradients of all processes are summed in the order of their ranks.
 
-    An all-reduce sums three numbers or more in an order that goes by their place among the gradients, and torch
-    changes that after a process's first step: a training that was interrupted would end in other weights.
+    The order in which an all-reduce sums three numbers or more goes by their place among the gradients. Torch
+    changes that place after a process's first step: an interrupted training would end in other weights.
     """
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
