@@ -45,6 +45,7 @@ REPEATED = "repeats the header: delete the row"
 STRAY = "a quoted cell goes on after its closing quote"
 BLOCK = 1 << 20  # bytes read at a time
 _BATCH = 1 << 26  # bytes of records in a batch, so that long records make smaller ones
+_CELLS = 1 << 21  # cells in a batch, which take some 100 MB
 _SEPARATORS = (b",", b";", b"\t", b"|")
 _USUAL = (b'"', None)
 
@@ -66,7 +67,10 @@ def read_separated(
     max_bytes: int = MAX_RECORD,
     dialect: Dialect = PLAIN,
 ) -> Iterator[Batch]:
-    """The records of a CSV or TSV, up to `size` at a time, one batch at least; raises HeaderError."""
+    """The records of a CSV or TSV, up to `size` at a time, fewer of many cells; raises HeaderError.
+
+    There is one batch at least.
+    """
     head, quote = file.read(BLOCK), dialect.quote and dialect.quote.encode()
     check_encoding(head, dialect.codec, dialect.encoding)
     if dialect.codec != UTF_8:
@@ -80,7 +84,7 @@ def read_separated(
     if not dialect.header:
         found = ((row + 1, content, reason) for row, content, reason in chain([first], found))
     names = wanted(table.names)
-    for batch in batches(found, size):
+    for batch in batches(found, max(1, min(size, _CELLS // len(table.names)))):
         yield table.read(batch, names)
 
 
