@@ -134,6 +134,7 @@ TESTED_WITH = {
     "rows/customers": "engine/test_engine",
     "engine/memory": "engine/test_engine",
     "engine/disk": "engine/test_engine",
+    "engine/processes": "promises/test_many_machines",
     "rows/time_formats": "rows/test_times",
     "rows/plausible": "test_preprocess",
     "token_arrays": "test_data",
