@@ -7,7 +7,8 @@ Decisions:
 - Rows are placed by hashes that may differ between versions of polars: a place never shows in a result.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,21 +66,44 @@ def start(name: str, folder: Path, memory: str = "1GB", address: str = "") -> En
     from n3r.engine.disk import Disk
     from n3r.engine.memory import Memory
 
-    if name not in ENGINES:
-        raise ValueError(f"there is no engine {name!r}, only {', '.join(ENGINES)}")
-    if address and name != "ray":
-        raise ValueError(f"address is that of a Ray cluster, and the engine is {name!r}")
+    _check(name, address)
     if name == "memory":
         return Memory()
     if name == "disk":
         return Disk(folder, in_bytes(memory))
-    try:
+    with _extra():
         from n3r.engine.ray import Ray
+    return Ray(folder, in_bytes(memory), address)
+
+
+def starter(name: str, folder: Path, address: str = "") -> Callable[[int, Callable], None] | None:
+    """What starts processes of one group on an engine; None where that is this machine's work.
+
+    Only Ray does. `folder` and `address`, and what is raised, are as of `start`.
+    """
+    _check(name, address)
+    if name != "ray":
+        return None
+    with _extra():
+        from n3r.engine.processes import run
+    return partial(run, folder, address)
+
+
+def _check(name: str, address: str) -> None:
+    if name not in ENGINES:
+        raise ValueError(f"there is no engine {name!r}, only {', '.join(ENGINES)}")
+    if address and name != "ray":
+        raise ValueError(f"address is that of a Ray cluster, and the engine is {name!r}")
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{error.name} is not installed, which the engine ray needs: pip install 'n3r[ray]'"
         ) from None
-    return Ray(folder, in_bytes(memory), address)
 
 
 def in_bytes(size: str) -> int:

@@ -80,7 +80,7 @@ class Ray:
             _start(place, memory)
         with _told():
             self.n_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-            _check_versions()
+            _check_nodes(self.folder / PLACE)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -176,17 +176,30 @@ def _one_thread() -> Iterator[None]:
         os.environ.update({} if before is None else {name: before})
 
 
-def _check_versions() -> None:
-    """Raise ValueError naming a node that has other versions than this one."""
-    here = versions()
-    for node in ray.nodes():
-        if node["Alive"] and node["Resources"].get("CPU"):
-            at = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            there = ray.get(ray.remote(versions).options(scheduling_strategy=at).remote())
-            if differ := [f"{name} {there.get(name)}" for name in here if here[name] != there.get(name)]:
-                mine = ", ".join(f"{name} {here[name]}" for name in here if here[name] != there.get(name))
-                told = f"the node {node['NodeManagerAddress']} has {', '.join(differ)}, this one {mine}"
-                raise ValueError(f"{told}: install the same on all")
+def _check_nodes(link: Path) -> None:
+    """Raise ValueError naming a node that has other versions than this one, or does not see a link of it."""
+    here, place = versions(), str(link.readlink())
+    for node in (node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")):
+        name, at = node["NodeManagerAddress"], NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        try:
+            there, seen = ray.get(ray.remote(_seen).options(scheduling_strategy=at).remote(link))
+        except ray.exceptions.RayTaskError:
+            raise ValueError(f"the node {name} cannot run n3r: install the same on all") from None
+        if differ := [library for library in here if here[library] != there.get(library)]:
+            told, mine = (", ".join(f"{one} {of.get(one)}" for one in differ) for of in (there, here))
+            raise ValueError(f"the node {name} has {told}, this one {mine}: install the same on all")
+        if seen != place:
+            raise ValueError(
+                f"the node {name} does not see {link.parent} as this one does: give a folder that all share"
+            )
+
+
+def _seen(link: Path) -> tuple[dict[str, str], str]:
+    """The versions of this node, and where it sees a link lead."""
+    try:
+        return versions(), str(link.readlink())
+    except OSError:
+        return versions(), ""
 
 
 def _end(folders: list[Path]) -> None:
