@@ -108,6 +108,8 @@ def test_the_preparing_benchmarks_print_a_line_a_pair_and_the_medians():
     for case, key in (("tokenizer", "ratio"), ("epoch", "ratio_later"), ("preprocess", "orders_a_second")):
         *_, pair, medians = run("benchmarks.prepare", case, *size)
         assert medians["case"] == case and medians[key] == pair[key] > 0
+    wide = run("benchmarks.prepare", "wide", "--rows", "200", "--pairs", "1")[-1]
+    assert list(wide["ratio"]) == ["200 x 300", "100 x 2,000"] and min(wide["ratio"].values()) > 0
 
 
 def test_growth_is_drawn():

@@ -16,12 +16,12 @@ import polars as pl
 
 from n3r.files.dialect import Dialect
 from n3r.files.encoding import setting
+from n3r.rows.keys import AT_ONCE
 from n3r.rows.numbers import NumberFormat, fitting, form_of, number, plain_numbers, unread
 from n3r.schema import EVERY_OTHER, MAX_SHAPE, ColumnMap, is_nameless, is_number, mask
 
 COUNTED = 30  # rows: fewer may lie in an order by chance
 _LOOKED_AT = 1000
-_AT_ONCE = 1 << 22  # cells that are read at once, on disk
 _SEPARATORS = ",;\t|"
 Files = Sequence[tuple[Path, int]]  # files and their numbers of rows, in the table's order
 
@@ -48,7 +48,7 @@ def spread(
     form = form_of(kind, column_map.number_format)
     read, reasons = [], {}
     if texts and on_disk:
-        at_once = max(1, _AT_ONCE // sum(n_rows for _, n_rows in files))
+        at_once = max(1, AT_ONCE // sum(n_rows for _, n_rows in files))
         for start in range(0, len(texts), at_once):
             some = frame.select(texts[start : start + at_once]).collect()
             numbers, why = _read_numbers(some, files, form, kind)

@@ -20,7 +20,7 @@ from n3r.rows.values import as_text, as_typed
 from n3r.schema import FILE_COLUMN, KEY, LABEL, ORACLE, OWN, ROW, SEGMENT, TIME, ColumnMap
 
 RAW_LABEL = OWN + "raw_label"
-SIDE_BY_SIDE = 6  # wide columns that are read at a time
+SIDE_BY_SIDE, AT_ONCE = 6, 1 << 22  # wide columns that are read at a time, or cells if these are more
 
 
 class Piece(NamedTuple):
@@ -150,9 +150,9 @@ def read_wide(piece: Piece, rows: pl.Series, column_map: ColumnMap) -> pl.DataFr
     if rows.is_sorted():
         return wide.select(names).collect(engine="streaming")
     place = rows.rank("ordinal") - 1  # `wide` is in the piece's order
-    parts = []
-    for start in range(0, len(names), SIDE_BY_SIDE):  # so that two whole tables never stand side by side
-        part = wide.select(names[start : start + SIDE_BY_SIDE]).collect(engine="streaming")
+    parts, n = [], max(SIDE_BY_SIDE, AT_ONCE // len(rows))
+    for start in range(0, len(names), n):  # so that two whole tables never stand side by side
+        part = wide.select(names[start : start + n]).collect(engine="streaming")
         parts.append(gathered(part, place))
     return pl.concat(parts, how="horizontal")
 
