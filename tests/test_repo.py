@@ -133,6 +133,8 @@ TESTED_WITH = {
     "rows/customers": "engine/test_engine",
     "engine/memory": "engine/test_engine",
     "engine/disk": "engine/test_engine",
+    "engine/ray": "engine/test_cluster",
+    "engine/spark": "engine/test_cluster",
     "rows/time_formats": "rows/test_times",
     "rows/plausible": "test_preprocess",
     "token_arrays": "test_data",
