@@ -18,9 +18,10 @@ import signal
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -263,14 +264,32 @@ def is_first_of_machine() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
+Work = Callable[[Mapping[str, Any]], None]  # of one process, given the variables that torchrun would set
+Start = Callable[[int, Work], None]  # runs it in so many processes, and waits
+_start: ContextVar[Start | None] = ContextVar("start", default=None)
+
+
+@contextmanager
+def started_by(start: Start | None) -> Iterator[None]:
+    """Within it `start` starts the processes of a training; None: they are of this machine."""
+    before = _start.set(start)
+    try:
+        yield
+    finally:
+        _start.reset(before)
+
+
 def launch(n: int, function: Callable[..., None], *arguments: Any) -> None:
-    """Run `function` in n new processes of one group on this machine, and wait."""
+    """Run `function` in n new processes of one group, as `started_by` says, and wait."""
+    if start := _start.get():
+        return start(n, partial(_run_rank, n_threads=1, function=function, arguments=arguments))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    arguments = (n, port, torch.get_num_threads(), function, arguments)
+    n_threads = max(1, torch.get_num_threads() // n)
+    work = partial(_run_rank, n_threads=n_threads, function=function, arguments=arguments)
     try:
-        torch.multiprocessing.start_processes(_run_rank, arguments, nprocs=n, start_method="spawn")
+        torch.multiprocessing.start_processes(_run_here, (n, port, work), nprocs=n, start_method="spawn")
     except torch.multiprocessing.ProcessRaisedException as error:  # it holds the traceback as text
         kind, _, told = str(error).strip().splitlines()[-1].partition(": ")
         if kind != "ValueError":
@@ -278,13 +297,16 @@ def launch(n: int, function: Callable[..., None], *arguments: Any) -> None:
         raise ValueError(told) from None
 
 
-def _run_rank(
-    rank: int, n: int, port: int, n_threads: int, function: Callable[..., None], arguments: tuple
-) -> None:
+def _run_here(rank: int, n: int, port: int, work: Work) -> None:
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n}
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in {**ranks, **address}.items()})
-    torch.set_num_threads(max(1, n_threads // n))
+    work({**ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
+
+
+def _run_rank(
+    ranks: Mapping[str, Any], n_threads: int, function: Callable[..., None], arguments: tuple
+) -> None:
+    os.environ.update({name: str(value) for name, value in ranks.items()})
+    torch.set_num_threads(n_threads)
     function(*arguments)
     dist.destroy_process_group()
 

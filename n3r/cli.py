@@ -73,7 +73,7 @@ def _program(
 
 
 @app.command(epilog=f"Steps: {', '.join(step.name for step in pipeline.STEPS)}")
-def run(
+def run(  # noqa: PLR0913 - one argument an option
     steps: Annotated[
         list[str] | None, Argument(help="steps, such as 06; default: 08 and what it needs")
     ] = None,
@@ -93,6 +93,9 @@ def run(
         str | None,
         Option(help="in place of steps: model (the best recipe, no legacy), parity, or all: the default"),
     ] = None,
+    engine: Annotated[str | None, Option(help="disk or ray: -p engine=..; see docs/scale.md")] = None,
+    address: Annotated[str | None, Option(help="HOST:PORT of the Ray cluster: -p address=..")] = None,
+    memory: Annotated[str | None, Option(help="of the engine, such as 64GB: -p memory=..")] = None,
     p: Annotated[list[str] | None, Option("-p", help="KEY=VALUE, a parameter; see `n3r params`")] = None,
 ) -> None:
     """Prepare orders, train both models, compare them with the legacy, evaluate them, write the reports.
@@ -102,6 +105,8 @@ def run(
     from n3r.schema import ColumnMap
     from n3r.tables import scan
 
+    options = {"engine": engine, "address": address, "memory": memory}
+    p = [*(f"{key}={value}" for key, value in options.items() if value), *(p or [])]
     words = [_stem(data[0])] if data else []
     words += [pipeline.size_file(size).stem.removeprefix("size_"), *([region] if region else [])]
     name = checked_name(name or "-".join(words))
@@ -119,7 +124,7 @@ def run(
     given: dict[str, Any] = {f"{first}.column_map": str(map_file)}
     if data:
         given[f"{first}.data"] = [_absolute(item) for item in data]
-    parameters = pipeline.resolve_parameters(size, given, p or [], chosen, region)
+    parameters = pipeline.resolve_parameters(size, given, p, chosen, region)
     if (p or region) and any("optimizer" in values for values in parameters.values()):
         from n3r.steps import check_training  # which imports torch
 

@@ -8,6 +8,7 @@ Decisions:
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -23,8 +24,9 @@ from n3r.blend.recipe import Alone, Blend, BlendConfig
 from n3r.blend.weights import blended
 from n3r.branches import BERT_DIMENSIONS, TEXTS
 from n3r.bundle import Bundle, Recipe, train_bundle
-from n3r.checkpoints import is_first_process
+from n3r.checkpoints import is_first_process, started_by
 from n3r.data import make_loader
+from n3r.engine import starter
 from n3r.estimate import Estimate
 from n3r.features import FeatureConfig, TabularFeatures
 from n3r.files.json_io import explain
@@ -81,6 +83,11 @@ def fit_features(train: Rows, columns: ColumnMap, parameters: Mapping[str, Any])
     config = FeatureConfig(**fields(FeatureConfig, parameters))
     identity = selection.reads_identity(parameters["identity"], train, columns, config)
     return selection.fit_features(train, columns, config, identity, **given)
+
+
+def processes_on(engine: str, address: str, run: Path) -> AbstractContextManager[None]:
+    """Within it the processes of a training run on an engine; raises as `starter`."""
+    return started_by(starter(engine, run / ".training", address))
 
 
 def blend_configs(parameters: Mapping[str, Any]) -> tuple[BlendConfig, FeatureConfig]:

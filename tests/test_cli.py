@@ -81,6 +81,8 @@ def test_the_command_lists_what_it_can_do():
         (["run", "--data", "no/such.csv"], "no/such.csv"),
         (["run", "--map", "no/such.json"], "no/such.json"),
         (["run", "-p", "epocs=3"], "epocs"),
+        (["run", "06", "--engine", "ray"], "engine is read by 01_preprocess, 03_train_lstm2risk, "),
+        (["run", "06", "--memory", "2GB"], "memory is read by 01_preprocess alone, which this run does not"),
         (["run", "01", "-p", "epochs=3"], "epochs is read by 03_train_lstm2risk, 04_train_transformer2risk"),
         (
             ["run", "-p", "03.monitor=val_auc"],

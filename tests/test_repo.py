@@ -135,6 +135,7 @@ TESTED_WITH = {
     "engine/disk": "engine/test_engine",
     "engine/ray": "engine/test_cluster",
     "engine/spark": "engine/test_cluster",
+    "engine/processes": "promises/test_many_machines",
     "rows/time_formats": "rows/test_times",
     "rows/plausible": "test_preprocess",
     "token_arrays": "test_data",

@@ -8,7 +8,8 @@ Decisions:
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,24 +70,47 @@ def start(name: str, folder: Path, memory: str = "1GB", address: str = "") -> En
     from n3r.engine.disk import Disk
     from n3r.engine.memory import Memory
 
-    if name not in ENGINES:
-        raise ValueError(f"there is no engine {name!r}, only {', '.join(ENGINES)}")
-    if address and name not in ("ray", "spark"):
-        raise ValueError(f"address is that of a cluster of Ray or Spark, and the engine is {name!r}")
+    _check(name, address)
     if name == "memory":
         return Memory()
     if name == "disk":
         return Disk(folder, in_bytes(memory))
-    try:
+    with _extra(name):
         if name == "ray":
             from n3r.engine.ray import Ray as Cluster
         else:
             from n3r.engine.spark import Spark as Cluster
+    return Cluster(folder, in_bytes(memory), address)
+
+
+def starter(name: str, folder: Path, address: str = "") -> Callable[[int, Callable], None] | None:
+    """What starts processes of one group on an engine; None where that is this machine's work.
+
+    Only Ray does. `folder` and `address`, and what is raised, are as of `start`.
+    """
+    _check(name, address)
+    if name != "ray":
+        return None
+    with _extra(name):
+        from n3r.engine.processes import run
+    return partial(run, folder, address)
+
+
+def _check(name: str, address: str) -> None:
+    if name not in ENGINES:
+        raise ValueError(f"there is no engine {name!r}, only {', '.join(ENGINES)}")
+    if address and name not in ("ray", "spark"):
+        raise ValueError(f"address is that of a cluster of Ray or Spark, and the engine is {name!r}")
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{error.name} is not installed, which the engine {name} needs: pip install 'n3r[{name}]'"
         ) from None
-    return Cluster(folder, in_bytes(memory), address)
 
 
 def private(folder: Path) -> None:

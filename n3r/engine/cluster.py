@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -42,7 +43,7 @@ def packed(frames: Iterable[tuple[int, pl.DataFrame]]) -> Iterator[Row]:
     except _FailedBeforeError as error:
         yield FAILED, error.args[0]
     except Exception as error:
-        yield FAILED, _what(error)
+        yield FAILED, told(error)
 
 
 def each(rows: Iterable[Row], fn: OnFrame | None) -> Iterator[Row]:
@@ -65,10 +66,25 @@ def gathered(rows: Iterable[Row]) -> pl.DataFrame:
     try:
         return pl.concat([frame for _, frame in _frames(rows)])
     except _FailedBeforeError as error:
-        told = json.loads(error.args[0])
-    if told["kind"] == "own":
-        raise ValueError(told["text"])
-    raise pl.exceptions.ComputeError("on a worker") if told["kind"] == "polars" else RuntimeError(str(told))
+        raise raised(error.args[0]) from None
+
+
+def told(error: Exception) -> bytes:
+    """What a driver is told of an error: the text of n3r's own alone, as others may quote a cell."""
+    own = isinstance(error, ValueError | FileNotFoundError) and not isinstance(error, UnicodeError)
+    kind = "own" if own else "polars" if isinstance(error, POLARS_ERRORS) else type(error).__name__
+    text = str(error) if own else getattr(error, "strerror", None) or ""
+    return json.dumps({"kind": kind, "text": text}, allow_nan=False).encode()
+
+
+def raised(told: bytes) -> Exception:
+    """The error that a worker told of."""
+    found = json.loads(told)
+    if found["kind"] == "own":
+        return ValueError(found["text"])
+    return (
+        pl.exceptions.ComputeError("on a worker") if found["kind"] == "polars" else RuntimeError(str(found))
+    )
 
 
 def n_buckets(n_bytes: float, n_cpus: int, memory: int) -> int:
@@ -76,12 +92,16 @@ def n_buckets(n_bytes: float, n_cpus: int, memory: int) -> int:
     return max(n_cpus, -int(-n_bytes * n_cpus * SHARE // memory))
 
 
-def check_versions(node: str, there: Mapping[str, str]) -> None:
-    """Raise ValueError naming a node that has other versions than this machine."""
+def check_node(name: str, there: Mapping[str, str], sees: bool, folder: Path) -> None:
+    """Raise ValueError naming a node that has other versions than this machine, or does not see a folder."""
     here = versions()
-    if differ := [name for name in here if here[name] != there.get(name)]:
-        theirs, own = (", ".join(f"{name} {found.get(name)}" for name in differ) for found in (there, here))
-        raise ValueError(f"the node {node} has {theirs}, this one {own}: install the same on all")
+    if differ := [library for library in here if here[library] != there.get(library)]:
+        told, mine = (", ".join(f"{one} {of.get(one)}" for one in differ) for of in (there, here))
+        raise ValueError(f"the node {name} has {told}, this one {mine}: install the same on all")
+    if not sees:
+        raise ValueError(
+            f"the node {name} does not see {folder} as this one does: give a folder that all share"
+        )
 
 
 def reach(address: str) -> str:
@@ -126,14 +146,6 @@ def environment(**values: str) -> Iterator[None]:
         for name, value in before.items():
             os.environ.pop(name)
             os.environ.update({} if value is None else {name: value})
-
-
-def _what(error: Exception) -> bytes:
-    """What a driver is told of an error: the text of n3r's own alone, as others may quote a cell."""
-    own = isinstance(error, ValueError | FileNotFoundError) and not isinstance(error, UnicodeError)
-    kind = "own" if own else "polars" if isinstance(error, POLARS_ERRORS) else type(error).__name__
-    text = str(error) if own else getattr(error, "strerror", None) or ""
-    return json.dumps({"kind": kind, "text": text}, allow_nan=False).encode()
 
 
 def _bytes(frame: pl.DataFrame) -> bytes:

@@ -66,7 +66,7 @@ class Ray:
             _start(place, memory)
         with _told():
             self.n_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-            _check_versions()
+            _check_nodes(self.folder / PLACE)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -136,13 +136,23 @@ def _enter(address: str) -> None:
         ) from None
 
 
-def _check_versions() -> None:
-    """Raise ValueError naming a node that has other versions than this one."""
-    for node in ray.nodes():
-        if node["Alive"] and node["Resources"].get("CPU"):
-            at = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            there = ray.get(ray.remote(versions).options(scheduling_strategy=at).remote())
-            cluster.check_versions(node["NodeManagerAddress"], there)
+def _check_nodes(link: Path) -> None:
+    """Raise ValueError naming a node that has other versions than this one, or does not see a link of it."""
+    for node in (node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")):
+        name, at = node["NodeManagerAddress"], NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        try:
+            there, seen = ray.get(ray.remote(_seen).options(scheduling_strategy=at).remote(link))
+        except ray.exceptions.RayTaskError:
+            raise ValueError(f"the node {name} cannot run n3r: install the same on all") from None
+        cluster.check_node(name, there, seen == str(link.readlink()), link.parent)
+
+
+def _seen(link: Path) -> tuple[dict[str, str], str]:
+    """The versions of this node, and where it sees a link lead."""
+    try:
+        return versions(), str(link.readlink())
+    except OSError:
+        return versions(), ""
 
 
 def _end(folders: list[Path]) -> None:

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import polars as pl
 from py4j.java_gateway import JavaGateway
@@ -76,7 +77,7 @@ class Spark:
             self.context = _enter(conf, address)
             self.n_cpus = self.context.defaultParallelism
             if address:
-                self.n_cpus = _check_workers(self.context, address)
+                self.n_cpus = _check_workers(self.context, address, self.folder)
         except BaseException:
             self.close()
             raise
@@ -188,8 +189,10 @@ def _enter(conf: SparkConf, address: str | None) -> SparkContext:
         ) from None
 
 
-def _check_workers(context: SparkContext, address: str) -> int:
-    """The number of processors; ValueError where there are none, or a machine has other versions."""
+def _check_workers(context: SparkContext, address: str, folder: Path) -> int:
+    """The number of processors; ValueError where there are none, or on a machine that does not fit."""
+    mark = folder / uuid4().hex  # which a folder of the same name elsewhere has not
+    mark.touch()
     status, before, end = context._jsc.sc(), 0, time.monotonic() + START
     while not 1 < status.getExecutorMemoryStatus().size() == before:  # the driver is one of them
         if time.monotonic() > end:
@@ -198,19 +201,19 @@ def _check_workers(context: SparkContext, address: str) -> int:
         time.sleep(1)
     n = context.defaultParallelism
     try:  # as a barrier: all processors have a task at a time
-        found = context.parallelize(range(n), n).barrier().mapPartitions(_there).collect()
+        found = context.parallelize(range(n), n).barrier().mapPartitions(partial(_there, mark=mark)).collect()
     except Py4JError as error:
         raise ValueError(
             f"the workers at {address} cannot run n3r ({_why(error)}): install n3r[spark] on all, the same "
             f"Python at {os.environ['PYSPARK_PYTHON']}, or say in PYSPARK_PYTHON where it is"
         ) from None
-    for node, there in dict(found).items():
-        cluster.check_versions(node, there)
+    for name, there, sees in found:
+        cluster.check_node(name, there, sees, mark.parent)
     return n
 
 
-def _there(_: Iterator[int]) -> Iterator[tuple[str, dict[str, str]]]:
-    yield platform.node(), versions()
+def _there(_: Iterator[int], mark: Path) -> Iterator[tuple[str, dict[str, str], bool]]:
+    yield platform.node(), versions(), mark.exists()
 
 
 def _why(error: BaseException) -> str:

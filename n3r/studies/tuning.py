@@ -65,7 +65,8 @@ SPACES: dict[str, dict[str, Any]] = {  # parameter -> its values, or their range
     },
 }
 MIN_TRIALS = 10  # that are complete, before anything is said of what decides
-NO_CHOICE = ("name", "preset", "seed", "monitor", "processes", "n_folds", "budget")  # how is judged, not what
+# How is judged and where is computed, not what.
+NO_CHOICE = ("name", "preset", "seed", "monitor", "processes", "engine", "address", "n_folds", "budget")
 
 
 class Range(BaseModel):

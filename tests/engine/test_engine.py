@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from n3r import tables
-from n3r.engine import Engine, gather_all, in_bytes, start
+from n3r.engine import Engine, gather_all, in_bytes, start, starter
 from n3r.engine.disk import Disk
 from n3r.engine.memory import Memory
 from n3r.preprocess import PrepareConfig, Prepared, prepare, prepare_source
@@ -246,6 +246,10 @@ def test_what_an_engine_cannot_be_started_with_is_told(tmp_path, given, told):
     name, *others = given
     with pytest.raises(ValueError, match=told):
         start(name, tmp_path / "engine", *others)
+    if len(given) != 2:  # a size, of which processes have none
+        with pytest.raises(ValueError, match=told):
+            starter(name, tmp_path / "engine", *others[1:])
+    assert starter("memory", tmp_path) is starter("disk", tmp_path) is None
     assert in_bytes("1.5 GB") == 1_500_000_000
 
 

@@ -77,6 +77,14 @@ PROMISES = {
         "The same data, parameters and machine give the same metrics, predictions and bundles, whatever "
         "the hash seed, the process and the order of the rows. Times and speeds are left out.",
     ),
+    "test_many_machines": Promise(
+        "many machines",
+        "Many machines",
+        "On a Ray cluster of two or three nodes, which share this machine: whatever is killed, full or does "
+        "not fit, rows and weights are those of one machine, or there is one sentence and nothing "
+        "half-written, and the next run goes on where it can. Loss of the head node, which ends a cluster, "
+        "is not tried.",
+    ),
     "test_dependencies": Promise(
         "dependencies",
         "Dependencies",
