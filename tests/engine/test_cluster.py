@@ -32,6 +32,7 @@ if name == "cluster":
     from pyspark.find_spark_home import _find_spark_home
     (folder / "conf").mkdir(mode=0o700)
     said = ["authenticate true", "network.crypto.enabled true", "authenticate.secret " + "5" * 64]
+    said.append("master.rest.enabled false")
     (folder / "conf" / "spark-defaults.conf").write_text("".join(f"spark.{one}\\n" for one in said))
     os.environ |= {"SPARK_CONF_DIR": str(folder / "conf"), "SPARK_LOCAL_IP": "127.0.0.1"}
     def of_spark(what, *arguments, **environment):
