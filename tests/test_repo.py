@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "engine": {"files"},
     "synthetic": {"files"},
     "core": {"files", "engine"},
-    "evaluation": {"core", "files", "synthetic"},
+    "evaluation": {"core", "files", "engine", "synthetic"},
     "checks": {"core", "files", "evaluation", "report"},
     "report": {"core", "files", "evaluation"},
     "custom_transformer": {"core", "files", "synthetic"},
@@ -92,6 +92,7 @@ TESTED_WITH = {
     "commands/map": "proposal/test_say",
     "rows/accounts": "test_preprocess",  # its report
     "branches": "test_model",
+    "evaluation/labelled": "evaluation/test_scored",
     "checks/alone": "checks/test_check",
     "checks/cards": "checks/test_check",
     "checks/findings": "checks/test_check",
