@@ -9,7 +9,7 @@ from uuid import uuid4
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -163,6 +163,7 @@ def alike(found: Prepared | str, expected: Prepared | str) -> None:
         assert_frame_equal(found.splits[split], rows, check_exact=True)
 
 
+@settings(max_examples=settings.default.max_examples // 3)  # each prepares six times
 @given(
     rows=st.lists(row, max_size=30),
     seed=st.integers(0, 99),
