@@ -46,6 +46,7 @@ STRAY = "a quoted cell goes on after its closing quote"
 BLOCK = 1 << 20  # bytes read at a time
 ALL = slice(0, None)  # of the batches of a file
 _BATCH = 1 << 26  # bytes of records in a batch, so that long records make smaller ones
+_CELLS = 1 << 21  # cells in a batch, which take some 100 MB
 _SEPARATORS = (b",", b";", b"\t", b"|")
 _USUAL = (b'"', None)
 
@@ -68,9 +69,9 @@ def read_separated(
     dialect: Dialect = PLAIN,
     part: slice = ALL,
 ) -> Iterator[Batch]:
-    """The records of a CSV or TSV, up to `size` at a time, one batch at least; raises HeaderError.
+    """The records of a CSV or TSV, up to `size` at a time, fewer of many cells; raises HeaderError.
 
-    `part` is that of these batches that are given.
+    There is one batch at least; `part` is that of these batches that are given.
     """
     head, quote = file.read(BLOCK), dialect.quote and dialect.quote.encode()
     check_encoding(head, dialect.codec, dialect.encoding)
@@ -85,7 +86,8 @@ def read_separated(
     if not dialect.header:
         found = ((row + 1, content, reason) for row, content, reason in chain([first], found))
     names = wanted(table.names)
-    for batch in islice(batches(found, size), part.start, part.stop):
+    found = batches(found, max(1, min(size, _CELLS // len(table.names))))
+    for batch in islice(found, part.start, part.stop):
         yield table.read(batch, names)
 
 
