@@ -49,8 +49,16 @@ from n3r.rows.cuts import END, Cut, Ranked, at_ranks, axis, cuts_of, n_ranked, o
 from n3r.rows.keys import ENTITY, RAW_LABEL, Piece, mark_rows, read_keys, select_wide
 from n3r.rows.labels import outside
 from n3r.rows.plausible import doubts, owner_doubts, owners
-from n3r.rows.precedence import in_order, mark_duplicates, mark_later_orders, rank_content, read_content, ties
-from n3r.rows.splitting import Splitting, check_splits
+from n3r.rows.precedence import (
+    TIE,
+    in_order,
+    mark_duplicates,
+    mark_later_orders,
+    rank_content,
+    read_content,
+    ties,
+)
+from n3r.rows.splitting import Splitting, check_splits, with_parts
 from n3r.rows.values import as_text
 from n3r.rows.wide import OF_PART, Kept, Parts, Written, blank, finish, piece_of, read_kept
 from n3r.schema import KEY, LABEL, MAX_SHAPE, ROW, TIME, ColumnMap, check, mask
@@ -153,18 +161,19 @@ class _Plan:
         engine, m = self.engine, self.map
         read = partial(_read_item, column_map=m, customers=self.customers, schema=self._key_schema())
         keys = engine.read([*self.pieces, *(self.customers.parts if self.customers else [])], read)
-        keys = engine.exchange(keys, in_order, self.n, _meeting(KEY))
-        warnings = self._check_keys(keys)
-        keys = engine.exchange(keys, partial(mark_duplicates, ranks=self._ranks(keys)))
+        keys = engine.exchange(keys, None, self.n, _meeting(KEY))
+        warnings, tied = self._check_keys(keys)
+        keys = engine.exchange(keys, partial(mark_duplicates, ranks=self._ranks(tied)))
         first = partial(mark_later_orders, customers=self.customers) if self.first_only else None
         by_entity = partial(_of_entities, splitting=self.splitting, first=first)
         keys = engine.exchange(keys, by_entity, self.n, _meeting(ENTITY))
         counts, cuts, edges, told = self._look(keys)
         steps = count_steps(counts, _taken(m, self.config), m)
-        keys = engine.exchange(keys, partial(self.splitting.place, cuts=cuts, edges=edges))
+        keys = engine.exchange(keys, partial(self.splitting.split, cuts=cuts))
         of_splits = engine.gather(keys, split_cells)
         check_splits(of_splits, self._shares(), why_few(steps, m), m)
         n_kept = of_splits["n"].sum()
+        keys = engine.exchange(keys, partial(with_parts, edges=edges))
         done, splits, parts = self._write(keys, format, n_kept, len(edges) + 1)
         not_finite, nulls = self._lost(done)
         no_entity = counts.filter(pl.col(DROP).is_null())[ENTITY].sum() if m.entity else 0
@@ -175,10 +184,13 @@ class _Plan:
     def _key_schema(self) -> pl.Schema:
         return read_keys(Piece(self.pieces[0].frame.head(0), 0, 0), self.map).schema
 
-    def _check_keys(self, keys: Data) -> list[str]:
-        """Raise ValueError for rows, labels and times that do not fit; warnings of ids and of offsets."""
-        m = self.map
-        found = gather_all(self.engine, keys, {"cells": cells, "owners": partial(_owners, name=KEY)})
+    def _check_keys(self, keys: Data) -> tuple[list[str], pl.Series]:
+        """Warnings of ids and of offsets, and the rows whose order their content decides.
+
+        Raises ValueError for rows, labels and times that do not fit.
+        """
+        m, fns = self.map, {"cells": cells, "owners": partial(_owners, name=KEY), "ties": ties}
+        found = gather_all(self.engine, keys, fns)
         counts = found["cells"]
         if (n_rows := counts["n"].sum()) != self.n_read:
             raise ValueError(
@@ -188,7 +200,7 @@ class _Plan:
         check_times(self.frame, counts, m, self.config)
         alive = counts.filter(pl.col(DROP).is_null())["n"].sum()
         warnings = owner_doubts(found["owners"], alive, "id", m.id, "only the earliest of them is kept")
-        return warnings + self._mixed_offsets()
+        return warnings + self._mixed_offsets(), found["ties"][ROW]
 
     def _mixed_offsets(self) -> list[str]:
         schema = self.frame.collect_schema()
@@ -199,11 +211,11 @@ class _Plan:
         told = "some times give an offset and others none: those are taken for UTC"
         return [told] if any(map(times.are_mixed, counted)) else []
 
-    def _ranks(self, keys: Data) -> pl.DataFrame:
+    def _ranks(self, tied: pl.Series) -> pl.DataFrame:
         """The order, by their content, of rows that are equal in time and id."""
-        engine, tied = self.engine, self.engine.gather(keys, ties)[ROW]
+        engine = self.engine
         if tied.is_empty():
-            return tied.to_frame()
+            return pl.DataFrame(schema={ROW: pl.Int64, TIE: pl.UInt32})
         pieces = [(p, tied.filter(tied.is_between(p.start, p.start + p.n_rows, "left"))) for p in self.pieces]
         content = engine.read(
             [pair for pair in pieces if len(pair[1])], partial(read_content, column_map=self.map)

@@ -16,7 +16,7 @@ import polars as pl
 
 from n3r.files.dialect import Dialect
 from n3r.files.encoding import setting
-from n3r.rows.numbers import NumberFormat, fitting, form_of, number
+from n3r.rows.numbers import NumberFormat, fitting, form_of, number, unread
 from n3r.schema import EVERY_OTHER, MAX_SHAPE, ColumnMap, is_nameless, is_number, mask
 
 COUNTED = 30  # rows: fewer may lie in an order by chance
@@ -73,9 +73,8 @@ def _read_numbers(
     found, reasons = [], {}
     for column in frame:
         numbers = column.to_frame().select(number(column.name, form)).to_series()
-        filled = column.str.strip_chars() != ""
-        bad = (filled & numbers.is_null()).arg_true()
-        n_filled = filled.sum() or 0
+        bad = unread(column, numbers)
+        n_filled = numbers.count() + len(bad)
         if not n_filled:
             reasons[column.name] = "no row has a value"
         elif not len(bad):
@@ -108,7 +107,7 @@ def _advice(column: pl.Series, bad: pl.Series, kind: str | None) -> str:
 def told_numbers(column: pl.Series, row: int, kind: str | None, form: NumberFormat | None) -> str:
     """What to say besides of cells of a column of numbers that are none, the first of them in `row`."""
     numbers = column.to_frame().select(number(column.name, form)).to_series()
-    bad = ((column.str.strip_chars() != "") & numbers.is_null()).arg_true()
+    bad = unread(column, numbers)
     return f"; the first has the form {mask(column[row][:MAX_SHAPE])}{_advice(column, bad, kind)}"
 
 

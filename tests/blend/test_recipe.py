@@ -16,6 +16,7 @@ from n3r.bundle import Bundle, Recipe
 from n3r.features import TabularFeatures
 from n3r.files.manifest import verify, write_manifest
 from n3r.metrics import class_auc
+from n3r.rows import parts
 from n3r.schema import LABEL
 from n3r.score import Scorer
 from n3r.vocabulary import train_wordpiece
@@ -150,6 +151,33 @@ def test_reasons_are_features_of_the_strings_in_words_and_show_none_of_them(fitt
     name = said[why["reason"][0]]
     encoded.tabular[0, features.names.index(name)] = features.imputation_[name]
     assert scorer._graph.probabilities(encoded)[0, 1] == pytest.approx(why["score_without"][0], abs=1e-5)
+
+
+def test_more_rows_than_a_sample_has_are_fitted_by_the_sample(small, tmp_path, monkeypatch):
+    """Fewer give the same in parts as whole; what is measured of test rows is of all of them."""
+    given, config = small.prepared.splits, BlendConfig(members=["boosting"], identity="on")
+
+    def in_parts(rows):
+        return parts.RowsInParts(lambda names: rows.select(names).iter_slices(70), rows.columns, len(rows))
+
+    splits = {split: in_parts(rows) for split, rows in given.items()}
+    whole, of_parts = (
+        fit_blend(rows, recipe_of(small), config, tmp_path / name)
+        for name, rows in (("whole", given), ("parts", splits))
+    )
+    assert of_parts.held.equals(whole.held) and np.array_equal(*(b.held_probs for b in (whole, of_parts)))
+    expected = whole.measure(given["test"])["boosting"].p
+    monkeypatch.setattr(parts, "SAMPLE", 10)
+    monkeypatch.setattr(parts, "SLICE", 64)
+    assert np.array_equal(of_parts.measure(splits["test"])["boosting"].p, expected)
+    monkeypatch.setattr(parts, "SAMPLE", n := len(given["train"]) // 2)
+    few = fit_blend(splits, recipe_of(small), config, tmp_path / "few")
+    rows, places = parts.sample(pl.concat([given["train"], given["val"]]))
+    n_train = int((places < len(given["train"])).sum())
+    alone = {"train": rows[:n_train], "val": rows[n_train:]}
+    again = fit_blend(alone, recipe_of(small), config, tmp_path / "alone")
+    assert len(rows) == n and few.held.equals(again.held) and np.array_equal(few.held_probs, again.held_probs)
+    assert few.recipe.data["splits"]["train"]["rows"] == len(given["train"])
 
 
 def test_what_is_done_is_not_done_again_and_ends_the_same(fitted, small, folder, monkeypatch):

@@ -237,10 +237,10 @@ def test_an_engines_folder_is_private_gone_at_exit_and_what_a_kill_left_goes(tmp
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (("spark",), "no engine 'spark', only memory, disk, ray"),
+        (("dask",), "no engine 'dask', only memory, disk, ray, spark"),
         (("disk", "1 apple"), "expected a size such as 1GB"),
         (("disk", "10MB"), "10MB is less than 200MB"),
-        (("disk", "1GB", "127.0.0.1:6379"), "address is that of a Ray cluster, and the engine is 'disk'"),
+        (("disk", "1GB", "127.0.0.1:6379"), "address is that of a cluster of Ray or Spark, .* 'disk'"),
     ],
 )
 def test_what_an_engine_cannot_be_started_with_is_told(tmp_path, given, told):
