@@ -220,8 +220,8 @@ def _why(error: BaseException) -> str:
     """The last of what Java or Python tells of an error, without their stacks."""
     while error.__cause__:
         error = error.__cause__
-    told = re.findall(r"^(?:: |Caused by: )?(?:[\w.]+(?:Error|Exception)): *(\S.*)", str(error), re.MULTILINE)
-    return (told or [str(error).strip()])[-1].partition("\n")[0][:200]
+    told = re.findall(r"\w+(?:Error|Exception): .*", str(error)) or [str(error).strip().partition("\n")[0]]
+    return told[-1][:200]
 
 
 def _end(folder: Path) -> None:

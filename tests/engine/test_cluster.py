@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ CANARY = "Zanzibarius Quillfeather"
 MASTER = "spark://127.0.0.1:7077"
 # An engine, or a master of Spark and a worker, which are what docs/scale.md starts.
 START = """
-import json, os, subprocess, sys, threading, time
+import atexit, json, os, subprocess, sys, threading, time
 from pathlib import Path
 from n3r.engine import start
 from n3r.engine.cluster import reach
@@ -38,7 +39,10 @@ if name == "cluster":
     def of_spark(what, *arguments, **environment):
         command = [_find_spark_home() + "/bin/spark-class", "org.apache.spark.deploy." + what, *arguments]
         with (folder / "logs").open("ab") as log:
-            return subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log)
+            one = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log)
+        atexit.register(one.wait)
+        atexit.register(one.terminate)  # the last registered is the first to run
+        return one
     name, address = "spark", "MASTER"
     cluster = [of_spark("master.Master", "--host", "127.0.0.1", "--port", "7077")]
     for _ in range(300):
@@ -49,6 +53,7 @@ if name == "cluster":
             time.sleep(0.2)
     own = ["--cores", "2", "--memory", "2g", "--work-dir", str(folder / "logs of workers")]
     cluster.append(of_spark("worker.Worker", address, *own, **OTHERS))
+BEFORE
 on = start(name, folder / "engine", "600MB", address)
 place = folder / "engine"
 if name == "ray":
@@ -105,10 +110,6 @@ files = [(path, root) for root in (place, folder) for path in root.rglob("*") if
 logs = [path for path, root in files if any("log" in part for part in path.relative_to(root).parts)]
 seen = [path.name for path in logs if sys.argv[4].encode() in path.read_bytes()]
 on.close()
-if address:
-    for one in reversed(cluster):
-        one.terminate()
-        one.wait()
 whole = scan(folder / "raw", columns)
 expected = prepare(whole.frame, columns, None, whole.n_rows)
 alike = {split: read_split(folder / "data", split).equals(expected.splits[split]) for split in SPLITS}
@@ -154,9 +155,9 @@ def require(engine: str) -> None:
         pytest.skip("Spark runs on Java, which is not there")
 
 
-def run(code: str, *arguments: object, **others: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, *arguments: object, before: str = "", **others: str) -> subprocess.CompletedProcess[str]:
     """A program on an engine that it starts; `others` is the environment of Spark's worker."""
-    code = START.replace("OTHERS", repr(others)) + code
+    code = START.replace("OTHERS", repr(others)).replace("BEFORE", before) + code
     command = [sys.executable, "-c", code, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
@@ -202,15 +203,41 @@ def test_files_scored_are_those_of_one_process_to_the_byte(tmp_path, raw, small,
     assert json.loads(done.stdout.splitlines()[-1]) == [True, [True] * 8, True]
 
 
+# What does not fit, in the worker's Python or in the settings, and what is told of it.
+UNFIT = {
+    "other versions": ("", "has polars 0.1, this one polars .*: install the same on all$"),
+    "no n3r": (
+        "",
+        r"the workers at .* cannot run n3r \(ImportError: gone\): install n3r\[spark\] on all, the same",
+    ),
+    "another secret": (
+        'os.environ["SPARK_CONF_DIR"] = str(folder / "other")\n(folder / "other").mkdir()\n'
+        '(folder / "other" / "spark-defaults.conf").write_text("spark.authenticate.secret other")',
+        r"the Spark cluster at .* does not let n3r in \(.+\): are spark.authenticate.secret and .* the same",
+    ),
+    "no secret": (
+        'os.environ.pop("SPARK_CONF_DIR")',
+        "spark.authenticate.secret of the cluster at .* is not known: say it in spark-defaults.conf",
+    ),
+    "no worker": ("cluster[1].kill()", "the Spark cluster at .* has no free worker within 60 s"),
+}
+
+
 @pytest.mark.slow
-def test_other_versions_on_a_worker_are_told(tmp_path, raw):
+@pytest.mark.parametrize("what", UNFIT)
+def test_a_cluster_that_does_not_fit_is_told(tmp_path, raw, what):
     require("spark")
-    fake = tmp_path / "fake" / "polars-0.1.dist-info" / "METADATA"
-    fake.parent.mkdir(parents=True)
-    fake.write_text("Metadata-Version: 2.1\nName: polars\nVersion: 0.1\n")
-    done = run("", tmp_path, "cluster", PYTHONPATH=f"{tmp_path / 'fake'}:{ROOT}")
-    last = done.stderr.strip().splitlines()[-1]
-    assert "has polars 0.1, this one polars" in last and last.endswith("install the same on all")
+    place = tmp_path / "fake"
+    (place / "polars-0.1.dist-info").mkdir(parents=True)
+    if what == "other versions":
+        metadata = "Metadata-Version: 2.1\nName: polars\nVersion: 0.1\n"
+        (place / "polars-0.1.dist-info" / "METADATA").write_text(metadata)
+    if what == "no n3r":
+        (place / "n3r.py").write_text("raise ImportError('gone')")
+    before, told = UNFIT[what]
+    done = run("", tmp_path, "cluster", before=before, PYTHONPATH=f"{place}:{ROOT}")
+    *stack, last = done.stderr.strip().splitlines()
+    assert re.search(told, last) and last.startswith("ValueError: ") and "5" * 64 not in done.stderr
     assert not (tmp_path / "engine").exists()
 
 
