@@ -122,18 +122,38 @@ print(json.dumps({
 
 
 SCORE = """
+import psutil, signal
+from n3r import score_tasks
 from n3r.score import Scorer
 from n3r.score_files import score_files
-from n3r.score_tasks import score_tasks
 
-raw, bundle = map(Path, sys.argv[3:])
-counts = score_tasks(on, bundle, [str(raw)], folder / "apart")
+what, rows, bundle = sys.argv[3], *map(Path, sys.argv[4:])
+score_tasks.PART = 1  # of two chunks, a task each
+asked, killed, read = [], [], on.read
+
+def counted(items, fn):
+    asked.append(len(items))
+    return read(items, fn)
+
+def kill():
+    while not any((folder / "apart" / ".scored").glob("*/record.json")):
+        time.sleep(0.01)
+    if what == "driver":
+        os.kill(os.getpid(), signal.SIGKILL)
+    at_work = (p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::_of_item"))
+    killed.append(next(at_work))
+    killed[0].kill()
+
+on.read = counted
+if what != "whole":
+    threading.Thread(target=kill, daemon=True).start()
+counts = score_tasks.score_tasks(on, bundle, [str(rows)], folder / "apart")
 on.close()
-alone = score_files(Scorer(bundle, 1), [raw], folder / "alone", progress=False)
+alone = score_files(Scorer(bundle, 1), [rows], folder / "alone", progress=False)
 names = sorted(path.name for path in (folder / "alone").iterdir())
 alike = [(folder / "alone" / name).read_bytes() == (folder / "apart" / name).read_bytes() for name in names]
 left = sorted(path.name for path in (folder / "apart").iterdir())
-print(json.dumps([counts == alone, alike, left == names]))
+print(json.dumps([counts == alone, alike, left == names, asked, len(killed)]))
 """
 
 
@@ -194,13 +214,37 @@ def test_a_file_that_was_cut_short_meanwhile_is_named_in_a_sentence(tmp_path, ra
     assert not (tmp_path / "engine").exists() and not (tmp_path / "data").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ENGINES)
-def test_files_scored_are_those_of_one_process_to_the_byte(tmp_path, raw, small, engine):
+def scored(folder: Path, raw: Path, small, engine: str, what: str) -> subprocess.CompletedProcess[str]:
+    """Score two files and two that are divided."""
     require(engine)
-    done = run(SCORE, tmp_path, engine, raw, small.folder)
+    if not (folder / "rows").exists():
+        orders = pl.read_parquet(raw)
+        for name, rows in (("0.parquet", 2_500), ("1.csv", 2_500), ("2.parquet", 20_000), ("3.csv", 20_000)):
+            (folder / "rows").mkdir(exist_ok=True)
+            write(orders[:rows], folder / "rows" / name)
+    return run(SCORE, folder, engine, what, folder / "rows", small.folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "what"), [*((engine, "whole") for engine in ENGINES), ("ray", "worker")])
+def test_files_scored_are_those_of_one_process_to_the_byte(tmp_path, raw, small, engine, what):
+    done = scored(tmp_path, raw, small, engine, what)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == [True, [True] * 8, True]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == [True, [True] * 4, True, [6, 2], int(what == "worker")]
+
+
+@pytest.mark.slow
+def test_a_driver_that_was_killed_is_gone_on_with(tmp_path, raw, small):
+    assert scored(tmp_path, raw, small, "ray", "driver").returncode == -9
+    finished = len(list((tmp_path / "apart" / ".scored").glob("*/record.json")))
+    early = {path.name: path.read_bytes() for path in (tmp_path / "apart").glob("[0-9]*")}
+    done = scored(tmp_path, raw, small, "ray", "whole")
+    assert done.returncode == 0, done.stderr[-3000:]
+    *alike, (left, divided), _ = json.loads(done.stdout.splitlines()[-1])
+    assert alike == [True, [True] * 4, True] and divided == 2
+    assert 0 < left <= 6 - finished < 6  # what was at work may have ended behind the driver
+    assert all((tmp_path / "alone" / name).read_bytes() == content for name, content in early.items())
 
 
 # What does not fit, in the worker's Python or in the settings, and what is told of it.
