@@ -24,7 +24,9 @@ MASTER = "spark://127.0.0.1:7077"
 # An engine, or a master of Spark and a worker, which are what docs/scale.md starts.
 START = """
 import atexit, json, os, subprocess, sys, threading, time
+from contextlib import suppress
 from pathlib import Path
+import psutil
 from n3r.engine import start
 from n3r.engine.cluster import reach
 
@@ -59,10 +61,19 @@ place = folder / "engine"
 if name == "ray":
     from n3r.engine.ray import PLACE
     place = (place / PLACE).resolve()
+
+def at_work(process):  # Ray's, one that Python's daemon of Spark has started, or an executor
+    with suppress(psutil.Error):  # of one that has ended
+        if name == "ray":
+            return process.name().startswith(("ray::Map", "ray::_of_item"))
+        if address:
+            return "org.apache.spark.executor.CoarseGrainedExecutorBackend" in process.cmdline()
+        return "pyspark.daemon" in process.cmdline() and "pyspark.daemon" in process.parent().cmdline()
+
+def workers():
+    return [process for process in psutil.Process().children(recursive=True) if at_work(process)]
 """.replace("MASTER", MASTER)
 CODE = """
-import psutil
-from contextlib import suppress
 from functools import partial
 from n3r.preprocess import prepare, prepare_source
 from n3r.schema import SPLITS, ColumnMap
@@ -77,14 +88,6 @@ if what == "damage":
     with source.reading():
         prepare_source(source, columns, None, on)
 
-def at_work(process):  # Ray's, one that Python's daemon of Spark has started, or an executor
-    with suppress(psutil.Error):  # of one that has ended
-        if name == "ray":
-            return process.name().startswith("ray::Map")
-        if address:
-            return "org.apache.spark.executor.CoarseGrainedExecutorBackend" in process.cmdline()
-        return "pyspark.daemon" in process.cmdline() and "pyspark.daemon" in process.parent().cmdline()
-
 def slow(rows, fn):
     time.sleep(3)
     return fn(rows)
@@ -98,7 +101,7 @@ def kill_worker():
         time.sleep(0.1)
     while not killed:
         time.sleep(0.5)
-        killed.extend([p for p in psutil.Process().children(recursive=True) if at_work(p)][:1])
+        killed.extend(workers()[:1])
     killed[0].kill()
 
 calls, killed, exchanged, on.exchange = [], [], on.exchange, exchange
@@ -122,7 +125,7 @@ print(json.dumps({
 
 
 SCORE = """
-import psutil, signal
+import signal
 from n3r import score_tasks
 from n3r.score import Scorer
 from n3r.score_files import score_files
@@ -140,8 +143,7 @@ def kill():
         time.sleep(0.01)
     if what == "driver":
         os.kill(os.getpid(), signal.SIGKILL)
-    at_work = (p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::_of_item"))
-    killed.append(next(at_work))
+    killed.append(workers()[0])
     killed[0].kill()
 
 on.read = counted
@@ -226,7 +228,8 @@ def scored(folder: Path, raw: Path, small, engine: str, what: str) -> subprocess
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "what"), [*((engine, "whole") for engine in ENGINES), ("ray", "worker")])
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("what", ["whole", "worker"])
 def test_files_scored_are_those_of_one_process_to_the_byte(tmp_path, raw, small, engine, what):
     done = scored(tmp_path, raw, small, engine, what)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -235,11 +238,12 @@ def test_files_scored_are_those_of_one_process_to_the_byte(tmp_path, raw, small,
 
 
 @pytest.mark.slow
-def test_a_driver_that_was_killed_is_gone_on_with(tmp_path, raw, small):
-    assert scored(tmp_path, raw, small, "ray", "driver").returncode == -9
+@pytest.mark.parametrize("engine", ["ray", "spark"])
+def test_a_driver_that_was_killed_is_gone_on_with(tmp_path, raw, small, engine):
+    assert scored(tmp_path, raw, small, engine, "driver").returncode == -9
     finished = len(list((tmp_path / "apart" / ".scored").glob("*/record.json")))
     early = {path.name: path.read_bytes() for path in (tmp_path / "apart").glob("[0-9]*")}
-    done = scored(tmp_path, raw, small, "ray", "whole")
+    done = scored(tmp_path, raw, small, engine, "whole")
     assert done.returncode == 0, done.stderr[-3000:]
     *alike, (left, divided), _ = json.loads(done.stdout.splitlines()[-1])
     assert alike == [True, [True] * 4, True] and divided == 2
