@@ -99,6 +99,13 @@ PROGRAMS = (
     Program("import to first score, LSTM2Risk", "score lstm2risk cold", None, {"s": "median_s"}),
     Program("score files, by rows", "score lstm2risk memory --small", TINY_SCORE, {"peak MB": "peak_mb"}),
     Program(
+        "score a file on Ray, a worker a processor, beside one thread",
+        "cluster",
+        None,  # it starts Ray; a test runs it
+        {"ratio": "ratio", "s": "s", "until rows are asked for": "start"},
+        "ratio 1.6, aim 1.9",
+    ),
+    Program(
         "identity features",
         "identity",
         "--rows 2000",

@@ -94,8 +94,8 @@ def run(  # noqa: PLR0913 - one argument an option
         str | None,
         Option(help="in place of steps: model (the best recipe, no legacy), parity, or all: the default"),
     ] = None,
-    engine: Annotated[str | None, Option(help="disk or ray: -p engine=..; see docs/scale.md")] = None,
-    address: Annotated[str | None, Option(help="HOST:PORT of the Ray cluster: -p address=..")] = None,
+    engine: Annotated[str | None, Option(help="disk, ray or spark: -p engine=..; see docs/scale.md")] = None,
+    address: Annotated[str | None, Option(help="of the cluster, HOST:PORT or spark://HOST:PORT")] = None,
     memory: Annotated[str | None, Option(help="of the engine, such as 64GB: -p memory=..")] = None,
     p: Annotated[list[str] | None, Option("-p", help="KEY=VALUE, a parameter; see `n3r params`")] = None,
 ) -> None:

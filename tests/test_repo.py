@@ -134,6 +134,8 @@ TESTED_WITH = {
     "rows/customers": "engine/test_engine",
     "engine/memory": "engine/test_engine",
     "engine/disk": "engine/test_engine",
+    "engine/ray": "engine/test_cluster",
+    "engine/spark": "engine/test_cluster",
     "engine/processes": "promises/test_many_machines",
     "rows/time_formats": "rows/test_times",
     "rows/plausible": "test_preprocess",

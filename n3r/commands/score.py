@@ -59,8 +59,8 @@ def score(  # noqa: PLR0913 - one argument an option
     cost_alarm: Annotated[float | None, Option(help="and of a false alarm")] = None,
     threshold: Annotated[float | None, Option(help="flag scores at or above it")] = None,
     reasons: Annotated[int, Option(help="how many reasons flagged rows get, in words", min=0)] = 0,
-    engine: Annotated[str, Option(help="ray: files and parts of files as tasks of a cluster")] = "memory",
-    address: Annotated[str, Option(help="HOST:PORT of the Ray cluster; default: this machine")] = "",
+    engine: Annotated[str, Option(help="ray or spark: files, in parts, as tasks of a cluster")] = "memory",
+    address: Annotated[str, Option(help="of the cluster: HOST:PORT, or spark://HOST:PORT")] = "",
 ) -> None:
     """Score rows with a bundle: id, score, p_calibrated, percentile, in the rows' order; and decide.
 

@@ -74,10 +74,10 @@ def n_classes(table: pl.DataFrame) -> int:
     return len(_of_classes(SCORE, SCORE, table.columns)) or 2
 
 
-def class_scores(table: pl.DataFrame) -> np.ndarray:
-    """The scores of a table under n3r's own names: (N,), or (N, C) of more than two classes."""
+def class_scores(table: Rows) -> np.ndarray:
+    """The scores of rows under n3r's own names: (N,), or (N, C) of more than two classes."""
     names = _of_classes(SCORE, SCORE, table.columns)
-    return table.select(list(names)).to_numpy() if names else table[SCORE].to_numpy()
+    return whole(table, list(names)).to_numpy() if names else whole(table, [SCORE])[SCORE].to_numpy()
 
 
 def as_two(table: pl.DataFrame) -> pl.DataFrame:

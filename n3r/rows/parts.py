@@ -66,6 +66,16 @@ def slices(rows: Rows, columns: Sequence[str] | None = None) -> Iterator[pl.Data
         yield from part.iter_slices(SLICE) if len(part) else [part]
 
 
+def joined(*all_rows: Rows) -> RowsInParts:
+    """Rows of the same columns, one table behind the other."""
+
+    def read(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        for rows in all_rows:
+            yield from slices(rows, columns)
+
+    return RowsInParts(read, list(all_rows[0].columns), sum(map(len, all_rows)))
+
+
 def whole(rows: Rows, columns: Sequence[str]) -> pl.DataFrame:
     """All rows as one table of those of the columns that are there."""
     wanted = [name for name in dict.fromkeys(columns) if name in rows.columns]
