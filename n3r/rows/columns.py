@@ -16,11 +16,11 @@ import polars as pl
 
 from n3r.files.dialect import Dialect
 from n3r.files.encoding import setting
-from n3r.rows.keys import AT_ONCE
 from n3r.rows.numbers import NumberFormat, fitting, form_of, number, plain_numbers, unread
 from n3r.schema import EVERY_OTHER, MAX_SHAPE, ColumnMap, is_nameless, is_number, mask
 
 COUNTED = 30  # rows: fewer may lie in an order by chance
+AT_ONCE = 1 << 22  # cells that are read at once, where columns are read some at a time
 _LOOKED_AT = 1000
 _SEPARATORS = ",;\t|"
 Files = Sequence[tuple[Path, int]]  # files and their numbers of rows, in the table's order

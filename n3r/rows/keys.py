@@ -14,13 +14,14 @@ import polars as pl
 
 from n3r.rows.accounts import DROP, ENTITY, ENTITY_TIME, INTERNAL, NO_ID, NO_LABEL, NO_TIME, OTHER_LABEL
 from n3r.rows.amounts import worth
+from n3r.rows.columns import AT_ONCE
 from n3r.rows.plausible import unless_blank
 from n3r.rows.times import parse_time
 from n3r.rows.values import as_text, as_typed
 from n3r.schema import FILE_COLUMN, KEY, LABEL, ORACLE, OWN, ROW, SEGMENT, TIME, ColumnMap
 
 RAW_LABEL = OWN + "raw_label"
-SIDE_BY_SIDE, AT_ONCE = 6, 1 << 22  # wide columns that are read at a time, or cells if these are more
+SIDE_BY_SIDE = 6  # wide columns that are read at a time, or more of few rows
 
 
 class Piece(NamedTuple):
