@@ -33,6 +33,7 @@ from n3r.report.style import COLOURS, canvas, heading, legend_below, to_svg
 ROOT = Path(__file__).resolve().parent.parent
 FINISHED = ROOT / "runs" / "benchmarks.json"  # what each program printed
 REPORT = ROOT / "reports" / "benchmarks.md"
+ON_DISK, GROWTH_ON_DISK = "prepare out-of-core", "benchmarks_out_of_core.svg"
 PUBLISHED = "Speed and size at the published dimensions"  # a section of the report
 
 
@@ -75,12 +76,20 @@ PROGRAMS = (
         STORE,
         "2,000 MB, flat",
     ),
+    Program("preprocess out of core, 1 GB", ON_DISK, "--rows 2000", PEAK, "200,000 orders/s, 1,200 MB, flat"),
     Program(
-        "preprocess out of core, 1 GB",
-        "prepare out-of-core",
-        "--rows 2000",
-        PEAK,
-        "200,000 orders/s, 1,200 MB",
+        "preprocess wide tables, s",
+        "prepare wide",
+        None,  # a smoke would take seconds; tests run it
+        {name: name for name in ("parquet", "csv", "ratio")},
+        "ratio 3",
+    ),
+    Program(
+        "preprocess on two nodes of Ray",
+        "prepare ray",
+        None,  # it takes a network of its own; tests run the engine
+        {"ratio to in memory": "ratio", "peak MB": "peak_mb"},
+        "ratio 4, 4,000 MB",
     ),
     Program("train, by orders", "prepare memory", "--rows 2000", {"peak MB": "peak_mb"}, "2,000 MB grown"),
     Program("score with LSTM2Risk", "score lstm2risk batch", TINY_SCORE, SPEEDS, "ratio 3, aim 8"),
@@ -89,6 +98,13 @@ PROGRAMS = (
     Program("one order, Transformer2Risk", "score transformer2risk latency", TINY_SCORE, LATENCY),
     Program("import to first score, LSTM2Risk", "score lstm2risk cold", None, {"s": "median_s"}),
     Program("score files, by rows", "score lstm2risk memory --small", TINY_SCORE, {"peak MB": "peak_mb"}),
+    Program(
+        "score a file on Ray, a worker a processor, beside one thread",
+        "cluster",
+        None,  # it starts Ray; a test runs it
+        {"ratio": "ratio", "s": "s", "until rows are asked for": "start"},
+        "ratio 1.6, aim 1.9",
+    ),
     Program(
         "identity features",
         "identity",
@@ -131,7 +147,13 @@ PROGRAMS = (
         "--small --rows 64 --scored 5 --systems lstm2risk legacy_lstm2risk",
         {},
     ),
-    Program("evaluation report", "report", "--rows 2000 --runs 1", {"s": "seconds", "peak MB": "peak_mb"}),
+    Program(
+        "evaluation report, by scored rows",
+        "report 1000000 10000000",
+        None,  # it runs in processes of its own, and takes none but these rows; tests run it
+        {"s": "seconds", "peak MB": "peak_mb"},
+        "4,000 MB",
+    ),
     Program(
         "hand-written step, ms",
         "custom_transformer",
@@ -178,13 +200,15 @@ def growth(lines: Lines) -> Growth:
     prepared.append(lines["prepare preprocess"][-1])
     trained, scored = lines["prepare memory"][:-1], lines["score lstm2risk memory --small"][:-1]
     found = {"preprocessing": prepared, "tokenizer and an epoch": trained, "scoring": scored}
-    growing = {
-        stage: {row["rows"]: {key: row[key] for key in ("seconds", "peak_mb")} for row in rows}
-        for stage, rows in found.items()
-    }
+    growing = {stage: by_rows(rows) for stage, rows in found.items()}
     for stage in ("tokenizer", "epoch"):
         growing[stage] = {row["rows"]: {"seconds": row[f"{stage}_seconds"]} for row in trained}
     return growing
+
+
+def by_rows(lines: list[dict[str, Any]]) -> dict[int, dict[str, float]]:
+    """Seconds and peak memory by the number of rows."""
+    return {line["rows"]: {key: line[key] for key in ("seconds", "peak_mb")} for line in lines}
 
 
 def plot(found: Growth) -> str:
@@ -276,6 +300,20 @@ def head() -> list[str]:
     ]
 
 
+def pictures(lines: Lines, whole: bool) -> dict[str, list[str]]:
+    """The sections of the report that have plots, which are drawn, and profiles; those of a `whole` run."""
+    more = {}
+    if whole:
+        REPORT.with_suffix(".svg").write_text(plot(growth(lines)), encoding="utf-8")
+        more["Growth"] = ["![Seconds and memory by orders](benchmarks.svg)"]
+        more["Where a training step's time goes"] = profiles()
+    if ON_DISK in lines:
+        found = {"preparation on disk": by_rows(lines[ON_DISK][:-1])}
+        REPORT.with_name(GROWTH_ON_DISK).write_text(plot(found), encoding="utf-8")
+        more["Growth out of core, with 1 GB"] = [f"![Seconds and memory by orders]({GROWTH_ON_DISK})"]
+    return more
+
+
 def sections(page: str) -> dict[str, list[str]]:
     """Heading -> lines of a report's sections below its table."""
     parts = (part.partition("\n") for part in page.split("\n## ")[1:])
@@ -327,13 +365,8 @@ def main() -> None:
                 FINISHED.write_text(json.dumps(lines))
     print(report(lines))
     if not arguments.only:
-        more = {}
-        if not word:
-            REPORT.with_suffix(".svg").write_text(plot(growth(lines)), encoding="utf-8")
-            more = {"Growth": ["![Seconds and memory by orders](benchmarks.svg)"]}
-            more["Where a training step's time goes"] = profiles()
         before = REPORT.read_text(encoding="utf-8") if REPORT.is_file() else ""
-        REPORT.write_text(report(lines, before, more), encoding="utf-8")
+        REPORT.write_text(report(lines, before, pictures(lines, not word)), encoding="utf-8")
 
 
 if __name__ == "__main__":

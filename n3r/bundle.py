@@ -36,7 +36,7 @@ from n3r.files.manifest import MANIFEST, MAX_BYTES, verify, versions, write_mani
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
 from n3r.rows.amounts import amounts
-from n3r.rows.parts import Rows, rows_digest, slices
+from n3r.rows.parts import Rows, portions, rows_digest, sample, slices
 from n3r.schema import LABEL, TIME, ColumnMap, prediction_table
 from n3r.score import read_parts, read_readers
 from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig
@@ -111,25 +111,26 @@ class Bundle(Recipe):
         """Prepared rows as this model reads them."""
         return self.read(frame, self.model.config.n_texts)
 
-    def predict(self, frame: pl.DataFrame) -> np.ndarray:
-        """Class probabilities (N, C) of prepared rows, in their order."""
-        return predict(self.model, self.dataset(frame), self.pad_tokens)
+    def predict(self, rows: Rows) -> np.ndarray:
+        """Class probabilities (N, C) of prepared rows of any number, in their order."""
+        pads = self.pad_tokens
+        return np.concatenate([predict(self.model, self.dataset(part), pads) for part in portions(rows)])
 
     def prediction_parts(self, rows: Rows) -> Iterator[pl.DataFrame]:
         """`predictions` of rows of any number, some at a time."""
         return (self.predictions(part) for part in slices(rows))
 
-    def predictions(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def predictions(self, rows: Rows) -> pl.DataFrame:
         """`predict` as a table, `schema.prediction_table`; ValueError for rows without an id."""
-        return prediction_table(frame, self.column_map.id, self.predict(frame))
+        return prediction_table(rows, self.column_map.id, self.predict(rows))
 
-    def save(self, folder: Path, int8_rows: pl.DataFrame | None = None) -> None:
+    def save(self, folder: Path, int8_rows: Rows | None = None) -> None:
         """Write the bundle under `folder`, replacing one that is there only when it is complete.
 
         With `int8_rows`, prepared and labelled, a second graph has 8-bit weights, and what these change is
-        measured on them. Of several processes only the first one writes, and the others do not wait for it.
-        Raises ValueError when the folder cannot be written or the model does not scale as its features say,
-        and RuntimeError when there is no correct graph.
+        measured on a sample of them. Of several processes only the first one writes, and the others do not
+        wait for it. Raises ValueError when the folder cannot be written or the model does not scale as its
+        features say, and RuntimeError when there is no correct graph.
         """
         is_scaled = self.features.knots is not None and self.model.config.n_tab_features > 0
         if is_scaled != (self.model.scaling is not None):
@@ -138,12 +139,12 @@ class Bundle(Recipe):
             with atomic_folder(folder, "the bundle", MANIFEST, SafetensorError) as aside:
                 self._write(aside, int8_rows)
 
-    def _write(self, folder: Path, int8_rows: pl.DataFrame | None) -> None:
+    def _write(self, folder: Path, int8_rows: Rows | None) -> None:
         save_file(self.model.state_dict(), folder / "model.safetensors")
         export_onnx(self.model, folder / "model.onnx")
         measured = self.metrics
         if int8_rows is not None:
-            measured = {**measured, "int8": self._quantize(folder, int8_rows)}
+            measured = {**measured, "int8": self._quantize(folder, sample(int8_rows)[0])}
         mode = (folder / "model.onnx").stat().st_mode
         (folder / "model.safetensors").chmod(mode)  # safetensors lets its owner alone read it
         calibration = self.calibration or _calibrate(self.model, None, self.pad_tokens)

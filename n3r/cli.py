@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -93,8 +94,8 @@ def run(  # noqa: PLR0913 - one argument an option
         str | None,
         Option(help="in place of steps: model (the best recipe, no legacy), parity, or all: the default"),
     ] = None,
-    engine: Annotated[str | None, Option(help="disk or ray: -p engine=..; see docs/scale.md")] = None,
-    address: Annotated[str | None, Option(help="HOST:PORT of the Ray cluster: -p address=..")] = None,
+    engine: Annotated[str | None, Option(help="disk, ray or spark: -p engine=..; see docs/scale.md")] = None,
+    address: Annotated[str | None, Option(help="of the cluster, HOST:PORT or spark://HOST:PORT")] = None,
     memory: Annotated[str | None, Option(help="of the engine, such as 64GB: -p memory=..")] = None,
     p: Annotated[list[str] | None, Option("-p", help="KEY=VALUE, a parameter; see `n3r params`")] = None,
 ) -> None:
@@ -143,7 +144,9 @@ def run(  # noqa: PLR0913 - one argument an option
 
 @app.command()
 def evaluate(
-    scores: Annotated[Path, Argument(help="a model of a run (runs/quick/lstm2risk) or a score file")],
+    scores: Annotated[
+        Path, Argument(help="a model of a run (runs/quick/lstm2risk), a score file, or a folder of some")
+    ],
     output: Annotated[Path, Option("-o", "--output", help="the report's folder")] = Path("evaluation"),
     orders: Orders = None,
     map: MapFile = None,
@@ -160,7 +163,8 @@ def evaluate(
 ) -> None:
     """Report on one model's scores: what it catches, what it costs, calibration, drift, errors, fairness."""
     from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
-    from n3r.evaluation.scored import labels_of, only_model, with_labels
+    from n3r.evaluation.labelled import engine_for, with_labels
+    from n3r.evaluation.scored import labels_of, only_model, own_columns
     from n3r.report.evaluation import headline, write_evaluation
     from n3r.schema import LABEL, SCORE, id_name
 
@@ -168,13 +172,20 @@ def evaluate(
     column_map = _column_map(map) if orders or map else None
     id = id_name(column_map.id) if column_map else None
     tables = [only_model(place, column, id) if place else None for place in (scores, validation, reference)]
-    if orders:
-        tables = [table if table is None else with_labels(table, orders, column_map) for table in tables]
-    test, val, train = tables
-    labels_of({str(scores): test})
-    of_orders = column_map if orders else None
-    content = {"name": scores.stem, **evaluate_model(test, config, of_orders, val, train)}
-    page = write_evaluation(content, {scores.stem: (test[LABEL] > 0, test[SCORE])}, output, "evaluation")
+    with TemporaryDirectory(prefix="n3r-") as place:  # this user's alone, for names may be in it
+        if orders:
+            tables = [
+                None
+                if table is None
+                else with_labels(table, orders, column_map, engine_for(orders, Path(place) / str(i)))
+                for i, table in enumerate(tables)
+            ]
+        test, val, train = tables
+        labels_of({str(scores): test})
+        of_orders = column_map if orders else None
+        content = {"name": scores.stem, **evaluate_model(test, config, of_orders, val, train)}
+        own = own_columns(test)
+    page = write_evaluation(content, {scores.stem: (own[LABEL] > 0, own[SCORE])}, output, "evaluation")
     echo(headline(content))
     echo(f"report: {page}", err=True)
 
@@ -192,7 +203,8 @@ def compare(
 ) -> None:
     """Compare two runs or score files on the same rows: AUC, equivalence, decisions, overlaid curves."""
     from n3r.evaluation.comparison import compare_models
-    from n3r.evaluation.scored import scored_models, with_labels
+    from n3r.evaluation.labelled import with_labels
+    from n3r.evaluation.scored import scored_models
     from n3r.report.comparison import verdict, write_comparison
     from n3r.schema import id_name
 

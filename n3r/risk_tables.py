@@ -231,9 +231,13 @@ class Unseen:
 
     def count(self, frame: pl.DataFrame) -> None:
         """Count these rows, too."""
-        for column, table in self.tables.items():
-            found = zip(self.counts[column], _known(frame[column], table), strict=True)
-            self.counts[column] = tuple(a + b for a, b in found)
+        self.add({column: _known(frame[column], table) for column, table in self.tables.items()})
+
+    def add(self, counts: Mapping[str, Sequence[int]]) -> None:
+        """Add the `counts` of other rows."""
+        for column, found in counts.items():
+            pairs = zip(self.counts[column], found, strict=True)
+            self.counts[column] = tuple(a + b for a, b in pairs)
 
     def warn(self) -> None:
         """Warn of each column of which fewer than half as many rows are known as in training."""

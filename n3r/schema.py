@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from n3r.files.dialect import Dialect
 from n3r.files.json_io import MAX_TOLD, explain, near, read_json
 from n3r.rows.numbers import NumberFormat
+from n3r.rows.parts import Rows, slices, whole
 from n3r.rows.times import format_problem
 from n3r.rows.values import is_value, text_of
 
@@ -257,17 +258,19 @@ def own_names(names: Iterable[str]) -> list[str]:
     ]
 
 
-def prediction_table(frame: pl.DataFrame, id: str, p: np.ndarray) -> pl.DataFrame:
+def prediction_table(rows: Rows, id: str, p: np.ndarray) -> pl.DataFrame:
     """Scores of rows as a table: the id; where known segment, time, label, oracle_p, amount; the scores.
 
     `p`, (N,) of class 1 or (N, C), is one column `score` for two classes and a column a class for more. The
     id keeps its name, or is "id" where a column of predictions has that name. Raises ValueError for rows
     without an id.
     """
-    if id not in frame.columns:
+    if id not in rows.columns:
         raise ValueError(f"the rows lack the id column {id!r} that the column map names")
-    own = [name for name in (SEGMENT, TIME, LABEL, ORACLE, AMOUNT) if name in frame.columns]
-    known = frame.select(pl.col(id).alias(id_name(id)), *(pl.col(name).alias(plain(name)) for name in own))
+    own = [name for name in (SEGMENT, TIME, LABEL, ORACLE, AMOUNT) if name in rows.columns]
+    known = whole(rows, [id, *own]).select(
+        pl.col(id).alias(id_name(id)), *(pl.col(name).alias(plain(name)) for name in own)
+    )
     if p.ndim == 1 or p.shape[1] == 2:
         return known.with_columns(score=pl.Series(p if p.ndim == 1 else p[:, 1]))
     return known.with_columns(pl.Series(f"score_{c}", p[:, c]) for c in range(p.shape[1]))
@@ -387,10 +390,12 @@ _SCRIPTS = {
 _KEPT = frozenset("@.-|:/_+,' ")
 
 
-def address_fields(frame: pl.DataFrame, fields: Sequence[str]) -> list[str]:
+def address_fields(rows: Rows, fields: Sequence[str]) -> list[str]:
     """The fields that hold e-mail addresses: most of their values have exactly one "@"."""
-    signs = frame.select(pl.col(fields).str.count_matches("@", literal=True) == 1)
-    return [column.name for column in signs if (column.mean() or 0) > 0.5]
+    signs = pl.col(fields).cast(pl.String).str.count_matches("@", literal=True) == 1
+    lead = signs.sum().cast(pl.Int64) * 2 - signs.count()
+    found = pl.concat(part.select(lead) for part in slices(rows, fields)).sum()
+    return [column.name for column in found if column.item() > 0]
 
 
 def mask(text: str) -> str:

@@ -23,6 +23,7 @@ from n3r.files.manifest import MAX_BYTES, OTHER_TOKENIZERS, verify, written_by
 from n3r.reasons import REASONS, Reason, find_reasons, reason_columns
 from n3r.risk_tables import Unseen
 from n3r.rows.inputs import Inputs, typed, typed_row
+from n3r.rows.parts import Rows, RowsInParts, portions
 from n3r.runtime import CHARACTERS, KNOWN, PROBS, TABULAR, Graph
 from n3r.schema import ColumnMap, id_name, is_pattern
 from n3r.thresholds import Decision, Rule, orders_a_day
@@ -178,7 +179,7 @@ class Scorer:
         )
         return Inputs(columns.id, texts, numeric, self.features.categorical, columns.number_format)
 
-    def score(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def score(self, rows: Rows) -> pl.DataFrame:
         """The id of each row (`schema.id_name`) and, in their order, `score`, `p_calibrated`, `percentile`.
 
         With two classes `score` is the model's probability of class 1, `p_calibrated` the same after
@@ -189,19 +190,21 @@ class Scorer:
         Warns of columns most of whose categories training did not see. Raises ValueError naming every column
         that is missing or of a wrong type, or the first cells that are.
         """
-        return self.score_typed(self._typed(frame))
+        unseen = self.unseen()
+        parts = portions(rows) if isinstance(rows, RowsInParts) else [rows]
+        scores = pl.concat(self.score_typed(self._typed(part, unseen)) for part in parts)
+        unseen.warn()
+        return scores
 
-    def _typed(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The columns that are read, checked."""
+    def _typed(self, frame: pl.DataFrame, unseen: Unseen) -> pl.DataFrame:
+        """The columns that are read, checked, and counted."""
         if not isinstance(frame, pl.DataFrame):
             raise ValueError(f"expected a polars DataFrame, found {type(frame).__name__}: see pl.from_pandas")
         rows, problems = typed(frame, self.inputs)
         if problems:
             shown = "; ".join(f"row {row + 1}, column {column!r}: {why}" for row, column, why in problems[:5])
             raise ValueError(f"{len(problems)} cells cannot be read: {shown}")
-        unseen = self.unseen()
         unseen.count(rows)
-        unseen.warn()
         return rows
 
     def unseen(self) -> Unseen:
@@ -280,7 +283,10 @@ class Scorer:
         Raises ValueError as `score` and `decision` do.
         """
         decision = self.decision(rule)
-        decided = self.decide_typed(self._typed(frame), decision, reasons)
+        unseen = self.unseen()
+        rows = self._typed(frame, unseen)
+        unseen.warn()
+        decided = self.decide_typed(rows, decision, reasons)
         return decided.with_columns(ranks(decided["score"]))
 
     def decision(self, rule: Rule) -> Decision:

@@ -10,10 +10,10 @@ Decisions:
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +22,14 @@ import polars as pl
 from n3r.files.encoding import BOM
 from n3r.files.formats import FORMATS, SUFFIXES, as_folder, find_files, format_of, written_as
 from n3r.files.limits import MAX_EXPANSION
+from n3r.files.records import ALL
 from n3r.files.writer import Printer, Writer, writer
-from n3r.rows.chunks import Chunk, column_type, read_chunks
+from n3r.rows.chunks import CHUNK, column_type, read_chunks
 from n3r.rows.rejects import Reject, refusal, told
 from n3r.rows.values import as_typed
 from n3r.schema import id_name
 from n3r.score import Scorer, ranks
-from n3r.thresholds import Decision, Rule
+from n3r.thresholds import Rule
 
 STANDARD = "-"
 REJECTS = {"file": pl.String, "row": pl.Int64, "id": pl.String, "column": pl.String, "reason": pl.String}
@@ -66,9 +67,7 @@ def score_files(  # noqa: PLR0913 - one argument an option
     """
     from tqdm import tqdm
 
-    if reasons and rule is None:
-        raise ValueError("reasons are those of flagged rows: say which orders to flag")
-    decision = scorer.decision(rule) if rule else None
+    job = Job(scorer, skip, max_expansion, for_spreadsheets, rule, reasons)
     counts = Counts(0, 0, 0)
     prints = str(output) == STANDARD
     hidden = {} if progress and not prints else {"disable": True}  # False would overrule TQDM_DISABLE
@@ -78,9 +77,11 @@ def score_files(  # noqa: PLR0913 - one argument an option
         stream = sys.stdin.buffer if STANDARD in map(str, items) else None
         files = find_files(items) if stream is None else {_input(items, stream): None}
         targets = _printed(files, kind) if prints else targets_of(files, Path(output), kind)
-        job = _Job(scorer, decision, reasons, skip, max_expansion, for_spreadsheets, bar, stream, prints)
         for target, sources in targets.items():
-            counts = Counts(*(a + b for a, b in zip(counts, job.run(target, sources), strict=True)))
+            scored = chain.from_iterable(job.scored(*source, stream=stream) for source in sources)
+            shown = _moving(bar, scored)
+            found = job.write(target, [path for path, _ in sources], shown, prints)
+            counts = Counts(*(a + b for a, b in zip(counts, found, strict=True)))
     return counts
 
 
@@ -128,74 +129,102 @@ def rejects_of(output: Path) -> Path:
     return output / "*.rejects.csv"
 
 
-@dataclass(frozen=True)
-class _Job:
-    """How files are scored."""
+class Scored(NamedTuple):
+    """Some rows of a file, scored."""
 
-    scorer: Scorer
-    decision: Decision | None
-    reasons: int
-    skip: bool
-    max_expansion: float
-    for_spreadsheets: bool
-    bar: Any
-    stream: BufferedReader | None  # standard input, read in place of the file
-    prints: bool  # to standard output, in place of the target
+    frame: pl.DataFrame
+    rejects: list[Reject]
+    n_rows: int  # scored and rejected
+    unseen: Mapping[str, Sequence[int]]  # counts of `Unseen`
 
-    def run(self, target: Path, sources: list[tuple[Path, str | None]]) -> Counts:
-        """Score the rows of some files into one."""
-        scorer = self.scorer
+
+class Job:
+    """How files are scored; the arguments are those of `score_files`."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        skip: bool = False,
+        max_expansion: float = MAX_EXPANSION,
+        for_spreadsheets: bool = False,
+        rule: Rule | None = None,
+        reasons: int = 0,
+    ):
+        if reasons and rule is None:
+            raise ValueError("reasons are those of flagged rows: say which orders to flag")
+        self.scorer, self.skip, self.max_expansion = scorer, skip, max_expansion
+        self.for_spreadsheets, self.reasons = for_spreadsheets, reasons
+        self.decision = scorer.decision(rule) if rule else None
+
+    def scored(
+        self, path: Path, region: str | None = None, part: slice = ALL, stream: BufferedReader | None = None
+    ) -> Iterator[Scored]:
+        """The rows of a file, scored a chunk at a time, of which `part` is given; without ranks."""
+        options = {
+            "region": region,
+            "max_expansion": self.max_expansion,
+            "dialect": self.scorer.column_map.csv,  # as the model's column map says
+            "stream": stream,
+            "part": part,
+        }
+        for chunk in read_chunks(path, self.scorer.inputs, CHUNK, **options):
+            if chunk.rejects and not self.skip:
+                advice = "mend them, or list them and go on with --on-error skip"
+                raise ValueError(refusal(chunk.rejects, advice))
+            unseen = self.scorer.unseen()
+            unseen.count(chunk.frame)
+            yield Scored(self._scores(chunk.frame), chunk.rejects, chunk.n_rows, unseen.counts)
+
+    def write(
+        self, target: Path, sources: Collection[Path], chunks: Iterable[Scored], prints: bool = False
+    ) -> Counts:
+        """Write what `scored` gave of some files into one, or to standard output, and warn of its rows."""
         n_read = n_scored = n_rejected = 0
         with ExitStack() as files:
-            scored, list_rejects = (files.enter_context(one) for one in self._outputs(target))
-            unseen = scorer.unseen()
+            rows, list_rejects = (files.enter_context(one) for one in self._outputs(target, prints))
+            unseen, id = self.scorer.unseen(), self.scorer.inputs.id
             # An id may be a whole number in one file, a float in another and is text in CSV.
-            types = {column_type(path, scorer.inputs.id) for path, _ in sources}
-            ids = [as_typed(id_name(scorer.inputs.id))] if len(types) > 1 else []
-            for path, region in sources:
-                for chunk in self._chunks(path, region):
-                    if chunk.rejects and not self.skip:
-                        raise ValueError(
-                            refusal(chunk.rejects, "mend them, or list them and go on with --on-error skip")
-                        )
-                    unseen.count(chunk.frame)
-                    scores = self._scores(chunk.frame).with_columns(ids)
-                    scored.write(scores)
-                    if chunk.rejects:
-                        list_rejects(chunk.rejects)
-                    n_read += chunk.n_rows
-                    n_scored += scores.height
-                    n_rejected += len(chunk.rejects)
-                    self.bar.update(chunk.n_rows)
+            types = {column_type(path, id) for path in sources}
+            ids = [as_typed(id_name(id))] if len(types) > 1 else []
+            for chunk in chunks:
+                unseen.add(chunk.unseen)
+                rows.write(chunk.frame.with_columns(ids))
+                if chunk.rejects:
+                    list_rejects(chunk.rejects)
+                n_read += chunk.n_rows
+                n_scored += chunk.frame.height
+                n_rejected += len(chunk.rejects)
             if n_read != n_scored + n_rejected:  # inside, so that nothing is written
                 raise RuntimeError(f"{n_read} rows read, {n_scored} scored and {n_rejected} rejected")
             unseen.warn()
         return Counts(n_read, n_scored, n_rejected)
 
-    def _outputs(self, target: Path) -> Iterator[AbstractContextManager]:
+    def _outputs(self, target: Path, prints: bool) -> Iterator[AbstractContextManager]:
         """Where scored rows go and, opened after it, where rejects do."""
         kind = target.suffix.removeprefix(".")
-        if self.prints:
+        if prints:
             rows = nullcontext(Printer(kind, self.for_spreadsheets))
         else:
             rows = writer(target, kind, self.for_spreadsheets)
-        yield rows if self.decision is None else _ranked(rows, None if self.prints else target.parent)
-        yield nullcontext(_tell) if self.prints else _listed(rejects_of(target), self.for_spreadsheets)
-
-    def _chunks(self, path: Path, region: str | None) -> Iterator[Chunk]:
-        """The rows of a file, which is written as the model's column map says."""
-        options = {
-            "region": region,
-            "max_expansion": self.max_expansion,
-            "dialect": self.scorer.column_map.csv,
-            "stream": self.stream,
-        }
-        return read_chunks(path, self.scorer.inputs, **options)
+        yield rows if self.decision is None else _ranked(rows, None if prints else target.parent)
+        yield nullcontext(_tell) if prints else _listed(rejects_of(target), self.for_spreadsheets)
 
     def _scores(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self.decision is None:
             return self.scorer.score_typed(rows)
         return self.scorer.decide_typed(rows, self.decision, self.reasons)
+
+
+def _moving(bar: Any, chunks: Iterable[Scored]) -> Iterator[Scored]:
+    """The chunks, and the bar with them."""
+    for chunk in chunks:
+        yield chunk
+        bar.update(chunk.n_rows)
+
+
+def reject_table(rejects: list[Reject]) -> pl.DataFrame:
+    """Rows that cannot be read as a table."""
+    return pl.DataFrame(rejects, schema=REJECTS, orient="row")
 
 
 def _tell(rejects: list[Reject]) -> None:
@@ -212,7 +241,7 @@ def _listed(path: Path, for_spreadsheets: bool) -> Iterator[Callable[[list[Rejec
         def take(rejects: list[Reject]) -> None:
             if not rows:
                 rows.append(files.enter_context(writer(path, "csv", for_spreadsheets)))
-            rows[0].write(pl.DataFrame(rejects, schema=REJECTS, orient="row"))
+            rows[0].write(reject_table(rejects))
 
         yield take
     if not rows:

@@ -36,7 +36,7 @@ from n3r.multiclass import measure
 from n3r.precomputed import read_precomputed
 from n3r.presets import check_tokenizer
 from n3r.registry import MODEL_CLASSES, configure, registered
-from n3r.rows.parts import Rows
+from n3r.rows.parts import Rows, whole
 from n3r.schema import LABEL, ColumnMap, id_name, mask, plain, probabilities
 from n3r.score import Scorer
 from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig
@@ -176,9 +176,9 @@ def answer(name: str, measured: Mapping[str, Any]) -> str:
     )
 
 
-def member_records(blend: Blend, test: pl.DataFrame, alone: Mapping[str, Alone]) -> list[dict[str, Any]]:
+def member_records(blend: Blend, test: Rows, alone: Mapping[str, Alone]) -> list[dict[str, Any]]:
     """A row for each member tried: held out, in the blend, on test rows (`alone`), and what it costs."""
-    label = test[LABEL].to_numpy()
+    label = whole(test, [LABEL])[LABEL].to_numpy()
     p = blended({name: found.p for name, found in alone.items()}, blend.weights) if alone else None
     rows = []
     for member in blend.tried:

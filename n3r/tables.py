@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 import polars as pl
@@ -35,15 +35,15 @@ from n3r.files.writer import POLARS_ERRORS, write
 from n3r.rows.alike import alike, kind_of
 from n3r.rows.chunks import CHUNK, REGION, hint, read_frames
 from n3r.rows.columns import spread
-from n3r.rows.keys import Piece, numbered_pieces
+from n3r.rows.keys import Piece, numbered_pieces, piece_sizes
 from n3r.rows.numbers import form_of, number
 from n3r.rows.parts import RowsInParts
 from n3r.rows.wide import Parts
 from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_pattern
 
 PART = 1 << 18  # rows of a part of a prepared split
-PIECE = 1 << 17  # rows of a file at most that are read apart, where not all fit into memory
-CELL = 16  # bytes of one, about
+PIECE = 1 << 18  # rows of a file at most that are read apart, where not all fit into memory
+CELL = 6  # bytes of one, about 16: a piece is no bucket that is sorted, and may be larger
 MAX_OWN_RECORD = 1 << 30  # bytes of a record that n3r wrote: it joins texts
 _DTYPES = {
     str(kind): kind for kind in (pl.String, pl.Float32, pl.Float64, pl.Int8, pl.Int64, pl.Datetime("us"))
@@ -347,12 +347,14 @@ def _open_parquet(
         schema, n_rows = frame.collect_schema(), frame.select(pl.len()).collect().item()
     columns.check(schema)
     names = columns.used(schema)
-    check_parquet(path, names, max_expansion)
+    groups = check_parquet(path, names, max_expansion)
     if engine is None:
         return [(frame.select(names), n_rows)]
-    piece = max(1, min(PIECE, n_rows // engine.buckets(n_rows * len(names) * CELL)))
-    starts = range(0, n_rows, piece)
-    return [(frame.select(names).slice(at, piece), min(piece, n_rows - at)) for at in starts]
+    most = max(1, min(PIECE, n_rows // engine.buckets(n_rows * len(names) * CELL)))
+    sizes = piece_sizes(groups if sum(groups) == n_rows else [n_rows], most)
+    return [
+        (frame.select(names).slice(end - n, n), n) for end, n in zip(accumulate(sizes), sizes, strict=True)
+    ]
 
 
 def _read_text(

@@ -7,7 +7,8 @@ from n3r import tables
 from n3r.bundle import Recipe, train_bundle
 from n3r.evaluation.comparison import compare
 from n3r.evaluation.evaluate import evaluate_model
-from n3r.evaluation.scored import beside, only_model, with_labels
+from n3r.evaluation.labelled import with_labels
+from n3r.evaluation.scored import beside, only_model
 from n3r.features import TabularFeatures
 from n3r.model import configure
 from n3r.preprocess import prepare

@@ -13,12 +13,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from polars.testing import assert_frame_equal
 
 from n3r import tables
 from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.features import TabularFeatures
 from n3r.rows import parts
 from n3r.schema import LABEL, ORACLE, SEGMENT, TIME
+from n3r.score import Scorer
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
 
@@ -122,7 +124,9 @@ def in_small_parts(small, tmp_path, monkeypatch):
     return {split: tables.split_rows(tmp_path / "data", split) for split in ("train", "val", "test")}
 
 
-def test_a_training_on_parts_gives_the_bundle_of_a_training_in_memory(small, in_small_parts, tmp_path):
+def test_a_training_on_parts_gives_the_bundle_of_a_training_in_memory(
+    small, in_small_parts, tmp_path, monkeypatch
+):
     columns, one = small.prepared.column_map, small.bundle
     tokenizer, _ = train_tokenizer(
         in_small_parts["train"].select(columns.all_text), TokenizerConfig(min_frequency=5)
@@ -139,6 +143,12 @@ def test_a_training_on_parts_gives_the_bundle_of_a_training_in_memory(small, in_
     assert sorted(path.name for path in (tmp_path / "training").iterdir()) == ["checkpoints", "tensorboard"]
     whole = one.predictions(small.prepared.splits["test"])
     assert pl.concat(list(other.prediction_parts(in_small_parts["test"]))).equals(whole)
+    monkeypatch.setattr(parts, "SAMPLE", 10)  # of more rows some are predicted at a time
+    assert other.predictions(in_small_parts["test"]).equals(whole)
+    other.save(tmp_path / "saved", int8_rows=in_small_parts["test"])
+    scorer = Scorer(tmp_path / "saved")
+    served = [scorer.score(rows) for rows in (in_small_parts["test"], small.prepared.splits["test"])]
+    assert_frame_equal(*served, rel_tol=0, abs_tol=1e-6)
 
 
 def test_a_store_is_read_again_and_one_of_other_rows_or_cut_short_is_written_anew(small, tmp_path):

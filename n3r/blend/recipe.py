@@ -4,6 +4,8 @@ Decisions:
 - A blend is the mean of its members' log-probabilities: for two classes, of their logits.
 - What is handed on is fitted on all training and validation rows. Calibration and percentiles rest on the
   held-out scores: of rows that a member has learned from, its scores would be too good.
+- Of more rows than a sample has (`rows/parts.py`, 500,000) the sample stands for all, as members and features
+  need their rows in memory; the rows held out are among it.
 - Networks train a fixed number of epochs: an early stop would choose by the rows that judge.
 - Each fit of a member is kept as soon as it is done, with the seconds that it took, so that an interrupted
   blend goes on and ends as one that was not.
@@ -41,6 +43,7 @@ from n3r.identity.selection import Choice, fit_features, reads_identity
 from n3r.metrics import class_auc
 from n3r.model import ModelConfig
 from n3r.progress import Progress
+from n3r.rows import parts
 from n3r.rows.amounts import amounts
 from n3r.runtime import Graph
 from n3r.schema import LABEL, prediction_table
@@ -122,19 +125,25 @@ class Blend:
         """(N, C) of the rows held out."""
         return blended(self.p, self.weights)
 
-    def predictions(self, frame: pl.DataFrame, p: np.ndarray) -> pl.DataFrame:
+    def predictions(self, rows: parts.Rows, p: np.ndarray) -> pl.DataFrame:
         """Probabilities (N, C) of prepared rows as a table, as `Bundle.predictions`."""
-        return prediction_table(frame, self.recipe.column_map.id, p)
+        return prediction_table(rows, self.recipe.column_map.id, p)
 
-    def measure(self, frame: pl.DataFrame) -> "dict[str, Alone]":
+    def measure(self, rows: parts.Rows) -> "dict[str, Alone]":
         """What each member of the blend makes of prepared rows alone."""
-        encoded, found = self._encode(frame), {}
-        for name, graph in self.graphs.items():
-            started = time.perf_counter()
-            p = self._run(graph, encoded)
-            ms_a_row = 1000 * (time.perf_counter() - started) / max(len(p), 1)
-            found[name] = Alone(p, ms_a_row, graph.ByteSize() / 1e6)
-        return found
+        p: dict[str, list[np.ndarray]] = {name: [] for name in self.graphs}
+        seconds = dict.fromkeys(self.graphs, 0.0)
+        for part in parts.portions(rows):
+            encoded = self._encode(part)
+            for name, graph in self.graphs.items():
+                started = time.perf_counter()
+                p[name].append(self._run(graph, encoded))
+                seconds[name] += time.perf_counter() - started
+        n_rows = max(len(rows), 1)
+        return {
+            name: Alone(np.concatenate(p[name]), 1000 * seconds[name] / n_rows, graph.ByteSize() / 1e6)
+            for name, graph in self.graphs.items()
+        }
 
     def _encode(self, frame: pl.DataFrame) -> Encoded:
         return _encoder(self.recipe).frame(frame)
@@ -143,11 +152,11 @@ class Blend:
         n_classes, pads = self.recipe.column_map.n_classes, self.recipe.pad_tokens
         return Graph(graph.SerializeToString(), n_classes, pads).probabilities(encoded)
 
-    def save(self, folder: Path, metrics: Mapping[str, Any], int8_rows: pl.DataFrame | None = None) -> None:
+    def save(self, folder: Path, metrics: Mapping[str, Any], int8_rows: parts.Rows | None = None) -> None:
         """Write the bundle, replacing one that is there only when it is complete; errors as `Bundle.save`.
 
         With `int8_rows`, prepared and labelled, a second graph has the networks' weights in 8 bits, and what
-        this changes is measured on them.
+        this changes is measured on a sample of them.
         """
         columns, n_features = self.recipe.column_map, len(self.recipe.features)
         model = {
@@ -167,9 +176,10 @@ class Blend:
             if int8_rows is not None:
                 small = join_graphs(self._quantized(), self.weights)
                 (aside / "model.int8.onnx").write_bytes(small.SerializeToString())
-                encoded = self._encode(int8_rows)
+                rows, _ = parts.sample(int8_rows)
+                encoded = self._encode(rows)
                 found = [self._run(one, encoded) for one in (small, graph)]
-                measured["int8"] = int8_effect(int8_rows[LABEL].to_numpy(), *found)
+                measured["int8"] = int8_effect(rows[LABEL].to_numpy(), *found)
             training = self.config.model_dump(exclude={"pretrained"})
             write_parts(aside, self.recipe, model, training, measured, calibration, None)
 
@@ -187,7 +197,7 @@ class Blend:
         return found
 
 
-def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendConfig, folder: Path) -> Blend:
+def fit_blend(splits: Mapping[str, parts.Rows], recipe: Recipe, config: BlendConfig, folder: Path) -> Blend:
     """Fit a blend on prepared training and validation rows; `folder` keeps what is done.
 
     Of the recipe's features only the config counts: they are fitted anew on the rows of each fold. A member
@@ -224,7 +234,7 @@ def fit_blend(splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendC
 
 
 def held_out(
-    splits: Mapping[str, pl.DataFrame], recipe: Recipe, config: BlendConfig, folder: Path
+    splits: Mapping[str, parts.Rows], recipe: Recipe, config: BlendConfig, folder: Path
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels (N,) and a blend's probabilities (N, C) of rows held out; nothing is fitted on all rows.
 
@@ -272,7 +282,7 @@ class _Work:
 
     def __init__(
         self,
-        splits: Mapping[str, pl.DataFrame],
+        splits: Mapping[str, parts.Rows],
         recipe: Recipe,
         config: BlendConfig,
         folder: Path,
@@ -280,8 +290,9 @@ class _Work:
     ):
         _check(config)
         recipe = replace(recipe, others=_others(config))
-        rows = pl.concat([splits["train"], splits["val"]])
-        folds = make_folds(rows, len(splits["val"]), recipe.column_map, config.n_folds, config.seed)
+        rows, places = parts.sample(parts.joined(splits["train"], splits["val"]))
+        n_last = int((places >= len(splits["train"])).sum())
+        folds = make_folds(rows, n_last, recipe.column_map, config.n_folds, config.seed)
         self.rows, self.recipe, self.config, self.folder, self.bar = rows, recipe, config, folder, bar
         self.folds, self.n_fits = folds, len(folds) + 1  # of a member that is taken
         self.held = rows[np.concatenate([fold.held for fold in folds])]

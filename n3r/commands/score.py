@@ -59,8 +59,8 @@ def score(  # noqa: PLR0913 - one argument an option
     cost_alarm: Annotated[float | None, Option(help="and of a false alarm")] = None,
     threshold: Annotated[float | None, Option(help="flag scores at or above it")] = None,
     reasons: Annotated[int, Option(help="how many reasons flagged rows get, in words", min=0)] = 0,
-    engine: Annotated[str, Option(help="ray: files as tasks of a cluster, into a folder")] = "memory",
-    address: Annotated[str, Option(help="HOST:PORT of the Ray cluster; default: this machine")] = "",
+    engine: Annotated[str, Option(help="ray or spark: files, in parts, as tasks of a cluster")] = "memory",
+    address: Annotated[str, Option(help="of the cluster: HOST:PORT, or spark://HOST:PORT")] = "",
 ) -> None:
     """Score rows with a bundle: id, score, p_calibrated, percentile, in the rows' order; and decide.
 
@@ -87,11 +87,13 @@ def score(  # noqa: PLR0913 - one argument an option
     }
     rule = Rule.of(**ways) if any(way is not None for way in ways.values()) else None
     options |= {"rule": rule, "reasons": reasons, "skip": on_error == "skip"}
-    if engine != "memory" or address:
-        return _on_engine(engine, address, bundle, inputs, output, kind=format, int8=int8, **options)
-    scorer = Scorer(bundle, threads, int8)
+    alone = engine == "memory" and not address
+    if alone or rule:
+        scorer = Scorer(bundle, threads, int8)
     if rule:
         echo(str(scorer.decision(rule)), err=True)
+    if not alone:
+        return _on_engine(engine, address, bundle, inputs, output, kind=format, int8=int8, **options)
     with plain_warnings(), _as_filter():
         counts = score_files(scorer, inputs, output, format, **options)
     _say(counts, output)
@@ -103,11 +105,11 @@ def _on_engine(
     """Score files as tasks of an engine."""
     from n3r.engine import start
     from n3r.score_files import STANDARD
-    from n3r.score_tasks import score_tasks
+    from n3r.score_tasks import beside, score_tasks
 
     if STANDARD in (*inputs, str(output)):
-        raise ValueError("an engine scores files into a folder, no pipe: leave --engine out")
-    engine = start(name, output / ".engine", address=address)
+        raise ValueError("an engine scores files into files, no pipe: leave --engine out")
+    engine = start(name, beside(output, "engine"), address=address)
     try:
         with plain_warnings():
             _say(score_tasks(engine, bundle, inputs, output, **options), output)

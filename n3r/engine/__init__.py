@@ -7,6 +7,7 @@ Decisions:
 - Rows are placed by hashes that may differ between versions of polars: a place never shows in a result.
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
+
+from n3r.files.atomic import writing
 
 Data = Any  # frames on their way, in an engine's own form; an exchange uses them up
 OnFrame = Callable[[pl.DataFrame], pl.DataFrame]
@@ -43,7 +46,7 @@ class Engine(Protocol):
         """Delete what is left of the engine's own."""
 
 
-ENGINES = ("memory", "disk", "ray")
+ENGINES = ("memory", "disk", "ray", "spark")
 SMALLEST = 200 * 10**6  # bytes of memory that n3r itself takes
 
 
@@ -60,8 +63,9 @@ def _all(rows: pl.DataFrame, fns: Mapping[str, OnFrame]) -> pl.DataFrame:
 def start(name: str, folder: Path, memory: str = "1GB", address: str = "") -> Engine:
     """The engine of a name; `folder` is where it may keep what does not fit into `memory`.
 
-    `address` is HOST:PORT of a Ray cluster, all nodes of which see the folder; without it Ray runs on this
-    machine. Raises ValueError for an unknown name or size, and where there is no such cluster.
+    `address` is that of a cluster, all machines of which see the folder: HOST:PORT of Ray's, or
+    spark://HOST:PORT; without it Ray or Spark run on this machine. Raises ValueError for an unknown name or
+    size, and where there is no such cluster.
     """
     from n3r.engine.disk import Disk
     from n3r.engine.memory import Memory
@@ -71,9 +75,12 @@ def start(name: str, folder: Path, memory: str = "1GB", address: str = "") -> En
         return Memory()
     if name == "disk":
         return Disk(folder, in_bytes(memory))
-    with _extra():
-        from n3r.engine.ray import Ray
-    return Ray(folder, in_bytes(memory), address)
+    with _extra(name):
+        if name == "ray":
+            from n3r.engine.ray import Ray as Cluster
+        else:
+            from n3r.engine.spark import Spark as Cluster
+    return Cluster(folder, in_bytes(memory), address)
 
 
 def starter(name: str, folder: Path, address: str = "") -> Callable[[int, Callable], None] | None:
@@ -84,7 +91,7 @@ def starter(name: str, folder: Path, address: str = "") -> Callable[[int, Callab
     _check(name, address)
     if name != "ray":
         return None
-    with _extra():
+    with _extra(name):
         from n3r.engine.processes import run
     return partial(run, folder, address)
 
@@ -92,18 +99,25 @@ def starter(name: str, folder: Path, address: str = "") -> Callable[[int, Callab
 def _check(name: str, address: str) -> None:
     if name not in ENGINES:
         raise ValueError(f"there is no engine {name!r}, only {', '.join(ENGINES)}")
-    if address and name != "ray":
-        raise ValueError(f"address is that of a Ray cluster, and the engine is {name!r}")
+    if address and name not in ("ray", "spark"):
+        raise ValueError(f"address is that of a cluster of Ray or Spark, and the engine is {name!r}")
 
 
 @contextmanager
-def _extra() -> Iterator[None]:
+def _extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"{error.name} is not installed, which the engine ray needs: pip install 'n3r[ray]'"
+            f"{error.name} is not installed, which the engine {name} needs: pip install 'n3r[{name}]'"
         ) from None
+
+
+def private(folder: Path) -> None:
+    """Make a folder of this user's alone, anew."""
+    with writing(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True)
 
 
 def in_bytes(size: str) -> int:

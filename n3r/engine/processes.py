@@ -24,7 +24,8 @@ from ray.util import placement_group, placement_group_table, remove_placement_gr
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from n3r.engine import SMALLEST
-from n3r.engine.ray import Ray, _raised, _what
+from n3r.engine.cluster import raised, told
+from n3r.engine.ray import Ray
 
 RESTARTS = 3
 GRACE = 20  # seconds in which processes notice that another is gone, or that they are to end
@@ -43,11 +44,11 @@ def run(folder: Path, address: str, n: int, work: Work) -> None:
     on = Ray(folder, SMALLEST, address)
     try:
         for attempt in range(1 + RESTARTS):
-            failed = [told for told in _together(n, work, on.folder / f"said-{attempt}") if told]
+            failed = [one for one in _together(n, work, on.folder / f"said-{attempt}") if one]
             if not failed:
                 return
-            if own := [told for told in failed if json.loads(told)["kind"] == "own"]:
-                raise _raised(own[0])
+            if own := [one for one in failed if json.loads(one)["kind"] == "own"]:
+                raise raised(own[0])
             lost = f"of {n} processes {len(failed)} failed ({json.loads(failed[0])['kind']})"
             warnings.warn(f"{lost}: all begin again, from what is finished", stacklevel=2)
         raise RuntimeError(f"{lost} for the {1 + RESTARTS}th time, perhaps for want of memory")
@@ -127,7 +128,7 @@ def _told(task: Any) -> bytes:
     try:
         return ray.get(task)
     except ray.exceptions.RayError as error:  # the process, or its node, is gone
-        return _what(error)
+        return told(error)
 
 
 def _process(work: Work, variables: dict[str, Any], said: Path) -> bytes:
@@ -140,5 +141,5 @@ def _process(work: Work, variables: dict[str, Any], said: Path) -> bytes:
         with said.open("a", encoding="utf-8", buffering=1) as file, redirect_stderr(file):
             work(variables)
     except Exception as error:
-        return _what(error)
+        return told(error)
     return b""

@@ -21,6 +21,7 @@ import polars as pl
 from n3r.estimate import NOT_ENOUGH, bounded, table
 from n3r.files.json_io import near
 from n3r.metrics import auc_ci, paired_auc
+from n3r.rows.parts import Rows, rows_at, whole
 from n3r.schema import TEXT, address_fields, joined_text
 
 FPR = 0.01  # share of the legitimate rows that may score above the threshold of "caught"
@@ -187,12 +188,12 @@ def perturb(
     return changed.with_columns(joined_text(fields))
 
 
-def sample_for_attack(frame: pl.DataFrame, label: str, n_per_class: int, seed: int = 0) -> pl.DataFrame:
-    """At most `n_per_class` rows of each class, in their order; AUC does not depend on the shares."""
-    rng = np.random.default_rng(seed)
-    rows = [np.flatnonzero(frame[label].to_numpy() == c) for c in (0, 1)]
-    kept = [rng.choice(r, n_per_class, replace=False) if len(r) > n_per_class else r for r in rows]
-    return frame[np.sort(np.concatenate(kept))]
+def sample_for_attack(rows: Rows, label: str, n_per_class: int, seed: int = 0) -> pl.DataFrame:
+    """At most `n_per_class` rows of class 0 and of the others, in their order; AUC ignores the shares."""
+    rng, is_fraud = np.random.default_rng(seed), whole(rows, [label])[label].to_numpy() > 0
+    sides = [np.flatnonzero(is_fraud == c) for c in (False, True)]
+    kept = [rng.choice(r, n_per_class, replace=False) if len(r) > n_per_class else r for r in sides]
+    return rows_at(rows, np.sort(np.concatenate(kept)))
 
 
 def attack_curve(

@@ -30,12 +30,12 @@ import polars as pl
 
 from n3r.identity.features import IdentityFeatures
 from n3r.ngrams import joined_texts
+from n3r.rows.parts import Rows, slices
 from n3r.schema import LABEL, SPLITS, ColumnMap
 
 MIN_ROWS = 20  # of a category; rarer and unseen ones share a code
 MAX_CATEGORIES = 254  # with a code of their own: the boosting takes 255 in all
 VALUE, COUNT, RANK = "value", "count", "rank"
-CHUNK = 100_000  # rows that are predicted at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +47,18 @@ class Baseline:
     columns: list[str]
     n_classes: int = 2
 
-    def predict(self, frame: pl.DataFrame) -> np.ndarray:
+    def predict(self, rows: Rows) -> np.ndarray:
         """Probabilities of rows, of class 1 (N,) or of more than two classes (N, C), float64.
 
         Raises ValueError naming the columns it lacks.
         """
-        _check_columns(frame, self.columns)
-        p = np.zeros((len(frame), self.n_classes))
+        _check_columns(rows, self.columns)
+        p, start = np.zeros((len(rows), self.n_classes)), 0
         with _one_thread():
-            for i, part in enumerate(frame.iter_slices(CHUNK)):
-                rows = slice(i * CHUNK, i * CHUNK + len(part))
-                p[rows, self.model.classes_] = self.model.predict_proba(self.inputs(part))
+            for part in slices(rows, self.columns):
+                if len(part):
+                    own = slice(start, start := start + len(part))
+                    p[own, self.model.classes_] = self.model.predict_proba(self.inputs(part))
         return p[:, 1] if self.n_classes == 2 else p
 
 
@@ -75,7 +76,7 @@ def fit_baseline(name: str, train: pl.DataFrame, column_map: ColumnMap, seed: in
 
 
 def baseline_scores(
-    splits: Mapping[str, pl.DataFrame], column_map: ColumnMap, seed: int = 0
+    splits: Mapping[str, Rows], column_map: ColumnMap, seed: int = 0
 ) -> dict[str, dict[str, np.ndarray]]:
     """Baseline -> split -> probabilities in row order, for each split but "train", which they learn from.
 
@@ -189,8 +190,8 @@ def _inputs(column_map: ColumnMap) -> list[str]:
     return list(dict.fromkeys([*column_map.all_text, *column_map.numeric, *column_map.categorical]))
 
 
-def _check_columns(frame: pl.DataFrame, columns: Sequence[str]) -> None:
-    if absent := [name for name in columns if name not in frame.columns]:
+def _check_columns(rows: Rows, columns: Sequence[str]) -> None:
+    if absent := [name for name in columns if name not in rows.columns]:
         raise ValueError(f"the rows lack the columns {absent} that the baselines read")
 
 

@@ -23,6 +23,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from n3r.estimate import NOT_ENOUGH, table
+from n3r.rows.parts import Rows, whole
 
 SOME_SHIFT, SHIFTED = 0.1, 0.25  # the conventional limits
 MIN_PER_BIN = 5  # rows per bin, on both sides; below it the null level is no longer to be trusted
@@ -85,16 +86,18 @@ def psi(expected: ArrayLike | pl.Series, actual: ArrayLike | pl.Series, n_bins: 
     return Psi(n, m, bins, _index(counts), _null_level(n, m, bins), _note(expected, actual, counts))
 
 
-def drift(train: pl.DataFrame, test: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-    """PSI of each column of two tables, largest first.
+def drift(train: Rows, test: Rows, columns: Sequence[str]) -> pl.DataFrame:
+    """PSI of each column of two tables, largest first; one column of them is in memory at a time.
 
     Columns: column, kind (number, boolean or text), psi, null_level, verdict, missing_train and missing_test
     (shares of rows), note. Raises ValueError naming every column that a table lacks, that is of no such
     kind, or that is text in one table and numbers in the other.
     """
-    if problems := [problem for name in columns if (problem := _problem(name, train, test))]:
+    types = train.schema, test.schema
+    if problems := [problem for name in columns if (problem := _problem(name, *types))]:
         raise ValueError(f"columns to compare: {'; '.join(problems)}")
-    found = table([_compared(train[name], test[name]) for name in columns], COLUMNS, words=COLUMNS[:2])
+    rows = [_compared(*(whole(one, [name])[name] for one in (train, test))) for name in columns]
+    found = table(rows, COLUMNS, words=COLUMNS[:2])
     return found.sort("psi", descending=True, maintain_order=True)
 
 
@@ -115,12 +118,12 @@ def _compared(train: pl.Series, test: pl.Series) -> dict[str, Any]:
     }
 
 
-def _problem(name: str, train: pl.DataFrame, test: pl.DataFrame) -> str | None:
+def _problem(name: str, train: pl.Schema, test: pl.Schema) -> str | None:
     """What is wrong with a column of the two tables, in one phrase."""
-    lacking = [which for which, frame in (("train", train), ("test", test)) if name not in frame.columns]
+    lacking = [which for which, own in (("train", train), ("test", test)) if name not in own]
     if lacking:
         return f"{name!r} is missing from {' and '.join(lacking)}"
-    types = train[name].dtype, test[name].dtype
+    types = train[name], test[name]
     why = _misfit(*map(_kind, types))
     # An Enum in full would list its categories.
     return f"{name!r} (train {types[0].base_type()}, test {types[1].base_type()}): {why}" if why else None

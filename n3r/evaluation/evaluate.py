@@ -7,6 +7,8 @@ Decisions:
   the test rows. A threshold that is judged on the rows it was chosen on looks too good; the report says so.
 - Of more than two classes each stands against the rest in `classes`; everything else is about class 0 against
   the rest, as what a team decides is whether to flag an order.
+- Rows may come in parts: what is n3r's own of them is in memory, of users' columns one at a time, and texts
+  are read some rows at a time.
 - Comparators (baselines, the legacy) score the same rows, and stand beside the model with the paired
   difference.
 """
@@ -24,10 +26,11 @@ from n3r import metrics
 from n3r.estimate import checked
 from n3r.evaluation import calibration, decisions, drift, errors, groups
 from n3r.evaluation.names import LOCALE_GROUPS, agreement, locale_group, name_of, script_of
-from n3r.evaluation.scored import as_two, class_scores, named
+from n3r.evaluation.scored import as_two, class_scores, named, own_columns
 from n3r.files.json_io import explain, key_values
 from n3r.multiclass import against_rest, each_class
 from n3r.rows.amounts import amounts
+from n3r.rows.parts import Rows, slices, whole
 from n3r.schema import (
     CALIBRATED,
     LABEL,
@@ -41,6 +44,7 @@ from n3r.schema import (
 )
 from n3r.thresholds import Ranking, days
 
+SCRIPT, LOCALE = "script of the name", "likely locale of the name"
 MIN_COMPARED = 30  # rows of a class: the extremes of many tiny groups differ by chance, and say nothing else
 
 
@@ -77,11 +81,11 @@ class EvaluationConfig(BaseModel):
 
 
 def evaluate_model(
-    test: pl.DataFrame,
+    test: Rows,
     config: EvaluationConfig | None = None,
     column_map: ColumnMap | None = None,
-    val: pl.DataFrame | None = None,
-    train: pl.DataFrame | None = None,
+    val: Rows | None = None,
+    train: Rows | None = None,
     comparators: Mapping[str, np.ndarray] | None = None,
     orders_a_day: float | None = None,
 ) -> dict[str, Any]:
@@ -95,7 +99,8 @@ def evaluate_model(
     probabilities, and comparators of another length.
     """
     config = config or EvaluationConfig()
-    test, val, train = (None if rows is None else named(rows) for rows in (test, val, train))
+    later, earlier = named(test), None if train is None else named(train)
+    test, val, train = (None if rows is None else own_columns(rows) for rows in (test, val, train))
     classes = _classes(test, comparators or {})
     test, val, train = (None if rows is None else as_two(rows) for rows in (test, val, train))
     comparators = {name: against_rest(test[LABEL], p)[1] for name, p in (comparators or {}).items()}
@@ -113,18 +118,19 @@ def evaluate_model(
         "choice": _choice(test, val, by_amount, orders_a_day or _orders_a_day(test)),
         "calibration": _calibration(test, config.seed),
         "groups": _groups(test, train, threshold, config),
-        "stability": _stability(test, train, column_map),
-        "error_analysis": _error_analysis(test, column_map, threshold),
-        "fairness": _fairness(test, column_map, threshold, config.seed),
+        "stability": _stability(later, earlier, column_map),
+        "error_analysis": _error_analysis(later, test, column_map, threshold),
+        "fairness": _fairness(later, test, column_map, threshold, config.seed),
     }
     return {name: part for name, part in parts.items() if part is not None}
 
 
 def ranked(
-    name: str, test: pl.DataFrame, comparators: Mapping[str, np.ndarray]
+    name: str, test: Rows, comparators: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[ArrayLike, ArrayLike]]:
     """The model of scored rows, its comparators and the oracle, for curves: name -> is fraud, score."""
-    label, two = named(test)[LABEL], as_two(named(test))
+    rows = own_columns(test)
+    label, two = rows[LABEL], as_two(rows)
     own = {name: two[SCORE], **_others(two, {n: against_rest(label, p)[1] for n, p in comparators.items()})}
     return {system: (two[LABEL], p) for system, p in own.items()}
 
@@ -282,55 +288,57 @@ def _groups(
     return {name: table.to_dicts() for name, table in found.items()} or None
 
 
-def _stability(
-    test: pl.DataFrame, train: pl.DataFrame | None, column_map: ColumnMap | None
-) -> dict[str, Any] | None:
+def _stability(later: Rows, earlier: Rows | None, column_map: ColumnMap | None) -> dict[str, Any] | None:
     """How far features and scores of these rows are from those of the training rows."""
-    if train is None or column_map is None:
+    if earlier is None or column_map is None:
         return None
-    columns = [n for n in (*column_map.numeric, *column_map.categorical) if n in train.columns]
-    columns = [name for name in columns if name in test.columns]
-    found: dict[str, Any] = {"features": drift.drift(train, test, columns).to_dicts()}
-    if SCORE in train.columns:
-        moved = drift.psi(train[SCORE], test[SCORE])
+    columns = [n for n in (*column_map.numeric, *column_map.categorical) if n in earlier.columns]
+    columns = [name for name in columns if name in later.columns]
+    found: dict[str, Any] = {"features": drift.drift(earlier, later, columns).to_dicts()}
+    if SCORE in earlier.columns:
+        moved = drift.psi(*(whole(rows, [SCORE])[SCORE] for rows in (earlier, later)))
         found["score"] = {**asdict(moved), "verdict": moved.verdict}
     return found
 
 
 def _error_analysis(
-    test: pl.DataFrame, column_map: ColumnMap | None, threshold: float | None
+    rows: Rows, test: pl.DataFrame, column_map: ColumnMap | None, threshold: float | None
 ) -> dict[str, Any] | None:
     """Traits and shapes of the rows that are on the wrong side of the threshold."""
-    fields = _fields(test, column_map)
+    fields = _fields(rows, column_map)
     if not fields or threshold is None:
         return None
     y, p = test[LABEL], test[SCORE]
-    traits = errors.mis_ranked(errors.traits(test, fields), y, p, threshold)
-    shapes = errors.shapes(test, fields, y, p, threshold)
+    traits = errors.mis_ranked(errors.traits(rows, fields), y, p, threshold)
+    shapes = errors.shapes(rows, fields, y, p, threshold)
     return {"traits": traits.to_dicts(), "shapes": shapes.to_dicts()}
 
 
 def _fairness(
-    test: pl.DataFrame, column_map: ColumnMap | None, threshold: float | None, seed: int
+    rows: Rows, test: pl.DataFrame, column_map: ColumnMap | None, threshold: float | None, seed: int
 ) -> dict[str, Any] | None:
     """Error rates by the script and likely locale of the name, by segment and by the map's groups."""
-    fields = _fields(test, column_map)
-    names = [field for field in fields if field not in address_fields(test, fields)]
+    fields = _fields(rows, column_map)
+    addresses = address_fields(rows, fields)
+    names = [field for field in fields if field not in addresses]
     if threshold is None or not names:
         return None
-    name = name_of(test, names)
-    guess = locale_group(name)
-    groupings = {"script of the name": script_of(name), "likely locale of the name": guess}
+    guessed = pl.concat(_guessed(name_of(part, names)) for part in slices(rows, names))
+    found = {"by": [_disparity(by, guessed[by], test, threshold, seed) for by in guessed.columns]}
     if SEGMENT in test.columns and test[SEGMENT].n_unique() > 1:
-        groupings["marketplace"] = test[SEGMENT]
-    known = [group for group in column_map.groups if group in test.columns]
-    groupings |= {group: test[group] for group in known}
-    found = {"by": [_disparity(by, group, test, threshold, seed) for by, group in groupings.items()]}
-    for group in known:
-        truth = test[group].replace_strict(LOCALE_GROUPS, default=None)
+        found["by"].append(_disparity("marketplace", test[SEGMENT], test, threshold, seed))
+    for group in [group for group in column_map.groups if group in rows.columns]:
+        known = whole(rows, [group])[group]
+        found["by"].append(_disparity(group, known, test, threshold, seed))
+        truth = known.replace_strict(LOCALE_GROUPS, default=None)
         if not truth.null_count():
-            found["guess"] = agreement(guess, truth).to_dicts()
+            found["guess"] = agreement(guessed[LOCALE], truth).to_dicts()
     return found
+
+
+def _guessed(names: pl.Series) -> pl.DataFrame:
+    """The script and the likely locale of names, as categories: there are few."""
+    return pl.DataFrame({SCRIPT: script_of(names), LOCALE: locale_group(names)}).cast(pl.Categorical)
 
 
 def _disparity(by: str, group: pl.Series, test: pl.DataFrame, threshold: float, seed: int) -> dict[str, Any]:
@@ -344,5 +352,5 @@ def _disparity(by: str, group: pl.Series, test: pl.DataFrame, threshold: float, 
     }
 
 
-def _fields(test: pl.DataFrame, column_map: ColumnMap | None) -> list[str]:
-    return [] if column_map is None else [n for n in column_map.all_text if n in test.columns]
+def _fields(rows: Rows, column_map: ColumnMap | None) -> list[str]:
+    return [] if column_map is None else [n for n in column_map.all_text if n in rows.columns]

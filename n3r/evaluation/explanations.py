@@ -23,7 +23,8 @@ from n3r.evaluation.attacks import sample_for_attack
 from n3r.evaluation.scored import named
 from n3r.reasons import usual_values
 from n3r.rows.inputs import typed
-from n3r.schema import CALIBRATED, LABEL, MAX_CLASSES, MAX_SHAPE, SCORE, address_fields, mask
+from n3r.rows.parts import Rows, rows_at, whole
+from n3r.schema import CALIBRATED, LABEL, MAX_CLASSES, MAX_SHAPE, ROW, SCORE, address_fields, mask
 from n3r.score import Scorer
 
 N_SHUFFLES = 3
@@ -32,9 +33,7 @@ N_REASONS = 3
 TOGETHER = ("all texts together", "all other columns together")
 
 
-def explain_model(
-    scorer: Scorer, test: pl.DataFrame, n_per_class: int = 200, seed: int = 0
-) -> dict[str, Any]:
+def explain_model(scorer: Scorer, test: Rows, n_per_class: int = 200, seed: int = 0) -> dict[str, Any]:
     """`drivers` and `cases` of a bundle, for the content of its evaluation.
 
     test: labelled rows with the scorer's columns and its scores (`scored.beside`). n_per_class: rows of each
@@ -44,15 +43,14 @@ def explain_model(
     return {**found, "cases": cases(scorer, test)}
 
 
-def drivers(scorer: Scorer, test: pl.DataFrame, n_per_class: int, seed: int = 0) -> dict[str, Any]:
+def drivers(scorer: Scorer, test: Rows, n_per_class: int, seed: int = 0) -> dict[str, Any]:
     """What the AUROC of test rows loses without each column, all texts, all other columns, each feature.
 
     Keys: n, n_positive, n_shuffles, auroc; columns and features, rows of name, lost with _low and _high and
     moved, the mean absolute change of a score, the largest loss first. What a sample cannot show is null.
     """
-    two = test.with_columns(pl.col(LABEL) > 0)
-    rows, _ = typed(sample := sample_for_attack(two, LABEL, n_per_class, seed), scorer.inputs)
-    y, encoded = sample[LABEL].to_numpy(), scorer.encode(rows)
+    rows, _ = typed(sample := sample_for_attack(test, LABEL, n_per_class, seed), scorer.inputs)
+    y, encoded = sample[LABEL].to_numpy() > 0, scorer.encode(rows)
     p = _risk(scorer.probabilities(encoded))
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(len(rows)) for _ in range(N_SHUFFLES)]
@@ -100,7 +98,7 @@ def _strongest_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-(row["lost"] or 0), -(row["moved"] or 0)))
 
 
-def cases(scorer: Scorer, test: pl.DataFrame, n: int = N_CASES) -> list[dict[str, Any]]:
+def cases(scorer: Scorer, test: Rows, n: int = N_CASES) -> list[dict[str, Any]]:
     """The test rows of the highest scores: id, score, p_calibrated where known, class, texts, reasons.
 
     `texts` are shapes by field (`schema.mask`), `reasons` what raises the score, in words, strongest first.
@@ -109,8 +107,9 @@ def cases(scorer: Scorer, test: pl.DataFrame, n: int = N_CASES) -> list[dict[str
     test = named(test)
     id, fields = scorer.inputs.id, scorer.column_map.all_text
     is_private = id in fields or (test.schema[id] == pl.String and address_fields(test, [id]))
+    ranked = whole(test, [SCORE]).with_row_index(ROW).sort(SCORE, descending=True, maintain_order=True)
     found = []
-    for row in test.sort(SCORE, descending=True, maintain_order=True).head(n).iter_rows(named=True):
+    for row in rows_at(test, ranked[ROW].head(n)).iter_rows(named=True):
         of_class = _likeliest(row)
         reasons = scorer.reasons(row, 2 * N_REASONS, of_class).filter(pl.col("contribution") > 0)
         found.append(

@@ -8,12 +8,13 @@ Decisions:
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, BinaryIO
 
 import polars as pl
 
 from n3r.files.encoding import BOM, NOT_UTF8, HeaderError, refuse_other
-from n3r.files.records import BLOCK, MAX_RECORD, Batch, Record, Wanted, batches, too_long
+from n3r.files.records import ALL, BLOCK, MAX_RECORD, Batch, Record, Wanted, batches, too_long
 
 NOT_JSON, NOT_OBJECT, NO_KEYS = "is not JSON", "is not a JSON object", "is an object without keys"
 KEY_TWICE = "gives a key twice"
@@ -38,10 +39,17 @@ _decode = json.JSONDecoder(object_pairs_hook=_once, parse_float=str, parse_int=s
 
 
 def read_json_lines(
-    file: BinaryIO, wanted: Wanted, size: int, max_bytes: int = MAX_RECORD
+    file: BinaryIO, wanted: Wanted, size: int, max_bytes: int = MAX_RECORD, part: slice = ALL
 ) -> Iterator[Batch]:
-    """The objects of JSON lines, up to `size` at a time, one batch at least; `wanted` is asked for each."""
-    for batch in batches(lines(file, max_bytes), size):
+    """The objects of JSON lines, up to `size` at a time, one batch at least; `wanted` is asked for each.
+
+    `part` is that of these batches that are given; the first objects are read whatever it is, as their keys
+    are those that a file must have.
+    """
+    known = False
+    for number, batch in enumerate(islice(batches(lines(file, max_bytes), size), part.stop)):
+        if known and number < part.start:
+            continue
         found, lost, cells, columns = {}, [], [], {}
         for row, line, reason in batch:
             value, reason = (None, reason) if reason else _object(line)
@@ -56,7 +64,9 @@ def read_json_lines(
                 cells += [(at, name, NESTED) for at in nested]
                 values = [value if value is None or type(value) is str else _word(value) for value in values]
             columns[name] = _series(values)
-        yield Batch(pl.DataFrame(columns), list(found), cells, lost)
+        known = known or bool(found)
+        if number >= part.start:
+            yield Batch(pl.DataFrame(columns), list(found), cells, lost)
 
 
 def lines(file: BinaryIO, max_bytes: int) -> Iterator[Record]:

@@ -98,19 +98,22 @@ def _last_cell(file: IO[bytes]) -> tuple[int, int]:
     return row, column
 
 
-def check_parquet(path: Path, names: Collection[str], max_expansion: float = MAX_EXPANSION) -> None:
-    """Raise ValueError naming a Parquet file that holds more than is allowed in the columns `names`.
+def check_parquet(path: Path, names: Collection[str], max_expansion: float = MAX_EXPANSION) -> list[int]:
+    """The numbers of rows of a file's row groups.
 
-    It also raises if that cannot be determined: a file too odd for this reader may be odd on purpose.
+    Raises ValueError naming a Parquet file that holds more than is allowed in the columns `names`, also if
+    that cannot be determined: a file too odd for this reader may be odd on purpose.
     """
     max_bytes = allowed(path, max_expansion)
     try:
         with path.open("rb") as file:
-            n_bytes = _parquet_bytes(file, set(names), max_bytes)
+            groups = _row_groups(file)
+            n_bytes = _parquet_bytes(file, groups, set(names), max_bytes)
     except (OSError, _Damaged, IndexError, KeyError, TypeError, AttributeError, struct.error):
         raise ValueError(f"{path} cannot be read as parquet: damaged, cut short or another format") from None
     if n_bytes > max_bytes:
         raise ValueError(too_much(path, max_expansion))
+    return [group[3] for group in groups]
 
 
 def too_much(path: Path, max_expansion: float) -> str:
@@ -119,14 +122,18 @@ def too_much(path: Path, max_expansion: float) -> str:
     return f"{path} holds more than {factor}: a bomb? if you trust it, raise max_expansion"
 
 
-def _parquet_bytes(file: BinaryIO, names: Set[str], max_bytes: int) -> int:
-    """Bytes that the columns take, as far as is needed to see that they are more than `max_bytes`."""
+def _row_groups(file: BinaryIO) -> list[dict[int, Any]]:
+    """What the footer tells of each row group."""
     file.seek(-8, 2)
     length, magic = struct.unpack("<I4s", file.read(8))
     if magic != b"PAR1" or length > file.tell() - 8:
         raise _Damaged
     file.seek(-8 - length, 2)
-    groups = _Thrift(file.read(length)).struct()[4]
+    return _Thrift(file.read(length)).struct()[4]
+
+
+def _parquet_bytes(file: BinaryIO, groups: list[dict[int, Any]], names: Set[str], max_bytes: int) -> int:
+    """Bytes that the columns take, as far as is needed to see that they are more than `max_bytes`."""
     n_rows = sum(group[3] for group in groups)
     pages = 0
     for group in groups:

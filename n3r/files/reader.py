@@ -22,7 +22,7 @@ from n3r.files.encoding import HeaderError
 from n3r.files.formats import SEPARATORS, SUFFIXES, format_of
 from n3r.files.json_lines import read_json_lines, refuse_array
 from n3r.files.limits import check_parquet, opened_gzip
-from n3r.files.records import Batch, read_separated
+from n3r.files.records import ALL, BLOCK, Batch, read_separated
 from n3r.files.workbook import read_workbook
 from n3r.files.writer import POLARS_ERRORS
 
@@ -31,7 +31,7 @@ Wanted = Callable[[Schema], Collection[str]]  # columns that are there -> those 
 _SLICE_ROWS, _SLICE_BYTES = 1 << 17, 1 << 25
 
 
-def read_batches(
+def read_batches(  # noqa: PLR0913 - one argument an option
     path: Path,
     check: Callable[[Schema], None],
     wanted: Wanted,
@@ -40,10 +40,12 @@ def read_batches(
     max_expansion: float,
     dialect: Dialect = PLAIN,
     stream: BufferedReader | None = None,
+    part: slice = ALL,
 ) -> Iterator[Batch]:
     """Rows of one file as the file has them, at least one batch: text, or the types of Parquet and Excel.
 
-    `dialect` is that of a CSV or TSV. A `stream` of text is read in the file's place, which names it.
+    `dialect` is that of a CSV or TSV. A `stream` of text is read in the file's place, which names it. `part`
+    is that of the batches that are given, which are the same whatever it is.
     """
     kind = _checked(path, size, stream is not None)
     checked: list[Schema] = []
@@ -58,14 +60,14 @@ def read_batches(
     with reading(path):
         if kind in ("parquet", "xlsx"):
             read = _parquet if kind == "parquet" else _excel
-            yield from read(path, check, wanted, size, max_expansion)
+            yield from read(path, check, wanted, size, max_expansion, part)
             return
         with _open(path, max_expansion) if stream is None else nullcontext(stream) as file:
             if kind == "jsonl":
                 refuse_array(file.peek(1))
-                yield from read_json_lines(file, columns, size, max_record)
+                yield from read_json_lines(file, columns, size, max_record, part)
             else:
-                yield from read_separated(file, SEPARATORS[kind], columns, size, max_record, dialect)
+                yield from read_separated(file, SEPARATORS[kind], columns, size, max_record, dialect, part)
 
 
 def _checked(path: Path, size: int, is_open: bool = False) -> str:
@@ -98,8 +100,23 @@ def _open(path: Path, max_expansion: float) -> BinaryIO:
     return opened_gzip(path, max_expansion) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
+def about_batches(path: Path, size: int) -> int:
+    """How many batches a file has, about where it is text; of what is not read in parts, 1."""
+    kind = _checked(path, size)
+    with reading(path):
+        if kind == "parquet":
+            n_rows = scan_parquet(path).select(pl.len()).collect().item()
+        elif kind == "xlsx" or path.name.lower().endswith(".gz"):
+            return 1
+        else:
+            with path.open("rb") as file:
+                head = file.read(BLOCK)
+            n_rows = head.count(b"\n") * path.stat().st_size // max(len(head), 1)
+    return max(1, -(-n_rows // size))
+
+
 def _parquet(
-    path: Path, check: Callable[[Schema], None], wanted: Wanted, size: int, max_expansion: float
+    path: Path, check: Callable[[Schema], None], wanted: Wanted, size: int, max_expansion: float, part: slice
 ) -> Iterator[Batch]:
     table = scan_parquet(path)
     check(table.collect_schema())
@@ -107,23 +124,25 @@ def _parquet(
     check_parquet(path, names, max_expansion)
     n_rows = table.select(pl.len()).collect().item()
     dense = _SLICE_BYTES * n_rows // path.stat().st_size  # rows in so many bytes
-    step = max(min(_SLICE_ROWS, dense) // size, 1) * size
-    for start in range(0, max(n_rows, 1), step):
-        part = table.select(names).slice(start, step).collect(engine="streaming")
-        if part.height != min(step, n_rows - start):
+    step = max(min(_SLICE_ROWS, dense) // size, 1)
+    starts = range(0, max(n_rows, 1), size)[part]
+    for first in range(0, len(starts), step):
+        own = starts[first : first + step]
+        rows = table.select(names).slice(own.start, len(own) * size).collect(engine="streaming")
+        if rows.height != min(len(own) * size, n_rows - own.start):
             raise PolarsError("fewer rows than the footer tells")
-        for at in range(0, max(part.height, 1), size):
-            piece = part.slice(at, size)
-            yield Batch(piece, range(start + at + 1, start + at + 1 + piece.height))
+        for at in own:
+            piece = rows.slice(at - own.start, size)
+            yield Batch(piece, range(at + 1, at + 1 + piece.height))
 
 
 def _excel(
-    path: Path, check: Callable[[Schema], None], wanted: Wanted, size: int, max_expansion: float
+    path: Path, check: Callable[[Schema], None], wanted: Wanted, size: int, max_expansion: float, part: slice
 ) -> Iterator[Batch]:
     table = read_workbook(path, max_expansion)
     check(table.schema)
     table = table.select(wanted(table.schema))
-    for at in range(0, max(table.height, 1), size):
+    for at in range(0, max(table.height, 1), size)[part]:
         piece = table.slice(at, size)
         yield Batch(piece, range(at + 1, at + 1 + piece.height))
 

@@ -16,7 +16,7 @@ Decisions:
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import BinaryIO, NamedTuple
 
 import polars as pl
@@ -44,7 +44,9 @@ ESCAPED = "has quotes escaped by a backslash, as Spark and MySQL write; they mus
 REPEATED = "repeats the header: delete the row"
 STRAY = "a quoted cell goes on after its closing quote"
 BLOCK = 1 << 20  # bytes read at a time
+ALL = slice(0, None)  # of the batches of a file
 _BATCH = 1 << 26  # bytes of records in a batch, so that long records make smaller ones
+_CELLS = 1 << 21  # cells in a batch, which take some 100 MB
 _SEPARATORS = (b",", b";", b"\t", b"|")
 _USUAL = (b'"', None)
 
@@ -65,8 +67,12 @@ def read_separated(
     size: int,
     max_bytes: int = MAX_RECORD,
     dialect: Dialect = PLAIN,
+    part: slice = ALL,
 ) -> Iterator[Batch]:
-    """The records of a CSV or TSV, up to `size` at a time, one batch at least; raises HeaderError."""
+    """The records of a CSV or TSV, up to `size` at a time, fewer of many cells; raises HeaderError.
+
+    There is one batch at least; `part` is that of these batches that are given.
+    """
     head, quote = file.read(BLOCK), dialect.quote and dialect.quote.encode()
     check_encoding(head, dialect.codec, dialect.encoding)
     if dialect.codec != UTF_8:
@@ -80,7 +86,8 @@ def read_separated(
     if not dialect.header:
         found = ((row + 1, content, reason) for row, content, reason in chain([first], found))
     names = wanted(table.names)
-    for batch in batches(found, size):
+    found = batches(found, max(1, min(size, _CELLS // len(table.names))))
+    for batch in islice(found, part.start, part.stop):
         yield table.read(batch, names)
 
 

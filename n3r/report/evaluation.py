@@ -33,6 +33,7 @@ from n3r.report.parts import (
     misstated_in_words,
 )
 from n3r.report.style import drawable
+from n3r.rows.parts import Rows
 from n3r.score import Scorer
 
 Content = Mapping[str, Any]
@@ -157,7 +158,7 @@ def write_evaluation(content: Content, scores: Scores, folder: Path, stem: str) 
 def report_model(
     name: str,
     scorer: Scorer,
-    splits: Mapping[str, pl.DataFrame],
+    splits: Mapping[str, Rows],
     held_out: pl.DataFrame,
     others: Mapping[str, np.ndarray],
     page: Path,

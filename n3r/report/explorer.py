@@ -20,7 +20,8 @@ from n3r.evaluation.decisions import at_thresholds
 from n3r.progress import has_widgets
 from n3r.report.page import show
 from n3r.report.titled import Titled, titled
-from n3r.schema import LABEL, SCORE, TIME
+from n3r.rows.parts import Rows, rows_at, whole
+from n3r.schema import LABEL, ROW, SCORE, TIME
 from n3r.score import Scorer
 from n3r.thresholds import Ranking, Rule, days
 
@@ -45,13 +46,15 @@ class Explorer:
     counted in: "a day", or "in 1,000 orders" where the rows have no times.
     """
 
-    def __init__(self, scorer: Scorer, validation: pl.DataFrame, test: pl.DataFrame):
-        self.scorer, self.test = scorer, test.sort(SCORE, descending=True, maintain_order=True)
+    def __init__(self, scorer: Scorer, validation: pl.DataFrame, test: Rows):
+        known = whole(test, [SCORE, LABEL, TIME]).with_row_index(ROW)
+        self.ranked = known.sort(SCORE, descending=True, maintain_order=True)
+        self.scorer, self.test = scorer, test
         ranking = Ranking.of((validation[LABEL] > 0).to_numpy(), validation[SCORE].to_numpy())
         at_most = (ranking.flagged - ranking.caught) / max(ranking.n - ranking.n_frauds, 1)
         wanted = np.searchsorted(ranking.flagged, np.geomspace(1, max(ranking.n, 1), N_STOPS))
         kept = np.unique([*wanted.clip(max=len(at_most) - 1), *(_last(at_most, rate) for rate in RATES)])
-        n_days = _days(test)
+        n_days = _days(known)
         self.per, n_per = ("in 1,000 orders", len(test) / 1000) if n_days is None else ("a day", n_days)
         self.n_rows = {"validation": ranking.n, "test": len(test)}
         self.stops = self._stops(ranking.threshold[kept], n_per).select(
@@ -60,7 +63,7 @@ class Explorer:
 
     def _stops(self, thresholds: np.ndarray, n_per: float) -> pl.DataFrame:
         """What thresholds, (K,), do to the test rows; null where there is nothing to take a share of."""
-        found = at_thresholds((self.test[LABEL] > 0).to_numpy(), self.test[SCORE].to_numpy(), thresholds)
+        found = at_thresholds((self.ranked[LABEL] > 0).to_numpy(), self.ranked[SCORE].to_numpy(), thresholds)
         flagged, caught, frauds = pl.col("flagged"), pl.col("caught"), pl.lit(found["n_frauds"])
         counts = {name: found[name] for name in ("flagged", "caught")}
         return pl.DataFrame({"threshold": thresholds, **counts}).with_columns(
@@ -109,7 +112,7 @@ class Explorer:
     def cases(self, at: int) -> Titled:
         """The flagged test rows nearest to a threshold: id, score, outcome and reasons."""
         threshold, n = self.stops["threshold"][at], self.stops["flagged"][at]
-        rows = self.test.slice(max(n - N_CASES, 0), min(n, N_CASES))
+        rows = rows_at(self.test, self.ranked[ROW].slice(max(n - N_CASES, 0), min(n, N_CASES)))
         told: list[tuple[str, ...]] = []
         if len(rows):
             with warnings.catch_warnings(action="ignore"):  # of categories not seen: so few rows say nothing
@@ -163,7 +166,7 @@ class Explorer:
             display(output, raw=True)
 
 
-def explore(scorer: Scorer, validation: pl.DataFrame, test: pl.DataFrame) -> Explorer | str:
+def explore(scorer: Scorer, validation: pl.DataFrame, test: Rows) -> Explorer | str:
     """An `Explorer`, or a sentence where there are more than two classes."""
     return Explorer(scorer, validation, test) if scorer.calibration.n_classes == 2 else BINARY_ONLY
 

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 
+from n3r.rows.parts import Rows, whole
 from n3r.schema import AMOUNT
 
 
@@ -12,12 +13,12 @@ def worth(column: str) -> pl.Expr:
     return pl.when(amount.is_finite() & (amount >= 0)).then(amount).alias(AMOUNT)
 
 
-def amounts(rows: pl.DataFrame) -> np.ndarray | None:
+def amounts(rows: Rows) -> np.ndarray | None:
     """What each of prepared or scored rows is worth, (N,); None where no row has an amount.
 
     A row without one counts as the mean of the others.
     """
     if AMOUNT not in rows.columns:
         return None
-    known = rows.select(worth(AMOUNT)).to_series()
+    known = whole(rows, [AMOUNT]).select(worth(AMOUNT)).to_series()
     return known.fill_null(strategy="mean").to_numpy() if known.count() else None

@@ -11,7 +11,7 @@ from n3r.files.dialect import PLAIN, Dialect
 from n3r.files.formats import SEPARATORS, format_of
 from n3r.files.limits import MAX_EXPANSION
 from n3r.files.reader import Schema, Wanted, read_batches, reading, scan_parquet
-from n3r.files.records import MAX_RECORD
+from n3r.files.records import ALL, MAX_RECORD
 from n3r.files.workbook import read_workbook
 from n3r.rows.columns import missing_columns, told_numbers
 from n3r.rows.inputs import Inputs, require, to_numbers, typed
@@ -31,7 +31,7 @@ class Chunk(NamedTuple):
     n_rows: int  # readable and rejected
 
 
-def read_chunks(
+def read_chunks(  # noqa: PLR0913 - one argument an option
     path: str | Path,
     inputs: Inputs,
     size: int = CHUNK,
@@ -41,13 +41,15 @@ def read_chunks(
     max_expansion: float = MAX_EXPANSION,
     dialect: Dialect = PLAIN,
     stream: BufferedReader | None = None,
+    part: slice = ALL,
 ) -> Iterator[Chunk]:
     """Rows of one file, at most `size` at a time; a file without rows gives one empty chunk.
 
     `region` becomes the column `region` of every row, in place of the file's; a CSV or TSV is written as
-    `dialect` says; a `stream` of text is read in the file's place. CSV records and JSON lines of more than
-    `max_record` bytes are rejects. Raises FileNotFoundError, or ValueError naming the file when it cannot be
-    read, lacks columns or holds more than `max_expansion` times its size (limits.py).
+    `dialect` says; a `stream` of text is read in the file's place; of all chunks `part` is given. CSV records
+    and JSON lines of more than `max_record` bytes are rejects. Raises FileNotFoundError, or ValueError naming
+    the file when it cannot be read, lacks columns or holds more than `max_expansion` times its size
+    (limits.py).
     """
     own = {} if region is None else {REGION: pl.lit(region)}
     names = [name for name in inputs.names if name not in own]
@@ -61,7 +63,7 @@ def read_chunks(
     kind = format_of(Path(path))
     inputs = inputs._replace(number_format=form_of(kind, inputs.number_format))
     limits = (size, max_record, max_expansion)
-    for batch in read_batches(Path(path), check, lambda _: names, *limits, dialect, stream):
+    for batch in read_batches(Path(path), check, lambda _: names, *limits, dialect, stream, part):
         frame, cells = typed(batch.frame.with_columns(**own), inputs)
         rejects = rejected(path, batch, [*batch.cells, *cells], inputs.id)
         if bad := {row for row, _, _ in (*batch.cells, *cells)}:

@@ -17,7 +17,7 @@ import polars as pl
 from n3r.files.json_io import near
 from n3r.files.json_lines import SURROGATE
 from n3r.files.records import Cell
-from n3r.rows.numbers import NumberFormat, number
+from n3r.rows.numbers import NumberFormat, number, unread
 from n3r.rows.values import as_text, as_typed, is_value, text_of
 
 NOT_A_NUMBER = "is not a number"
@@ -65,8 +65,7 @@ def to_numbers(
     for name in names:
         texts = frame[name].cast(pl.String)
         found[name] = texts.to_frame().select(number(name, form)).to_series()
-        bad = (texts.str.strip_chars() != "") & found[name].is_null()
-        cells += [(row, name, NOT_A_NUMBER) for row in bad.arg_true()]
+        cells += [(row, name, NOT_A_NUMBER) for row in unread(texts, found[name])]
     return frame.with_columns(**found), sorted(cells, key=lambda cell: cell[0])
 
 

@@ -5,7 +5,8 @@ Decisions:
 - Times are parsed, never compared as text (defect 29).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +14,14 @@ import polars as pl
 
 from n3r.rows.accounts import DROP, ENTITY, ENTITY_TIME, INTERNAL, NO_ID, NO_LABEL, NO_TIME, OTHER_LABEL
 from n3r.rows.amounts import worth
+from n3r.rows.columns import AT_ONCE
 from n3r.rows.plausible import unless_blank
 from n3r.rows.times import parse_time
 from n3r.rows.values import as_text, as_typed
 from n3r.schema import FILE_COLUMN, KEY, LABEL, ORACLE, OWN, ROW, SEGMENT, TIME, ColumnMap
 
 RAW_LABEL = OWN + "raw_label"
-SIDE_BY_SIDE = 6  # wide columns that are read at a time
+SIDE_BY_SIDE = 6  # wide columns that are read at a time, or more of few rows
 
 
 class Piece(NamedTuple):
@@ -36,6 +38,21 @@ class Piece(NamedTuple):
         # Side by side and filtered: a join on the row number takes 15 % more memory for no less time.
         column = pl.Series(DROP, wanted).to_frame().lazy()
         return pl.concat([self.frame, column], how="horizontal").filter(DROP).drop(DROP)
+
+
+def piece_sizes(groups: Sequence[int], most: int) -> list[int]:
+    """How groups of rows, one after the other, are cut into pieces of `most` rows, as whole as may be.
+
+    A slice of a Parquet row group costs as much as all of the group before it.
+    """
+    sizes: list[int] = []
+    for n in groups:
+        if sizes and sizes[-1] + n <= most:
+            sizes[-1] += n
+        else:
+            n_pieces = -(-n // most)
+            sizes += [n * (i + 1) // n_pieces - n * i // n_pieces for i in range(n_pieces)]
+    return sizes
 
 
 def numbered_pieces(frames: Iterable[tuple[pl.LazyFrame, int]], schema: pl.Schema) -> list[Piece]:
@@ -100,8 +117,16 @@ def _is_internal(column_map: ColumnMap) -> pl.Expr:
     if not column_map.internal_domains:
         return pl.lit(False)
     names = [f".{name.strip('. ').lower()}." for name in column_map.internal_domains]
-    domain = "." + as_text(column_map.email_domain).str.strip_chars().str.to_lowercase() + "."
-    return domain.str.contains_any(names)
+    return as_text(column_map.email_domain).map_batches(
+        partial(_have_a_label, names=names), pl.Boolean, is_elementwise=True
+    )
+
+
+def _have_a_label(domains: pl.Series, names: list[str]) -> pl.Series:
+    different = domains.unique()  # of which there are few
+    bare = "." + different.str.strip_chars().str.to_lowercase() + "."
+    hit = bare.to_frame().select(pl.first().str.contains_any(names)).to_series()
+    return domains.is_in(different.filter(hit).implode())
 
 
 def select_wide(frame: pl.LazyFrame, column_map: ColumnMap) -> pl.LazyFrame:
@@ -126,13 +151,13 @@ def read_wide(piece: Piece, rows: pl.Series, column_map: ColumnMap) -> pl.DataFr
     if rows.is_sorted():
         return wide.select(names).collect(engine="streaming")
     place = rows.rank("ordinal") - 1  # `wide` is in the piece's order
-    parts = []
-    for start in range(0, len(names), SIDE_BY_SIDE):  # so that two whole tables never stand side by side
-        part = wide.select(names[start : start + SIDE_BY_SIDE]).collect(engine="streaming")
+    parts, n = [], max(SIDE_BY_SIDE, AT_ONCE // len(rows))
+    for start in range(0, len(names), n):  # so that two whole tables never stand side by side
+        part = wide.select(names[start : start + n]).collect(engine="streaming")
         parts.append(gathered(part, place))
     return pl.concat(parts, how="horizontal")
 
 
 def gathered(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
     """The rows at some places, all columns side by side; in one piece they are read 2 to 5 times as fast."""
-    return frame.rechunk().lazy().select(pl.all().gather(places)).collect()
+    return frame.rechunk()[places]  # an expression that holds the places takes minutes for 2,000 columns

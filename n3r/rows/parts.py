@@ -10,6 +10,7 @@ Decisions:
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 
 import numpy as np
@@ -31,9 +32,27 @@ class RowsInParts:
     def __len__(self) -> int:
         return self.n_rows
 
+    @property
+    def schema(self) -> pl.Schema:
+        """The types of the columns."""
+        return next(iter(self.read(self.columns))).schema
+
     def select(self, columns: Sequence[str]) -> "RowsInParts":
         """The same rows with these columns alone."""
         return RowsInParts(self.read, list(columns), self.n_rows)
+
+    def hstack(self, own: pl.DataFrame) -> "RowsInParts":
+        """The same rows with more columns, which are in memory."""
+        return RowsInParts(partial(_beside, self, own), [*self.columns, *own.columns], self.n_rows)
+
+
+def _beside(rows: RowsInParts, own: pl.DataFrame, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    in_parts = [name for name in columns if name in rows.columns]
+    start = 0
+    for part in rows.read(in_parts) if in_parts else [pl.DataFrame(height=rows.n_rows)]:
+        more = own.slice(start, part.height).select(name for name in columns if name in own.columns)
+        yield part.hstack(more).select(columns)
+        start += part.height
 
 
 Rows = pl.DataFrame | RowsInParts
@@ -45,6 +64,42 @@ def slices(rows: Rows, columns: Sequence[str] | None = None) -> Iterator[pl.Data
     wanted = list(dict.fromkeys(wanted))
     for part in [rows.select(wanted)] if isinstance(rows, pl.DataFrame) else rows.read(wanted):
         yield from part.iter_slices(SLICE) if len(part) else [part]
+
+
+def joined(*all_rows: Rows) -> RowsInParts:
+    """Rows of the same columns, one table behind the other."""
+
+    def read(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        for rows in all_rows:
+            yield from slices(rows, columns)
+
+    return RowsInParts(read, list(all_rows[0].columns), sum(map(len, all_rows)))
+
+
+def whole(rows: Rows, columns: Sequence[str]) -> pl.DataFrame:
+    """All rows as one table of those of the columns that are there."""
+    wanted = [name for name in dict.fromkeys(columns) if name in rows.columns]
+    if isinstance(rows, pl.DataFrame):
+        return rows.select(wanted)
+    return pl.concat(rows.read(wanted)) if wanted else pl.DataFrame(height=len(rows))
+
+
+def portions(rows: Rows) -> Iterator[pl.DataFrame]:
+    """All rows in their order: at once where there are no more than in a sample, else `slices`."""
+    return iter([whole(rows, rows.columns)]) if len(rows) <= SAMPLE else slices(rows)
+
+
+def rows_at(rows: Rows, places: Sequence[int]) -> pl.DataFrame:
+    """The rows of some numbers, in the order given."""
+    places, found, start = np.asarray(places, np.int64), [], 0
+    ascending = np.sort(places)
+    for part in slices(rows):
+        inside = ascending[np.searchsorted(ascending, start) : np.searchsorted(ascending, start + len(part))]
+        found.append(part[inside - start])
+        start += len(part)
+    back = np.empty(len(places), np.int64)
+    back[np.argsort(places, kind="stable")] = np.arange(len(places))
+    return pl.concat(found)[back]
 
 
 def sample(rows: Rows, columns: Sequence[str] | None = None) -> tuple[pl.DataFrame, np.ndarray]:

@@ -29,6 +29,8 @@ NOBODY = (
     "undefined",
 )
 NOBODY += ("guest", "anonymous", "default", "test", "00000000-0000-0000-0000-000000000000")
+_SHORT = 9  # bytes of all but the last
+_ZEROS = "00000000"  # with which the last begins
 LONGEST = 40  # bytes of a word for nobody, blanks around it included
 LOOKED_AT = 50_000  # rows, for values that come often
 MANY, SHARE = 10, 0.05  # rows of one owner: fewer, or a smaller share, are believed
@@ -45,14 +47,24 @@ def owners(values: pl.Series) -> pl.DataFrame:
     # Who owns a share of the rows owns about as much of every hundredth: counting all takes 0.3 s a million.
     looked_at = named.gather_every(max(1, len(named) // LOOKED_AT))
     often = looked_at.value_counts(name="n").filter(pl.col("n") >= SHARE / 2 * len(looked_at))["value"]
-    short = named.filter(named.str.len_bytes() <= LONGEST)
-    nobody = short.filter(is_nobody(short))
-    found = named.filter(named.is_in(pl.concat([often, nobody.unique()]).implode()))
+    # Few texts can be such a word: the others need not be made lower case.
+    size = named.str.len_bytes()
+    may_be = (size <= _SHORT) | named.str.starts_with(_ZEROS) | named.str.contains(r"^\s|\s$")
+    short = named.filter(may_be & (size <= LONGEST))
+    looked_for = pl.concat([often, short.filter(is_nobody(short)).unique()])
+    found = named.filter(named.is_in(looked_for.implode())) if len(looked_for) else looked_for
     return found.value_counts(name="n").with_columns(pl.col("n").cast(pl.Int64))
+
+
+def count_owners(values: pl.Series, known: pl.Series) -> pl.DataFrame:
+    """How many rows each of some values has, as `owners` tells it."""
+    counts = values.filter(values.is_in(known.implode())).alias("value").value_counts(name="n")
+    return counts.with_columns(pl.col("n").cast(pl.Int64))
 
 
 def owner_doubts(owners: pl.DataFrame, n_rows: int, role: str, name: str, kept: str) -> list[str]:
     """Sentences on values of a column that have many of its rows; `kept` says what becomes of these rows."""
+    owners = owners.group_by("value").agg(pl.sum("n"))
     nobody = is_nobody(owners["value"])
     found = owners.filter((pl.col("n") >= max(MANY, SHARE * n_rows)) | (nobody & (pl.col("n") > 1)))
     found = found.sort("n", "value", descending=[True, False]).head(3)

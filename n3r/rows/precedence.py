@@ -42,9 +42,9 @@ def _is_ordered(keys: pl.DataFrame, first: Sequence[str]) -> bool:
 
 
 def ties(keys: pl.DataFrame) -> pl.DataFrame:
-    """The numbers of rows, not dropped, that are equal in time and id; rows in order."""
-    same = pl.all_horizontal(pl.col(TIME, KEY).eq_missing(pl.col(TIME, KEY).shift(1)))
-    return keys.filter((same | same.shift(-1, fill_value=False)) & pl.col(DROP).is_null()).select(ROW)
+    """The numbers of rows, not dropped, that are equal in time and id."""
+    again = _again(keys)
+    return again.filter(again.select(TIME, KEY).is_duplicated()).select(ROW)
 
 
 def read_content(tied: tuple[Piece, pl.Series], column_map: ColumnMap) -> pl.DataFrame:
@@ -64,32 +64,30 @@ def rank_content(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def mark_duplicates(keys: pl.DataFrame, ranks: pl.DataFrame) -> pl.DataFrame:
-    """Mark all rows of an id but the first; rows in order, in which `ranks` order ties."""
-    if ranks.height:
-        keys = keys.join(ranks, on=ROW, how="left").sort(TIME, KEY, TIE).drop(TIE)
-    own = keys.select(pl.when(pl.col(DROP).is_null()).then(KEY)).to_series()
-    return keys.pipe(_mark, ~_first(own), DUPLICATE)
+    """Mark all rows of an id but the first in order, in which `ranks` order ties."""
+    again = _again(keys).join(ranks, on=ROW, how="left").sort(TIME, KEY, TIE)
+    return _mark(keys, again[_AT].filter(~again[KEY].is_first_distinct()), DUPLICATE)
 
 
 def mark_later_orders(keys: pl.DataFrame, customers: Customers | None = None) -> pl.DataFrame:
-    """Mark all orders of an entity but its first by entity time, of equals the first in order.
+    """Mark all orders of an entity but its first by entity time, of equals the first by time then id.
 
     Rows without an entity stay. If the entity time is null, `time` takes its place. Of entities that the
     table of known customers has, whose rows are in `keys` too, only its first order stays or an earlier one.
     """
     time = pl.coalesce(ENTITY_TIME, TIME).alias(ENTITY_TIME)
-    own = keys.select(ENTITY, time, KEY).with_row_index(_AT)
+    own = keys.select(ENTITY, time, TIME, KEY).with_row_index(_AT)
     own = own.filter(keys[DROP].is_null() & keys[ENTITY].is_not_null())
-    known = keys.filter(pl.col(DROP) == KNOWN)
+    if customers is None:
+        own = own.filter(_comes_again(own[ENTITY]))
+    at, known = own[_AT], keys.filter(pl.col(DROP) == KNOWN)
     if known.height:
         own = customers.not_after(own, known)
-    own = own.sort(ENTITY_TIME, maintain_order=True, nulls_last=True)
+    own = own.sort(ENTITY_TIME, TIME, KEY, nulls_last=[True, False, False])
     first = own.filter(own[ENTITY].is_first_distinct())
     if customers:
         customers.write(first, known)
-    later = (keys[DROP].is_null() & keys[ENTITY].is_not_null()).to_numpy().copy()
-    later[first[_AT].to_numpy()] = False
-    return keys.pipe(_mark, pl.Series(later), LATER)
+    return _mark(keys, at.filter(~at.is_in(first[_AT].implode())), LATER)
 
 
 def draws(ids: pl.Series, seed: int) -> pl.Series:
@@ -103,14 +101,19 @@ def draws(ids: pl.Series, seed: int) -> pl.Series:
     return pl.Series((bits >> np.uint64(1)).astype(np.int64))
 
 
-def _first(texts: pl.Series) -> pl.Series:
-    """Whether each is the first of its kind; only texts whose hash comes again are compared, for speed."""
+def _again(keys: pl.DataFrame) -> pl.DataFrame:
+    """Place, number, time and id of the rows, not dropped, whose id may come again."""
+    alive = keys.select(ROW, TIME, KEY).with_row_index(_AT).filter(keys[DROP].is_null())
+    return alive.filter(_comes_again(alive[KEY]))
+
+
+def _comes_again(texts: pl.Series) -> pl.Series:
+    """Whether each text may come again: whether its hash does, for speed."""
     hashes = texts.hash()
-    first = hashes.is_first_distinct()
-    again = hashes.is_in(hashes.filter(~first).implode())
-    return first.scatter(again.arg_true(), texts.filter(again).is_first_distinct())
+    ordered = hashes.sort()
+    return hashes.is_in(ordered.filter(ordered == ordered.shift(1)).unique().implode())
 
 
-def _mark(keys: pl.DataFrame, hit: pl.Series, code: int) -> pl.DataFrame:
-    """Give rows that no earlier step marked, and that are hit, this code."""
-    return keys.with_columns(pl.coalesce(DROP, pl.when(hit).then(pl.lit(code, dtype=pl.UInt8))))
+def _mark(keys: pl.DataFrame, at: pl.Series, code: int) -> pl.DataFrame:
+    """Give the rows at some places, which no earlier step marked, this code."""
+    return keys.with_columns(keys[DROP].scatter(at, code)) if len(at) else keys

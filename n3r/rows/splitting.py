@@ -13,11 +13,17 @@ import polars as pl
 
 from n3r.rows.accounts import DROP, SPLIT
 from n3r.rows.cuts import Cut, axis, is_before, part_numbers
-from n3r.rows.precedence import draws, in_order
+from n3r.rows.precedence import draws
 from n3r.rows.wide import PART
-from n3r.schema import FILE_COLUMN, KEY, LABEL, OWN, SPLITS, TIME, ColumnMap
+from n3r.schema import FILE_COLUMN, KEY, LABEL, OWN, ROW, SEGMENT, SPLITS, TIME, ColumnMap
 
 DRAW = OWN + "draw"
+
+
+def with_parts(kept: pl.DataFrame, edges: Sequence[Cut]) -> pl.DataFrame:
+    """The kept rows of a bucket in (time, id) order, with the parts of their splits."""
+    part = len(SPLITS) * part_numbers(kept, edges) + kept[SPLIT]
+    return kept.drop(SPLIT).with_columns(part.alias(PART))
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,14 @@ class Splitting:
             train, val = train / (train + val), val / (train + val)
         return [round(n_rows * train), round(n_rows * (train + val))]
 
-    def place(self, keys: pl.DataFrame, cuts: Sequence[Cut], edges: Sequence[Cut]) -> pl.DataFrame:
-        """The kept rows of a bucket in (time, id) order, with their splits, and by their parts."""
-        kept = keys.filter(pl.col(DROP).is_null()).drop(DROP)
+    def split(self, keys: pl.DataFrame, cuts: Sequence[Cut]) -> pl.DataFrame:
+        """The kept rows of a bucket with their splits; what decided is left out."""
+        kept = keys.filter(pl.col(DROP).is_null())
         brought = self._of_files(kept) if self.map.split_files else pl.zeros(kept.height, pl.Int8, eager=True)
         behind = sum(((~is_before(self.value, cut)).cast(pl.Int8) for cut in cuts), pl.col(SPLIT))
         kept = kept.with_columns(brought.alias(SPLIT))
-        kept = kept.with_columns(pl.when(pl.col(SPLIT) == 0).then(behind).otherwise(SPLIT).alias(SPLIT))
-        part = len(SPLITS) * part_numbers(kept, edges) + kept[SPLIT]
-        return in_order(kept.with_columns(part.alias(PART)), PART)
+        split = pl.when(pl.col(SPLIT) == 0).then(behind).otherwise(SPLIT).alias(SPLIT)
+        return kept.select(ROW, KEY, TIME, SEGMENT, LABEL, split)
 
     def _of_files(self, rows: pl.DataFrame) -> pl.Series:
         """The place in SPLITS of each row by its file's name; ValueError for a name that has none."""

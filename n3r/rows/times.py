@@ -22,6 +22,7 @@ from n3r.rows.time_formats import candidates
 EPOCH_RANGE = (-2.2e9, 7.2e9)  # seconds, 1900 to 2198: milliseconds (1.7e12) are not taken for it
 # Python knows no other years: what polars reads beyond them breaks at the first look.
 YEARS = (datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999))
+_YEAR_1000 = datetime(1000, 1, 1)
 _CLOCK = "%Y-%m-%dT%H:%M"
 _PLAIN = "%Y-%m-%d %H:%M:%S%.f"
 _ISO_FORMATS = (f"{_CLOCK}:%S%.f", f"{_CLOCK}:%S%.f%#z", _CLOCK, f"{_CLOCK}%#z", "%Y-%m-%d")
@@ -113,9 +114,11 @@ def _read_by(texts: pl.Series, time_format: str) -> pl.Series:
         last_century = pl.col("time").dt.year() > _LAST_TWO_DIGIT_YEAR
         shifted = pl.when(last_century).then(pl.col("time").dt.offset_by("-100y")).otherwise("time")
         return frame.select(shifted).to_series()
-    frame = pl.DataFrame({"time": time, "text": texts})
-    has_four_digits = (pl.col("time").dt.year() > 999) | pl.col("text").str.contains(r"0\d{3}")
-    return frame.select(_in_years(pl.when(has_four_digits).then("time"))).to_series()
+    early = (time < _YEAR_1000).arg_true()
+    if len(early):
+        has_four_digits = texts.gather(early).str.contains(r"0\d{3}")
+        time = time.scatter(early.filter(~has_four_digits), None)
+    return time.to_frame().select(_in_years(pl.first())).to_series()
 
 
 def _chrono(time_format: str) -> str:

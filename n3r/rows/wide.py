@@ -129,7 +129,7 @@ def _place(rows: pl.Series, pieces: Sequence[Piece]) -> pl.Series:
 def read_kept(rows: pl.DataFrame, pieces: Sequence[Piece], column_map: ColumnMap) -> pl.DataFrame:
     """All kept rows of some pieces with their wide columns; of a table in one piece in their order."""
     if len(pieces) == 1:
-        return _beside(rows, pieces[0], column_map)
+        return _beside(in_order(rows, PART), pieces[0], column_map)
     place = _place(rows[ROW], pieces)
     found = [_beside(rows.filter(place == i).sort(ROW), pieces[i], column_map) for i in place.unique()]
     return pl.concat(found) if found else _beside(rows, Piece(pieces[0].frame.head(0), 0, 0), column_map)

@@ -37,6 +37,7 @@ from n3r.legacy.trainer import (
     train_legacy,
 )
 from n3r.model import ModelConfig
+from n3r.rows.parts import Rows, portions
 from n3r.schema import LABEL, SEGMENT, TEXT, ColumnMap, prediction_table
 
 Splits = Mapping[str, pl.DataFrame]  # prepared rows by split
@@ -73,9 +74,9 @@ class LegacyRun(NamedTuple):
         """Prepared rows as the legacy reads them: their `text`, raw numbers, -1 where missing."""
         return _legacy_rows(frame, self.columns, self.tokenizer)
 
-    def predict(self, frame: pl.DataFrame) -> np.ndarray:
+    def predict(self, rows: Rows) -> np.ndarray:
         """Probabilities (N,) float32 of prepared rows, in their order."""
-        return predict_legacy(self.model, self.dataset(frame))
+        return np.concatenate([predict_legacy(self.model, self.dataset(part)) for part in portions(rows)])
 
 
 def check_binary(bundle: Bundle) -> None:

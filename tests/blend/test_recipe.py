@@ -16,6 +16,7 @@ from n3r.bundle import Bundle, Recipe
 from n3r.features import TabularFeatures
 from n3r.files.manifest import verify, write_manifest
 from n3r.metrics import class_auc
+from n3r.rows import parts
 from n3r.schema import LABEL
 from n3r.score import Scorer
 from n3r.vocabulary import train_wordpiece
@@ -152,6 +153,33 @@ def test_reasons_are_features_of_the_strings_in_words_and_show_none_of_them(fitt
     assert scorer._graph.probabilities(encoded)[0, 1] == pytest.approx(why["score_without"][0], abs=1e-5)
 
 
+def test_more_rows_than_a_sample_has_are_fitted_by_the_sample(small, tmp_path, monkeypatch):
+    """Fewer give the same in parts as whole; what is measured of test rows is of all of them."""
+    given, config = small.prepared.splits, BlendConfig(members=["boosting"], identity="on")
+
+    def in_parts(rows):
+        return parts.RowsInParts(lambda names: rows.select(names).iter_slices(70), rows.columns, len(rows))
+
+    splits = {split: in_parts(rows) for split, rows in given.items()}
+    whole, of_parts = (
+        fit_blend(rows, recipe_of(small), config, tmp_path / name)
+        for name, rows in (("whole", given), ("parts", splits))
+    )
+    assert of_parts.held.equals(whole.held) and np.array_equal(*(b.held_probs for b in (whole, of_parts)))
+    expected = whole.measure(given["test"])["boosting"].p
+    monkeypatch.setattr(parts, "SAMPLE", 10)
+    monkeypatch.setattr(parts, "SLICE", 64)
+    assert np.array_equal(of_parts.measure(splits["test"])["boosting"].p, expected)
+    monkeypatch.setattr(parts, "SAMPLE", n := len(given["train"]) // 2)
+    few = fit_blend(splits, recipe_of(small), config, tmp_path / "few")
+    rows, places = parts.sample(pl.concat([given["train"], given["val"]]))
+    n_train = int((places < len(given["train"])).sum())
+    alone = {"train": rows[:n_train], "val": rows[n_train:]}
+    again = fit_blend(alone, recipe_of(small), config, tmp_path / "alone")
+    assert len(rows) == n and few.held.equals(again.held) and np.array_equal(few.held_probs, again.held_probs)
+    assert few.recipe.data["splits"]["train"]["rows"] == len(given["train"])
+
+
 def test_what_is_done_is_not_done_again_and_ends_the_same(fitted, small, folder, monkeypatch):
     def must_not_run(rows, context):
         raise AssertionError("fitted again")
@@ -257,6 +285,7 @@ def test_a_label_that_nothing_tells_is_not_learned(small, tmp_path, split_by):
     assert test.low < 0.5 < test.high
 
 
+@pytest.mark.slow
 def test_three_classes_ten_rows_of_one(small, tmp_path):
     def three(frame, n):
         label = frame[LABEL].to_numpy().copy()
@@ -371,11 +400,17 @@ def with_bert(pretrained, /, **changes):
 
 
 @pytest.fixture(scope="module")
-def blend_of_bert(small, pretrained, folder):
+def few(small):
+    """A third of the rows: a BERT reads slowly."""
+    return {name: frame.gather_every(3) for name, frame in small.prepared.splits.items()}
+
+
+@pytest.fixture(scope="module")
+def blend_of_bert(small, few, pretrained, folder):
     """With equal weights, so that the bundle holds the BERT however it ranks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blends, "choose_weights", lambda label, p: dict.fromkeys(p, 1 / len(p)))
-        found = fit_blend(small.prepared.splits, recipe_of(small), with_bert(pretrained), folder / "bert")
+        found = fit_blend(few, recipe_of(small), with_bert(pretrained), folder / "bert")
     found.save(folder / "with_bert", {}, int8_rows=small.prepared.splits["test"])
     return found
 
@@ -442,10 +477,10 @@ def test_altered_files_of_the_second_tokenizer_are_named(
         Scorer(bundle)
 
 
-def test_a_pretrained_model_is_tried_where_it_is_named(small, pretrained, tmp_path):
+def test_a_pretrained_model_is_tried_where_it_is_named(small, few, pretrained, tmp_path):
     config = with_bert(pretrained, members=["boosting"])
     assert config.tried == FEW and with_bert(pretrained, members=["bimodal_bert"]).tried == ["bimodal_bert"]
-    found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path / "training")
+    found = fit_blend(few, recipe_of(small), config, tmp_path / "training")
     assert [member.name for member in found.tried] == FEW and found.tried[1].auroc.value is not None
     found.save(tmp_path / "best", {})
     kept = sorted(path.name for path in (tmp_path / "best").glob("pretrained_*"))

@@ -6,9 +6,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from n3r import tables
-from n3r.evaluation import baselines
 from n3r.evaluation.baselines import BASELINES, baseline_scores, fit_baseline
 from n3r.preprocess import prepare
+from n3r.rows import parts
 from n3r.schema import LABEL, ColumnMap
 
 TEXT, BOOSTING = BASELINES
@@ -164,7 +164,7 @@ def test_a_rows_score_depends_on_that_row_alone(name, names, monkeypatch):
     assert np.array_equal(fitted.predict(frame[::-1]), scores[::-1])
     assert np.array_equal(fitted.predict(frame[5:6]), scores[5:6])
     assert fitted.predict(frame[:0]).shape == (0,)
-    monkeypatch.setattr(baselines, "CHUNK", 7)
+    monkeypatch.setattr(parts, "SLICE", 7)
     assert np.array_equal(fitted.predict(frame), scores)
 
 

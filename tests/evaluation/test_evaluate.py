@@ -11,7 +11,9 @@ from n3r.evaluation import decisions, evaluate
 from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model, ranked
 from n3r.multiclass import each_class
 from n3r.preprocess import prepare
+from n3r.rows import parts
 from n3r.rows.amounts import amounts
+from n3r.rows.parts import RowsInParts
 from n3r.schema import AMOUNT, CALIBRATED, LABEL, ORACLE, SCORE, SEGMENT, TIME, ColumnMap
 from n3r.synthetic import orders as synth
 from n3r.thresholds import Ranking, Rule
@@ -52,6 +54,22 @@ def test_every_part_is_there_and_is_json(content):
     parts = ["config", "operating", "data", "models", "decisions", "choice", "calibration", "groups"]
     assert list(content) == [*parts, "stability", "error_analysis", "fairness"]
     assert json.loads(json.dumps(content, allow_nan=False)) == content
+
+
+def test_rows_in_parts_are_evaluated_as_one_table(rows, content, monkeypatch):
+    monkeypatch.setattr(parts, "SLICE", 100)
+    columns, splits = rows
+
+    def in_parts(frame):
+        return RowsInParts(lambda names: frame.select(names).iter_slices(170), frame.columns, frame.height)
+
+    given = EvaluationConfig(fpr=0.02), columns, in_parts(splits["val"]), in_parts(splits["train"])
+    comparator = np.random.default_rng(9).random(len(splits["test"]))
+    test = splits["test"]
+    assert evaluate_model(in_parts(test), *given, {"coin": comparator}) == content
+    own = test.select(SCORE, CALIBRATED)
+    beside = in_parts(test.drop(SCORE, CALIBRATED)).hstack(own)
+    assert evaluate_model(beside, *given, {"coin": comparator}) == content
 
 
 def test_no_identity_comes_out(rows, content):

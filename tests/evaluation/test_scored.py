@@ -3,7 +3,10 @@
 import polars as pl
 import pytest
 
+from n3r.engine.disk import Disk
 from n3r.evaluation import scored
+from n3r.evaluation.labelled import with_labels
+from n3r.rows.parts import whole
 from n3r.schema import CALIBRATED, KEY, LABEL, ORACLE, SCORE, SEGMENT, TIME, ColumnMap
 from n3r.synthetic import orders as synth
 
@@ -102,7 +105,7 @@ def test_labels_come_from_the_raw_orders_by_id(raw):
     orders, path = raw
     mixed = orders.sample(fraction=1, shuffle=True, seed=2)
     scores = mixed.select(id="objectId", score="oracle_p")
-    table = scored.with_labels(scores, [path], ColumnMap.from_file(CONFIG))
+    table = with_labels(scores, [path], ColumnMap.from_file(CONFIG))
     known = mixed.filter(pl.col("status").is_in(["F", "I", "N"]))
     assert table[KEY].to_list() == known["objectId"].to_list()
     assert table[LABEL].to_list() == (known["status"] != "N").cast(pl.Int8).to_list()
@@ -116,13 +119,51 @@ def test_ids_without_an_order_and_orders_without_a_label_are_counted(raw, tmp_pa
     columns = ColumnMap.from_file(CONFIG)
     strange = pl.DataFrame({"id": ["nobody", orders["objectId"][0]], "score": [0.1, 0.2]})
     with pytest.raises(ValueError, match="1 of 2 scored ids are not among the orders"):
-        scored.with_labels(strange, [path], columns)
+        with_labels(strange, [path], columns)
     open_orders = orders.filter(pl.col("status").is_in(["P", "C"]))
     with pytest.raises(ValueError, match="none of the .* scored orders has a label"):
-        scored.with_labels(open_orders.select(id="objectId", score="oracle_p"), [path], columns)
+        with_labels(open_orders.select(id="objectId", score="oracle_p"), [path], columns)
     twice = written(pl.concat([orders, orders.head(3)]), tmp_path / "twice.parquet")
     with pytest.raises(ValueError, match="3 orders have an id that an earlier one has"):
-        scored.with_labels(orders.select(id="objectId", score="oracle_p"), [twice], columns)
+        with_labels(orders.select(id="objectId", score="oracle_p"), [twice], columns)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_scores_in_a_folder_are_those_of_one_file(tmp_path, kind):
+    (tmp_path / "parts").mkdir()
+    for place in range(3):
+        written(TABLE[place : place + 1], tmp_path / "parts" / f"p{place}.{kind}")
+    written(TABLE.rename({"score": "reason"}), tmp_path / "parts" / "p0.rejects.csv")
+    (found,) = scored.scored_models(tmp_path / "parts").values()
+    assert found.equals(scored.read_scored(written(TABLE, tmp_path / f"whole.{kind}")))
+    written(TABLE[:1], tmp_path / "parts" / f"q.{kind}")
+    with pytest.raises(ValueError, match="parts: 1 rows have an id that an earlier row has"):
+        scored.read_scored(tmp_path / "parts")
+    written(TABLE.drop("label"), tmp_path / "parts" / f"q.{kind}")
+    with pytest.raises(ValueError, match=rf"q\.{kind} has other columns of scores"):
+        scored.read_scored(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_orders_on_disk_give_the_rows_that_they_give_in_memory(raw, tmp_path, n):
+    orders, path = raw
+    scores = orders.sample(fraction=0.9, shuffle=True, seed=2).select(id="objectId", score="oracle_p")
+    columns = ColumnMap.from_file(CONFIG)
+    expected = with_labels(scores, [path], columns)
+    engine = Disk(tmp_path / "private", 10**9, n)
+    found = with_labels(scores, [path], columns, engine)
+    assert len(list(found.read([LABEL, "locale"]))) == n
+    assert whole(found, expected.columns).equals(expected) and len(found) == expected.height
+    del engine, found
+    assert not (tmp_path / "private").exists()  # it holds names
+
+
+def test_ids_of_one_hash_are_told_apart(raw, monkeypatch):
+    orders, path = raw
+    scores = orders.sample(fraction=0.9, shuffle=True, seed=2).select(id="objectId", score="oracle_p")
+    expected = with_labels(scores, [path], ColumnMap.from_file(CONFIG))
+    monkeypatch.setattr(pl.Series, "hash", lambda ids: ids.str.len_chars().cast(pl.UInt64))
+    assert with_labels(scores, [path], ColumnMap.from_file(CONFIG)).equals(expected)
 
 
 def test_labels_are_asked_for_where_no_table_has_them():
@@ -155,15 +196,15 @@ def test_orders_are_read_as_for_training(tmp_path):
     given = pl.DataFrame({KEY: ["b", "a"], SCORE: [0.9, 0.1]})
     orders = written(pl.DataFrame(rows), tmp_path / "o.csv")
     with pytest.raises(ValueError, match=r"time_format '%d/%m/%Y' reads them"):
-        scored.with_labels(given, [orders], ColumnMap(**columns))
-    table = scored.with_labels(given, [orders], ColumnMap(**columns, time_format="%d/%m/%Y"))
+        with_labels(given, [orders], ColumnMap(**columns))
+    table = with_labels(given, [orders], ColumnMap(**columns, time_format="%d/%m/%Y"))
     assert table[LABEL].to_list() == [1, 0] and [str(time) for time in table[TIME]] == [
         "2025-02-01 00:00:00",
         "2025-01-31 00:00:00",
     ]
     orders.write_text(orders.read_text() + "c,z\n")
     with pytest.raises(ValueError, match=r"o\.csv, row 3: has 2 cells, the header 4"):
-        scored.with_labels(given, [orders], ColumnMap(**columns, time_format="%d/%m/%Y"))
+        with_labels(given, [orders], ColumnMap(**columns, time_format="%d/%m/%Y"))
 
 
 # ---- more than two classes
@@ -215,7 +256,7 @@ def test_a_column_map_of_other_classes_is_refused(raw):
     orders, path = raw
     scores = orders.select(id="objectId", score_0="oracle_p", score_1="oracle_p", score_2="oracle_p")
     with pytest.raises(ValueError, match="scores of 3 classes, and the column map has 2"):
-        scored.with_labels(scores, [path], ColumnMap.from_file(CONFIG))
+        with_labels(scores, [path], ColumnMap.from_file(CONFIG))
     kinds = ColumnMap.from_file(CONFIG).model_copy(update={"label_values": {"N": 0, "F": 1, "I": 2}})
-    table = scored.with_labels(scores, [path], kinds)
+    table = with_labels(scores, [path], kinds)
     assert set(table[LABEL]) == {0, 1, 2} and scored.class_scores(table).shape == (table.height, 3)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n3r.evaluation.scored import read_scored, with_labels
+from n3r.evaluation.labelled import with_labels
+from n3r.evaluation.scored import read_scored
 from n3r.features import TabularFeatures
 from n3r.preprocess import PrepareConfig, prepare
 from n3r.rows.inputs import Inputs, typed, typed_row

@@ -1,0 +1,256 @@
+"""The engine of many machines where Spark is: its RDDs.
+
+Decisions:
+- Of Spark no SQL, which would bring Arrow, a warehouse and types of its own: rows are bytes all the way.
+- Settings are made in Java when it runs: whoever is on a machine can read a command line, and secrets in it.
+- Names are in what Spark shuffles and keeps: that is encrypted, and on this machine in the private folder.
+  Java's own output goes there, too.
+- A bucket is kept on disk with how it came about: where a machine is lost, its buckets are made anew.
+"""
+
+import logging
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import polars as pl
+from py4j.java_gateway import JavaGateway
+from py4j.protocol import Py4JError
+from pyspark import RDD, SparkConf, SparkContext, StorageLevel
+from pyspark.java_gateway import launch_gateway
+
+from n3r.engine import OnFrame, cluster, private
+from n3r.engine.cluster import ANSWER, START
+from n3r.files.manifest import versions
+
+JAVA = 17  # the oldest that Spark runs on
+SCHEME = "spark://"
+SETTINGS = {
+    "spark.app.name": "n3r",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.eventLog.enabled": "false",
+    "spark.io.encryption.enabled": "true",
+    "spark.shuffle.compress": "false",  # what travels is compressed
+    "spark.driver.maxResultSize": "0",
+    "spark.executorEnv.POLARS_MAX_THREADS": "1",
+}
+UNLESS_SAID = {"spark.authenticate": "true", "spark.network.crypto.enabled": "true"}
+warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)  # not used
+SECRET = "spark.authenticate.secret"
+HEAP = 2**29  # bytes; with less Spark does not start
+
+
+class _Data(NamedTuple):
+    """Rows of buckets, and those on disk that they are made of."""
+
+    rows: RDD
+    kept: RDD | None = None
+
+
+class Spark:
+    """A standalone cluster of Spark, or this machine alone where there is no address."""
+
+    def __init__(self, folder: Path, memory: int, address: str | None = None, n: int | None = None):
+        self.folder, self.memory, self.n = Path(folder).absolute(), memory, n
+        host = _reach(address) if address else "127.0.0.1"
+        _check_java()
+        if SparkContext._active_spark_context:
+            raise ValueError("Spark runs in this process already: stop it, or use another process")
+        private(self.folder)
+        self.close = weakref.finalize(self, _end, self.folder)
+        try:
+            conf = _conf(self.folder, memory, host)
+            conf.setMaster(address or "local[*,4]")  # a task is tried four times, as on a cluster
+            self.context = _enter(conf, address)
+            self.n_cpus = self.context.defaultParallelism
+            if address:
+                self.n_cpus = _check_workers(self.context, address, self.folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, items: Iterable[Any], fn: Callable[[Any], pl.DataFrame]) -> _Data:
+        """`fn` of each item, on any machine."""
+        items = list(items)
+
+        def one(own: Iterator[Any]) -> Iterator[cluster.Row]:
+            return cluster.packed((0, fn(item)) for item in own)
+
+        return _Data(self.context.parallelize(items, len(items)).mapPartitions(one))
+
+    def exchange(self, data: _Data, fn: OnFrame | None, n: int = 0, by: pl.Expr | None = None) -> _Data:
+        """Buckets on Spark's disks; without `n` the function waits."""
+        if not n:
+            return data if fn is None else data._replace(rows=_work(data, cluster.each, fn=fn))
+        rows = _work(data, cluster.spread, n=n, by=by).partitionBy(n, int)
+        kept = _work(_Data(rows), cluster.merged, fn=fn).persist(StorageLevel.DISK_ONLY)
+        with _told():
+            kept._jrdd.count()  # by Java: Python would be sent all rows
+            if data.kept:
+                data.kept.unpersist()
+        return _Data(kept, kept)
+
+    def gather(self, data: _Data, fn: OnFrame | None = None) -> pl.DataFrame:
+        """All as one, here."""
+        with _told():
+            rows = _work(data, cluster.each, fn=fn).collect()
+        return cluster.gathered(rows)
+
+    def buckets(self, n_bytes: float) -> int:
+        """As many as workers and their memory ask for."""
+        return self.n or cluster.n_buckets(n_bytes, self.n_cpus, self.memory)
+
+
+def _work(data: _Data, work: Callable[..., Iterator[cluster.Row]], **options: Any) -> RDD:
+    return data.rows.mapPartitions(partial(work, **options))
+
+
+def _reach(address: str) -> str:
+    """This machine's address towards a master; ValueError in a sentence where nothing answers there."""
+    try:
+        if not address.startswith(SCHEME):
+            raise ValueError(address)
+        return cluster.reach(address.removeprefix(SCHEME))
+    except (OSError, ValueError):
+        raise ValueError(
+            f"no Spark cluster answers at {address!r} within {ANSWER} s: give {SCHEME}HOST:PORT of its master"
+        ) from None
+
+
+def _check_java() -> None:
+    """Raise ValueError where there is no Java, or one that is too old for Spark."""
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=str(Path(home) / "bin") if home else None)
+    found = "none"
+    if java:
+        told = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
+        number = re.search(r'version "(?:1\.)?(\d+)', told)
+        if number and int(number[1]) >= JAVA:
+            return
+        found = f"Java {number[1]}" if number else "one that does not run"
+    raise ValueError(
+        f"the engine spark needs Java {JAVA} or newer, and {home or 'PATH'} has {found}: install one, such "
+        f"as openjdk-{JAVA}-jre-headless, or say in JAVA_HOME where it is"
+    )
+
+
+def _conf(folder: Path, memory: int, host: str) -> SparkConf:
+    """Start Java, and Spark's settings in it."""
+    heap = f"--driver-memory {max(HEAP, memory // 4) >> 20}m pyspark-shell"
+    places = {"SPARK_LOCAL_IP": host, "SPARK_LOCAL_DIRS": str(folder), "PYSPARK_SUBMIT_ARGS": heap}
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # of workers
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    log = folder / "log"
+    with log.open("wb") as file, cluster.environment(**places):
+        try:
+            gateway = launch_gateway(popen_kwargs={"stdout": file, "stderr": file})
+        except Exception:
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2][:200]
+            raise ValueError(f"Spark does not start: {last}") from None
+    SparkContext._gateway, SparkContext._jvm = gateway, gateway.jvm
+    conf = SparkConf()
+    for name, value in SETTINGS.items():
+        conf.set(name, value)
+    for name, value in UNLESS_SAID.items():
+        conf.setIfMissing(name, value)
+    return conf.set("spark.driver.host", host).set("spark.driver.bindAddress", host)
+
+
+def _enter(conf: SparkConf, address: str | None) -> SparkContext:
+    """Spark started here or the cluster entered; ValueError in a sentence where that fails."""
+    if address and conf.get("spark.authenticate") == "true" and not conf.contains(SECRET):
+        raise ValueError(
+            f"{SECRET} of the cluster at {address} is not known: say it in spark-defaults.conf of the folder "
+            "SPARK_CONF_DIR, or there that spark.authenticate is false"
+        )
+    try:
+        return cluster.within(
+            START, partial(SparkContext, conf=conf)
+        )  # no thread but the first hears signals
+    except RuntimeError as error:
+        if not address:
+            raise ValueError(f"Spark does not start ({_why(error)})") from None
+        raise ValueError(
+            f"the Spark cluster at {address} does not let n3r in ({_why(error)}): are {SECRET} and Spark's "
+            "version the same there?"
+        ) from None
+
+
+def _check_workers(context: SparkContext, address: str, folder: Path) -> int:
+    """The number of processors; ValueError where there are none, or on a machine that does not fit."""
+    mark = folder / uuid4().hex  # which a folder of the same name elsewhere has not
+    mark.touch()
+    status, before, end = context._jsc.sc(), 0, time.monotonic() + START
+    while not 1 < status.getExecutorMemoryStatus().size() == before:  # the driver is one of them
+        if time.monotonic() > end:
+            raise ValueError(f"the Spark cluster at {address} has no free worker within {START} s")
+        before = status.getExecutorMemoryStatus().size()
+        time.sleep(1)
+    n = context.defaultParallelism
+    try:  # as a barrier: all processors have a task at a time
+        found = context.parallelize(range(n), n).barrier().mapPartitions(partial(_there, mark=mark)).collect()
+    except Py4JError as error:
+        raise ValueError(
+            f"the workers at {address} cannot run n3r ({_why(error)}): install n3r[spark] on all, the same "
+            f"Python at {os.environ['PYSPARK_PYTHON']}, or say in PYSPARK_PYTHON where it is"
+        ) from None
+    for name, there, sees in found:
+        cluster.check_node(name, there, sees, mark.parent)
+    return n
+
+
+def _there(_: Iterator[int], mark: Path) -> Iterator[tuple[str, dict[str, str], bool]]:
+    yield platform.node(), versions(), mark.exists()
+
+
+def _why(error: BaseException) -> str:
+    """The last of what Java or Python tells of an error, without their stacks."""
+    while error.__cause__:
+        error = error.__cause__
+    told = re.findall(r"\w+(?:Error|Exception): .*", str(error)) or [str(error).strip().partition("\n")[0]]
+    return told[-1][:200]
+
+
+def _end(folder: Path) -> None:
+    """End Spark and its Java, and delete the folder: first of all, as whoever ends this may not wait."""
+    shutil.rmtree(folder, ignore_errors=True)
+    gateway: JavaGateway | None = SparkContext._gateway
+    with suppress(Exception), warnings.catch_warnings():  # of Java that has ended
+        warnings.simplefilter("ignore")
+        SparkContext._active_spark_context.stop()
+        gateway.shutdown()
+    SparkContext._gateway = SparkContext._jvm = None
+    if gateway:
+        gateway.proc.terminate()
+        try:
+            gateway.proc.wait(30)
+        except subprocess.TimeoutExpired:
+            gateway.proc.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Within it, what Spark itself cannot do is told in a sentence."""
+    try:
+        yield
+    except (Py4JError, OSError) as error:
+        if "No space left on device" in str(error):
+            raise ValueError("a machine's disk is full of what Spark keeps: make room") from None
+        why = re.search(r"^: [\w.]+: (.{,200})", str(error), re.MULTILINE)
+        raise ValueError(
+            f"Spark gave up ({why[1] if why else 'its Java has ended'}): give more memory if workers want it"
+        ) from None
