@@ -83,12 +83,14 @@ class Cluster:
         node.wait(60)
         self.nodes.remove(node)
 
-    def at_work(self, node: subprocess.Popen, what: str) -> list[psutil.Process]:
-        """The workers of a node at a task whose name begins so."""
+    def at_work(self, node: subprocess.Popen, what: str = "") -> list[psutil.Process]:
+        """The workers of a node at a task, whose name begins so, but the one that looks at the node."""
         found = []
         for process in psutil.Process(node.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                found += [process] if process.name().startswith(f"ray::{what}") else []
+                name = process.name()
+                works = name.startswith(f"ray::{what}") and name not in ("ray::IDLE", "ray::_seen")
+                found += [process] if works else []
         return found
 
     def start(self, *arguments: object) -> subprocess.Popen:
@@ -169,7 +171,7 @@ def prepared(run: Path) -> dict[str, Any]:
 
 # When a node or the driver is killed: the engine's private folder and the second node say.
 MOMENTS: dict[str, Callable[[Cluster, Path, subprocess.Popen], Any]] = {
-    "at its first task": lambda cluster, private, node: cluster.at_work(node, "Map"),
+    "at its first task": lambda cluster, private, node: cluster.at_work(node),
     "while parts are written": lambda cluster, private, node: list(private.glob("parts/*/*part-*")),
 }
 
