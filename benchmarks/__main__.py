@@ -80,7 +80,7 @@ PROGRAMS = (
     Program(
         "preprocess wide tables, s",
         "prepare wide",
-        "--pairs 1 --rows 200",
+        None,  # a smoke would take seconds; tests run it
         {name: name for name in ("parquet", "csv", "ratio")},
         "ratio 3",
     ),
@@ -98,6 +98,13 @@ PROGRAMS = (
     Program("one order, Transformer2Risk", "score transformer2risk latency", TINY_SCORE, LATENCY),
     Program("import to first score, LSTM2Risk", "score lstm2risk cold", None, {"s": "median_s"}),
     Program("score files, by rows", "score lstm2risk memory --small", TINY_SCORE, {"peak MB": "peak_mb"}),
+    Program(
+        "score a file on Ray, a worker a processor, beside one thread",
+        "cluster",
+        None,  # it starts Ray; a test runs it
+        {"ratio": "ratio", "s": "s", "until rows are asked for": "start"},
+        "ratio 1.6, aim 1.9",
+    ),
     Program(
         "identity features",
         "identity",

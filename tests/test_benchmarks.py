@@ -52,6 +52,15 @@ def test_scoring_benchmarks_print_a_line_a_pair_and_the_medians():
 
 
 @pytest.mark.slow
+def test_an_engine_scores_the_bytes_of_one_process_in_its_benchmark():
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'n3r[ray]'")
+    pair, medians = run("benchmarks.cluster", "--small", "--pairs", "1", "--rows", "70000")
+    assert (
+        medians["same"] and medians["rows"] == 70000 and medians["s"] == {k: v["s"] for k, v in pair.items()}
+    )
+
+
+@pytest.mark.slow
 def test_the_store_benchmark_prints_a_line_a_size():
     line, peaks = run("benchmarks.store", "1500", "--steps", "2")
     assert peaks["all_mb"] == {"1500": round(line["all_mb"])}
@@ -108,6 +117,8 @@ def test_the_preparing_benchmarks_print_a_line_a_pair_and_the_medians():
     for case, key in (("tokenizer", "ratio"), ("epoch", "ratio_later"), ("preprocess", "orders_a_second")):
         *_, pair, medians = run("benchmarks.prepare", case, *size)
         assert medians["case"] == case and medians[key] == pair[key] > 0
+    wide = run("benchmarks.prepare", "wide", "--rows", "200", "--pairs", "1")[-1]
+    assert list(wide["ratio"]) == ["200 x 300", "100 x 2,000"] and min(wide["ratio"].values()) > 0
 
 
 def test_growth_is_drawn():

@@ -73,6 +73,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(n_batches, flipped, pla
     assert same_weights(resumed.model, whole.model)
 
 
+@pytest.mark.slow
 def test_a_killed_training_is_resumed_by_another_process(planted, tmp_path, run_fresh):
     code = """
 import os, sys

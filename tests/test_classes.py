@@ -245,12 +245,13 @@ def test_a_bundle_whose_second_text_has_a_bert_of_its_own(messages, tmp_path):
     assert again.predictions(rows).equals(bundle.predictions(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_class", "first", "second"),
     [
-        pytest.param("trimodal_bert", "bert", "bert", marks=pytest.mark.slow),
+        ("trimodal_bert", "bert", "bert"),
         ("trimodal_cross_attn", "lstm", "bert"),
-        pytest.param("trimodal_gate_fusion", "bert", "transformer", marks=pytest.mark.slow),
+        ("trimodal_gate_fusion", "bert", "transformer"),
     ],
 )
 def test_a_bundle_whose_second_text_has_a_tokenizer_of_its_own(

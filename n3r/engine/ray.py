@@ -4,6 +4,8 @@ Decisions:
 - Names are in Ray's store and in what it spills: a cluster that is started here lies in a private folder,
   deleted at exit, and answers to nobody but this machine. Its workers' output goes nowhere.
 - Tokens are asked for: whoever reaches a node's port could run code there.
+- Ray Data moves rows between workers. What is read and only gathered needs none: plain tasks, which start
+  seconds sooner, as Ray Data has two processes of its own and a worker imports it for two seconds.
 """
 
 import logging
@@ -12,11 +14,12 @@ import secrets
 import shutil
 import tempfile
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -46,6 +49,14 @@ PLACE = "ray"  # in the engine's folder, a link to where Ray has its own files
 BUCKET, ROWS = "bucket", "rows"
 SCHEMA = pa.schema([(BUCKET, pa.int64()), (ROWS, pa.large_binary())])
 WHOLE = {"batch_size": None, "batch_format": "pyarrow"}
+RETRIES = 10  # of a task whose worker dies
+
+
+class _Read(NamedTuple):
+    """Items, and what reads each when it is asked for."""
+
+    items: list[Any]
+    fn: Callable[[Any], pl.DataFrame]
 
 
 class Ray:
@@ -67,24 +78,15 @@ class Ray:
         with _told():
             self.n_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
             _check_nodes(self.folder / PLACE)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = context.print_on_execution_start = False
         logging.getLogger("ray").setLevel(logging.CRITICAL)
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
     def read(self, items: Iterable[Any], fn: Callable[[Any], pl.DataFrame]) -> Any:
-        """`fn` of each item, on any machine."""
-        items = list(items)
-        every = ray.put(items)
-
-        def one(batch: dict[str, Any]) -> pa.Table:
-            return _table(cluster.packed((0, fn(ray.get(every)[i])) for i in batch["id"].tolist()))
-
-        data = ray.data.range(len(items), override_num_blocks=len(items))
-        return data.map_batches(one, batch_size=1, batch_format="numpy")
+        """`fn` of each item, on any machine, when it is asked for."""
+        return _Read(list(items), fn)
 
     def exchange(self, data: Any, fn: OnFrame | None, n: int = 0, by: pl.Expr | None = None) -> Any:
         """Buckets in Ray's store, which spills to disk; without `n` the function waits."""
+        data = _in_ray_data(data) if isinstance(data, _Read) else data
         if not n:
             return data if fn is None else _work(data, cluster.each, fn=fn)
         data = _work(data, cluster.spread, n=n, by=by)
@@ -94,6 +96,9 @@ class Ray:
     def gather(self, data: Any, fn: OnFrame | None = None) -> pl.DataFrame:
         """All as one, here."""
         with _told():
+            if isinstance(data, _Read):
+                with closing(_in_tasks(data, fn)) as rows:
+                    return cluster.gathered(rows)
             rows = _work(data, cluster.each, fn=fn).take_all()
         return cluster.gathered((row[BUCKET], row[ROWS]) for row in rows)
 
@@ -168,6 +173,40 @@ def _told() -> Iterator[None]:
         yield
     except ray.exceptions.OutOfDiskError:
         raise ValueError("a node's disk is full of what Ray spills: make room, or give more memory") from None
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+        raise ValueError("a worker died again and again at the same work: for want of memory?") from None
+
+
+def _in_tasks(data: _Read, then: OnFrame | None) -> Iterator[Row]:
+    """The rows of all items, in their order; tasks that are not done then end with it."""
+    task, fns = ray.remote(_of_item).options(max_retries=RETRIES), ray.put((data.fn, then))
+    waiting = deque(task.remote(item, fns) for item in data.items)
+    try:
+        while waiting:
+            yield from ray.get(waiting[0])
+            waiting.popleft()
+    finally:
+        for one in waiting:
+            ray.cancel(one)
+
+
+def _of_item(item: Any, fns: tuple[Callable[[Any], pl.DataFrame], OnFrame | None]) -> list[Row]:
+    fn, then = fns
+    return list(cluster.each(cluster.packed((0, fn(one)) for one in [item]), then))
+
+
+def _in_ray_data(data: _Read) -> Any:
+    """The rows of all items in Ray Data, a block an item."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    every, fn = ray.put(data.items), data.fn
+
+    def one(batch: dict[str, Any]) -> pa.Table:
+        return _table(cluster.packed((0, fn(ray.get(every)[i])) for i in batch["id"].tolist()))
+
+    found = ray.data.range(len(data.items), override_num_blocks=len(data.items))
+    return found.map_batches(one, batch_size=1, batch_format="numpy")
 
 
 def _work(data: Any, work: Callable[..., Iterator[Row]], **options: Any) -> Any:

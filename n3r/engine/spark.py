@@ -220,24 +220,25 @@ def _why(error: BaseException) -> str:
     """The last of what Java or Python tells of an error, without their stacks."""
     while error.__cause__:
         error = error.__cause__
-    told = re.findall(r"^(?:: |Caused by: )?(?:[\w.]+(?:Error|Exception)): *(\S.*)", str(error), re.MULTILINE)
-    return (told or [str(error).strip()])[-1].partition("\n")[0][:200]
+    told = re.findall(r"\w+(?:Error|Exception): .*", str(error)) or [str(error).strip().partition("\n")[0]]
+    return told[-1][:200]
 
 
 def _end(folder: Path) -> None:
-    """End Spark and its Java, then delete the folder."""
-    with suppress(Exception), warnings.catch_warnings():
+    """End Spark and its Java, and delete the folder: first of all, as whoever ends this may not wait."""
+    shutil.rmtree(folder, ignore_errors=True)
+    gateway: JavaGateway | None = SparkContext._gateway
+    with suppress(Exception), warnings.catch_warnings():  # of Java that has ended
         warnings.simplefilter("ignore")
         SparkContext._active_spark_context.stop()
-    gateway: JavaGateway | None = SparkContext._gateway
+        gateway.shutdown()
     SparkContext._gateway = SparkContext._jvm = None
     if gateway:
-        gateway.proc.stdin.close()  # at which it ends
+        gateway.proc.terminate()
         try:
             gateway.proc.wait(30)
         except subprocess.TimeoutExpired:
             gateway.proc.kill()
-        gateway.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -251,5 +252,5 @@ def _told() -> Iterator[None]:
             raise ValueError("a machine's disk is full of what Spark keeps: make room") from None
         why = re.search(r"^: [\w.]+: (.{,200})", str(error), re.MULTILINE)
         raise ValueError(
-            f"Spark gave up ({why[1] if why else type(error).__name__}): give more memory if workers want it"
+            f"Spark gave up ({why[1] if why else 'its Java has ended'}): give more memory if workers want it"
         ) from None

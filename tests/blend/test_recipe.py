@@ -288,6 +288,7 @@ def test_a_label_that_nothing_tells_is_not_learned(small, tmp_path, split_by):
     assert test.low < 0.5 < test.high
 
 
+@pytest.mark.slow
 def test_three_classes_ten_rows_of_one(small, tmp_path):
     def three(frame, n):
         label = frame[LABEL].to_numpy().copy()
@@ -402,11 +403,17 @@ def with_bert(pretrained, /, **changes):
 
 
 @pytest.fixture(scope="module")
-def blend_of_bert(small, pretrained, folder):
+def few(small):
+    """A third of the rows: a BERT reads slowly."""
+    return {name: frame.gather_every(3) for name, frame in small.prepared.splits.items()}
+
+
+@pytest.fixture(scope="module")
+def blend_of_bert(small, few, pretrained, folder):
     """With equal weights, so that the bundle holds the BERT however it ranks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blends, "choose_weights", lambda label, p: dict.fromkeys(p, 1 / len(p)))
-        found = fit_blend(small.prepared.splits, recipe_of(small), with_bert(pretrained), folder / "bert")
+        found = fit_blend(few, recipe_of(small), with_bert(pretrained), folder / "bert")
     found.save(folder / "with_bert", {}, int8_rows=small.prepared.splits["test"])
     return found
 
@@ -473,10 +480,10 @@ def test_altered_files_of_the_second_tokenizer_are_named(
         Scorer(bundle)
 
 
-def test_a_pretrained_model_is_tried_where_it_is_named(small, pretrained, tmp_path):
+def test_a_pretrained_model_is_tried_where_it_is_named(small, few, pretrained, tmp_path):
     config = with_bert(pretrained, members=["boosting"])
     assert config.tried == FEW and with_bert(pretrained, members=["bimodal_bert"]).tried == ["bimodal_bert"]
-    found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path / "training")
+    found = fit_blend(few, recipe_of(small), config, tmp_path / "training")
     assert [member.name for member in found.tried] == FEW and found.tried[1].auroc.value is not None
     found.save(tmp_path / "best", {})
     kept = sorted(path.name for path in (tmp_path / "best").glob("pretrained_*"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,8 +23,10 @@ CANARY = "Zanzibarius Quillfeather"
 MASTER = "spark://127.0.0.1:7077"
 # An engine, or a master of Spark and a worker, which are what docs/scale.md starts.
 START = """
-import json, os, subprocess, sys, threading, time
+import atexit, json, os, subprocess, sys, threading, time
+from contextlib import suppress
 from pathlib import Path
+import psutil
 from n3r.engine import start
 from n3r.engine.cluster import reach
 
@@ -38,7 +41,10 @@ if name == "cluster":
     def of_spark(what, *arguments, **environment):
         command = [_find_spark_home() + "/bin/spark-class", "org.apache.spark.deploy." + what, *arguments]
         with (folder / "logs").open("ab") as log:
-            return subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log)
+            one = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log)
+        atexit.register(one.wait)
+        atexit.register(one.terminate)  # the last registered is the first to run
+        return one
     name, address = "spark", "MASTER"
     cluster = [of_spark("master.Master", "--host", "127.0.0.1", "--port", "7077")]
     for _ in range(300):
@@ -49,15 +55,25 @@ if name == "cluster":
             time.sleep(0.2)
     own = ["--cores", "2", "--memory", "2g", "--work-dir", str(folder / "logs of workers")]
     cluster.append(of_spark("worker.Worker", address, *own, **OTHERS))
+BEFORE
 on = start(name, folder / "engine", "600MB", address)
 place = folder / "engine"
 if name == "ray":
     from n3r.engine.ray import PLACE
     place = (place / PLACE).resolve()
+
+def at_work(process):  # Ray's, one that Python's daemon of Spark has started, or an executor
+    with suppress(psutil.Error):  # of one that has ended
+        if name == "ray":
+            return process.name().startswith(("ray::Map", "ray::_of_item"))
+        if address:
+            return "org.apache.spark.executor.CoarseGrainedExecutorBackend" in process.cmdline()
+        return "pyspark.daemon" in process.cmdline() and "pyspark.daemon" in process.parent().cmdline()
+
+def workers():
+    return [process for process in psutil.Process().children(recursive=True) if at_work(process)]
 """.replace("MASTER", MASTER)
 CODE = """
-import psutil
-from contextlib import suppress
 from functools import partial
 from n3r.preprocess import prepare, prepare_source
 from n3r.schema import SPLITS, ColumnMap
@@ -72,14 +88,6 @@ if what == "damage":
     with source.reading():
         prepare_source(source, columns, None, on)
 
-def at_work(process):  # Ray's, one that Python's daemon of Spark has started, or an executor
-    with suppress(psutil.Error):  # of one that has ended
-        if name == "ray":
-            return process.name().startswith("ray::Map")
-        if address:
-            return "org.apache.spark.executor.CoarseGrainedExecutorBackend" in process.cmdline()
-        return "pyspark.daemon" in process.cmdline() and "pyspark.daemon" in process.parent().cmdline()
-
 def slow(rows, fn):
     time.sleep(3)
     return fn(rows)
@@ -93,7 +101,7 @@ def kill_worker():
         time.sleep(0.1)
     while not killed:
         time.sleep(0.5)
-        killed.extend([p for p in psutil.Process().children(recursive=True) if at_work(p)][:1])
+        killed.extend(workers()[:1])
     killed[0].kill()
 
 calls, killed, exchanged, on.exchange = [], [], on.exchange, exchange
@@ -105,10 +113,6 @@ files = [(path, root) for root in (place, folder) for path in root.rglob("*") if
 logs = [path for path, root in files if any("log" in part for part in path.relative_to(root).parts)]
 seen = [path.name for path in logs if sys.argv[4].encode() in path.read_bytes()]
 on.close()
-if address:
-    for one in reversed(cluster):
-        one.terminate()
-        one.wait()
 whole = scan(folder / "raw", columns)
 expected = prepare(whole.frame, columns, None, whole.n_rows)
 alike = {split: read_split(folder / "data", split).equals(expected.splits[split]) for split in SPLITS}
@@ -121,18 +125,37 @@ print(json.dumps({
 
 
 SCORE = """
+import signal
+from n3r import score_tasks
 from n3r.score import Scorer
 from n3r.score_files import score_files
-from n3r.score_tasks import score_tasks
 
-raw, bundle = map(Path, sys.argv[3:])
-counts = score_tasks(on, bundle, [str(raw)], folder / "apart")
+what, rows, bundle = sys.argv[3], *map(Path, sys.argv[4:])
+score_tasks.PART = 1  # of two chunks, a task each
+asked, killed, read = [], [], on.read
+
+def counted(items, fn):
+    asked.append(len(items))
+    return read(items, fn)
+
+def kill():
+    while not any((folder / "apart" / ".scored").glob("*/record.json")):
+        time.sleep(0.01)
+    if what == "driver":
+        os.kill(os.getpid(), signal.SIGKILL)
+    killed.append(workers()[0])
+    killed[0].kill()
+
+on.read = counted
+if what != "whole":
+    threading.Thread(target=kill, daemon=True).start()
+counts = score_tasks.score_tasks(on, bundle, [str(rows)], folder / "apart")
 on.close()
-alone = score_files(Scorer(bundle, 1), [raw], folder / "alone", progress=False)
+alone = score_files(Scorer(bundle, 1), [rows], folder / "alone", progress=False)
 names = sorted(path.name for path in (folder / "alone").iterdir())
 alike = [(folder / "alone" / name).read_bytes() == (folder / "apart" / name).read_bytes() for name in names]
 left = sorted(path.name for path in (folder / "apart").iterdir())
-print(json.dumps([counts == alone, alike, left == names]))
+print(json.dumps([counts == alone, alike, left == names, asked, len(killed)]))
 """
 
 
@@ -154,9 +177,9 @@ def require(engine: str) -> None:
         pytest.skip("Spark runs on Java, which is not there")
 
 
-def run(code: str, *arguments: object, **others: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, *arguments: object, before: str = "", **others: str) -> subprocess.CompletedProcess[str]:
     """A program on an engine that it starts; `others` is the environment of Spark's worker."""
-    code = START.replace("OTHERS", repr(others)) + code
+    code = START.replace("OTHERS", repr(others)).replace("BEFORE", before) + code
     command = [sys.executable, "-c", code, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
@@ -193,24 +216,76 @@ def test_a_file_that_was_cut_short_meanwhile_is_named_in_a_sentence(tmp_path, ra
     assert not (tmp_path / "engine").exists() and not (tmp_path / "data").exists()
 
 
+def scored(folder: Path, raw: Path, small, engine: str, what: str) -> subprocess.CompletedProcess[str]:
+    """Score two files and two that are divided."""
+    require(engine)
+    if not (folder / "rows").exists():
+        orders = pl.read_parquet(raw)
+        for name, rows in (("0.parquet", 2_500), ("1.csv", 2_500), ("2.parquet", 20_000), ("3.csv", 20_000)):
+            (folder / "rows").mkdir(exist_ok=True)
+            write(orders[:rows], folder / "rows" / name)
+    return run(SCORE, folder, engine, what, folder / "rows", small.folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
-def test_files_scored_are_those_of_one_process_to_the_byte(tmp_path, raw, small, engine):
-    require(engine)
-    done = run(SCORE, tmp_path, engine, raw, small.folder)
+@pytest.mark.parametrize("what", ["whole", "worker"])
+def test_files_scored_are_those_of_one_process_to_the_byte(tmp_path, raw, small, engine, what):
+    done = scored(tmp_path, raw, small, engine, what)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == [True, [True] * 8, True]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == [True, [True] * 4, True, [6, 2], int(what == "worker")]
 
 
 @pytest.mark.slow
-def test_other_versions_on_a_worker_are_told(tmp_path, raw):
+@pytest.mark.parametrize("engine", ["ray", "spark"])
+def test_a_driver_that_was_killed_is_gone_on_with(tmp_path, raw, small, engine):
+    assert scored(tmp_path, raw, small, engine, "driver").returncode == -9
+    finished = len(list((tmp_path / "apart" / ".scored").glob("*/record.json")))
+    early = {path.name: path.read_bytes() for path in (tmp_path / "apart").glob("[0-9]*")}
+    done = scored(tmp_path, raw, small, engine, "whole")
+    assert done.returncode == 0, done.stderr[-3000:]
+    *alike, (left, divided), _ = json.loads(done.stdout.splitlines()[-1])
+    assert alike == [True, [True] * 4, True] and divided == 2
+    assert 0 < left <= 6 - finished < 6  # what was at work may have ended behind the driver
+    assert all((tmp_path / "alone" / name).read_bytes() == content for name, content in early.items())
+
+
+# What does not fit, in the worker's Python or in the settings, and what is told of it.
+UNFIT = {
+    "other versions": ("", "has polars 0.1, this one polars .*: install the same on all$"),
+    "no n3r": (
+        "",
+        r"the workers at .* cannot run n3r \(ImportError: gone\): install n3r\[spark\] on all, the same",
+    ),
+    "another secret": (
+        'os.environ["SPARK_CONF_DIR"] = str(folder / "other")\n(folder / "other").mkdir()\n'
+        '(folder / "other" / "spark-defaults.conf").write_text("spark.authenticate.secret other")',
+        r"the Spark cluster at .* does not let n3r in \(.+\): are spark.authenticate.secret and .* the same",
+    ),
+    "no secret": (
+        'os.environ.pop("SPARK_CONF_DIR")',
+        "spark.authenticate.secret of the cluster at .* is not known: say it in spark-defaults.conf",
+    ),
+    "no worker": ("cluster[1].kill()", "the Spark cluster at .* has no free worker within 60 s"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", UNFIT)
+def test_a_cluster_that_does_not_fit_is_told(tmp_path, raw, what):
     require("spark")
-    fake = tmp_path / "fake" / "polars-0.1.dist-info" / "METADATA"
-    fake.parent.mkdir(parents=True)
-    fake.write_text("Metadata-Version: 2.1\nName: polars\nVersion: 0.1\n")
-    done = run("", tmp_path, "cluster", PYTHONPATH=f"{tmp_path / 'fake'}:{ROOT}")
-    last = done.stderr.strip().splitlines()[-1]
-    assert "has polars 0.1, this one polars" in last and last.endswith("install the same on all")
+    place = tmp_path / "fake"
+    (place / "polars-0.1.dist-info").mkdir(parents=True)
+    if what == "other versions":
+        metadata = "Metadata-Version: 2.1\nName: polars\nVersion: 0.1\n"
+        (place / "polars-0.1.dist-info" / "METADATA").write_text(metadata)
+    if what == "no n3r":
+        (place / "n3r.py").write_text("raise ImportError('gone')")
+    before, told = UNFIT[what]
+    done = run("", tmp_path, "cluster", before=before, PYTHONPATH=f"{place}:{ROOT}")
+    *stack, last = done.stderr.strip().splitlines()
+    assert re.search(told, last) and last.startswith("ValueError: ") and "5" * 64 not in done.stderr
     assert not (tmp_path / "engine").exists()
 
 

@@ -39,3 +39,16 @@ def test_any_bytes_are_objects_or_lost(content):
     (batch,) = objects(content)
     rows = [*batch.rows, *(row for row, _ in batch.lost)]
     assert len(rows) == len(set(rows)) <= content.count(b"\n") + 1
+
+
+def test_a_part_has_the_keys_that_the_first_objects_of_the_file_are_asked_for():
+    asked = []
+
+    def wanted(names):
+        asked.append(names)
+        return ["a"]
+
+    content = io.BytesIO(b'{\n{"a": 1}\n{"b": 2}\n{"a": 3}\n')
+    (batch,) = read_json_lines(content, wanted, 1, part=slice(3, None))
+    assert batch.rows == [4] and batch.frame["a"].to_list() == ["3"]
+    assert asked == [[], ["a"], ["a"]]

@@ -155,7 +155,7 @@ GO_ON = ("a training", "a language model")  # from an earlier one, and then ther
 
 
 # They write by the same means as a neighbour, or take seconds.
-SLOW = ("an ONNX graph", "TorchScript", "scored rows in JSON lines", "a hand-written transformer")
+SLOW = ("a bundle", "an ONNX graph", "TorchScript", "scored rows in JSON lines", "a hand-written transformer")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def stop(process: subprocess.Popen) -> tuple[str, float]:
     return out, time.monotonic() - asked
 
 
+@pytest.mark.slow
 def test_a_run_that_is_disturbed_says_so_and_goes_on(folder, tally):
     """A second runner, a kernel that is killed, Ctrl-C: one sentence each, and the same command finishes."""
     command = ["02", "--size", "dev", "-p", "n_orders=40000"]  # seconds, for a second runner to come into

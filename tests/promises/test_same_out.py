@@ -80,6 +80,7 @@ for path in sorted(train_small(Path(sys.argv[1])).folder.iterdir()):
 """
 
 
+@pytest.mark.slow
 def test_a_bundle_is_the_same_to_the_byte_in_another_process(small, tmp_path, run_fresh, tally):
     told = run_fresh(HASHES, tmp_path, PYTHONHASHSEED="123").splitlines()
     assert told == [f"{path.name} {sha256(path)}" for path in sorted(small.folder.iterdir())]

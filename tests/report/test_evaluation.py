@@ -15,7 +15,7 @@ from n3r.evaluation.attacks import ATTACKS, attack_curve
 from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
 from n3r.preprocess import prepare
 from n3r.report.evaluation import headline, summary, write_evaluation
-from n3r.report.parts import attained
+from n3r.report.parts import attained, misstated_in_words
 from n3r.schema import LABEL, ORACLE, SCORE, ColumnMap
 from n3r.synthetic import orders as synth
 
@@ -181,16 +181,15 @@ def test_rows_without_figures_are_folded_away(content, rows, tmp_path):
         (None, None, None, "Scores: not enough data to say whether they over- or understate risk."),
     ],
 )
-def test_by_how_much_scores_misstate_risk_is_a_sentence(content, rows, tmp_path, ratio, low, high, said):
-    summary = content["calibration"]["score"]["summary"] | {
-        "n_positive": 39,
-        "observed_expected": ratio,
-        "observed_expected_low": low,
-        "observed_expected_high": high,
-    }
-    odd = {**content, "calibration": {"score": {**content["calibration"]["score"], "summary": summary}}}
-    _, md = written(odd, rows, tmp_path)
-    assert said in md
+def test_by_how_much_scores_misstate_risk_is_a_sentence(ratio, low, high, said):
+    names = ("observed_expected", "observed_expected_low", "observed_expected_high")
+    summary = {"n_positive": 39, **dict(zip(names, (ratio, low, high), strict=True))}
+    assert misstated_in_words(summary, "Scores").startswith(said)
+
+
+def test_the_page_says_by_how_much_its_scores_misstate_risk(content, page):
+    _, md, _ = page
+    assert misstated_in_words(content["calibration"]["score"]["summary"], "Scores") in md
 
 
 def test_markup_in_names_stays_text(content, rows, tmp_path):

@@ -21,3 +21,10 @@ def test_png_is_an_image_of_the_asked_resolution():
     small, large = (style.to_png(fig, dpi) for dpi in (50, 100))
     assert small.startswith(b"\x89PNG")
     assert [int.from_bytes(image[16:20]) for image in (small, large)] == [210, 420]
+
+
+def test_a_figure_that_was_drawn_is_drawn_the_same():
+    fig = figures.histogram([1, 2, 2, 3], "tokens of a chunk", "chunks").figure
+    first = style.to_svg(fig)
+    style.to_png(fig, 50)
+    assert style.to_svg(fig) == first
