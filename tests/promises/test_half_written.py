@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -301,3 +302,29 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_where_there_is_room(disk, tall
     assert done.returncode == 2 and "Read-only file system" in done.stderr and "Traceback" not in done.stderr
     Bundle.load(folder / "lstm2risk")
     tally(PROMISE, "folders that cannot be written: named, nothing changed")
+
+
+@pytest.mark.slow
+def test_a_training_on_a_full_disk_says_so_and_goes_on_where_there_is_room(disk, tally):
+    """So many kilobytes are left when it begins: for no token store, and for no checkpoint."""
+    folder = disk("size=1g")
+    command = [*N3R, "run", "03", "--size", "dev", "-p", "n_orders=900", "--name", folder.name]
+    subprocess.run(command, cwd=pipeline.ROOT, check=True, capture_output=True)
+    expected = (folder / "lstm2risk" / "model.safetensors").read_bytes()
+    for kilobytes in (250, 500):
+        for place in ("lstm2risk", "training", "steps/03_train_lstm2risk"):
+            shutil.rmtree(folder / place, ignore_errors=True)
+        state = os.statvfs(folder)
+        used = (state.f_blocks - state.f_bfree) * state.f_frsize // 1024
+        disk(f"size={used + kilobytes}k")
+        done = subprocess.run(command, cwd=pipeline.ROOT, capture_output=True, text=True)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        assert re.search(
+            "n3r: 03_train_lstm2risk failed: cannot write .* (No space left|a full disk)", done.stderr
+        )
+        assert not (folder / "lstm2risk").exists()
+        tally(PROMISE, "trainings on a full disk: one error, no model")
+        disk("size=1g")
+        subprocess.run(command, cwd=pipeline.ROOT, check=True, capture_output=True)
+        assert (folder / "lstm2risk" / "model.safetensors").read_bytes() == expected
+        tally(PROMISE, "trainings where there is room again: the same weights")
