@@ -69,10 +69,10 @@ def test_the_store_benchmark_prints_a_line_a_size():
 
 @pytest.mark.slow
 def test_the_report_takes_less_than_400_bytes_of_a_row():
-    few, many, both = run("benchmarks.report", "200000", "700000")
+    few, many, both = run("benchmarks.report", "600000", "1200000")
     peaks = [one["peak_mb"] for one in (few, many)]
-    assert both["peak_mb"] == dict(zip(("200000", "700000"), peaks, strict=True))
-    assert (peaks[1] - peaks[0]) * 2**20 < 400 * 500_000
+    assert both["peak_mb"] == dict(zip(("600000", "1200000"), peaks, strict=True))
+    assert (peaks[1] - peaks[0]) * 2**20 < 400 * 600_000
 
 
 @pytest.mark.slow
