@@ -212,7 +212,8 @@ def compare(
     id = id_name(column_map.id) if column_map else None
     models = [scored_models(place, column, id) for place in (a, b)]
     if orders:
-        models = [{n: with_labels(t, orders, column_map) for n, t in tables.items()} for tables in models]
+        read = partial(with_labels, orders=orders, column_map=column_map, wide=False)
+        models = [{name: read(table) for name, table in tables.items()} for tables in models]
     content, scores = compare_models(*models, names=_apart(a, b), margin=margin, fpr=fpr)
     page = write_comparison(content, scores, output)
     echo(verdict(content["comparisons"]))

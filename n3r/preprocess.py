@@ -32,6 +32,7 @@ from n3r.rows.accounts import (
     DROP,
     ENTITY_TIME,
     INTERNAL,
+    KNOWN,
     LATER,
     NO_TIME,
     OTHER_LABEL,
@@ -48,7 +49,7 @@ from n3r.rows.customers import Customers
 from n3r.rows.cuts import END, Cut, Ranked, at_ranks, axis, cuts_of, n_ranked, order_marks, part_edges, spans
 from n3r.rows.keys import ENTITY, RAW_LABEL, Piece, mark_rows, read_keys, select_wide
 from n3r.rows.labels import outside
-from n3r.rows.plausible import doubts, owner_doubts, owners
+from n3r.rows.plausible import count_owners, doubts, owner_doubts, owners
 from n3r.rows.precedence import (
     TIE,
     in_order,
@@ -68,6 +69,7 @@ LOOKED_AT = 1000  # rows without a time, for a format that reads them
 KEY_BYTES = 250  # of a row's key columns
 PART_ROWS = 1 << 18  # about as many at most are a part
 SAMPLED = 200_000  # rows, about, that stand for splits that were written
+_NOT_DROPPED = pl.col(DROP).fill_null(KNOWN) == KNOWN
 _REACHED = pl.col(DROP).is_null() | (pl.col(DROP) == LATER)  # the choice of an entity's first order
 Splits = dict[str, pl.DataFrame]
 
@@ -164,9 +166,11 @@ class _Plan:
         keys = engine.exchange(keys, None, self.n, _meeting(KEY))
         warnings, tied = self._check_keys(keys)
         keys = engine.exchange(keys, partial(mark_duplicates, ranks=self._ranks(tied)))
+        if self.first_only and self.n > 1 and not self.customers:
+            keys = engine.exchange(keys, mark_later_orders)  # so that the orders of one need not all meet
         first = partial(mark_later_orders, customers=self.customers) if self.first_only else None
         by_entity = partial(_of_entities, splitting=self.splitting, first=first)
-        keys = engine.exchange(keys, by_entity, self.n, _meeting(ENTITY))
+        keys = engine.exchange(keys, by_entity, self.n, _meeting(ENTITY, _NOT_DROPPED))
         counts, cuts, edges, told = self._look(keys)
         steps = count_steps(counts, _taken(m, self.config), m)
         keys = engine.exchange(keys, partial(self.splitting.split, cuts=cuts))
@@ -237,6 +241,8 @@ class _Plan:
         ranks = {name: [(n[name] - 1) // 2, n[name] // 2] for name in asked if n[name]}  # of the median
         ranks["cut"] = [rank for rank in self.splitting.ranks(n["cut"]) if rank < n["cut"]]
         near = {name: partial(asked[name].near, spans=spans(found[name], ranks[name])) for name in ranks}
+        known = found["owners"]["value"].unique()
+        near["owners"] = partial(_count_owners, name=ENTITY, known=known)
         near = gather_all(engine, keys, near)
         places = {name: at_ranks(near[name], ranks[name]) for name in ranks}
         fns = {"cut": partial(asked["cut"].ids_at, values=[value for value, _ in places["cut"]])}
@@ -252,16 +258,16 @@ class _Plan:
             for name in ("time", "entity_time")
             if name in last
         }
-        told["entity"] = self._entity_owners(found) + told.pop("entity_time", [])
+        told["entity"] = self._entity_owners(found["cells"], near["owners"]) + told.pop("entity_time", [])
         edges = part_edges(found["order"], self._part_rows(n["cut"])) if engine.folder else []
         return found["cells"], cuts, edges, {"time": []} | told
 
-    def _entity_owners(self, found: dict[str, pl.DataFrame]) -> list[str]:
+    def _entity_owners(self, counts: pl.DataFrame, owners: pl.DataFrame) -> list[str]:
         if self.map.entity is None:
             return []
         kept = "only the first of them is kept" if self.config.first_order_only else "all of them are kept"
-        reached = found["cells"].filter(_REACHED)["n"].sum()
-        return owner_doubts(found["owners"], reached, "entity", self.map.entity, kept)
+        reached = counts.filter(_REACHED)["n"].sum()
+        return owner_doubts(owners, reached, "entity", self.map.entity, kept)
 
     def _row_bytes(self) -> float:
         """What a row takes in memory with all columns that are used."""
@@ -356,11 +362,10 @@ def _taken(column_map: ColumnMap, config: PrepareConfig) -> dict[int, bool]:
     }
 
 
-def _meeting(name: str) -> pl.Expr:
-    """Where rows of one value come together; those without one are spread."""
-    return pl.coalesce(
-        pl.when(pl.col(name).is_not_null()).then(pl.col(name).hash()), pl.col(ROW).cast(pl.UInt64)
-    )
+def _meeting(name: str, where: pl.Expr | None = None) -> pl.Expr:
+    """Where rows of one value come together; those without one are spread, and those not `where` it is so."""
+    meet = pl.col(name).is_not_null() if where is None else pl.col(name).is_not_null() & where
+    return pl.coalesce(pl.when(meet).then(pl.col(name).hash()), pl.col(ROW).cast(pl.UInt64))
 
 
 def _read_item(
@@ -395,6 +400,10 @@ def _with_entity_time(keys: pl.DataFrame) -> pl.DataFrame:
 
 def _owners(keys: pl.DataFrame, name: str) -> pl.DataFrame:
     return owners(keys.filter(_REACHED)[name])
+
+
+def _count_owners(keys: pl.DataFrame, name: str, known: pl.Series) -> pl.DataFrame:
+    return count_owners(keys.filter(_REACHED)[name], known)
 
 
 def _facts(keys: pl.DataFrame, ranked: Ranked, name: str, median: float) -> pl.DataFrame:

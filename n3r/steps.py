@@ -199,10 +199,12 @@ def member_records(blend: Blend, test: Rows, alone: Mapping[str, Alone]) -> list
 
 
 def blend_answer(blend: Blend, measured: Mapping[str, Any]) -> str:
-    """The answer of the step of the best recipe in three sentences."""
+    """The answer of the step of the best recipe in three sentences, or four: whether a sample was fitted."""
     weights = sorted(blend.weights.items(), key=lambda item: -item[1])
     made_of = ", ".join(f"{name} {weight:.0%}" for name, weight in weights)
-    return f"{answer('the blend', measured)} It is made of {made_of}."
+    sampled = blend.recipe.data.get("n_fitted")
+    told = f" It is fitted on a sample of {sampled:,} training and validation rows." if sampled else ""
+    return f"{answer('the blend', measured)} It is made of {made_of}.{told}"
 
 
 def n_parameters(bundle: Bundle) -> int:

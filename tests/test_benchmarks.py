@@ -69,10 +69,10 @@ def test_the_store_benchmark_prints_a_line_a_size():
 
 @pytest.mark.slow
 def test_the_report_takes_less_than_400_bytes_of_a_row():
-    few, many, both = run("benchmarks.report", "200000", "700000")
+    few, many, both = run("benchmarks.report", "600000", "1200000")
     peaks = [one["peak_mb"] for one in (few, many)]
-    assert both["peak_mb"] == dict(zip(("200000", "700000"), peaks, strict=True))
-    assert (peaks[1] - peaks[0]) * 2**20 < 400 * 500_000
+    assert both["peak_mb"] == dict(zip(("600000", "1200000"), peaks, strict=True))
+    assert (peaks[1] - peaks[0]) * 2**20 < 400 * 600_000
 
 
 @pytest.mark.slow
@@ -117,6 +117,8 @@ def test_the_preparing_benchmarks_print_a_line_a_pair_and_the_medians():
     for case, key in (("tokenizer", "ratio"), ("epoch", "ratio_later"), ("preprocess", "orders_a_second")):
         *_, pair, medians = run("benchmarks.prepare", case, *size)
         assert medians["case"] == case and medians[key] == pair[key] > 0
+    wide = run("benchmarks.prepare", "wide", "--rows", "200", "--pairs", "1")[-1]
+    assert list(wide["ratio"]) == ["200 x 300", "100 x 2,000"] and min(wide["ratio"].values()) > 0
 
 
 def test_growth_is_drawn():

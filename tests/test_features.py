@@ -614,3 +614,21 @@ def test_the_sample_is_the_same_whatever_the_parts_and_few_rows_are_their_own(mo
     assert len(set(places)) == min(90, n_sampled) and places.tolist() == sorted(places)
     # One of each block of rows.
     assert all(i * 90 // n_sampled <= place for i, place in enumerate(places))
+
+
+@given(st.lists(st.integers(0, 9), max_size=4), st.integers(1, 9), st.data())
+def test_rows_in_parts_are_those_of_the_whole(sizes, slice_size, data):
+    """Whole, beside others, behind others, and at any places."""
+    rows = pl.DataFrame({"a": range(20), "b": [str(i) for i in range(20)]})
+    places = data.draw(st.lists(st.integers(0, 19), max_size=30))
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(parts, "SLICE", slice_size)
+        some, more = in_parts(rows, sizes), rows.select(c="a", d="b")
+        assert parts.whole(some, ["b", "no", "a"]).equals(rows.select("b", "a"))
+        assert parts.rows_at(some, places).equals(rows[places])
+        beside = some.hstack(more)
+        assert parts.whole(beside, ["d", "a"]).equals(rows.select(pl.col("b").alias("d"), "a"))
+        assert parts.whole(beside, ["c"]).equals(more.select("c")) and len(beside) == 20
+        assert parts.whole(parts.joined(some, rows), ["a"])["a"].to_list() == [*range(20), *range(20)]
+        small.setattr(parts, "SAMPLE", 5)
+        assert pl.concat(parts.portions(some)).equals(rows)

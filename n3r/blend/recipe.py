@@ -227,6 +227,8 @@ def fit_blend(splits: Mapping[str, parts.Rows], recipe: Recipe, config: BlendCon
         for name in config.tried
     ]
     data = {**recipe.data, "splits": describe_splits(splits)}
+    if len(work.rows) < len(splits["train"]) + len(splits["val"]):
+        data["n_fitted"] = len(work.rows)  # the sample of all
     own = replace(work.recipe, features=work.whole.features, data=data)
     if not set(weights) & set(PRETRAINED):
         own = replace(own, others={})

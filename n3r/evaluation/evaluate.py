@@ -45,6 +45,7 @@ from n3r.schema import (
 from n3r.thresholds import Ranking, days
 
 SCRIPT, LOCALE = "script of the name", "likely locale of the name"
+NAMES = 1 << 19  # rows whose names are guessed at a time: each time words are looked at that many have
 MIN_COMPARED = 30  # rows of a class: the extremes of many tiny groups differ by chance, and say nothing else
 
 
@@ -323,7 +324,7 @@ def _fairness(
     names = [field for field in fields if field not in addresses]
     if threshold is None or not names:
         return None
-    guessed = pl.concat(_guessed(name_of(part, names)) for part in slices(rows, names))
+    guessed = pl.concat(_guessed(name_of(part, names)) for part in slices(rows, names, NAMES))
     found = {"by": [_disparity(by, guessed[by], test, threshold, seed) for by in guessed.columns]}
     if SEGMENT in test.columns and test[SEGMENT].n_unique() > 1:
         found["by"].append(_disparity("marketplace", test[SEGMENT], test, threshold, seed))

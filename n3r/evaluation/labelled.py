@@ -44,11 +44,12 @@ def with_labels(
     orders: Sequence[str | Path],
     column_map: ColumnMap,
     engine: Engine | None = None,
+    wide: bool = True,
 ) -> Rows:
     """Scored rows with the columns of their orders, in their order; those without a label are left out.
 
-    By default in memory. Raises ValueError when an id has no order or several, and for times that training
-    would refuse.
+    By default in memory; without `wide` label, segment and time alone. Raises ValueError when an id has no
+    order or several, and for times that training would refuse.
     """
     engine = engine or Memory()
     scored, source = named(scored), scan(orders, column_map, engine=engine)
@@ -64,9 +65,11 @@ def with_labels(
             raise ValueError(f"none of the {scored.height} scored orders has a label of the column map")
         own = [name for name in scored.columns if name in (KEY, SCORE, CALIBRATED) or is_of_class(name)]
         rows = scored.select(own)[known[PLACE]].hstack(known.drop(PLACE))
+        if not wide:
+            return rows
         asked = [own.select(ROW, _among(own[PLACE], known[PLACE])) for own in kept]
-        wide = _wide([*zip(source.pieces, asked, strict=True)], m, rows.height, engine)
-    return rows.hstack(wide) if isinstance(wide, pl.DataFrame) else wide.hstack(rows)
+        others = _wide([*zip(source.pieces, asked, strict=True)], m, rows.height, engine)
+    return rows.hstack(others) if isinstance(others, pl.DataFrame) else others.hstack(rows)
 
 
 def _scored_keys(

@@ -16,10 +16,11 @@ import polars as pl
 
 from n3r.files.dialect import Dialect
 from n3r.files.encoding import setting
-from n3r.rows.numbers import NumberFormat, fitting, form_of, number, unread
+from n3r.rows.numbers import NumberFormat, fitting, form_of, number, plain_numbers, unread
 from n3r.schema import EVERY_OTHER, MAX_SHAPE, ColumnMap, is_nameless, is_number, mask
 
 COUNTED = 30  # rows: fewer may lie in an order by chance
+AT_ONCE = 1 << 22  # cells that are read at once, where columns are read some at a time
 _LOOKED_AT = 1000
 _SEPARATORS = ",;\t|"
 Files = Sequence[tuple[Path, int]]  # files and their numbers of rows, in the table's order
@@ -47,8 +48,10 @@ def spread(
     form = form_of(kind, column_map.number_format)
     read, reasons = [], {}
     if texts and on_disk:
-        for name in texts:
-            numbers, why = _read_numbers(frame.select(name).collect(), files, form, kind)
+        at_once = max(1, AT_ONCE // sum(n_rows for _, n_rows in files))
+        for start in range(0, len(texts), at_once):
+            some = frame.select(texts[start : start + at_once]).collect()
+            numbers, why = _read_numbers(some, files, form, kind)
             read, reasons = read + [column.name for column in numbers], reasons | why
         frame = frame.with_columns(number(name, form) for name in read)
     elif texts:
@@ -71,9 +74,13 @@ def _read_numbers(
 ) -> tuple[list[pl.Series], dict[str, str]]:
     """The columns of text that hold only numbers, as numbers, and the reasons of the others."""
     found, reasons = [], {}
+    plain = plain_numbers(frame, form).to_dict()
     for column in frame:
-        numbers = column.to_frame().select(number(column.name, form)).to_series()
-        bad = unread(column, numbers)
+        if column.name in plain:
+            numbers, bad = plain[column.name], []
+        else:
+            numbers = column.to_frame().select(number(column.name, form)).to_series()
+            bad = unread(column, numbers)
         n_filled = numbers.count() + len(bad)
         if not n_filled:
             reasons[column.name] = "no row has a value"
@@ -130,24 +137,26 @@ def _counting(frame: pl.LazyFrame, names: Sequence[str], files: Files) -> list[s
     n_rows = sum(n for _, n in files)
     if n_rows < COUNTED or not names:
         return []
-    head = frame.select(pl.col(names).cast(pl.Float64)).head(_LOOKED_AT).collect()
+    may_count = _that_count(frame.head(_LOOKED_AT), names, len(files), in_part=True)
+    return [name for name in may_count if _that_count(frame, [name], len(files))]
+
+
+def _that_count(frame: pl.LazyFrame, names: Sequence[str], n_files: int, in_part: bool = False) -> list[str]:
+    """The columns that count the rows, or may where these are a part of all."""
+    rows, value = frame.select(pl.col(names).cast(pl.Float64)).collect(), pl.all()
+    looks = (
+        (value.diff() == 1).sum(),
+        value.max() - value.min(),
+        (value == value.floor()).all(ignore_nulls=False),
+        value.n_unique(),
+    )
     found = []
-    for name in head.columns:
-        if _counts(head[name], len(head), len(files)) or _is_whole(head[name]):
-            column = frame.select(pl.col(name).cast(pl.Float64)).collect().to_series()
-            found += [name] if _counts(column, n_rows, len(files)) else []
+    for name, *look in zip(names, *(rows.select(each).row(0) for each in looks), strict=True):
+        by_one, size, is_whole, n_unique = look
+        differ = bool(is_whole) and n_unique == rows.height  # different whole numbers
+        if by_one >= rows.height - n_files or (differ and (in_part or size == rows.height - 1)):
+            found.append(name)
     return found
-
-
-def _counts(column: pl.Series, n_rows: int, n_files: int) -> bool:
-    by_one = (column.diff() == 1).sum()
-    is_range = column.max() - column.min() == n_rows - 1 if column.count() == n_rows else False
-    return by_one >= n_rows - n_files or (is_range and _is_whole(column))
-
-
-def _is_whole(column: pl.Series) -> bool:
-    """Whether a column holds different whole numbers."""
-    return bool((column == column.floor()).all(ignore_nulls=False)) and column.n_unique() == len(column)
 
 
 def missing_columns(names: Sequence[str], wanted: Set[str], dialect: Dialect) -> str:

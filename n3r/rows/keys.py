@@ -14,13 +14,14 @@ import polars as pl
 
 from n3r.rows.accounts import DROP, ENTITY, ENTITY_TIME, INTERNAL, NO_ID, NO_LABEL, NO_TIME, OTHER_LABEL
 from n3r.rows.amounts import worth
+from n3r.rows.columns import AT_ONCE
 from n3r.rows.plausible import unless_blank
 from n3r.rows.times import parse_time
 from n3r.rows.values import as_text, as_typed
 from n3r.schema import FILE_COLUMN, KEY, LABEL, ORACLE, OWN, ROW, SEGMENT, TIME, ColumnMap
 
 RAW_LABEL = OWN + "raw_label"
-SIDE_BY_SIDE = 6  # wide columns that are read at a time
+SIDE_BY_SIDE = 6  # wide columns that are read at a time, or more of few rows
 
 
 class Piece(NamedTuple):
@@ -150,13 +151,13 @@ def read_wide(piece: Piece, rows: pl.Series, column_map: ColumnMap) -> pl.DataFr
     if rows.is_sorted():
         return wide.select(names).collect(engine="streaming")
     place = rows.rank("ordinal") - 1  # `wide` is in the piece's order
-    parts = []
-    for start in range(0, len(names), SIDE_BY_SIDE):  # so that two whole tables never stand side by side
-        part = wide.select(names[start : start + SIDE_BY_SIDE]).collect(engine="streaming")
+    parts, n = [], max(SIDE_BY_SIDE, AT_ONCE // len(rows))
+    for start in range(0, len(names), n):  # so that two whole tables never stand side by side
+        part = wide.select(names[start : start + n]).collect(engine="streaming")
         parts.append(gathered(part, place))
     return pl.concat(parts, how="horizontal")
 
 
 def gathered(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
     """The rows at some places, all columns side by side; in one piece they are read 2 to 5 times as fast."""
-    return frame.rechunk().lazy().select(pl.all().gather(places)).collect()
+    return frame.rechunk()[places]  # an expression that holds the places takes minutes for 2,000 columns

@@ -70,6 +70,15 @@ def _spelled(texts: pl.Series, form: NumberFormat | None) -> pl.Series:
     return texts.to_frame().select(plain).to_series()
 
 
+def plain_numbers(frame: pl.DataFrame, form: NumberFormat | None = None) -> pl.DataFrame:
+    """The columns of text in which each cell is a plain number or none, read side by side."""
+    if form is not None and _WRITTEN[form][0] == ",":
+        return frame.select()
+    numbers = frame.select(pl.all().cast(pl.Float64, strict=False))
+    before, after = frame.null_count().row(0), numbers.null_count().row(0)
+    return numbers.select(name for name, *n in zip(frame.columns, before, after, strict=True) if n[0] == n[1])
+
+
 def unread(texts: pl.Series, numbers: pl.Series) -> pl.Series:
     """The places of cells that are filled and, of `numbers` made of them, null."""
     left = (numbers.is_null() & (texts != "")).arg_true()

@@ -58,12 +58,17 @@ def _beside(rows: RowsInParts, own: pl.DataFrame, columns: Sequence[str]) -> Ite
 Rows = pl.DataFrame | RowsInParts
 
 
-def slices(rows: Rows, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
-    """All rows in their order, at most `SLICE` at a time, one table at least; of `columns` those there."""
+def slices(
+    rows: Rows, columns: Sequence[str] | None = None, size: int | None = None
+) -> Iterator[pl.DataFrame]:
+    """All rows in their order, at most `size` at a time, one table at least; of `columns` those there.
+
+    The size is by default `SLICE`.
+    """
     wanted = [name for name in (rows.columns if columns is None else columns) if name in rows.columns]
     wanted = list(dict.fromkeys(wanted))
     for part in [rows.select(wanted)] if isinstance(rows, pl.DataFrame) else rows.read(wanted):
-        yield from part.iter_slices(SLICE) if len(part) else [part]
+        yield from part.iter_slices(size or SLICE) if len(part) else [part]
 
 
 def joined(*all_rows: Rows) -> RowsInParts:

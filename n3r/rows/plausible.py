@@ -56,8 +56,15 @@ def owners(values: pl.Series) -> pl.DataFrame:
     return found.value_counts(name="n").with_columns(pl.col("n").cast(pl.Int64))
 
 
+def count_owners(values: pl.Series, known: pl.Series) -> pl.DataFrame:
+    """How many rows each of some values has, as `owners` tells it."""
+    counts = values.filter(values.is_in(known.implode())).alias("value").value_counts(name="n")
+    return counts.with_columns(pl.col("n").cast(pl.Int64))
+
+
 def owner_doubts(owners: pl.DataFrame, n_rows: int, role: str, name: str, kept: str) -> list[str]:
     """Sentences on values of a column that have many of its rows; `kept` says what becomes of these rows."""
+    owners = owners.group_by("value").agg(pl.sum("n"))
     nobody = is_nobody(owners["value"])
     found = owners.filter((pl.col("n") >= max(MANY, SHARE * n_rows)) | (nobody & (pl.col("n") > 1)))
     found = found.sort("n", "value", descending=[True, False]).head(3)

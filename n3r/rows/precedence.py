@@ -70,20 +70,20 @@ def mark_duplicates(keys: pl.DataFrame, ranks: pl.DataFrame) -> pl.DataFrame:
 
 
 def mark_later_orders(keys: pl.DataFrame, customers: Customers | None = None) -> pl.DataFrame:
-    """Mark all orders of an entity but its first by entity time, of equals the first in order.
+    """Mark all orders of an entity but its first by entity time, of equals the first by time then id.
 
     Rows without an entity stay. If the entity time is null, `time` takes its place. Of entities that the
     table of known customers has, whose rows are in `keys` too, only its first order stays or an earlier one.
     """
     time = pl.coalesce(ENTITY_TIME, TIME).alias(ENTITY_TIME)
-    own = keys.select(ENTITY, time, KEY).with_row_index(_AT)
+    own = keys.select(ENTITY, time, TIME, KEY).with_row_index(_AT)
     own = own.filter(keys[DROP].is_null() & keys[ENTITY].is_not_null())
     if customers is None:
         own = own.filter(_comes_again(own[ENTITY]))
     at, known = own[_AT], keys.filter(pl.col(DROP) == KNOWN)
     if known.height:
         own = customers.not_after(own, known)
-    own = own.sort(ENTITY_TIME, maintain_order=True, nulls_last=True)
+    own = own.sort(ENTITY_TIME, TIME, KEY, nulls_last=[True, False, False])
     first = own.filter(own[ENTITY].is_first_distinct())
     if customers:
         customers.write(first, known)

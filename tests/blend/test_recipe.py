@@ -178,6 +178,9 @@ def test_more_rows_than_a_sample_has_are_fitted_by_the_sample(small, tmp_path, m
     again = fit_blend(alone, recipe_of(small), config, tmp_path / "alone")
     assert len(rows) == n and few.held.equals(again.held) and np.array_equal(few.held_probs, again.held_probs)
     assert few.recipe.data["splits"]["train"]["rows"] == len(given["train"])
+    assert few.recipe.data["n_fitted"] == n and "n_fitted" not in of_parts.recipe.data
+    few.save(tmp_path / "bundle", {})
+    assert f"Fitted on a sample of {n}" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
 
 
 def test_what_is_done_is_not_done_again_and_ends_the_same(fitted, small, folder, monkeypatch):

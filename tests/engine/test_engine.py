@@ -198,6 +198,23 @@ def test_days_prepared_one_by_one_with_known_customers_keep_the_rows_of_all_at_o
     assert known["customer"].str.contains("^[0-9a-f]{32}$").all() and known["customer"].is_unique().all()
 
 
+def test_the_orders_of_one_customer_do_not_all_meet(tmp_path):
+    orders = generate_orders(4000, seed=3).with_row_index("at")
+    hot = pl.when(pl.col("at") % 4 > 0).then(pl.lit("A0")).otherwise("customerId").alias("customerId")
+    files_of(tmp_path, orders.with_columns(hot).drop("at"), [700] * 5, "parquet")
+    source, heights = scan(tmp_path, ORDERS), []
+
+    class Watched(Memory):
+        def exchange(self, data, fn, n=0, by=None):
+            found = super().exchange(data, fn, n, by)
+            heights.extend(frame.height for frame in found if n > 1)
+            return found
+
+    found = prepare_source(source, ORDERS, None, Watched(8))
+    alike(found, prepare(source.frame, ORDERS, None, source.n_rows))
+    assert max(heights) < 1000 and any("customerId" in told for told in found.report.warnings)
+
+
 def test_a_full_disk_is_a_sentence_and_nothing_half_written(tmp_path):
     write(generate_orders(3000, seed=5), tmp_path / "orders.parquet")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

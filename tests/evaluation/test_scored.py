@@ -112,6 +112,8 @@ def test_labels_come_from_the_raw_orders_by_id(raw):
     assert table[SEGMENT].to_list() == known["marketplaceCountryCode"].to_list()
     assert table["locale"].to_list() == known["locale"].to_list()
     assert table[SCORE].to_list() == table[ORACLE].to_list()
+    few = with_labels(scores, [path], ColumnMap.from_file(CONFIG), wide=False)
+    assert few.columns == [KEY, SCORE, LABEL, SEGMENT, TIME] and few.equals(table.select(few.columns))
 
 
 def test_ids_without_an_order_and_orders_without_a_label_are_counted(raw, tmp_path):
