@@ -112,7 +112,7 @@ def trainer(folder: Path, monitor: str, patience: int, with_val: bool, **options
         strategy="ddp" if n > 1 else "auto",
         # Lightning's own environment deletes WORLD_SIZE after training, and `predict` needs it.
         plugins=[_WholeFiles(), *([TorchElasticEnvironment()] if n > 1 else [])],
-        callbacks=[Speed(), _Watched(), *([stop, best] if with_val else []), last],
+        callbacks=[Speed(), _Watched(), _RankOrder(), *([stop, best] if with_val else []), last],
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         num_sanity_val_steps=0,
         enable_progress_bar=False,  # Speed draws one bar for the whole training
@@ -169,6 +169,30 @@ def watched(watch: Watch) -> Iterator[None]:
 class _Watched(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         _watch.get()(module.history)
+
+
+class _RankOrder(Callback):
+    """Gradients of all processes are summed in the order of their ranks.
+
+    The order in which an all-reduce sums three numbers or more goes by their place among the gradients. Torch
+    changes that place after a process's first step: an interrupted training would end in other weights.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.world_size > 1:
+            trainer.strategy.model.register_comm_hook(None, _mean_in_order)
+
+
+def _mean_in_order(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """The mean of a bucket: each process sums its share of the numbers, and all get the whole."""
+    own, n = bucket.buffer(), dist.get_world_size()
+    numbers = torch.nn.functional.pad(own, (0, -len(own) % n))
+    shares = torch.empty_like(numbers)
+    dist.all_to_all_single(shares, numbers)
+    dist.all_gather_single(numbers, sum(shares.view(n, -1)) / n)
+    found: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+    found.set_result(numbers[: len(own)])
+    return found
 
 
 class Speed(Callback):

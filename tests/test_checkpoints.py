@@ -215,6 +215,18 @@ def test_defect_44_two_processes_train_one_model_and_resume(planted, own_network
     assert same_weights(resumed.model, fitted.model)
 
 
+@pytest.mark.slow
+def test_three_processes_that_are_interrupted_end_in_the_same_weights(planted, own_network, tmp_path):
+    """Of three numbers, other than of two, the order of their sum shows."""
+    train, val, config = planted(301, 1), planted(203, 2), settings(processes=3)
+    whole = fit(MODEL, train, val, config, tmp_path / "whole", PAD)
+    with pytest.raises(Exception, match="power cut"):
+        fit(MODEL, interrupted(train, 22), val, config, tmp_path / "cut", PAD)
+    resumed = fit(MODEL, train, val, config, tmp_path / "cut", PAD)
+    assert resumed.history == whole.history
+    assert same_weights(resumed.model, whole.model)
+
+
 SCRIPT = """
 import os, sys, time
 from pathlib import Path

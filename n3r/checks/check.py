@@ -35,8 +35,7 @@ def check_rows(
     told = {name: alone for name, (_, alone) in found.items()}
     columns = [card for card, _ in found.values()]
     doubts = findings(prepared, drawn, told, columns)
-    if prepared.parts:
-        n_rows = prepared.report.splits["n"].sum()
+    if (n_rows := prepared.report.splits["n"].sum()) > rows.height:
         what = f"columns are judged by {rows.height:,} of {n_rows:,} rows, drawn by id"
         doubts = by_severity([*doubts, Finding("sample", "note", what, "")])
     if bundle is not None:

@@ -61,6 +61,7 @@ def _together(n: int, work: Work, said: Path) -> list[bytes]:
     group, tasks = placement_group([{_kind(n): 1}] * n, strategy="SPREAD"), []
     try:
         if not group.wait(ROOM):
+            _kind(n)  # a node that has gone is counted until it is missed
             raise ValueError(f"other work leaves no room for {n} processes on the cluster: try again later")
         tasks += [
             _task(group, i, _process, work, variables, Path(os.devnull) if i else said)
@@ -68,10 +69,11 @@ def _together(n: int, work: Work, said: Path) -> list[bytes]:
         ]
         _wait(tasks, said)
     finally:
-        for task in tasks:
+        left = ray.wait(tasks, num_returns=n, timeout=0)[1] if tasks else []
+        for task in left:  # of one that ends at this moment Ray would end the driver
             ray.cancel(task, force=True)
-        if tasks:
-            ray.wait(tasks, num_returns=n, timeout=GRACE)
+        if left:
+            ray.wait(left, num_returns=len(left), timeout=GRACE)
         remove_placement_group(group)
     return [_told(task) for task in tasks]
 

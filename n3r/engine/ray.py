@@ -149,6 +149,8 @@ def _check_nodes(link: Path) -> None:
             there, seen = ray.get(ray.remote(_seen).options(scheduling_strategy=at).remote(link))
         except ray.exceptions.RayTaskError:
             raise ValueError(f"the node {name} cannot run n3r: install the same on all") from None
+        except ray.exceptions.RayError:  # it has gone meanwhile
+            continue
         cluster.check_node(name, there, seen == str(link.readlink()), link.parent)
 
 
