@@ -1,6 +1,6 @@
 """Every benchmark, one after the other, and what they found: reports/benchmarks.md and its plot.
 
-    python -m benchmarks                    all, some 60 minutes on two cores that do nothing else
+    python -m benchmarks                    all, some 75 minutes on two cores that do nothing else
     python -m benchmarks --resume           the same, without the programs that an interrupted run finished
     python -m benchmarks --smoke            each program and case once, tiny, in this process; no report
     python -m benchmarks --only train       those whose command has this word; no report
