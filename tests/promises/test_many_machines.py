@@ -400,4 +400,4 @@ def test_no_name_is_left_with_the_cluster(cluster, second, trained, tally):
     assert stores and [path for path in (*files, *stores) if CANARY.encode() in path.read_bytes()] == []
     left = [path.name for place in (out, cluster.of_run("training")) for path in place.glob(".*")]
     assert any("worker" in path.name for path in files) and left == [".lock"]
-    tally(PROMISE, "names looked for in logs, store and spill after scoring and training: none", len(files))
+    tally(PROMISE, "logs, store and spill searched for names after scoring and training: none")
