@@ -307,7 +307,7 @@ def test_a_model_of_a_run_and_a_score_file_are_evaluated(scores, tmp_path):
     "arguments, says",
     [
         (("evaluate", "new.csv"), "no label on every row of"),
-        (("evaluate", "nothing.csv"), "is neither a score file nor a run, or a model of one"),
+        (("evaluate", "nothing.csv"), "is neither a score file, nor a folder of some, nor a run"),
         (("evaluate", "run/lstm2risk", "-p", "cost_mised=1"), "did you mean 'cost_missed'"),
         (("compare", "new.csv", "new.csv"), "nothing to compare"),
         (("compare", "new.csv", "run"), "do not hold the same rows"),
