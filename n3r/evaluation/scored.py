@@ -125,7 +125,8 @@ def scored_models(place: str | Path, score: str = "score", id: str | None = None
         found = {place.name: read_scored(place, score, id)}
     if not found:
         raise FileNotFoundError(
-            f"{place} is neither a score file, nor a folder of some, nor a run or a model of one with predictions"
+            f"{place} is neither a score file, nor a folder of some, nor a run, or a model of one, that has "
+            "predictions"
         )
     return found
 
