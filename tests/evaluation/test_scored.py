@@ -71,7 +71,7 @@ def test_what_is_no_score_file_is_named(tmp_path):
         scored.read_scored(broken)
     with pytest.raises(ValueError, match="no column 'score' beside its id .did you mean 'scores'"):
         scored.read_scored(written(TABLE.rename({"score": "scores"}), tmp_path / "other.csv"))
-    with pytest.raises(FileNotFoundError, match="neither a score file nor a run"):
+    with pytest.raises(FileNotFoundError, match="neither a score file, nor a folder of some, nor a run"):
         scored.scored_models(tmp_path / "nothing")
 
 
