@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from n3r.files.dialect import Dialect
 from n3r.files.json_io import MAX_TOLD, explain, near, read_json
 from n3r.rows.numbers import NumberFormat
-from n3r.rows.parts import Rows, slices, whole
+from n3r.rows.parts import Rows, whole
 from n3r.rows.times import format_problem
 from n3r.rows.values import is_value, text_of
 
@@ -388,14 +388,6 @@ _SCRIPTS = {
     "ARABIC": "عع", "HEBREW": "אא", "DEVANAGARI": "अअ", "THAI": "กก",
 }  # fmt: skip
 _KEPT = frozenset("@.-|:/_+,' ")
-
-
-def address_fields(rows: Rows, fields: Sequence[str]) -> list[str]:
-    """The fields that hold e-mail addresses: most of their values have exactly one "@"."""
-    signs = pl.col(fields).cast(pl.String).str.count_matches("@", literal=True) == 1
-    lead = signs.sum().cast(pl.Int64) * 2 - signs.count()
-    found = pl.concat(part.select(lead) for part in slices(rows, fields)).sum()
-    return [column.name for column in found if column.item() > 0]
 
 
 def mask(text: str) -> str:

@@ -43,7 +43,7 @@ from n3r.schema import EVERY_OTHER, FILE_COLUMN, OWN, SPLITS, ColumnMap, is_patt
 
 PART = 1 << 18  # rows of a part of a prepared split
 PIECE = 1 << 18  # rows of a file at most that are read apart, where not all fit into memory
-CELL = 6  # bytes of one, about 16: a piece is no bucket that is sorted, and may be larger
+CELL = 6  # a third of the bytes of one: a piece is not sorted, and may be so much larger than a bucket
 MAX_OWN_RECORD = 1 << 30  # bytes of a record that n3r wrote: it joins texts
 _DTYPES = {
     str(kind): kind for kind in (pl.String, pl.Float32, pl.Float64, pl.Int8, pl.Int64, pl.Datetime("us"))

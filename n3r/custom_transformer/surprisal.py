@@ -18,8 +18,9 @@ from n3r.custom_transformer.language_model import (
     LanguageModelConfig,
     train_language_model,
 )
+from n3r.identity.mail import address_fields
 from n3r.metrics import PairedAUC
-from n3r.schema import OWN, ColumnMap, address_fields
+from n3r.schema import OWN, ColumnMap
 
 FEATURES = [f"{OWN}surprisal_{what}" for what in SURPRISAL]
 Frames = Mapping[str, pl.DataFrame]  # by split

@@ -177,9 +177,8 @@ def _enter(conf: SparkConf, address: str | None) -> SparkContext:
             "SPARK_CONF_DIR, or there that spark.authenticate is false"
         )
     try:
-        return cluster.within(
-            START, partial(SparkContext, conf=conf)
-        )  # no thread but the first hears signals
+        # In a thread of its own: in the first one Spark would take Ctrl-C over.
+        return cluster.within(START, partial(SparkContext, conf=conf))
     except RuntimeError as error:
         if not address:
             raise ValueError(f"Spark does not start ({_why(error)})") from None

@@ -20,9 +20,10 @@ import polars as pl
 
 from n3r.estimate import NOT_ENOUGH, bounded, table
 from n3r.files.json_io import near
+from n3r.identity.mail import address_fields
 from n3r.metrics import auc_ci, paired_auc
 from n3r.rows.parts import Rows, rows_at, whole
-from n3r.schema import TEXT, address_fields, joined_text
+from n3r.schema import TEXT, joined_text
 
 FPR = 0.01  # share of the legitimate rows that may score above the threshold of "caught"
 STRENGTHS = (0.1, 0.3, 1.0)

@@ -23,9 +23,10 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from n3r.estimate import FEW_ROWS, NOT_ENOUGH, Estimate, bounded, checked, classes, holm, table
+from n3r.identity.mail import address_fields
 from n3r.metrics import auc_ci
 from n3r.rows.parts import Rows, slices
-from n3r.schema import MISSING, address_fields, mask
+from n3r.schema import MISSING, mask
 
 MIN_SHARED = 5  # rows of the data that have a shape before it is listed
 HEAD = 64  # characters of a text that its shape covers, more than two whole names have

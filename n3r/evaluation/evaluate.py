@@ -28,6 +28,7 @@ from n3r.evaluation import calibration, decisions, drift, errors, groups
 from n3r.evaluation.names import LOCALE_GROUPS, agreement, locale_group, name_of, script_of
 from n3r.evaluation.scored import as_two, class_scores, named, own_columns
 from n3r.files.json_io import explain, key_values
+from n3r.identity.mail import address_fields
 from n3r.multiclass import against_rest, each_class
 from n3r.rows.amounts import amounts
 from n3r.rows.parts import Rows, slices, whole
@@ -39,7 +40,6 @@ from n3r.schema import (
     SEGMENT,
     TIME,
     ColumnMap,
-    address_fields,
     plain,
 )
 from n3r.thresholds import Ranking, days

@@ -21,10 +21,11 @@ import polars as pl
 from n3r import metrics
 from n3r.evaluation.attacks import sample_for_attack
 from n3r.evaluation.scored import named
+from n3r.identity.mail import address_fields
 from n3r.reasons import usual_values
 from n3r.rows.inputs import typed
 from n3r.rows.parts import Rows, rows_at, whole
-from n3r.schema import CALIBRATED, LABEL, MAX_CLASSES, MAX_SHAPE, ROW, SCORE, address_fields, mask
+from n3r.schema import CALIBRATED, LABEL, MAX_CLASSES, MAX_SHAPE, ROW, SCORE, mask
 from n3r.score import Scorer
 
 N_SHUFFLES = 3

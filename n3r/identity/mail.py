@@ -1,6 +1,11 @@
-"""Kinds of e-mail domains: large free providers, and providers of disposable addresses."""
+"""E-mail addresses: which fields hold them, and domains of large free and of disposable providers."""
 
+from collections.abc import Sequence
 from functools import cache
+
+import polars as pl
+
+from n3r.rows.parts import Rows, slices
 
 # Free mail providers with many users, by their own count or by rank of their sites, as of 2026.
 _FREE = (
@@ -42,3 +47,11 @@ def _disposable() -> frozenset[str]:
     from disposable_email_domains import blocklist
 
     return frozenset(blocklist)
+
+
+def address_fields(rows: Rows, fields: Sequence[str]) -> list[str]:
+    """The fields that hold e-mail addresses: most of their values have exactly one "@"."""
+    signs = pl.col(fields).cast(pl.String).str.count_matches("@", literal=True) == 1
+    lead = signs.sum().cast(pl.Int64) * 2 - signs.count()
+    found = pl.concat(part.select(lead) for part in slices(rows, fields)).sum()
+    return [column.name for column in found if column.item() > 0]

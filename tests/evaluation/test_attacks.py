@@ -22,8 +22,9 @@ from n3r.evaluation.attacks import (
     perturb,
     sample_for_attack,
 )
+from n3r.identity.mail import address_fields
 from n3r.metrics import auc_ci, paired_auc, recall_at_fpr
-from n3r.schema import TEXT, address_fields
+from n3r.schema import TEXT
 
 MAIL, NAMES = "mail", ["billing", "customer", "holder"]
 FIELDS = [MAIL, *NAMES]
