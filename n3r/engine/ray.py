@@ -1,11 +1,13 @@
-"""The engine of many machines: Ray Data.
+"""The engine of many machines: Ray.
 
 Decisions:
 - Names are in Ray's store and in what it spills: a cluster that is started here lies in a private folder,
   deleted at exit, and answers to nobody but this machine. Its workers' output goes nowhere.
 - Tokens are asked for: whoever reaches a node's port could run code there.
-- Ray Data moves rows between workers. What is read and only gathered needs none: plain tasks, which start
-  seconds sooner, as Ray Data has two processes of its own and a worker imports it for two seconds.
+- Plain tasks, of which Ray keeps the results, spills them and makes lost ones anew. An exchange is two
+  of them: one that spreads rows, whose results are a part of each bucket, and one that takes all parts of a
+  bucket. Ray Data does the same by actors, which took ten seconds more an exchange to start.
+- An exchange begins at once and is not waited for: what takes its buckets waits.
 """
 
 import logging
@@ -18,11 +20,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
-import pyarrow as pa
 
 from n3r.engine import OnFrame, cluster, private
 from n3r.engine.cluster import ANSWER, START, Row
@@ -33,9 +35,6 @@ TOKEN = Path.home() / ".ray" / "auth_token"
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    # By default 1 GiB wait for a shuffle: 10 M orders took 7 times as long and 1.6 GB more.
-    "RAY_DATA_SHUFFLE_INPUT_BATCH_BYTES": str(1 << 27),
 }
 for name, value in SETTINGS.items():  # which Ray reads when it is imported
     os.environ.setdefault(name, value)
@@ -46,21 +45,18 @@ import ray  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 PLACE = "ray"  # in the engine's folder, a link to where Ray has its own files
-BUCKET, ROWS = "bucket", "rows"
-SCHEMA = pa.schema([(BUCKET, pa.int64()), (ROWS, pa.large_binary())])
-WHOLE = {"batch_size": None, "batch_format": "pyarrow"}
 RETRIES = 10  # of a task whose worker dies
 
 
-class _Read(NamedTuple):
-    """Items, and what reads each when it is asked for."""
+class _Tasks(NamedTuple):
+    """Items, which Ray may keep, and what makes rows of each when they are asked for."""
 
     items: list[Any]
-    fn: Callable[[Any], pl.DataFrame]
+    work: Callable[[Any], Iterable[Row]]
 
 
 class Ray:
-    """Ray Data of a cluster, or of this machine alone where there is no address."""
+    """Ray of a cluster, or of this machine alone where there is no address."""
 
     def __init__(self, folder: Path, memory: int, address: str | None = None, n: int | None = None):
         self.folder, self.memory, self.n = Path(folder), memory, n
@@ -80,27 +76,26 @@ class Ray:
             _check_nodes(self.folder / PLACE)
         logging.getLogger("ray").setLevel(logging.CRITICAL)
 
-    def read(self, items: Iterable[Any], fn: Callable[[Any], pl.DataFrame]) -> Any:
+    def read(self, items: Iterable[Any], fn: Callable[[Any], pl.DataFrame]) -> _Tasks:
         """`fn` of each item, on any machine, when it is asked for."""
-        return _Read(list(items), fn)
+        return _Tasks(list(items), partial(_read, fn=fn))
 
-    def exchange(self, data: Any, fn: OnFrame | None, n: int = 0, by: pl.Expr | None = None) -> Any:
-        """Buckets in Ray's store, which spills to disk; without `n` the function waits."""
-        data = _in_ray_data(data) if isinstance(data, _Read) else data
+    def exchange(self, data: _Tasks, fn: OnFrame | None, n: int = 0, by: pl.Expr | None = None) -> _Tasks:
+        """Buckets that Ray keeps; without `n` the function waits."""
         if not n:
-            return data if fn is None else _work(data, cluster.each, fn=fn)
-        data = _work(data, cluster.spread, n=n, by=by)
-        with _told():
-            return _work(data.repartition(n, keys=[BUCKET]), cluster.merged, fn=fn).materialize()
+            return data if fn is None else _Tasks(data.items, partial(_then, work=data.work, fn=fn))
+        spread, merge = _task(_spread, num_returns=n), _task(_merge)
+        how, fn = ray.put((data.work, n, by)), ray.put(fn)
+        each = max(1, len(data.items) // n)  # so that parts of buckets are few where pieces are small
+        groups = [data.items[i : i + each] for i in range(0, len(data.items), each)]
+        parts = [spread.remote(how, *group) for group in groups]
+        parts = [[own] for own in parts] if n == 1 else parts
+        return _Tasks([merge.remote(fn, *own) for own in zip(*parts, strict=True)], iter)
 
-    def gather(self, data: Any, fn: OnFrame | None = None) -> pl.DataFrame:
+    def gather(self, data: _Tasks, fn: OnFrame | None = None) -> pl.DataFrame:
         """All as one, here."""
-        with _told():
-            if isinstance(data, _Read):
-                with closing(_in_tasks(data, fn)) as rows:
-                    return cluster.gathered(rows)
-            rows = _work(data, cluster.each, fn=fn).take_all()
-        return cluster.gathered((row[BUCKET], row[ROWS]) for row in rows)
+        with _told(), closing(_done(data, fn)) as rows:
+            return cluster.gathered(rows)
 
     def buckets(self, n_bytes: float) -> int:
         """As many as workers and their memory ask for."""
@@ -179,10 +174,14 @@ def _told() -> Iterator[None]:
         raise ValueError("a worker died again and again at the same work: for want of memory?") from None
 
 
-def _in_tasks(data: _Read, then: OnFrame | None) -> Iterator[Row]:
+def _task(fn: Callable[..., Any], **options: Any) -> Any:
+    return ray.remote(max_retries=RETRIES, **options)(fn)
+
+
+def _done(data: _Tasks, fn: OnFrame | None) -> Iterator[Row]:
     """The rows of all items, in their order; tasks that are not done then end with it."""
-    task, fns = ray.remote(_of_item).options(max_retries=RETRIES), ray.put((data.fn, then))
-    waiting = deque(task.remote(item, fns) for item in data.items)
+    task, how = _task(_take), ray.put((data.work, fn))
+    waiting = deque(task.remote(how, item) for item in data.items)
     try:
         while waiting:
             yield from ray.get(waiting[0])
@@ -192,34 +191,28 @@ def _in_tasks(data: _Read, then: OnFrame | None) -> Iterator[Row]:
             ray.cancel(one)
 
 
-def _of_item(item: Any, fns: tuple[Callable[[Any], pl.DataFrame], OnFrame | None]) -> list[Row]:
-    fn, then = fns
-    return list(cluster.each(cluster.packed((0, fn(one)) for one in [item]), then))
+def _take(how: tuple[Callable[[Any], Iterable[Row]], OnFrame | None], item: Any) -> list[Row]:
+    work, fn = how
+    return list(_then(item, work, fn))
 
 
-def _in_ray_data(data: _Read) -> Any:
-    """The rows of all items in Ray Data, a block an item."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    every, fn = ray.put(data.items), data.fn
-
-    def one(batch: dict[str, Any]) -> pa.Table:
-        return _table(cluster.packed((0, fn(ray.get(every)[i])) for i in batch["id"].tolist()))
-
-    found = ray.data.range(len(data.items), override_num_blocks=len(data.items))
-    return found.map_batches(one, batch_size=1, batch_format="numpy")
+def _spread(how: tuple[Callable[[Any], Iterable[Row]], int, pl.Expr], *items: Any) -> Any:
+    """A part of each bucket; what is told of an error is in the first."""
+    work, n, by = how
+    parts: list[list[Row]] = [[] for _ in range(n)]
+    for item in items:
+        for row in cluster.spread(work(item), n, by):
+            parts[max(row[0], 0)].append(row)
+    return parts if n > 1 else parts[0]
 
 
-def _work(data: Any, work: Callable[..., Iterator[Row]], **options: Any) -> Any:
-    return data.map_batches(partial(_on_table, work=work, options=options), **WHOLE)
+def _merge(fn: OnFrame | None, *parts: list[Row]) -> list[Row]:
+    return list(cluster.merged(chain(*parts), fn))
 
 
-def _on_table(table: pa.Table, work: Callable[..., Iterator[Row]], options: dict[str, Any]) -> pa.Table:
-    rows = zip(table[BUCKET], table[ROWS], strict=True)
-    return _table(work(((bucket.as_py(), content.as_py()) for bucket, content in rows), **options))
+def _read(item: Any, fn: Callable[[Any], pl.DataFrame]) -> Iterator[Row]:
+    return cluster.packed((0, fn(one)) for one in [item])
 
 
-def _table(rows: Iterable[Row]) -> pa.Table:
-    """Rows as Ray holds them."""
-    return pa.table([list(column) for column in zip(*rows, strict=True)] or [[], []], schema=SCHEMA)
+def _then(item: Any, work: Callable[[Any], Iterable[Row]], fn: OnFrame | None) -> Iterable[Row]:
+    return cluster.each(work(item), fn)
