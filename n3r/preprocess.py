@@ -285,7 +285,8 @@ class _Plan:
         engine, m = self.engine, self.map
         n = engine.buckets(n_kept * self._row_bytes())
         read = partial(read_kept, pieces=self.pieces, column_map=m)
-        rows = engine.exchange(keys, read, min(n, len(self.pieces)), piece_of(self.pieces))
+        rows = engine.exchange(keys, None, min(n, len(self.pieces)), piece_of(self.pieces))
+        rows = engine.exchange(rows, read)  # when they are asked for: wide rows are kept and moved once
         kept, written = Kept(), None
         if engine.folder:
             share = min(1.0, SAMPLED / n_kept)

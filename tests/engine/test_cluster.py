@@ -65,7 +65,7 @@ if name == "ray":
 def at_work(process):  # Ray's, one that Python's daemon of Spark has started, or an executor
     with suppress(psutil.Error):  # of one that has ended
         if name == "ray":
-            return process.name().startswith(("ray::Map", "ray::_of_item"))
+            return process.name().startswith(("ray::_take", "ray::_spread", "ray::_merge"))
         if address:
             return "org.apache.spark.executor.CoarseGrainedExecutorBackend" in process.cmdline()
         return "pyspark.daemon" in process.cmdline() and "pyspark.daemon" in process.parent().cmdline()
