@@ -105,17 +105,20 @@ class Ray:
 def _start(place: Path, memory: int) -> None:
     """Start Ray here, in the main thread: its processes end with the thread that started them."""
     (place / "spill").mkdir()
-    with cluster.environment(POLARS_MAX_THREADS="1"):
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            object_store_memory=max(memory // 3, 80 * 10**6),
-            object_spilling_directory=str(place / "spill"),
-            _temp_dir=str(place / "r"),  # which Ray opens to all: the folder around it is closed
-            _node_ip_address="127.0.0.1",
-        )
+    try:
+        with cluster.environment(POLARS_MAX_THREADS="1"):
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                object_store_memory=max(memory // 3, 80 * 10**6),
+                object_spilling_directory=str(place / "spill"),
+                _temp_dir=str(place / "r"),  # which Ray opens to all: the folder around it is closed
+                _node_ip_address="127.0.0.1",
+            )
+    except Exception as error:  # of any kind, such as of a machine that is too busy to start it within 30 s
+        raise ValueError(f"Ray does not start here: {str(error).strip().partition('. ')[0][:200]}") from None
 
 
 def _enter(address: str) -> None:

@@ -300,6 +300,16 @@ def test_a_wrong_address_is_a_sentence_within_seconds(tmp_path, engine, address)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_ray_that_does_not_start_is_told(tmp_path, own_network):
+    require("ray")
+    code = f"from n3r.engine import start\nstart('ray', {str(tmp_path / 'engine')!r}, '900TB')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ValueError: Ray does not start here: ") and "memory" in last
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("java", "told"), [(None, "none"), ("1.8.0_392", "Java 8"), ("16.0.2", "Java 16")])
 def test_java_that_is_missing_or_too_old_is_told(tmp_path, monkeypatch, java, told):
     pytest.importorskip("pyspark", reason="pyspark is an extra: pip install 'n3r[spark]'")
