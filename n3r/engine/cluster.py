@@ -150,8 +150,8 @@ def environment(**values: str) -> Iterator[None]:
 
 def _bytes(frame: pl.DataFrame) -> bytes:
     file = BytesIO()
-    # As offsets: a view of texts may hold on to, and write, those of all other buckets. As they are: lz4 saves
-    # two fifths of the room, and takes as much of the processors' time in a preparation.
+    # As offsets: a view of texts may hold on to, and write, those of all other buckets. As they are: lz4
+    # saves two fifths of the room, and takes as much of the processors' time in a preparation.
     frame.write_ipc(file, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
     return file.getvalue()
 
