@@ -28,6 +28,7 @@ START = 60  # seconds in which it must let a driver in
 SHARE = 6  # a bucket's part of a worker's memory
 FAILED = -1  # the bucket of what a worker tells of an error
 Row = tuple[int, bytes]  # a bucket, and a frame of rows of it
+Frames = Iterator[tuple[int, pl.DataFrame]]  # of a task: what they hold, it packs once
 _PLACED = "n3r:bucket"
 
 
@@ -46,25 +47,38 @@ def packed(frames: Iterable[tuple[int, pl.DataFrame]]) -> Iterator[Row]:
         yield FAILED, told(error)
 
 
-def each(rows: Iterable[Row], fn: OnFrame | None) -> Iterator[Row]:
-    """What `fn` makes of each frame."""
-    return packed((bucket, fn(frame) if fn else frame) for bucket, frame in _frames(rows))
+def frames(rows: Iterable[Row]) -> Frames:
+    """The frames of rows, for `packed` or `gathered`."""
+    for bucket, content in rows:
+        if bucket == FAILED:
+            raise _FailedBeforeError(content)
+        yield bucket, pl.read_ipc(content)
 
 
-def spread(rows: Iterable[Row], n: int, by: pl.Expr) -> Iterator[Row]:
-    """The frames by the buckets that their rows go to."""
-    return packed(_parts(rows, n, by))
+def wholes(rows: Iterable[Row]) -> Frames:
+    """Whole buckets, of which these are all rows."""
+    parts: dict[int, list[pl.DataFrame]] = {}
+    for bucket, frame in frames(rows):
+        parts.setdefault(bucket, []).append(frame)
+    for bucket in sorted(parts):
+        yield bucket, pl.concat(parts.pop(bucket), rechunk=True)
 
 
-def merged(rows: Iterable[Row], fn: OnFrame | None) -> Iterator[Row]:
-    """`fn` of whole buckets, of which these are all rows."""
-    return packed(_wholes(rows, fn))
+def then(given: Any, make: Callable[[Any], Frames], fn: OnFrame) -> Frames:
+    """`fn` of each frame that is made of what is given."""
+    for bucket, frame in make(given):
+        yield bucket, fn(frame)
+
+
+def spread(frames: Frames, n: int, by: pl.Expr) -> Iterator[Row]:
+    """Frames by the buckets that their rows go to."""
+    return packed(_parts(frames, n, by))
 
 
 def gathered(rows: Iterable[Row]) -> pl.DataFrame:
     """All frames as one; raises the error that a worker told of."""
     try:
-        return pl.concat([frame for _, frame in _frames(rows)])
+        return pl.concat([frame for _, frame in frames(rows)])
     except _FailedBeforeError as error:
         raise raised(error.args[0]) from None
 
@@ -156,26 +170,10 @@ def _bytes(frame: pl.DataFrame) -> bytes:
     return file.getvalue()
 
 
-def _frames(rows: Iterable[Row]) -> Iterator[tuple[int, pl.DataFrame]]:
-    for bucket, content in rows:
-        if bucket == FAILED:
-            raise _FailedBeforeError(content)
-        yield bucket, pl.read_ipc(content)
-
-
-def _parts(rows: Iterable[Row], n: int, by: pl.Expr) -> Iterator[tuple[int, pl.DataFrame]]:
-    for _, frame in _frames(rows):
+def _parts(frames: Frames, n: int, by: pl.Expr) -> Frames:
+    for _, frame in frames:
         if frame.is_empty():  # whose columns would be lost
             yield 0, frame
         placed = frame.with_columns((by % n).alias(_PLACED))
         for (bucket,), own in placed.partition_by(_PLACED, as_dict=True, include_key=False).items():
             yield bucket, own
-
-
-def _wholes(rows: Iterable[Row], fn: OnFrame | None) -> Iterator[tuple[int, pl.DataFrame]]:
-    parts: dict[int, list[pl.DataFrame]] = {}
-    for bucket, frame in _frames(rows):
-        parts.setdefault(bucket, []).append(frame)
-    for bucket in sorted(parts):
-        whole = pl.concat(parts.pop(bucket), rechunk=True)
-        yield bucket, fn(whole) if fn else whole

@@ -20,14 +20,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from n3r.engine import OnFrame, cluster, private
-from n3r.engine.cluster import ANSWER, START, Row
+from n3r.engine.cluster import ANSWER, START, Frames, Row
 from n3r.files.atomic import writing
 from n3r.files.manifest import versions
 
@@ -49,10 +49,19 @@ RETRIES = 10  # of a task whose worker dies
 
 
 class _Tasks(NamedTuple):
-    """Items, which Ray may keep, and what makes rows of each when they are asked for."""
+    """What each task is given, an item or parts that Ray keeps, and the frames it makes of it when asked."""
 
-    items: list[Any]
-    work: Callable[[Any], Iterable[Row]]
+    given: list[list[Any]]
+    make: Callable[[list[Any]], Frames]
+
+    def then(self, fn: OnFrame | None) -> "_Tasks":
+        """The tasks that give what `fn` makes of each frame."""
+        return self if fn is None else self._replace(make=partial(cluster.then, make=self.make, fn=fn))
+
+    def start(self) -> list[Any]:
+        """Where their rows will be."""
+        task, make = _task(_rows), ray.put(self.make)
+        return [task.remote(make, *own) for own in self.given]
 
 
 class Ray:
@@ -78,23 +87,23 @@ class Ray:
 
     def read(self, items: Iterable[Any], fn: Callable[[Any], pl.DataFrame]) -> _Tasks:
         """`fn` of each item, on any machine, when it is asked for."""
-        return _Tasks(list(items), partial(_read, fn=fn))
+        return _Tasks([[item] for item in items], partial(_read, fn=fn))
 
     def exchange(self, data: _Tasks, fn: OnFrame | None, n: int = 0, by: pl.Expr | None = None) -> _Tasks:
-        """Buckets that Ray keeps; without `n` the function waits."""
+        """Buckets that Ray keeps, in parts where there is no function; without `n` the function waits."""
         if not n:
-            return data if fn is None else _Tasks(data.items, partial(_then, work=data.work, fn=fn))
-        spread, merge = _task(_spread, num_returns=n), _task(_merge)
-        how, fn = ray.put((data.work, n, by)), ray.put(fn)
-        each = max(1, len(data.items) // n)  # so that parts of buckets are few where pieces are small
-        groups = [data.items[i : i + each] for i in range(0, len(data.items), each)]
-        parts = [spread.remote(how, *group) for group in groups]
-        parts = [[own] for own in parts] if n == 1 else parts
-        return _Tasks([merge.remote(fn, *own) for own in zip(*parts, strict=True)], iter)
+            return data.then(fn)
+        task, how = _task(_parts, num_returns=n), ray.put((data.make, n, by))
+        size = max(1, len(data.given) // n)  # so that parts are few where pieces are small
+        groups = [data.given[i : i + size] for i in range(0, len(data.given), size)]
+        parts = [task.remote(how, [len(own) for own in group], *chain(*group)) for group in groups]
+        buckets = zip(*([own] if n == 1 else own for own in parts), strict=True)
+        wholes = _Tasks([list(own) for own in buckets], _wholes)
+        return wholes if fn is None else _Tasks([[own] for own in wholes.then(fn).start()], _kept)
 
     def gather(self, data: _Tasks, fn: OnFrame | None = None) -> pl.DataFrame:
         """All as one, here."""
-        with _told(), closing(_done(data, fn)) as rows:
+        with _told(), closing(_done(data.then(fn).start())) as rows:
             return cluster.gathered(rows)
 
     def buckets(self, n_bytes: float) -> int:
@@ -177,14 +186,9 @@ def _told() -> Iterator[None]:
         raise ValueError("a worker died again and again at the same work: for want of memory?") from None
 
 
-def _task(fn: Callable[..., Any], **options: Any) -> Any:
-    return ray.remote(max_retries=RETRIES, **options)(fn)
-
-
-def _done(data: _Tasks, fn: OnFrame | None) -> Iterator[Row]:
-    """The rows of all items, in their order; tasks that are not done then end with it."""
-    task, how = _task(_take), ray.put((data.work, fn))
-    waiting = deque(task.remote(how, item) for item in data.items)
+def _done(tasks: list[Any]) -> Iterator[Row]:
+    """The rows of all tasks, in their order; those that are not done then end with it."""
+    waiting = deque(tasks)
     try:
         while waiting:
             yield from ray.get(waiting[0])
@@ -194,28 +198,34 @@ def _done(data: _Tasks, fn: OnFrame | None) -> Iterator[Row]:
             ray.cancel(one)
 
 
-def _take(how: tuple[Callable[[Any], Iterable[Row]], OnFrame | None], item: Any) -> list[Row]:
-    work, fn = how
-    return list(_then(item, work, fn))
+def _task(fn: Callable[..., Any], **options: Any) -> Any:
+    return ray.remote(max_retries=RETRIES, **options)(fn)
 
 
-def _spread(how: tuple[Callable[[Any], Iterable[Row]], int, pl.Expr], *items: Any) -> Any:
-    """A part of each bucket; what is told of an error is in the first."""
-    work, n, by = how
+def _rows(make: Callable[[list[Any]], Frames], *given: Any) -> list[Row]:
+    """A task: the rows that are made of what it is given."""
+    return list(cluster.packed(make(list(given))))
+
+
+def _parts(how: tuple[Callable[[list[Any]], Frames], int, pl.Expr], sizes: list[int], *given: Any) -> Any:
+    """A task: a part of each bucket; what is told of an error is in the first."""
+    make, n, by = how
     parts: list[list[Row]] = [[] for _ in range(n)]
-    for item in items:
-        for row in cluster.spread(work(item), n, by):
+    left = iter(given)
+    for size in sizes:
+        for row in cluster.spread(make(list(islice(left, size))), n, by):
             parts[max(row[0], 0)].append(row)
     return parts if n > 1 else parts[0]
 
 
-def _merge(fn: OnFrame | None, *parts: list[Row]) -> list[Row]:
-    return list(cluster.merged(chain(*parts), fn))
+def _read(given: list[Any], fn: Callable[[Any], pl.DataFrame]) -> Frames:
+    for item in given:
+        yield 0, fn(item)
 
 
-def _read(item: Any, fn: Callable[[Any], pl.DataFrame]) -> Iterator[Row]:
-    return cluster.packed((0, fn(one)) for one in [item])
+def _wholes(parts: list[list[Row]]) -> Frames:
+    return cluster.wholes(chain(*parts))
 
 
-def _then(item: Any, work: Callable[[Any], Iterable[Row]], fn: OnFrame | None) -> Iterable[Row]:
-    return cluster.each(work(item), fn)
+def _kept(parts: list[list[Row]]) -> Frames:
+    return cluster.frames(chain(*parts))

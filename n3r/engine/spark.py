@@ -32,7 +32,7 @@ from pyspark import RDD, SparkConf, SparkContext, StorageLevel
 from pyspark.java_gateway import launch_gateway
 
 from n3r.engine import OnFrame, cluster, private
-from n3r.engine.cluster import ANSWER, START
+from n3r.engine.cluster import ANSWER, START, Frames
 from n3r.files.manifest import versions
 
 JAVA = 17  # the oldest that Spark runs on
@@ -43,7 +43,6 @@ SETTINGS = {
     "spark.ui.showConsoleProgress": "false",
     "spark.eventLog.enabled": "false",
     "spark.io.encryption.enabled": "true",
-    "spark.shuffle.compress": "false",  # what travels is compressed
     "spark.driver.maxResultSize": "0",
     "spark.executorEnv.POLARS_MAX_THREADS": "1",
 }
@@ -54,10 +53,20 @@ HEAP = 2**29  # bytes; with less Spark does not start
 
 
 class _Data(NamedTuple):
-    """Rows of buckets, and those on disk that they are made of."""
+    """What workers are given, items or kept rows, and the frames they make of it when asked."""
 
-    rows: RDD
+    given: RDD
+    make: Callable[[Iterator[Any]], Frames]
     kept: RDD | None = None
+
+    def then(self, fn: OnFrame | None) -> "_Data":
+        """The data of what `fn` makes of each frame."""
+        return self if fn is None else self._replace(make=partial(cluster.then, make=self.make, fn=fn))
+
+    def rows(self, work: Callable[..., Iterator[cluster.Row]] = cluster.packed, **options: Any) -> RDD:
+        """The rows of all frames."""
+        make = self.make
+        return self.given.mapPartitions(lambda given: work(make(given), **options))
 
 
 class Spark:
@@ -85,28 +94,24 @@ class Spark:
     def read(self, items: Iterable[Any], fn: Callable[[Any], pl.DataFrame]) -> _Data:
         """`fn` of each item, on any machine."""
         items = list(items)
-
-        def one(own: Iterator[Any]) -> Iterator[cluster.Row]:
-            return cluster.packed((0, fn(item)) for item in own)
-
-        return _Data(self.context.parallelize(items, len(items)).mapPartitions(one))
+        return _Data(self.context.parallelize(items, len(items)), partial(_read, fn=fn))
 
     def exchange(self, data: _Data, fn: OnFrame | None, n: int = 0, by: pl.Expr | None = None) -> _Data:
         """Buckets on Spark's disks; without `n` the function waits."""
         if not n:
-            return data if fn is None else data._replace(rows=_work(data, cluster.each, fn=fn))
-        rows = _work(data, cluster.spread, n=n, by=by).partitionBy(n, int)
-        kept = _work(_Data(rows), cluster.merged, fn=fn).persist(StorageLevel.DISK_ONLY)
+            return data.then(fn)
+        rows = data.rows(cluster.spread, n=n, by=by).partitionBy(n, int)
+        kept = _Data(rows, cluster.wholes).then(fn).rows().persist(StorageLevel.DISK_ONLY)
         with _told():
             kept._jrdd.count()  # by Java: Python would be sent all rows
             if data.kept:
                 data.kept.unpersist()
-        return _Data(kept, kept)
+        return _Data(kept, cluster.frames, kept)
 
     def gather(self, data: _Data, fn: OnFrame | None = None) -> pl.DataFrame:
         """All as one, here."""
         with _told():
-            rows = _work(data, cluster.each, fn=fn).collect()
+            rows = data.then(fn).rows().collect()
         return cluster.gathered(rows)
 
     def buckets(self, n_bytes: float) -> int:
@@ -114,8 +119,9 @@ class Spark:
         return self.n or cluster.n_buckets(n_bytes, self.n_cpus, self.memory)
 
 
-def _work(data: _Data, work: Callable[..., Iterator[cluster.Row]], **options: Any) -> RDD:
-    return data.rows.mapPartitions(partial(work, **options))
+def _read(items: Iterator[Any], fn: Callable[[Any], pl.DataFrame]) -> Frames:
+    for item in items:
+        yield 0, fn(item)
 
 
 def _reach(address: str) -> str:

@@ -326,10 +326,11 @@ def test_java_that_is_missing_or_too_old_is_told(tmp_path, monkeypatch, java, to
 @given(parts=st.lists(st.lists(st.integers(0, 9), max_size=9), min_size=1, max_size=4), n=st.integers(1, 7))
 def test_rows_sent_as_bytes_meet_in_whole_buckets(parts, n):
     frames = [pl.DataFrame({"key": part}, schema={"key": pl.UInt64}) for part in parts]
-    sent = [list(cluster.spread([row], n, pl.col("key"))) for row in cluster.packed((0, f) for f in frames)]
+    sent = [list(cluster.spread(iter([(0, frame)]), n, pl.col("key"))) for frame in frames]
     buckets = {b: [row for rows in sent for row in rows if row[0] == b] for b in range(n)}
-    found = [row for rows in buckets.values() for row in cluster.merged(rows, pl.DataFrame.unique)]
-    keys = cluster.gathered(cluster.each(found, partial(pl.DataFrame.sort, by="key")))
+    unique = partial(cluster.then, make=cluster.wholes, fn=pl.DataFrame.unique)
+    found = [row for rows in buckets.values() for row in cluster.packed(unique(rows))]
+    keys = cluster.gathered(found)
     assert keys["key"].sort().to_list() == sorted({key for part in parts for key in part})
 
 
@@ -349,9 +350,9 @@ def test_an_error_of_a_worker_is_told_by_the_gather_without_a_cell(error, told):
     def fails(frame: pl.DataFrame) -> pl.DataFrame:
         raise error
 
-    rows = list(cluster.packed([(0, pl.DataFrame({"key": [1]}))]))
-    failed = list(cluster.each(rows, fails))
-    failed = [row for _ in range(2) for row in cluster.merged(cluster.spread(failed, 2, pl.col("key")), None)]
+    failing = cluster.then([(0, pl.DataFrame({"key": [1]}))], iter, fails)
+    failed = list(cluster.spread(failing, 2, pl.col("key")))
+    failed = [row for _ in range(2) for row in cluster.packed(cluster.wholes(failed))]
     with pytest.raises(type(told), match=str(told)) as caught:
         cluster.gathered(failed)
     assert CANARY not in str(caught.value)
