@@ -82,7 +82,8 @@ class Ray:
             _start(place, memory)
         with _told():
             self.n_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-            _check_nodes(self.folder / PLACE)
+            if address:
+                _check_nodes(self.folder / PLACE)
         logging.getLogger("ray").setLevel(logging.CRITICAL)
 
     def read(self, items: Iterable[Any], fn: Callable[[Any], pl.DataFrame]) -> _Tasks:
