@@ -103,6 +103,7 @@ TESTED_WITH = {
     "report/monitor": "checks/test_monitor",
     "commands/check": "checks/test_check",
     "commands/score": "test_score",
+    "commands/evaluate": "test_cli",
     "commands/language_model": "test_cli",
     "commands/legacy": "test_cli",
     "identity/words": "identity/test_features",
