@@ -40,7 +40,7 @@ CORE = [
     ["registry"],
     ["model"],
     ["checkpoints", "export", "score"],
-    ["train", "score_files"],
+    ["train", "score_files", "predictions"],
     ["score_tasks"],
     ["bundle"],
     ["blend/members"],
