@@ -25,7 +25,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from n3r.files.dialect import Dialect
 from n3r.files.json_io import MAX_TOLD, explain, near, read_json
 from n3r.rows.numbers import NumberFormat
-from n3r.rows.parts import Rows, whole
 from n3r.rows.times import format_problem
 from n3r.rows.values import is_value, text_of
 
@@ -256,24 +255,6 @@ def own_names(names: Iterable[str]) -> list[str]:
     return [
         f"{name!r} begins with {OWN!r}, as n3r's own do: rename it" for name in names if name.startswith(OWN)
     ]
-
-
-def prediction_table(rows: Rows, id: str, p: np.ndarray) -> pl.DataFrame:
-    """Scores of rows as a table: the id; where known segment, time, label, oracle_p, amount; the scores.
-
-    `p`, (N,) of class 1 or (N, C), is one column `score` for two classes and a column a class for more. The
-    id keeps its name, or is "id" where a column of predictions has that name. Raises ValueError for rows
-    without an id.
-    """
-    if id not in rows.columns:
-        raise ValueError(f"the rows lack the id column {id!r} that the column map names")
-    own = [name for name in (SEGMENT, TIME, LABEL, ORACLE, AMOUNT) if name in rows.columns]
-    known = whole(rows, [id, *own]).select(
-        pl.col(id).alias(id_name(id)), *(pl.col(name).alias(plain(name)) for name in own)
-    )
-    if p.ndim == 1 or p.shape[1] == 2:
-        return known.with_columns(score=pl.Series(p if p.ndim == 1 else p[:, 1]))
-    return known.with_columns(pl.Series(f"score_{c}", p[:, c]) for c in range(p.shape[1]))
 
 
 def probabilities(table: pl.DataFrame, kind: str = "score") -> np.ndarray:

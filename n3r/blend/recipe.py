@@ -42,11 +42,12 @@ from n3r.graphs import join_graphs
 from n3r.identity.selection import Choice, fit_features, reads_identity
 from n3r.metrics import class_auc
 from n3r.model import ModelConfig
+from n3r.predictions import prediction_table
 from n3r.progress import Progress
 from n3r.rows import parts
 from n3r.rows.amounts import amounts
 from n3r.runtime import Graph
-from n3r.schema import LABEL, prediction_table
+from n3r.schema import LABEL
 from n3r.tokenizer import BertTokenizer, Reader, TextConfig
 from n3r.train import TrainConfig
 

@@ -37,8 +37,9 @@ from n3r.legacy.trainer import (
     train_legacy,
 )
 from n3r.model import ModelConfig
+from n3r.predictions import prediction_table
 from n3r.rows.parts import Rows, portions
-from n3r.schema import LABEL, SEGMENT, TEXT, ColumnMap, prediction_table
+from n3r.schema import LABEL, SEGMENT, TEXT
 
 Splits = Mapping[str, pl.DataFrame]  # prepared rows by split
 LEGACY = {
@@ -175,13 +176,13 @@ def by_seed(
     Both are trained anew for another seed, with the same tokenizers, features and configs; `folder` keeps
     the trainings. Raises ValueError as `train_bundle`.
     """
-    test, columns = splits["test"], bundle.column_map
+    test, id = splits["test"], bundle.column_map.id
     ours, theirs = [own[0]], [own[1]]
     for seed in [seed for seed in seeds if seed != bundle.train_config.seed]:
         place = Path(folder) / f"{bundle.model.config.model_class}_seed{seed}"
-        ours.append(scored(test, columns, score_again(bundle, splits, seed, place)))
+        ours.append(prediction_table(test, id, score_again(bundle, splits, seed, place)))
         beside = train_beside(bundle, splits, place / "legacy", seed)
-        theirs.append(scored(test, columns, beside.predict(test)))
+        theirs.append(prediction_table(test, id, beside.predict(test)))
     return ours, theirs
 
 
@@ -197,11 +198,6 @@ def score_again(bundle: Bundle, splits: Splits, seed: int, folder: Path) -> np.n
 
     plan = kept.plan(__name__, splits, bundle.settings, "n3r", seed)
     return kept.kept(Path(folder) / "kept", plan, train).arrays["scores"]
-
-
-def scored(frame: pl.DataFrame, columns: ColumnMap, scores: np.ndarray) -> pl.DataFrame:
-    """Scores (N,) of prepared rows as a table of predictions, as `Bundle.predictions` gives it."""
-    return prediction_table(frame, columns.id, scores)
 
 
 def legacy_tokenizer(train: pl.DataFrame, seed: int) -> LegacyTokenizer:

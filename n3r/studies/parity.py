@@ -24,10 +24,11 @@ from n3r.legacy.trainer import LegacyTokenizer, legacy_lstm_collate, legacy_tran
 from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel
 from n3r.multiclass import against_rest, measure
+from n3r.predictions import prediction_table
 from n3r.schema import LABEL, ORACLE, probabilities
 from n3r.spelling import Spelling
 from n3r.studies import ablation
-from n3r.studies.beside import LegacyRun, Splits, scored
+from n3r.studies.beside import LegacyRun, Splits
 from n3r.studies.parts import parts_without
 from n3r.tokenizer import NameTokenizer
 from n3r.train import collate_for
@@ -172,8 +173,8 @@ def predictions(
             found[names[key], split] = bundle.predictions(splits[split])
     for key, run in legacy.items():
         for split in (split for split in splits if split != "train"):
-            scores = run.predict(splits[split])
-            found[f"legacy {names[key]}", split] = scored(splits[split], bundles[key].column_map, scores)
+            rows, id = splits[split], bundles[key].column_map.id
+            found[f"legacy {names[key]}", split] = prediction_table(rows, id, run.predict(rows))
     return found
 
 

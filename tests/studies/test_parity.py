@@ -15,7 +15,8 @@ from n3r.legacy.layouts import import_legacy
 from n3r.legacy.trainer import predict_legacy
 from n3r.model import RiskModel
 from n3r.multiclass import measure
-from n3r.schema import LABEL, ORACLE, SCORE, SEGMENT, joined_text, prediction_table
+from n3r.predictions import prediction_table
+from n3r.schema import LABEL, ORACLE, SCORE, SEGMENT, joined_text
 from n3r.studies import ablation, beside, parity
 
 
@@ -195,7 +196,7 @@ def test_another_seed_is_another_training_of_both_on_the_same_rows(trained, spli
     bundle, run = trained
     rows = {name: frame for name, frame in splits.items() if name != "val"}
     test = splits["test"]
-    own = bundle.predictions(test), beside.scored(test, bundle.column_map, run.predict(test))
+    own = bundle.predictions(test), prediction_table(test, bundle.column_map.id, run.predict(test))
     found = [beside.by_seed(bundle, own, rows, [0, 4], tmp_path / name) for name in "ab"]
     again = beside.by_seed(bundle, own, rows, [4], tmp_path / "a")
     for side in (0, 1):
