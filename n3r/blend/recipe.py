@@ -293,9 +293,9 @@ class _Work:
     ):
         _check(config)
         recipe = replace(recipe, others=_others(config))
-        rows, places = parts.sample(parts.joined(splits["train"], splits["val"]))
-        n_last = int((places >= len(splits["train"])).sum())
-        folds = make_folds(rows, n_last, recipe.column_map, config.n_folds, config.seed)
+        own = parts.sample_of({name: splits[name] for name in ("train", "val")})
+        rows = pl.concat(own.values())
+        folds = make_folds(rows, len(own["val"]), recipe.column_map, config.n_folds, config.seed)
         self.rows, self.recipe, self.config, self.folder, self.bar = rows, recipe, config, folder, bar
         self.folds, self.n_fits = folds, len(folds) + 1  # of a member that is taken
         self.held = rows[np.concatenate([fold.held for fold in folds])]
