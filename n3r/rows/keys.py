@@ -69,7 +69,7 @@ def read_keys(piece: Piece, column_map: ColumnMap) -> pl.DataFrame:
     files = [FILE_COLUMN] if column_map.split_files else []
     marked = mark_rows(piece.frame, column_map)
     keys = marked.select(ROW, DROP, KEY, ENTITY, TIME, ENTITY_TIME, SEGMENT, LABEL, *files)
-    return numbered(keys.collect(engine="streaming"), piece)
+    return numbered(keys.collect(engine="streaming").rechunk(), piece)  # gathers are then twice as fast
 
 
 def numbered(rows: pl.DataFrame, piece: Piece) -> pl.DataFrame:
