@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "synthetic": {"files"},
     "core": {"files", "engine"},
     "evaluation": {"core", "files", "engine", "synthetic"},
-    "checks": {"core", "files", "evaluation", "report"},
+    "checks": {"core", "files", "engine", "evaluation", "report"},
     "report": {"core", "files", "evaluation"},
     "custom_transformer": {"core", "files", "synthetic"},
     "legacy": {"core", "files"},

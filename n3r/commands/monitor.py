@@ -39,6 +39,7 @@ def monitor(
         say_finding(one)
     rows, rate = content["rows"], content["alert_rate"]["alert_rate"]
     counted = f"{rows['n_new']:,} new orders, {rows['n_labelled']:,} with labels"
-    echo(f"{counted}; {rate:.2%} flagged. {ANSWERS[status]}")
+    drawn = f"of {rows['n_compared']:,} drawn from them " if rows["n_compared"] < rows["n_new"] else ""
+    echo(f"{counted}; {drawn}{rate:.2%} flagged. {ANSWERS[status]}")
     echo(f"report: {write_monitor(content, ANSWERS[status], output)}", err=True)
     raise Exit(status)
