@@ -26,7 +26,7 @@ import polars as pl
 
 from n3r.engine import Engine
 from n3r.files.atomic import writing
-from n3r.files.formats import FORMATS, find_files, format_of
+from n3r.files.formats import beside, find_files, format_of
 from n3r.files.json_io import read_json, write_json
 from n3r.files.manifest import MANIFEST, sha256
 from n3r.files.reader import about_batches, in_utf8
@@ -113,13 +113,6 @@ def score_tasks(
     for told in sorted({told for one in done for told in one["told"]}):
         warnings.warn(told, stacklevel=2)
     return Counts(*(sum(one[name] for one in done) for name in Counts._fields))
-
-
-def beside(output: Path, what: str) -> Path:
-    """A hidden folder in an output that is a folder, or beside one that is a file."""
-    if output.suffix.removeprefix(".") in FORMATS:
-        return output.with_name(f".{output.name}.{what}")
-    return output / f".{what}"
 
 
 def _key(*content: Any) -> str:
@@ -220,7 +213,7 @@ def _write(job: Job, target: _Target, folder: Path) -> None:
         chunks = chain.from_iterable(map(_kept, target.parts))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        counts = job.write(folder / target.path.name, {part.source for part in target.parts}, chunks)
+        counts = job.write(folder / target.path.name, {part.source for part in target.parts}, chunks, folder)
     with writing(target.path):
         for final in (rejects_of(target.path), target.path):
             if (folder / final.name).is_file():

@@ -17,8 +17,9 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from n3r import metrics
+from n3r.blend.config import BlendConfig
 from n3r.blend.members import NETWORKS
-from n3r.blend.recipe import Alone, Blend, BlendConfig
+from n3r.blend.recipe import Alone, Blend
 from n3r.blend.weights import blended
 from n3r.branches import BERT_DIMENSIONS, TEXTS
 from n3r.bundle import Bundle, Recipe, train_bundle

@@ -2,12 +2,12 @@
 
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, echo
 
 from n3r.files.formats import as_folder
+from n3r.files.lock import alone
 from n3r.files.places import SHIPPED
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ def evaluate(
     config, output = EvaluationConfig.from_texts(p or []), as_folder(output)
     column_map, id = _column_map(map, orders)
     tables = [only_model(place, column, id) if place else None for place in (scores, validation, reference)]
-    with TemporaryDirectory(prefix="n3r-") as place:  # this user's alone, for names may be in it
+    with alone(output) as place:
         if orders:
             tables = [
                 None
                 if table is None
-                else with_labels(table, orders, column_map, engine_for(orders, Path(place) / str(i)))
+                else with_labels(table, orders, column_map, engine_for(orders, place / str(i)))
                 for i, table in enumerate(tables)
             ]
         test, val, train = tables

@@ -1,12 +1,19 @@
-"""One process at a time in a folder. The system holds the lock, so a killed process leaves none behind."""
+"""One process at a time in a folder, or at an output.
+
+The system holds the lock, so a killed process leaves none behind.
+"""
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
+
+from n3r.files.atomic import writing
+from n3r.files.formats import beside
 
 ORPHANS_LIVE = 10.0  # seconds in which what a killed process had started notices and ends; it takes one
 
@@ -36,6 +43,30 @@ def awaited(folder: Path) -> Iterator[None]:
     with _lock_file(folder) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[Path]:
+    """Within it no other process writes an output, a file or a folder; gives a folder of this user's alone.
+
+    It lies in or beside the output and goes at the end, with all that a killed process left in it. Raises
+    ValueError with the process id of the other, or when the output cannot be written.
+    """
+    place = beside(output, "work")
+    is_new = not place.parent.exists()
+    with ExitStack() as ends:
+        with writing(output):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ends.enter_context(held(place))
+        ends.callback(_remove, place, is_new)
+        yield place
+
+
+def _remove(place: Path, and_parent: bool) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    with suppress(OSError):  # something was written there
+        if and_parent:
+            place.parent.rmdir()
 
 
 def _lock_file(folder: Path) -> TextIO:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from n3r.files.lock import held
+from n3r.files.lock import alone, held
 
 HOLD = """
 import subprocess, sys
@@ -60,5 +60,26 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     with (
         pytest.raises(ValueError, match="cannot write into the folder .*file/run"),
         held(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
+def test_at_an_output_one_is_alone_with_a_folder_that_goes(tmp_path):
+    for output in (tmp_path / "new" / "scores.csv", tmp_path / "evaluation"):
+        with alone(output) as place:
+            assert place.stat().st_mode & 0o777 == 0o700
+            with pytest.raises(ValueError, match=f"in use by the process {os.getpid()}"), alone(output):
+                pass
+            (place / "names").mkdir()
+        assert list(tmp_path.iterdir()) == []
+    place.mkdir(parents=True)
+    (place / "names").touch()  # of a process that was killed
+    with alone(output):
+        (output / "report.html").touch()
+    assert [path.name for path in output.iterdir()] == ["report.html"]
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ValueError, match="cannot write out into .*choose a folder"),
+        alone(tmp_path / "file" / "out"),
     ):
         pass
