@@ -22,11 +22,8 @@ from n3r.rows.values import is_text, typed_texts
 
 MOST = 0.8  # of the cells, for a kind that a typing mistake does not change
 NEARLY = 0.98  # for one that every cell should be of
-FEW, FEW_SHARE, MANY = (
-    60,
-    0.1,
-    1000,
-)  # different values of a category: some, or a share of the rows, and at most
+# Different values of a category: some, or a share of the rows, and at most.
+FEW, FEW_SHARE, MANY = 60, 0.1, 1000
 _LOOKED_AT = 400  # rows, for words that two columns share
 _SHARED = 0.25  # of the rows, for columns that speak of one person
 _LETTERS = r"^[\p{L}\p{M}][\p{L}\p{M}'’`´.,\- ]*$"
