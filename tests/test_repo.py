@@ -105,6 +105,8 @@ TESTED_WITH = {
     "commands/check": "checks/test_check",
     "commands/score": "test_score",
     "commands/evaluate": "test_cli",
+    "commands/export": "test_cli",
+    "commands/run": "test_pipeline",
     "commands/language_model": "test_cli",
     "commands/legacy": "test_cli",
     "identity/words": "identity/test_features",
