@@ -186,7 +186,7 @@ class _Plan:
         return Prepared(splits, Report(steps, *made, not_finite, no_entity, warnings), m, parts)
 
     def _key_schema(self) -> pl.Schema:
-        return read_keys(Piece(self.pieces[0].frame.head(0), 0, 0), self.map).schema
+        return read_keys(self.pieces[0].empty, self.map).schema
 
     def _check_keys(self, keys: Data) -> tuple[list[str], pl.Series]:
         """Warnings of ids and of offsets, and the rows whose order their content decides.

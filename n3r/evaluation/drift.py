@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 
 from n3r.estimate import NOT_ENOUGH, table
 from n3r.rows.parts import Rows, sample, slices
+from n3r.rows.values import is_text
 
 SOME_SHIFT, SHIFTED = 0.1, 0.25  # the conventional limits
 MIN_PER_BIN = 5  # rows per bin, on both sides; below it the null level is no longer to be trusted
@@ -194,7 +195,7 @@ def _kind(dtype: pl.DataType) -> str | None:
     """What a column holds; "nothing" goes with everything, None with nothing."""
     if dtype.is_numeric():
         return "number"
-    if dtype in (pl.String, pl.Categorical, pl.Enum):
+    if is_text(dtype):
         return "text"
     return {pl.Boolean: "boolean", pl.Null: "nothing"}.get(dtype.base_type())
 
