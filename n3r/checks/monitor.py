@@ -16,7 +16,6 @@ Decisions:
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -27,11 +26,11 @@ from n3r import metrics, tables
 from n3r.checks.findings import Finding, by_severity
 from n3r.checks.seen import LEARNED_FROM
 from n3r.engine import Data, Engine, gather_all
+from n3r.engine.memory import Memory
 from n3r.estimate import FEW_ROWS, Estimate, wilson
 from n3r.evaluation.calibration import calibration_summary
 from n3r.evaluation.drift import Psi, drift, psi
 from n3r.evaluation.groups import by_group, time_slices
-from n3r.evaluation.labelled import engine_for
 from n3r.evaluation.scored import read_scored
 from n3r.files.json_io import explain, key_values
 from n3r.preprocess import KEY_BYTES, meeting
@@ -85,9 +84,13 @@ class MonitorConfig(BaseModel):
 
 
 def monitor(
-    data: Sequence[str], bundle: Path, config: MonitorConfig, column_map: ColumnMap | None = None
+    data: Sequence[str],
+    bundle: Path,
+    config: MonitorConfig,
+    column_map: ColumnMap | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
-    """What new rows show beside a bundle's training, as plain JSON.
+    """What new rows show beside a bundle's training, as plain JSON; by default they are read in memory.
 
     Keys: `rows`, `reference`, `threshold`, `columns` (drift of each), `score`, `time` (slices), `measured`
     (where there are labels) and `findings`, the severest first. Raises ValueError for a bundle outside its
@@ -98,7 +101,7 @@ def monitor(
         raise ValueError("monitoring compares the scores of two classes; this bundle has more")
     columns = column_map or scorer.column_map
     train, held = _reference(bundle)
-    rows, counts = _new_rows(data, columns, bundle, config)
+    rows, counts = _new_rows(data, columns, bundle, config, engine or Memory())
     scores = scorer.score(rows.with_columns(pl.col(KEY).alias(scorer.column_map.id)))
     rows = rows.with_columns(scores["score"].alias(SCORE))
     cut = metrics.threshold_at_fpr(held[LABEL], held[SCORE], config.fpr)
@@ -145,25 +148,23 @@ def _reference(bundle: Path) -> tuple[Rows, pl.DataFrame]:
 
 
 def _new_rows(
-    data: Sequence[str], columns: ColumnMap, bundle: Path, config: MonitorConfig
+    data: Sequence[str], columns: ColumnMap, bundle: Path, config: MonitorConfig, engine: Engine
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """New rows typed as in training, with KEY, TIME and LABEL, null where there is none; and their counts."""
-    with TemporaryDirectory(prefix="n3r-") as place:  # this user's alone, for names may be in it
-        engine = engine_for(data, Path(place) / "rows")
-        source, columns = _scan(data, columns, engine)
-        with source.reading():
-            keys, told = _new_keys(source, columns, bundle.absolute().parent / "data", engine)
-            n_new, n_labelled, first, last = told
-            if not n_new:
-                raise ValueError(
-                    f"none of the {source.n_rows:,} rows is new: all have no id, or one that the bundle "
-                    "learned from"
-                )
-            rows = engine.gather(keys, partial(_drawn, n_rows=n_new, config=config))
-            rows = rows.sort(DRAW, KEY).head(config.max_rows).sort(ROW)
-            wide = [
-                read_wide(piece, own[ROW], columns) for piece in source.pieces if len(own := _of(rows, piece))
-            ]
+    source, columns = _scan(data, columns, engine)
+    with source.reading():
+        keys, told = _new_keys(source, columns, bundle.absolute().parent / "data", engine)
+        n_new, n_labelled, first, last = told
+        if not n_new:
+            raise ValueError(
+                f"none of the {source.n_rows:,} rows is new: all have no id, or one that the bundle "
+                "learned from"
+            )
+        rows = engine.gather(keys, partial(_drawn, n_rows=n_new, config=config))
+        rows = rows.sort(DRAW, KEY).head(config.max_rows).sort(ROW)
+        number = rows[ROW]
+        own = [(p, number.filter(number.is_between(p.start, p.start + p.n_rows - 1))) for p in source.pieces]
+        wide = [read_wide(piece, numbers, columns) for piece, numbers in own if len(numbers)]
     rows = rows.hstack(pl.concat(wide)).sort(WHEN, nulls_last=True, maintain_order=True)
     counts = {
         "n_read": source.n_rows,
@@ -238,11 +239,6 @@ def _drawn(keys: pl.DataFrame, n_rows: int, config: MonitorConfig) -> pl.DataFra
     share = config.max_rows / n_rows * (1 + 10 / config.max_rows**0.5)  # ten standard errors more
     keys = keys.with_columns(draws(keys[KEY], config.seed).alias(DRAW))
     return keys.filter(pl.col(DRAW) < share * 2.0**63)
-
-
-def _of(rows: pl.DataFrame, piece: Piece) -> pl.DataFrame:
-    """The rows that lie in a piece."""
-    return rows.filter(pl.col(ROW).is_between(piece.start, piece.start + piece.n_rows, "left"))
 
 
 def _scan(data: Sequence[str], columns: ColumnMap, engine: Engine) -> tuple[tables.Source, ColumnMap]:

@@ -6,6 +6,7 @@ from typing import Annotated
 from typer import Argument, Exit, Option, echo
 
 from n3r.files.formats import as_folder
+from n3r.files.lock import alone
 from n3r.terminal import plain_warnings, say_finding
 
 
@@ -27,13 +28,15 @@ def monitor(
     """
     from n3r.checks.monitor import ANSWERS, MonitorConfig, status_of
     from n3r.checks.monitor import monitor as compare
+    from n3r.evaluation.labelled import engine_for
     from n3r.report.monitor import write_monitor
     from n3r.schema import ColumnMap
 
     config = MonitorConfig.from_texts(p or [])
     output = as_folder(output)
-    with plain_warnings():
-        content = compare(data, bundle, config, ColumnMap.from_file(map) if map else None)
+    columns = ColumnMap.from_file(map) if map else None
+    with alone(output) as place, plain_warnings():
+        content = compare(data, bundle, config, columns, engine_for(data, place / "rows"))
     status = status_of(content)
     for one in content["findings"]:
         say_finding(one)

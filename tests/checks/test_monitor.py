@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from n3r import checks, tables
+from n3r import tables
 from n3r.checks.monitor import FINE, LOOK, RETRAIN, MonitorConfig, monitor, status_of
 from n3r.cli import app
 from n3r.engine.disk import Disk
@@ -93,7 +93,7 @@ def test_rows_that_the_model_learned_from_are_left_out(bundle, small, tmp_path):
     assert both["n_new"] - new["n_new"] <= small.orders.height - learned
 
 
-def test_rows_give_the_same_page_however_divided_and_the_same_are_drawn(bundle, small, tmp_path, monkeypatch):
+def test_rows_give_the_same_page_however_divided_and_the_same_are_drawn(bundle, small, tmp_path):
     rows = pl.concat([*map(pl.read_parquet, later(tmp_path)), small.orders.head(900)])
     rows = pl.concat([rows, rows.sample(300, seed=1)])  # the same orders again
     rows.write_parquet(tmp_path / "new.parquet")
@@ -101,8 +101,8 @@ def test_rows_give_the_same_page_however_divided_and_the_same_are_drawn(bundle, 
     assert whole["rows"]["n_compared"] == 1000 < whole["rows"]["n_new"]
     for i, part in enumerate((rows[:7], rows[7:2100], rows[2100:])):
         part.write_csv(tmp_path / f"part-{i}.csv")
-    monkeypatch.setattr(checks.monitor, "engine_for", lambda _, folder: Disk(folder, 10**9, 5))
-    divided = monitor([str(tmp_path / "part-*.csv")], bundle, MonitorConfig(max_rows=1000))
+    disk = Disk(tmp_path / "disk", 10**9, 5)
+    divided = monitor([str(tmp_path / "part-*.csv")], bundle, MonitorConfig(max_rows=1000), None, disk)
     assert divided == whole
     page = write_monitor(divided, "Look.", tmp_path / "page").read_text()
     assert "of them drawn, and compared here" in page
