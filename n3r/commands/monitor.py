@@ -28,6 +28,7 @@ def monitor(
     """
     from n3r.checks.monitor import ANSWERS, MonitorConfig, status_of
     from n3r.checks.monitor import monitor as compare
+    from n3r.checks.seen import LEARNED_FROM
     from n3r.evaluation.labelled import engine_for
     from n3r.report.monitor import write_monitor
     from n3r.schema import ColumnMap
@@ -35,8 +36,10 @@ def monitor(
     config = MonitorConfig.from_texts(p or [])
     output = as_folder(output)
     columns = ColumnMap.from_file(map) if map else None
+    learned = [bundle.absolute().parent / "data" / split for split in LEARNED_FROM]
     with alone(output) as place, plain_warnings():
-        content = compare(data, bundle, config, columns, engine_for(data, place / "rows"))
+        engine = engine_for([*data, *filter(Path.is_dir, learned)], place / "rows")
+        content = compare(data, bundle, config, columns, engine)
     status = status_of(content)
     for one in content["findings"]:
         say_finding(one)
