@@ -19,15 +19,15 @@ ORPHANS_LIVE = 10.0  # seconds in which what a killed process had started notice
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[int]:
+def held(folder: Path, what: Path | None = None) -> Iterator[int]:
     """Within it no other process holds the folder; gives the lock's descriptor, made for children to inherit.
 
     A child that inherits it holds the folder as well, until it ends: so nothing that a killed process left
     running still writes into the folder when the next one begins. Raises ValueError with the process id of
-    the holder, or when the folder cannot be written.
+    the holder of the folder, or of `what` it is held for, or when the folder cannot be written.
     """
     with _lock_file(folder) as file:
-        _take(file, folder)
+        _take(file, what or folder)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -57,7 +57,7 @@ def alone(output: Path) -> Iterator[Path]:
     with ExitStack() as ends:
         with writing(output):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            ends.enter_context(held(place))
+            ends.enter_context(held(place, output))
         ends.callback(_remove, place, is_new)
         yield place
 
@@ -77,7 +77,7 @@ def _lock_file(folder: Path) -> TextIO:
         raise ValueError(f"cannot write into the folder {folder}: {error.strerror}") from None
 
 
-def _take(file: TextIO, folder: Path) -> None:
+def _take(file: TextIO, what: Path) -> None:
     deadline = time.monotonic() + ORPHANS_LIVE
     while True:
         try:
@@ -86,11 +86,11 @@ def _take(file: TextIO, folder: Path) -> None:
             pid = _holder(file)
             if pid is not None and _lives(pid):
                 raise ValueError(
-                    f"{folder} is in use by the process {pid}: wait for it, or choose another name"
+                    f"{what} is in use by the process {pid}: wait for it, or choose another name"
                 ) from None
             if time.monotonic() > deadline:
                 raise ValueError(
-                    f"{folder} is in use by what the process {pid} started and left: end that first"
+                    f"{what} is in use by what the process {pid} started and left: end that first"
                 ) from None
         time.sleep(0.05)
 
