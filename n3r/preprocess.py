@@ -162,14 +162,14 @@ class _Plan:
         engine, m = self.engine, self.map
         read = partial(_read_item, column_map=m, customers=self.customers, schema=self._key_schema())
         keys = engine.read([*self.pieces, *(self.customers.parts if self.customers else [])], read)
-        keys = engine.exchange(keys, None, self.n, _meeting(KEY))
+        keys = engine.exchange(keys, None, self.n, meeting(KEY))
         warnings, tied = self._check_keys(keys)
         keys = engine.exchange(keys, partial(mark_duplicates, ranks=self._ranks(tied)))
         if self.first_only and self.n > 1 and not self.customers:
             keys = engine.exchange(keys, mark_later_orders)  # so that the orders of one need not all meet
         first = partial(mark_later_orders, customers=self.customers) if self.first_only else None
         by_entity = partial(_of_entities, splitting=self.splitting, first=first)
-        keys = engine.exchange(keys, by_entity, self.n, _meeting(ENTITY, _NOT_DROPPED))
+        keys = engine.exchange(keys, by_entity, self.n, meeting(ENTITY, _NOT_DROPPED))
         counts, cuts, told = self._look(keys)
         steps = count_steps(counts, _taken(m, self.config), m)
         keys = engine.exchange(keys, partial(self.splitting.split, cuts=cuts))
@@ -187,7 +187,7 @@ class _Plan:
         return Prepared(splits, Report(steps, *made, not_finite, no_entity, warnings), m, parts)
 
     def _key_schema(self) -> pl.Schema:
-        return read_keys(Piece(self.pieces[0].frame.head(0), 0, 0), self.map).schema
+        return read_keys(self.pieces[0].empty, self.map).schema
 
     def _check_keys(self, keys: Data) -> tuple[list[str], pl.Series]:
         """Warnings of ids and of offsets, and the rows whose order their content decides.
@@ -226,7 +226,7 @@ class _Plan:
             [pair for pair in pieces if len(pair[1])], partial(read_content, column_map=self.map)
         )
         ranks = engine.exchange(
-            content, rank_content, engine.buckets(len(tied) * self._row_bytes()), _meeting(KEY)
+            content, rank_content, engine.buckets(len(tied) * self._row_bytes()), meeting(KEY)
         )
         return engine.gather(ranks)
 
@@ -362,7 +362,7 @@ def _taken(column_map: ColumnMap, config: PrepareConfig) -> dict[int, bool]:
     }
 
 
-def _meeting(name: str, where: pl.Expr | None = None) -> pl.Expr:
+def meeting(name: str, where: pl.Expr | None = None) -> pl.Expr:
     """Where rows of one value come together; those without one are spread, and those not `where` it is so."""
     meet = pl.col(name).is_not_null() if where is None else pl.col(name).is_not_null() & where
     return pl.coalesce(pl.when(meet).then(pl.col(name).hash()), pl.col(ROW).cast(pl.UInt64))

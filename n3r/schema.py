@@ -26,7 +26,7 @@ from n3r.files.dialect import Dialect
 from n3r.files.json_io import MAX_TOLD, explain, near, read_json
 from n3r.rows.numbers import NumberFormat
 from n3r.rows.times import format_problem
-from n3r.rows.values import is_value, text_of
+from n3r.rows.values import is_text, is_value, text_of
 
 MISSING = "[MISSING]"  # stands for a null text field
 SEPARATOR = "|"  # stands between two text fields
@@ -293,25 +293,21 @@ def is_number(kind: pl.DataType) -> bool:
     return kind.is_numeric() or kind == pl.Boolean
 
 
-def _is_text(kind: pl.DataType) -> bool:
-    return kind in (pl.String, pl.Categorical, pl.Enum)
-
-
 def _is_date(kind: pl.DataType) -> bool:
     return kind == pl.Date or kind == pl.Datetime
 
 
 # kind of column -> (whether a type fits, in words). A column of type Null is all missing: it fits.
 _KINDS = {
-    "text": (_is_text, "text"),
+    "text": (is_text, "text"),
     "number": (is_number, "a number or boolean"),
-    "key": (lambda kind: _is_text(kind) or kind.is_numeric(), "text or a number"),
+    "key": (lambda kind: is_text(kind) or kind.is_numeric(), "text or a number"),
     "value": (is_value, "text, a number, boolean or date"),
     "epoch": (
-        lambda kind: _is_date(kind) or _is_text(kind) or kind.is_numeric(),
+        lambda kind: _is_date(kind) or is_text(kind) or kind.is_numeric(),
         "epoch seconds as a number or text, or a date",
     ),
-    "time": (lambda kind: _is_date(kind) or _is_text(kind), "a date, or text in the map's format"),
+    "time": (lambda kind: _is_date(kind) or is_text(kind), "a date, or text in the map's format"),
 }
 
 

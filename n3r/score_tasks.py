@@ -52,12 +52,8 @@ class _Part(NamedTuple):
     chunks: slice
     folder: Path
 
-    @property
-    def record(self) -> Path:
-        return self.folder / RECORD
-
     def is_done(self) -> bool:
-        return self.record.is_file()
+        return _record(self).is_file()
 
 
 class _Target(NamedTuple):
@@ -67,12 +63,13 @@ class _Target(NamedTuple):
     parts: list[_Part]
     folder: Path
 
-    @property
-    def record(self) -> Path:
-        return self.folder / RECORD
-
     def is_done(self) -> bool:
-        return self.record.is_file() and self.path.is_file()
+        return _record(self).is_file() and self.path.is_file()
+
+
+def _record(task: _Part | _Target) -> Path:
+    """What tells that a task is done, and of its rows."""
+    return task.folder / RECORD
 
 
 def score_tasks(
@@ -108,7 +105,7 @@ def score_tasks(
             bar = Progress(what, " parts", len(tasks), len(tasks) - len(left), progress)
             with bar, _watched(left, folder, bar):
                 engine.gather(engine.read(left, work))
-    done = [read_json(target.record) for target in targets]
+    done = [read_json(_record(target)) for target in targets]
     shutil.rmtree(folder)
     for told in sorted({told for one in done for told in one["told"]}):
         warnings.warn(told, stacklevel=2)
@@ -135,7 +132,7 @@ def _parts(given: Path, region: str | None, folder: Path, made_by: Sequence[Any]
 @contextmanager
 def _watched(tasks: Sequence[_Part | _Target], folder: Path, bar: Progress) -> Iterator[None]:
     """Within it, the bar moves with the tasks that are finished, on whatever machine."""
-    waiting = {task.folder.name: task.record for task in tasks}
+    waiting = {task.folder.name: _record(task) for task in tasks}
     rows: list[int] = []
     ended = Event()
 
@@ -193,7 +190,7 @@ def _keep(job: Job, part: _Part, folder: Path) -> None:
 
 def _kept(part: _Part) -> Iterator[Scored]:
     """What `_keep` left of a part."""
-    for number, (n_rows, unseen) in enumerate(read_json(part.record)["chunks"]):
+    for number, (n_rows, unseen) in enumerate(read_json(_record(part))["chunks"]):
         files = (part.folder / f"{number}.{kind}" for kind in ("scored", "rejects"))
         frame, rejects = (pl.read_ipc(file.read_bytes()) for file in files)
         yield Scored(frame, [Reject(*row) for row in rejects.iter_rows()], n_rows, unseen)

@@ -342,7 +342,7 @@ def test_an_output_that_another_process_writes_is_refused(scores, small, tmp_pat
             (place / "its own").touch()
             done = n3r(*words, "-o", tmp_path / name)
             assert done.returncode == 2, done.stderr
-            assert f"{place} is in use by the process {os.getpid()}: wait for it" in done.stderr
+            assert f"{tmp_path / name} is in use by the process {os.getpid()}: wait for it" in done.stderr
             assert (place / "its own").exists()
         done = n3r(*words, "-o", tmp_path / name)
         assert done.returncode == 0, done.stderr

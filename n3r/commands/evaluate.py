@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, echo
 
+from n3r.commands.map import ORDERS, MapFile
 from n3r.files.formats import as_folder
 from n3r.files.lock import alone
-from n3r.files.places import SHIPPED
 
 if TYPE_CHECKING:
     from n3r.schema import ColumnMap
 
 Orders = Annotated[list[Path] | None, Option(help="raw orders with labels and columns, by id; repeatable")]
-MapFile = Annotated[Path | None, Option(help="their column map (JSON); default: configs/orders.json")]
 Column = Annotated[str, Option(help="the column of scores in a file")]
 
 
@@ -97,7 +96,7 @@ def _column_map(path: Path | None, orders: list[Path] | None) -> "tuple[ColumnMa
 
     if not (path or orders):
         return None, None
-    column_map = ColumnMap.from_file(path or SHIPPED / "configs" / "orders.json")
+    column_map = ColumnMap.from_file(path or ORDERS)
     return column_map, id_name(column_map.id)
 
 

@@ -31,6 +31,11 @@ class Piece(NamedTuple):
     start: int  # the number of its first row
     n_rows: int
 
+    @property
+    def empty(self) -> "Piece":
+        """A piece of the same columns without a row."""
+        return Piece(self.frame.head(0), 0, 0)
+
     def only(self, rows: pl.Series) -> pl.LazyFrame:
         """Those of some numbers, in the piece's order."""
         wanted = np.zeros(self.n_rows, dtype=bool)

@@ -1,6 +1,7 @@
 """A folder is held by one process at a time, also by what a killed one left running."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -38,12 +39,20 @@ def test_the_second_is_told_the_firsts_process(tmp_path):
         pass
 
 
+def test_the_second_is_told_the_firsts_machine_where_that_is_another(tmp_path):
+    first = holder(tmp_path)
+    (tmp_path / ".lock").write_text("1 node7\n")
+    with pytest.raises(ValueError, match="in use by the process 1 on node7: wait for it"), held(tmp_path):
+        pass
+    first.communicate("")
+
+
 def test_a_killed_holder_locks_nobody_out(tmp_path):
     first = holder(tmp_path)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     with held(tmp_path):
-        assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
+        assert (tmp_path / ".lock").read_text() == f"{os.getpid()} {platform.node()}\n"
 
 
 def test_what_a_killed_holder_left_running_is_waited_for(tmp_path):
