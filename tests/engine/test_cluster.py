@@ -6,13 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from n3r.engine import cluster, start
 from n3r.synthetic.orders import generate_orders
@@ -65,7 +62,7 @@ if name == "ray":
 def at_work(process):  # Ray's, one that Python's daemon of Spark has started, or an executor
     with suppress(psutil.Error):  # of one that has ended
         if name == "ray":
-            return process.name().startswith(("ray::_take", "ray::_spread", "ray::_merge"))
+            return process.name().startswith("ray::answered")
         if address:
             return "org.apache.spark.executor.CoarseGrainedExecutorBackend" in process.cmdline()
         return "pyspark.daemon" in process.cmdline() and "pyspark.daemon" in process.parent().cmdline()
@@ -323,17 +320,6 @@ def test_java_that_is_missing_or_too_old_is_told(tmp_path, monkeypatch, java, to
     assert not (tmp_path / "engine").exists()
 
 
-@given(parts=st.lists(st.lists(st.integers(0, 9), max_size=9), min_size=1, max_size=4), n=st.integers(1, 7))
-def test_rows_sent_as_bytes_meet_in_whole_buckets(parts, n):
-    frames = [pl.DataFrame({"key": part}, schema={"key": pl.UInt64}) for part in parts]
-    sent = [list(cluster.spread(iter([(0, frame)]), n, pl.col("key"))) for frame in frames]
-    buckets = {b: [row for rows in sent for row in rows if row[0] == b] for b in range(n)}
-    unique = partial(cluster.then, make=cluster.wholes, fn=pl.DataFrame.unique)
-    found = [row for rows in buckets.values() for row in cluster.packed(unique(rows))]
-    keys = cluster.gathered(found)
-    assert keys["key"].sort().to_list() == sorted({key for part in parts for key in part})
-
-
 @pytest.mark.parametrize(
     ("error", "told"),
     [
@@ -346,13 +332,10 @@ def test_rows_sent_as_bytes_meet_in_whole_buckets(parts, n):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_of_a_worker_is_told_by_the_gather_without_a_cell(error, told):
+def test_an_error_of_a_worker_is_told_without_a_cell(error, told):
     def fails(frame: pl.DataFrame) -> pl.DataFrame:
         raise error
 
-    failing = cluster.then([(0, pl.DataFrame({"key": [1]}))], iter, fails)
-    failed = list(cluster.spread(failing, 2, pl.col("key")))
-    failed = [row for _ in range(2) for row in cluster.packed(cluster.wholes(failed))]
     with pytest.raises(type(told), match=str(told)) as caught:
-        cluster.gathered(failed)
+        cluster.answer(cluster.answered(pl.DataFrame(), fails))
     assert CANARY not in str(caught.value)
