@@ -271,7 +271,7 @@ class _Plan:
 
     def _row_bytes(self) -> float:
         """What a row takes in memory with all columns that are used."""
-        some = self.frame.head(LOOKED_AT).pipe(select_wide, self.map).collect()
+        some = self.pieces[0].frame.head(LOOKED_AT).pipe(select_wide, self.map).collect()
         return KEY_BYTES + some.estimated_size() / max(1, some.height)
 
     def _part_rows(self, n_kept: int) -> int:

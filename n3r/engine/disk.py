@@ -117,28 +117,32 @@ def _spread(
 ) -> list[list[Place]]:
     """Write the frames of a group as parts of buckets; the places of each bucket's."""
     places: list[list[Place]] = [[] for _ in range(n)]
-    path = stage / uuid4().hex
+    path, waiting, n_bytes = stage / uuid4().hex, [], 0
     with writing(path, *POLARS_ERRORS), path.open("xb") as file:
-        for frame in _worth_it(chain.from_iterable(map(make, group)), room):
-            if frame.is_empty():  # whose columns would be lost
-                places[0].append(_append(file, path, frame))
-            placed = frame.with_columns((by % n).alias(_BUCKET))
-            for (bucket,), own in placed.partition_by(_BUCKET, as_dict=True, include_key=False).items():
-                places[bucket].append(_append(file, path, own))
+        for frame in chain.from_iterable(map(make, group)):
+            waiting.append(frame)
+            n_bytes += frame.estimated_size()
+            del frame  # which would stand beside what the next one is made of
+            if n_bytes > room:
+                _append_parts(file, path, waiting, by % n, places)
+                n_bytes = 0
+        _append_parts(file, path, waiting, by % n, places)
     return places
 
 
-def _worth_it(frames: Iterator[pl.DataFrame], room: int) -> Iterator[pl.DataFrame]:
-    """The frames, small ones together."""
-    waiting, n_bytes = [], 0
-    for frame in frames:
-        waiting.append(frame)
-        n_bytes += frame.estimated_size()
-        if n_bytes > room:
-            yield pl.concat(waiting)
-            waiting, n_bytes = [], 0
-    if waiting:
-        yield pl.concat(waiting)
+def _append_parts(
+    file: BinaryIO, path: Path, waiting: list[pl.DataFrame], by: pl.Expr, places: list[list[Place]]
+) -> None:
+    """Write frames, which are then no more waited for, bucket by bucket."""
+    if not waiting:
+        return
+    frame = pl.concat(waiting)
+    waiting.clear()
+    if frame.is_empty():  # whose columns would be lost
+        places[0].append(_append(file, path, frame))
+    parts = frame.with_columns(by.alias(_BUCKET)).partition_by(_BUCKET, as_dict=True, include_key=False)
+    for (bucket,), own in parts.items():
+        places[bucket].append(_append(file, path, own))
 
 
 def _keep(given: list[Any], make: Make, stage: Path) -> list[Place]:
