@@ -25,7 +25,6 @@ import polars as pl
 
 from n3r.engine import OnFrame, private
 from n3r.files.atomic import writing
-from n3r.files.writer import POLARS_ERRORS
 
 SHARE = 12  # a bucket's part of the memory: its rows are copied when they are sorted and joined
 PENDING = 16  # the part of the memory in which rows wait until they are worth being spread
@@ -118,7 +117,7 @@ def _spread(
     """Write the frames of a group as parts of buckets; the places of each bucket's."""
     places: list[list[Place]] = [[] for _ in range(n)]
     path, waiting, n_bytes = stage / uuid4().hex, [], 0
-    with writing(path, *POLARS_ERRORS), path.open("xb") as file:
+    with _opened(path) as file:
         for frame in chain.from_iterable(map(make, group)):
             waiting.append(frame)
             n_bytes += frame.estimated_size()
@@ -148,8 +147,13 @@ def _append_parts(
 def _keep(given: list[Any], make: Make, stage: Path) -> list[Place]:
     """Write the frames of a bucket; their places."""
     path = stage / uuid4().hex
-    with writing(path, *POLARS_ERRORS), path.open("xb") as file:
+    with _opened(path) as file:
         return [_append(file, path, frame) for frame in make(given)]
+
+
+def _opened(path: Path) -> BinaryIO:
+    with writing(path):
+        return path.open("xb")
 
 
 def _append(file: BinaryIO, path: Path, frame: pl.DataFrame) -> Place:
@@ -158,7 +162,9 @@ def _append(file: BinaryIO, path: Path, frame: pl.DataFrame) -> Place:
     # takes four times the time for two thirds of the room.
     frame.write_ipc(content, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
     start = file.tell()
-    file.write(content.getbuffer())
+    with writing(path):
+        file.write(content.getbuffer())
+        file.flush()
     return Place(path, start, file.tell())
 
 
