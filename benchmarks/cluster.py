@@ -41,8 +41,8 @@ scored = time.perf_counter()
 """,
     "engine": """
 from n3r.engine import start
-from n3r.score_tasks import beside, score_tasks
-engine = start(name, beside(out, "engine"))
+from n3r.score_tasks import score_tasks
+engine = start(name, out.with_suffix(".engine"))
 asked = time.perf_counter()
 counts = score_tasks(engine, bundle, [str(rows)], out, progress=False)
 scored = time.perf_counter()

@@ -38,7 +38,8 @@ import polars as pl
 from scipy.stats import t as student
 
 from n3r import metrics, tables
-from n3r.blend.recipe import DEFAULT, Blend, BlendConfig, fit_blend
+from n3r.blend.config import DEFAULT, BlendConfig
+from n3r.blend.recipe import Blend, fit_blend
 from n3r.blend.weights import blended, choose_weights
 from n3r.bundle import Recipe, train_bundle
 from n3r.estimate import rank_auc

@@ -35,9 +35,10 @@ from n3r.files.lock import awaited
 from n3r.files.manifest import MANIFEST, MAX_BYTES, verify, versions, write_manifest, written_by
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig, RiskModel
+from n3r.predictions import prediction_table
 from n3r.rows.amounts import amounts
 from n3r.rows.parts import Rows, portions, rows_digest, sample, slices
-from n3r.schema import LABEL, TIME, ColumnMap, prediction_table
+from n3r.schema import LABEL, TIME, ColumnMap
 from n3r.score import read_parts, read_readers
 from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig
 from n3r.train import Fitted, TrainConfig, collate_for, fit, predict
@@ -121,7 +122,7 @@ class Bundle(Recipe):
         return (self.predictions(part) for part in slices(rows))
 
     def predictions(self, rows: Rows) -> pl.DataFrame:
-        """`predict` as a table, `schema.prediction_table`; ValueError for rows without an id."""
+        """`predict` as a table, `predictions.prediction_table`; ValueError for rows without an id."""
         return prediction_table(rows, self.column_map.id, self.predict(rows))
 
     def save(self, folder: Path, int8_rows: Rows | None = None) -> None:

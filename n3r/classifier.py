@@ -10,7 +10,7 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import check_is_fitted
 
-from n3r.blend.recipe import DEFAULT
+from n3r.blend.config import DEFAULT
 from n3r.front import Model, fit, to_polars
 
 LABEL = "n3r_label"
@@ -19,7 +19,7 @@ LABEL = "n3r_label"
 class RiskClassifier(ClassifierMixin, BaseEstimator):
     """`n3r.fit` on all rows of `X`, a frame that has the columns `text` and `categorical`, with two labels.
 
-    Every other numeric column is a feature. `members` and `n_folds` are those of `blend.recipe.BlendConfig`;
+    Every other numeric column is a feature. `members` and `n_folds` are those of `blend.config.BlendConfig`;
     one fold is fast, and few rows are held out to weigh the members by. `accept` is that of `n3r.fit`.
     """
 

@@ -1,57 +1,52 @@
-"""The `n3r` command: run the notebooks, score rows, hand models on and take them over.
+"""The `n3r` command; what it does is in commands/, each of which imports what it needs as it runs.
 
-Exit status 0, 2 for a user's mistake, 1 for a failure of ours. Each command imports what it needs: scoring
-starts without torch.
+Exit status 0, 2 for a user's mistake, 1 for a failure of ours.
 """
 
-import os
-import re
 import sys
-from functools import partial
 from io import TextIOWrapper
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from typer import Argument, Option, echo
+from typer import Option, echo
 
-from n3r import __version__, pipeline
+from n3r import __version__
 from n3r.commands import language_model
 from n3r.commands.check import check
+from n3r.commands.evaluate import compare, evaluate
+from n3r.commands.export import export, verify_bundle
 from n3r.commands.legacy import import_features, import_legacy
-from n3r.commands.map import map_files, map_for_run
+from n3r.commands.map import map_files
 from n3r.commands.monitor import monitor
+from n3r.commands.run import params, refresh, run
 from n3r.commands.score import score
 from n3r.commands.tune import tune
-from n3r.files.formats import as_folder, split_region
-from n3r.files.json_io import without_links, write_json
-from n3r.files.manifest import sha256, verify, versions
-from n3r.files.places import SHIPPED
-from n3r.notebook import checked_name
-from n3r.terminal import AtHome, print_table, result_of, resumable, say_results
+from n3r.files.json_io import without_links
+from n3r.notebook import STEPS
+from n3r.pipeline import StepError
+from n3r.terminal import AtHome
 
-if TYPE_CHECKING:
-    from n3r.schema import ColumnMap
-
-Orders = Annotated[list[Path] | None, Option(help="raw orders with labels and columns, by id; repeatable")]
-Region = Annotated[
-    str | None, Option(help="settings of configs/hyperparameters_REGION.json, over the size's and under -p's")
-]
-MapFile = Annotated[Path | None, Option(help="their column map (JSON); default: configs/orders.json")]
-Column = Annotated[str, Option(help="the column of scores in a file")]
-BundleFolder = Annotated[Path, Option(help="the model's folder, such as runs/quick/lstm2risk")]
-
-GOALS = {"model": "09_best", "parity": "05_parity", "all": pipeline.DEFAULT}
+COMMANDS = {
+    "map": map_files,
+    "check": check,
+    "run": run,
+    "params": params,
+    "tune": tune,
+    "score": score,
+    "monitor": monitor,
+    "evaluate": evaluate,
+    "compare": compare,
+    "verify": verify_bundle,
+    "export": export,
+    "import-features": import_features,
+    "import-legacy": import_legacy,
+    "refresh": refresh,
+}
 app = typer.Typer(cls=AtHome, no_args_is_help=True, pretty_exceptions_enable=False)
+for name, command in COMMANDS.items():
+    told = f"Steps: {', '.join(step.name for step in STEPS)}" if command is run else None
+    app.command(name, epilog=told)(command)
 app.add_typer(language_model.lm, name="lm")
-app.command(name="map")(map_files)
-app.command()(check)
-app.command()(monitor)
-app.command()(score)
-app.command()(tune)
-app.command(name="import-features")(import_features)
-app.command(name="import-legacy")(import_legacy)
 
 
 def _say_version(asked: bool) -> None:
@@ -73,265 +68,6 @@ def _program(
     """
 
 
-@app.command(epilog=f"Steps: {', '.join(step.name for step in pipeline.STEPS)}")
-def run(  # noqa: PLR0913 - one argument an option
-    steps: Annotated[
-        list[str] | None, Argument(help="steps, such as 06; default: 08 and what it needs")
-    ] = None,
-    size: Annotated[
-        str, Option(help="dev, quick or full: size of models and synthetic data; or a file like theirs")
-    ] = "quick",
-    data: Annotated[
-        list[str] | None, Option(help="file, folder or REGION=path; repeatable. Default: synthetic orders")
-    ] = None,
-    map: Annotated[
-        Path | None,
-        Option(help="column map (JSON); default: the notebook's if it fits, else one is proposed"),
-    ] = None,
-    name: Annotated[str | None, Option(help="results go to runs/NAME and reports/NAME")] = None,
-    region: Region = None,
-    goal: Annotated[
-        str | None,
-        Option(help="in place of steps: model (the best recipe, no legacy), parity, or all: the default"),
-    ] = None,
-    engine: Annotated[str | None, Option(help="disk, ray or spark: -p engine=..; see docs/scale.md")] = None,
-    address: Annotated[str | None, Option(help="of the cluster, HOST:PORT or spark://HOST:PORT")] = None,
-    memory: Annotated[str | None, Option(help="of the engine, such as 64GB: -p memory=..")] = None,
-    p: Annotated[list[str] | None, Option("-p", help="KEY=VALUE, a parameter; see `n3r params`")] = None,
-) -> None:
-    """Prepare orders, train both models, compare them with the legacy, evaluate them, write the reports.
-
-    `n3r run 06` trains all model classes side by side, on messages.
-    """
-    from n3r.schema import ColumnMap
-    from n3r.tables import scan
-
-    options = {"engine": engine, "address": address, "memory": memory}
-    p = [*(f"{key}={value}" for key, value in options.items() if value), *(p or [])]
-    words = [_stem(data[0])] if data else []
-    words += [pipeline.size_file(size).stem.removeprefix("size_"), *([region] if region else [])]
-    name = checked_name(name or "-".join(words))
-    chosen = pipeline.with_needs(_chosen(steps, goal))
-    folder = pipeline.ROOT / "runs" / name
-    default = _default_map(chosen[0])
-    map_file = (map or (map_for_run(data, default, folder / "map.json") if data else default)).resolve()
-    column_map = ColumnMap.from_file(map_file)
-    if column_map.n_classes > 2 and (binary := [step.name for step in chosen if step.binary_only]):
-        raise ValueError(
-            f"{map_file} has {column_map.n_classes} classes, and {', '.join(binary)} is binary only: "
-            "leave it out, or map the labels to two classes"
-        )
-    first = chosen[0].name
-    given: dict[str, Any] = {f"{first}.column_map": str(map_file)}
-    if data:
-        given[f"{first}.data"] = [_absolute(item) for item in data]
-    parameters = pipeline.resolve_parameters(size, given, p, chosen, region)
-    if (p or region) and any("optimizer" in values for values in parameters.values()):
-        from n3r.steps import check_training  # which imports torch
-
-        check_training(parameters)
-    inputs = [map_file]
-    if data:
-        inputs += scan(given[f"{first}.data"], column_map, parameters[first]["max_expansion"]).files
-    with resumable():
-        done = pipeline.run_steps(folder, parameters, inputs, chosen, partial(result_of, folder))
-    made_by = {"versions": versions(), "processors": os.cpu_count()}
-    hashes = {str(path): sha256(path) for path in inputs}
-    provenance = {"name": name, "size": size, "region": region, **made_by, "inputs": hashes, "steps": done}
-    write_json(folder / "provenance.json", provenance)
-    say_results(folder, done)
-
-
-@app.command()
-def evaluate(
-    scores: Annotated[
-        Path, Argument(help="a model of a run (runs/quick/lstm2risk), a score file, or a folder of some")
-    ],
-    output: Annotated[Path, Option("-o", "--output", help="the report's folder")] = Path("evaluation"),
-    orders: Orders = None,
-    map: MapFile = None,
-    validation: Annotated[
-        Path | None, Option(help="scored rows to choose thresholds on; default: these")
-    ] = None,
-    reference: Annotated[
-        Path | None, Option(help="scored rows of training, or earlier ones: what has moved?")
-    ] = None,
-    column: Column = "score",
-    p: Annotated[
-        list[str] | None, Option("-p", help="KEY=VALUE: fpr, cost_missed, cost_alarm, n_slices, seed")
-    ] = None,
-) -> None:
-    """Report on one model's scores: what it catches, what it costs, calibration, drift, errors, fairness."""
-    from n3r.evaluation.evaluate import EvaluationConfig, evaluate_model
-    from n3r.evaluation.labelled import engine_for, with_labels
-    from n3r.evaluation.scored import labels_of, only_model, own_columns
-    from n3r.report.evaluation import headline, write_evaluation
-    from n3r.schema import LABEL, SCORE, id_name
-
-    config, output = EvaluationConfig.from_texts(p or []), as_folder(output)
-    column_map = _column_map(map) if orders or map else None
-    id = id_name(column_map.id) if column_map else None
-    tables = [only_model(place, column, id) if place else None for place in (scores, validation, reference)]
-    with TemporaryDirectory(prefix="n3r-") as place:  # this user's alone, for names may be in it
-        if orders:
-            tables = [
-                None
-                if table is None
-                else with_labels(table, orders, column_map, engine_for(orders, Path(place) / str(i)))
-                for i, table in enumerate(tables)
-            ]
-        test, val, train = tables
-        labels_of({str(scores): test})
-        of_orders = column_map if orders else None
-        content = {"name": scores.stem, **evaluate_model(test, config, of_orders, val, train)}
-        own = own_columns(test)
-    page = write_evaluation(content, {scores.stem: (own[LABEL] > 0, own[SCORE])}, output, "evaluation")
-    echo(headline(content))
-    echo(f"report: {page}", err=True)
-
-
-@app.command()
-def compare(
-    a: Annotated[Path, Argument(help="a run, a model of a run (runs/quick/lstm2risk) or a score file")],
-    b: Annotated[Path, Argument(help="another; where both are runs, models of one name are compared")],
-    output: Annotated[Path, Option("-o", "--output", help="folder for the report")] = Path("comparison"),
-    margin: Annotated[float, Option(help="AUC difference that counts as none")] = 0.01,
-    fpr: Annotated[float, Option(help="share of legitimate orders that each may flag")] = 0.01,
-    column: Column = "score",
-    orders: Orders = None,
-    map: MapFile = None,
-) -> None:
-    """Compare two runs or score files on the same rows: AUC, equivalence, decisions, overlaid curves."""
-    from n3r.evaluation.comparison import compare_models
-    from n3r.evaluation.labelled import with_labels
-    from n3r.evaluation.scored import scored_models
-    from n3r.report.comparison import verdict, write_comparison
-    from n3r.schema import id_name
-
-    column_map, output = _column_map(map) if orders or map else None, as_folder(output)
-    id = id_name(column_map.id) if column_map else None
-    models = [scored_models(place, column, id) for place in (a, b)]
-    if orders:
-        read = partial(with_labels, orders=orders, column_map=column_map, wide=False)
-        models = [{name: read(table) for name, table in tables.items()} for tables in models]
-    content, scores = compare_models(*models, names=_apart(a, b), margin=margin, fpr=fpr)
-    page = write_comparison(content, scores, output)
-    echo(verdict(content["comparisons"]))
-    echo(f"report: {page}", err=True)
-
-
-@app.command()
-def export(
-    target: Annotated[Path, Argument(help="the folder or file to write")],
-    bundle: BundleFolder,
-    layout: Annotated[str, Option(help="sagemaker (a folder) or torchscript (a file)")],
-    predictions: Annotated[Path | None, Option(help="label and score, for predict_results.pth")] = None,
-) -> None:
-    """Write a bundle as the published artefacts, or as TorchScript; ONNX is in the bundle."""
-    if layout not in ("sagemaker", "torchscript"):
-        raise ValueError(f"--layout takes sagemaker or torchscript, not {layout!r}")
-    if predictions and layout != "sagemaker":
-        raise ValueError("--predictions goes with --layout sagemaker")
-    verify(bundle)  # before torch is imported, which takes seconds
-    from n3r.bundle import Bundle
-    from n3r.export import export_torchscript
-    from n3r.legacy.layouts import write_sagemaker
-
-    if layout == "sagemaker":
-        write_sagemaker(bundle, target, predictions)
-    else:
-        export_torchscript(Bundle.load(bundle).model, target)
-    echo(f"{layout}: {target}", err=True)
-
-
-@app.command(name="verify")
-def verify_bundle(
-    bundle: Annotated[Path, Argument(help="the model's folder, such as runs/quick/lstm2risk")],
-) -> None:
-    """Check every file of a bundle against its checksum, and say which versions wrote it."""
-    writers = verify(bundle)
-    echo(f"{bundle} is whole; written with " + ", ".join(f"{name} {v}" for name, v in writers.items()))
-
-
-@app.command()
-def params(
-    notebook: Annotated[
-        str | None, Argument(help="a step's name or number, such as 03; default: those that --region sets")
-    ] = None,
-    size: Annotated[
-        str | None, Option(help="what results at a size; with --region: quick by default")
-    ] = None,
-    region: Region = None,
-) -> None:
-    """List a notebook's parameters with their defaults, or with what a size and a region make of them."""
-    if notebook:
-        names = [pipeline.notebook_path(notebook).stem]
-    elif region:
-        names = list(dict.fromkeys(key.partition(".")[0] for key, _ in pipeline.regional(region)))
-    else:
-        raise ValueError("name a step, such as 03, or give --region")
-    resolved = pipeline.resolve_parameters(size or "quick", {}, [], None, region)
-    for step in names:
-        found = pipeline.notebook_parameters(step)
-        values = {name: spec["default"] for name, spec in found.items()}
-        values |= resolved[step] if size or region else {}
-        echo(step)
-        rows = ((name, repr(values[name]), spec["help"]) for name, spec in found.items())
-        print_table(("parameter", "value" if size or region else "default", "meaning"), rows)
-
-
-@app.command()
-def refresh() -> None:
-    """Run the notebooks at dev size and keep the outputs in them, as they are committed."""
-    for step in pipeline.STEPS:
-        pipeline.refresh_notebook(step.name)
-        echo(f"{step.name} refreshed", err=True)
-
-
-def _stem(item: str) -> str:
-    """What a run on a data item is called: "orders (1).csv" is orders_1."""
-    stem = Path(split_region(item)[1]).name.split(".")[0]
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-") or "data"
-
-
-def _chosen(steps: list[str] | None, goal: str | None) -> list[str]:
-    """The steps that are asked for by name or by a goal."""
-    if steps and goal:
-        raise ValueError(f"give steps or --goal {goal}, not both")
-    if goal and goal not in GOALS:
-        raise ValueError(f"--goal takes {', '.join(GOALS)}, not {goal!r}")
-    return steps or [GOALS[goal or "all"]]
-
-
-def _default_map(step: pipeline.Step) -> Path:
-    """The column map of a step's parameters cell, which n3r is shipped with."""
-    return SHIPPED / pipeline.notebook_parameters(step.name)["column_map"]["default"]
-
-
-def _absolute(item: str) -> str:
-    """A data item with its path made absolute; the notebooks run in another folder."""
-    region, place = split_region(item)
-    path = str(Path(place).expanduser().resolve())
-    return path if region is None else f"{region}={path}"
-
-
-def _column_map(path: Path | None) -> "ColumnMap":
-    from n3r.schema import ColumnMap
-
-    return ColumnMap.from_file(path or SHIPPED / "configs" / "orders.json")
-
-
-def _apart(a: Path, b: Path) -> tuple[str, str]:
-    """The shortest endings of two paths that differ; ValueError where the paths do not."""
-    if a.resolve() == b.resolve():
-        raise ValueError(f"both are {a}: there is nothing to compare")
-    paths = [path.resolve() for path in (a, b)]
-    bare = [path.with_suffix("") if path.is_file() else path for path in paths]
-    ends = [path.parts[::-1] for path in (bare if bare[0] != bare[1] else paths)]
-    n = 1 + next(i for i, (x, y) in enumerate(zip(*ends, strict=False)) if x != y)
-    return tuple("/".join(end[:n][::-1]) for end in ends)
-
-
 def main() -> None:
     """The `n3r` command."""
     for stream in (sys.stdout, sys.stderr):
@@ -346,7 +82,7 @@ def main() -> None:
         extra = "tune" if error.name == "optuna" else "train"
         echo(f"n3r: {error.name} is not installed, which this needs: pip install 'n3r[{extra}]'", err=True)
         sys.exit(2)
-    except (pipeline.StepError, OSError) as error:  # a full disk, say, where nothing else names it
+    except (StepError, OSError) as error:  # a full disk, say, where nothing else names it
         echo(f"n3r: {error}", err=True)
         sys.exit(1)
 

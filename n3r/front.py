@@ -56,13 +56,13 @@ def fit(  # noqa: PLR0913 - one argument a role
     value is fraud unless it is 0 and 1, and the identity strings; an id (else the rows are numbered), a time
     (else rows are split at random), categories, and what an order is worth; every numeric column is a
     feature. The share `test` of the rows is left out for the report; 0 for none. Rows are checked as a run's
-    are: `accept` names severe findings that are meant. `settings` are those of `blend.recipe.BlendConfig`;
+    are: `accept` names severe findings that are meant. `settings` are those of `blend.config.BlendConfig`;
     networks have the dimensions of configs/size_quick.json unless it is given others.
     Raises ValueError in one sentence for what cannot be fitted.
     """
     from pydantic import ValidationError
 
-    from n3r.blend.recipe import BlendConfig
+    from n3r.blend.config import BlendConfig
     from n3r.preprocess import PrepareConfig, prepare
 
     rows = to_polars(frame)

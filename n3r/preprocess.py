@@ -52,7 +52,6 @@ from n3r.rows.labels import outside
 from n3r.rows.plausible import count_owners, doubts, owner_doubts, owners
 from n3r.rows.precedence import (
     TIE,
-    in_order,
     mark_duplicates,
     mark_later_orders,
     rank_content,
@@ -163,20 +162,22 @@ class _Plan:
         engine, m = self.engine, self.map
         read = partial(_read_item, column_map=m, customers=self.customers, schema=self._key_schema())
         keys = engine.read([*self.pieces, *(self.customers.parts if self.customers else [])], read)
-        keys = engine.exchange(keys, None, self.n, _meeting(KEY))
+        keys = engine.exchange(keys, None, self.n, meeting(KEY))
         warnings, tied = self._check_keys(keys)
         keys = engine.exchange(keys, partial(mark_duplicates, ranks=self._ranks(tied)))
         if self.first_only and self.n > 1 and not self.customers:
             keys = engine.exchange(keys, mark_later_orders)  # so that the orders of one need not all meet
         first = partial(mark_later_orders, customers=self.customers) if self.first_only else None
         by_entity = partial(_of_entities, splitting=self.splitting, first=first)
-        keys = engine.exchange(keys, by_entity, self.n, _meeting(ENTITY, _NOT_DROPPED))
-        counts, cuts, edges, told = self._look(keys)
+        keys = engine.exchange(keys, by_entity, self.n, meeting(ENTITY, _NOT_DROPPED))
+        counts, cuts, told = self._look(keys)
         steps = count_steps(counts, _taken(m, self.config), m)
         keys = engine.exchange(keys, partial(self.splitting.split, cuts=cuts))
-        of_splits = engine.gather(keys, split_cells)
+        found = gather_all(engine, keys, {"cells": split_cells, "order": order_marks})
+        of_splits = found["cells"]
         check_splits(of_splits, self._shares(), why_few(steps, m), m)
         n_kept = of_splits["n"].sum()
+        edges = part_edges(found["order"], self._part_rows(n_kept)) if engine.folder else []
         keys = engine.exchange(keys, partial(with_parts, edges=edges))
         done, splits, parts = self._write(keys, format, n_kept, len(edges) + 1)
         not_finite, nulls = self._lost(done)
@@ -186,7 +187,7 @@ class _Plan:
         return Prepared(splits, Report(steps, *made, not_finite, no_entity, warnings), m, parts)
 
     def _key_schema(self) -> pl.Schema:
-        return read_keys(Piece(self.pieces[0].frame.head(0), 0, 0), self.map).schema
+        return read_keys(self.pieces[0].empty, self.map).schema
 
     def _check_keys(self, keys: Data) -> tuple[list[str], pl.Series]:
         """Warnings of ids and of offsets, and the rows whose order their content decides.
@@ -225,17 +226,17 @@ class _Plan:
             [pair for pair in pieces if len(pair[1])], partial(read_content, column_map=self.map)
         )
         ranks = engine.exchange(
-            content, rank_content, engine.buckets(len(tied) * self._row_bytes()), _meeting(KEY)
+            content, rank_content, engine.buckets(len(tied) * self._row_bytes()), meeting(KEY)
         )
         return engine.gather(ranks)
 
-    def _look(self, keys: Data) -> tuple[pl.DataFrame, list[Cut], list[Cut], dict[str, list[str]]]:
-        """Counts of all rows; where the kept ones are cut, into splits and into parts; warnings of times."""
+    def _look(self, keys: Data) -> tuple[pl.DataFrame, list[Cut], dict[str, list[str]]]:
+        """Counts of all rows; where the kept ones are cut into splits; warnings of times."""
         engine, m = self.engine, self.map
         asked = {"cut": Ranked(self.splitting.cut_rows, self.splitting.value)}
         asked |= {"time": Ranked(_kept, axis(TIME))} if m.time else {}
         asked |= {"entity_time": Ranked(_with_entity_time, axis(ENTITY_TIME))} if m.entity_time else {}
-        fns = {"cells": cells, "owners": partial(_owners, name=ENTITY), "order": _order_marks}
+        fns = {"cells": cells, "owners": partial(_owners, name=ENTITY)}
         found = gather_all(engine, keys, fns | {name: ranked.marks for name, ranked in asked.items()})
         n = {name: n_ranked(found[name]) for name in asked}
         ranks = {name: [(n[name] - 1) // 2, n[name] // 2] for name in asked if n[name]}  # of the median
@@ -259,8 +260,7 @@ class _Plan:
             if name in last
         }
         told["entity"] = self._entity_owners(found["cells"], near["owners"]) + told.pop("entity_time", [])
-        edges = part_edges(found["order"], self._part_rows(n["cut"])) if engine.folder else []
-        return found["cells"], cuts, edges, {"time": []} | told
+        return found["cells"], cuts, {"time": []} | told
 
     def _entity_owners(self, counts: pl.DataFrame, owners: pl.DataFrame) -> list[str]:
         if self.map.entity is None:
@@ -362,7 +362,7 @@ def _taken(column_map: ColumnMap, config: PrepareConfig) -> dict[int, bool]:
     }
 
 
-def _meeting(name: str, where: pl.Expr | None = None) -> pl.Expr:
+def meeting(name: str, where: pl.Expr | None = None) -> pl.Expr:
     """Where rows of one value come together; those without one are spread, and those not `where` it is so."""
     meet = pl.col(name).is_not_null() if where is None else pl.col(name).is_not_null() & where
     return pl.coalesce(pl.when(meet).then(pl.col(name).hash()), pl.col(ROW).cast(pl.UInt64))
@@ -381,33 +381,33 @@ def _read_item(
 def _of_entities(
     keys: pl.DataFrame, splitting: Splitting, first: Callable[[pl.DataFrame], pl.DataFrame] | None
 ) -> pl.DataFrame:
-    """Whole entities in order, their later orders marked."""
-    keys = splitting.drawn(in_order(keys))
+    """Whole entities, their later orders marked."""
+    keys = splitting.drawn(keys)
     return first(keys) if first else keys
 
 
-def _kept(keys: pl.DataFrame) -> pl.DataFrame:
+def _kept(keys: pl.LazyFrame) -> pl.LazyFrame:
     return keys.filter(pl.col(DROP).is_null())
 
 
-def _order_marks(keys: pl.DataFrame) -> pl.DataFrame:
-    return order_marks(_kept(keys))
-
-
-def _with_entity_time(keys: pl.DataFrame) -> pl.DataFrame:
+def _with_entity_time(keys: pl.LazyFrame) -> pl.LazyFrame:
     return keys.filter(_REACHED, pl.col(ENTITY_TIME).is_not_null())
 
 
 def _owners(keys: pl.DataFrame, name: str) -> pl.DataFrame:
-    return owners(keys.filter(_REACHED)[name])
+    return owners(_reached(keys, name))
 
 
 def _count_owners(keys: pl.DataFrame, name: str, known: pl.Series) -> pl.DataFrame:
-    return count_owners(keys.filter(_REACHED)[name], known)
+    return count_owners(_reached(keys, name), known)
+
+
+def _reached(keys: pl.DataFrame, name: str) -> pl.Series:
+    return keys.select(pl.col(name).filter(_REACHED)).to_series()
 
 
 def _facts(keys: pl.DataFrame, ranked: Ranked, name: str, median: float) -> pl.DataFrame:
-    return times.facts(ranked.rows(keys)[name], median)
+    return times.facts(ranked.rows(keys.lazy()).select(name).collect().to_series(), median)
 
 
 def _offsets(piece: Piece, name: str) -> pl.DataFrame:

@@ -25,9 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from n3r.files.dialect import Dialect
 from n3r.files.json_io import MAX_TOLD, explain, near, read_json
 from n3r.rows.numbers import NumberFormat
-from n3r.rows.parts import Rows, whole
 from n3r.rows.times import format_problem
-from n3r.rows.values import is_value, text_of
+from n3r.rows.values import is_text, is_value, text_of
 
 MISSING = "[MISSING]"  # stands for a null text field
 SEPARATOR = "|"  # stands between two text fields
@@ -258,24 +257,6 @@ def own_names(names: Iterable[str]) -> list[str]:
     ]
 
 
-def prediction_table(rows: Rows, id: str, p: np.ndarray) -> pl.DataFrame:
-    """Scores of rows as a table: the id; where known segment, time, label, oracle_p, amount; the scores.
-
-    `p`, (N,) of class 1 or (N, C), is one column `score` for two classes and a column a class for more. The
-    id keeps its name, or is "id" where a column of predictions has that name. Raises ValueError for rows
-    without an id.
-    """
-    if id not in rows.columns:
-        raise ValueError(f"the rows lack the id column {id!r} that the column map names")
-    own = [name for name in (SEGMENT, TIME, LABEL, ORACLE, AMOUNT) if name in rows.columns]
-    known = whole(rows, [id, *own]).select(
-        pl.col(id).alias(id_name(id)), *(pl.col(name).alias(plain(name)) for name in own)
-    )
-    if p.ndim == 1 or p.shape[1] == 2:
-        return known.with_columns(score=pl.Series(p if p.ndim == 1 else p[:, 1]))
-    return known.with_columns(pl.Series(f"score_{c}", p[:, c]) for c in range(p.shape[1]))
-
-
 def probabilities(table: pl.DataFrame, kind: str = "score") -> np.ndarray:
     """Class probabilities (N, C) of a table of predictions or scores: of `score`, or of `score_0` and so on.
 
@@ -312,25 +293,21 @@ def is_number(kind: pl.DataType) -> bool:
     return kind.is_numeric() or kind == pl.Boolean
 
 
-def _is_text(kind: pl.DataType) -> bool:
-    return kind in (pl.String, pl.Categorical, pl.Enum)
-
-
 def _is_date(kind: pl.DataType) -> bool:
     return kind == pl.Date or kind == pl.Datetime
 
 
 # kind of column -> (whether a type fits, in words). A column of type Null is all missing: it fits.
 _KINDS = {
-    "text": (_is_text, "text"),
+    "text": (is_text, "text"),
     "number": (is_number, "a number or boolean"),
-    "key": (lambda kind: _is_text(kind) or kind.is_numeric(), "text or a number"),
+    "key": (lambda kind: is_text(kind) or kind.is_numeric(), "text or a number"),
     "value": (is_value, "text, a number, boolean or date"),
     "epoch": (
-        lambda kind: _is_date(kind) or _is_text(kind) or kind.is_numeric(),
+        lambda kind: _is_date(kind) or is_text(kind) or kind.is_numeric(),
         "epoch seconds as a number or text, or a date",
     ),
-    "time": (lambda kind: _is_date(kind) or _is_text(kind), "a date, or text in the map's format"),
+    "time": (lambda kind: _is_date(kind) or is_text(kind), "a date, or text in the map's format"),
 }
 
 

@@ -3,7 +3,7 @@
 Decisions:
 - Files are read, scored and written a chunk of rows at a time, so that memory does not grow with them. The
   output gets its name when its last row is written.
-- A rank needs every score: where rows are ranked, chunks wait in a folder beside the output.
+- A rank needs every score: where rows are ranked, chunks wait in a private folder beside the output.
 - `-` is standard input, or output: rows go out as they come, those that cannot be read to standard error.
 """
 
@@ -22,6 +22,7 @@ import polars as pl
 from n3r.files.encoding import BOM
 from n3r.files.formats import FORMATS, SUFFIXES, as_folder, find_files, format_of, written_as
 from n3r.files.limits import MAX_EXPANSION
+from n3r.files.lock import alone
 from n3r.files.records import ALL
 from n3r.files.writer import Printer, Writer, writer
 from n3r.rows.chunks import CHUNK, column_type, read_chunks
@@ -77,11 +78,12 @@ def score_files(  # noqa: PLR0913 - one argument an option
         stream = sys.stdin.buffer if STANDARD in map(str, items) else None
         files = find_files(items) if stream is None else {_input(items, stream): None}
         targets = _printed(files, kind) if prints else targets_of(files, Path(output), kind)
-        for target, sources in targets.items():
-            scored = chain.from_iterable(job.scored(*source, stream=stream) for source in sources)
-            shown = _moving(bar, scored)
-            found = job.write(target, [path for path, _ in sources], shown, prints)
-            counts = Counts(*(a + b for a, b in zip(counts, found, strict=True)))
+        with nullcontext() if prints else alone(Path(output)) as place:
+            for target, sources in targets.items():
+                scored = chain.from_iterable(job.scored(*source, stream=stream) for source in sources)
+                shown = _moving(bar, scored)
+                found = job.write(target, [path for path, _ in sources], shown, place, prints)
+                counts = Counts(*(a + b for a, b in zip(counts, found, strict=True)))
     return counts
 
 
@@ -176,12 +178,20 @@ class Job:
             yield Scored(self._scores(chunk.frame), chunk.rejects, chunk.n_rows, unseen.counts)
 
     def write(
-        self, target: Path, sources: Collection[Path], chunks: Iterable[Scored], prints: bool = False
+        self,
+        target: Path,
+        sources: Collection[Path],
+        chunks: Iterable[Scored],
+        place: Path | None,
+        prints: bool = False,
     ) -> Counts:
-        """Write what `scored` gave of some files into one, or to standard output, and warn of its rows."""
+        """Write what `scored` gave of some files into one, or to standard output, and warn of its rows.
+
+        `place` is a folder in which rows may wait for their ranks.
+        """
         n_read = n_scored = n_rejected = 0
         with ExitStack() as files:
-            rows, list_rejects = (files.enter_context(one) for one in self._outputs(target, prints))
+            rows, list_rejects = (files.enter_context(one) for one in self._outputs(target, place, prints))
             unseen, id = self.scorer.unseen(), self.scorer.inputs.id
             # An id may be a whole number in one file, a float in another and is text in CSV.
             types = {column_type(path, id) for path in sources}
@@ -199,14 +209,14 @@ class Job:
             unseen.warn()
         return Counts(n_read, n_scored, n_rejected)
 
-    def _outputs(self, target: Path, prints: bool) -> Iterator[AbstractContextManager]:
+    def _outputs(self, target: Path, place: Path | None, prints: bool) -> Iterator[AbstractContextManager]:
         """Where scored rows go and, opened after it, where rejects do."""
         kind = target.suffix.removeprefix(".")
         if prints:
             rows = nullcontext(Printer(kind, self.for_spreadsheets))
         else:
             rows = writer(target, kind, self.for_spreadsheets)
-        yield rows if self.decision is None else _ranked(rows, None if prints else target.parent)
+        yield rows if self.decision is None else _ranked(rows, place)
         yield nullcontext(_tell) if prints else _listed(rejects_of(target), self.for_spreadsheets)
 
     def _scores(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -249,15 +259,12 @@ def _listed(path: Path, for_spreadsheets: bool) -> Iterator[Callable[[list[Rejec
 
 
 @contextmanager
-def _ranked(output: AbstractContextManager, beside: Path | None) -> Iterator["_Unranked"]:
+def _ranked(output: AbstractContextManager, place: Path | None) -> Iterator["_Unranked"]:
     """`.write(frame)` takes tables with a score, which go to the output with their ranks at the end."""
-    with output as rows:
-        if beside is not None:
-            beside.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unranked-", dir=beside) as folder:
-            waiting = _Unranked(Path(folder))
-            yield waiting
-            waiting.release(rows)
+    with output as rows, tempfile.TemporaryDirectory(prefix="n3r-", dir=place) as folder:
+        waiting = _Unranked(Path(folder))
+        yield waiting
+        waiting.release(rows)
 
 
 class _Unranked:

@@ -26,7 +26,7 @@ import polars as pl
 
 from n3r.engine import Engine
 from n3r.files.atomic import writing
-from n3r.files.formats import FORMATS, find_files, format_of
+from n3r.files.formats import beside, find_files, format_of
 from n3r.files.json_io import read_json, write_json
 from n3r.files.manifest import MANIFEST, sha256
 from n3r.files.reader import about_batches, in_utf8
@@ -52,12 +52,8 @@ class _Part(NamedTuple):
     chunks: slice
     folder: Path
 
-    @property
-    def record(self) -> Path:
-        return self.folder / RECORD
-
     def is_done(self) -> bool:
-        return self.record.is_file()
+        return _record(self).is_file()
 
 
 class _Target(NamedTuple):
@@ -67,12 +63,13 @@ class _Target(NamedTuple):
     parts: list[_Part]
     folder: Path
 
-    @property
-    def record(self) -> Path:
-        return self.folder / RECORD
-
     def is_done(self) -> bool:
-        return self.record.is_file() and self.path.is_file()
+        return _record(self).is_file() and self.path.is_file()
+
+
+def _record(task: _Part | _Target) -> Path:
+    """What tells that a task is done, and of its rows."""
+    return task.folder / RECORD
 
 
 def score_tasks(
@@ -108,18 +105,11 @@ def score_tasks(
             bar = Progress(what, " parts", len(tasks), len(tasks) - len(left), progress)
             with bar, _watched(left, folder, bar):
                 engine.gather(engine.read(left, work))
-    done = [read_json(target.record) for target in targets]
+    done = [read_json(_record(target)) for target in targets]
     shutil.rmtree(folder)
     for told in sorted({told for one in done for told in one["told"]}):
         warnings.warn(told, stacklevel=2)
     return Counts(*(sum(one[name] for one in done) for name in Counts._fields))
-
-
-def beside(output: Path, what: str) -> Path:
-    """A hidden folder in an output that is a folder, or beside one that is a file."""
-    if output.suffix.removeprefix(".") in FORMATS:
-        return output.with_name(f".{output.name}.{what}")
-    return output / f".{what}"
 
 
 def _key(*content: Any) -> str:
@@ -142,7 +132,7 @@ def _parts(given: Path, region: str | None, folder: Path, made_by: Sequence[Any]
 @contextmanager
 def _watched(tasks: Sequence[_Part | _Target], folder: Path, bar: Progress) -> Iterator[None]:
     """Within it, the bar moves with the tasks that are finished, on whatever machine."""
-    waiting = {task.folder.name: task.record for task in tasks}
+    waiting = {task.folder.name: _record(task) for task in tasks}
     rows: list[int] = []
     ended = Event()
 
@@ -200,7 +190,7 @@ def _keep(job: Job, part: _Part, folder: Path) -> None:
 
 def _kept(part: _Part) -> Iterator[Scored]:
     """What `_keep` left of a part."""
-    for number, (n_rows, unseen) in enumerate(read_json(part.record)["chunks"]):
+    for number, (n_rows, unseen) in enumerate(read_json(_record(part))["chunks"]):
         files = (part.folder / f"{number}.{kind}" for kind in ("scored", "rejects"))
         frame, rejects = (pl.read_ipc(file.read_bytes()) for file in files)
         yield Scored(frame, [Reject(*row) for row in rejects.iter_rows()], n_rows, unseen)
@@ -220,7 +210,7 @@ def _write(job: Job, target: _Target, folder: Path) -> None:
         chunks = chain.from_iterable(map(_kept, target.parts))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        counts = job.write(folder / target.path.name, {part.source for part in target.parts}, chunks)
+        counts = job.write(folder / target.path.name, {part.source for part in target.parts}, chunks, folder)
     with writing(target.path):
         for final in (rejects_of(target.path), target.path):
             if (folder / final.name).is_file():

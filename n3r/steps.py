@@ -5,12 +5,10 @@ Decisions:
 - What a notebook shows of one order is masked: shapes of letters and digits, of the row and of its tokens.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +16,14 @@ import polars as pl
 import torch
 from pydantic import BaseModel, ValidationError
 
-from n3r import metrics, tables
+from n3r import metrics
+from n3r.blend.config import BlendConfig
 from n3r.blend.members import NETWORKS
-from n3r.blend.recipe import Alone, Blend, BlendConfig
+from n3r.blend.recipe import Alone, Blend
 from n3r.blend.weights import blended
 from n3r.branches import BERT_DIMENSIONS, TEXTS
 from n3r.bundle import Bundle, Recipe, train_bundle
-from n3r.checkpoints import is_first_process, started_by
+from n3r.checkpoints import started_by
 from n3r.data import make_loader
 from n3r.engine import starter
 from n3r.estimate import Estimate
@@ -34,10 +33,11 @@ from n3r.fusion import HIDDEN
 from n3r.identity import selection
 from n3r.multiclass import measure
 from n3r.precomputed import read_precomputed
+from n3r.predictions import write_predictions
 from n3r.presets import check_tokenizer
 from n3r.registry import MODEL_CLASSES, configure, registered
 from n3r.rows.parts import Rows, whole
-from n3r.schema import LABEL, ColumnMap, id_name, mask, plain, probabilities
+from n3r.schema import LABEL, ColumnMap, mask, probabilities
 from n3r.score import Scorer
 from n3r.tokenizer import BertTokenizer, NameTokenizer, Reader, TextConfig
 from n3r.train import Fitted, TrainConfig, collate_for
@@ -326,39 +326,10 @@ class Served(NamedTuple):
     difference: float  # the largest, between the model and the scorer that reads its bundle
 
 
-def write_predictions(scored: Splits, model_class: str, run: Path, test_result: bool = False) -> None:
-    """Write a model's predictions by split into its run; with `test_result` as the published do, too."""
-    for split, table in scored.items():
-        name = f"{model_class}_{split}.{tables.prepared_format(run / 'data')}"
-        tables.write(table, run / "predictions" / name)
-    if test_result:
-        write_test_result(scored["test"], model_class, run / "test_results")
-
-
-def write_test_result(table: pl.DataFrame, model_class: str, folder: Path) -> Path | None:
-    """Write predictions (`schema.prediction_table`) as the published systems write test results; its path.
-
-    In a folder of the model class and the time: `prob`, of class 1 or, of more than two classes, a JSON list
-    of all; `label` where it is known; the id. Every process has all rows, and only the first one writes; the
-    others get None.
-    """
-    if not is_first_process():
-        return None
-    id, label, p = table.columns[0], plain(LABEL), probabilities(table)
-    prob = p[:, 1] if p.shape[1] == 2 else [json.dumps(row, allow_nan=False) for row in p.tolist()]
-    known = [label] if label in table.columns else []
-    named = pl.col(id).alias("id" if id == "prob" else id_name(id))
-    found = table.select(pl.Series("prob", prob), *known, named)
-    file = "test_result.tsv" if model_class == "bert" else "test_result_rank0.tsv"
-    path = Path(folder) / f"{model_class}-{datetime.now():%Y-%m-%d-%H-%M-%S}" / file
-    tables.write(found, path)
-    return path
-
-
 def save_and_serve(bundle: Bundle, test: pl.DataFrame, run: Path, test_result: bool = False) -> Served:
     """Save a trained class under the run with its test metrics and predictions; score from what was saved.
 
-    `test_result`: `write_test_result` too.
+    `test_result`: `predictions.write_test_result` too.
     """
     model_class = bundle.model.config.model_class
     table = bundle.predictions(test)

@@ -222,9 +222,14 @@ def read_split(folder: str | Path, split: str, columns: Sequence[str] | None = N
 
 
 def read_parts(
-    folder: str | Path, split: str, columns: Sequence[str] | None = None
+    folder: str | Path,
+    split: str,
+    columns: Sequence[str] | None = None,
+    numbers: Collection[int] | None = None,
 ) -> Iterator[pl.DataFrame]:
     """The parts of a prepared split in their order, at least one; together they are `read_split`.
+
+    With `numbers` those of them alone, from 0.
 
     Raises as `read_split`, at the first part or at one that is missing or damaged.
     """
@@ -236,6 +241,8 @@ def read_parts(
         raise ValueError(f"the prepared data in {folder} have no column {', '.join(unknown)}")
     types = {name: _DTYPES[content["types"][name]] for name in columns or content["types"]}
     for place, n_rows in enumerate(content["parts"][split]):
+        if numbers is not None and place not in numbers:
+            continue
         path = part_path(Path(folder), split, place, content["format"])
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; run 01_preprocess first")

@@ -242,9 +242,8 @@ def _train(
 ) -> None:
     """Train and leave checkpoints in `folder`; every process of a group runs this."""
     collate, share = collate_for(model_config, pad_token), checkpoints.share()
-    training = config.model_dump(
-        exclude={"processes", "precision"}
-    )  # the place has them as they are resolved
+    # The place has these two as they are resolved.
+    training = config.model_dump(exclude={"processes", "precision"})
     settings = [model_config.model_dump(), training, [part.__qualname__ for part in parts]]
     settings += [None if knots is None else knots.tolist(), *(data and data.digest for data in (train, val))]
     place = f"{share[1]} process{'es' * (share[1] > 1)} in {resolve_precision(config)}"

@@ -234,7 +234,7 @@ import polars as pl, torch
 sys.path.insert(0, "tests")
 from conftest import made_up_names, planted_orders
 import test_checkpoints as t
-from n3r import steps, tables
+from n3r import predictions, tables
 from n3r.bundle import Recipe, train_bundle
 from n3r.features import TabularFeatures
 from n3r.schema import ColumnMap
@@ -260,7 +260,7 @@ for name, rows in (("test", frames["test"]), ("one", frames["test"][:1]), ("none
     table.write_parquet(out / f"{name}.scored.{rank}")
     if is_first_process():
         tables.write(table, out / f"{name}.scored.csv")
-steps.write_test_result(bundle.predictions(frames["test"]), "lstm2risk", out / "results")
+predictions.write_test_result(bundle.predictions(frames["test"]), "lstm2risk", out / "results")
 torch.distributed.destroy_process_group()
 """
 

@@ -1,6 +1,7 @@
 """Commands that hand models on and take them over; `run` and `score` are in test_pipeline and test_score."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ import pytest
 import torch
 
 from n3r import cli
+from n3r.files.lock import alone
+from n3r.files.writer import write
 from n3r.legacy.models import LegacyLSTM2Risk, LegacyLSTMConfig
 from n3r.legacy.trainer import LegacyTextDataset, LegacyTokenizer, legacy_tabular, predict_legacy
 from n3r.schema import ColumnMap, joined_text
@@ -320,6 +323,30 @@ def test_a_mistake_in_what_is_evaluated_or_compared_is_one_message(scores, argum
     assert done.returncode == 2
     assert says in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_another_process_writes_is_refused(scores, small, tmp_path):
+    """Whatever the command, and the other goes on: its own files are as they were."""
+    write(small.orders.head(20), tmp_path / "orders.csv")
+    score = ("score", tmp_path / "orders.csv", "--bundle", small.folder)
+    orders = ("--orders", scores / "orders.parquet")
+    commands = {
+        "a.csv": score,
+        "a": score,
+        "b.csv": (*score, "--engine", "disk"),
+        "evaluation": ("evaluate", scores / "new.csv", *orders),
+        "comparison": ("compare", scores / "new.csv", scores / "old.csv", *orders),
+    }
+    for name, words in commands.items():
+        with alone(tmp_path / name) as place:
+            (place / "its own").touch()
+            done = n3r(*words, "-o", tmp_path / name)
+            assert done.returncode == 2, done.stderr
+            assert f"{tmp_path / name} is in use by the process {os.getpid()}: wait for it" in done.stderr
+            assert (place / "its own").exists()
+        done = n3r(*words, "-o", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        assert not list(tmp_path.rglob(".*"))
 
 
 SMALL_LM = ("subset_size=400", "use_subset=true", "d_model=32", "n_blocks=1", "epochs=4", "eval_every=10")

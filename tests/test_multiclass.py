@@ -9,7 +9,8 @@ from sklearn.metrics import accuracy_score, average_precision_score, log_loss, p
 
 from n3r import metrics
 from n3r.multiclass import against_rest, each_class, measure
-from n3r.schema import LABEL, prediction_table, probabilities
+from n3r.predictions import prediction_table
+from n3r.schema import LABEL, probabilities
 
 
 def rows(n_classes: int, seed: int = 0, n: int = 120) -> tuple[np.ndarray, np.ndarray]:

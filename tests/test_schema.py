@@ -3,14 +3,13 @@ import unicodedata
 from datetime import date, datetime
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from n3r.schema import LABEL, OWN, TIME, ColumnMap, check, mask, prediction_table
+from n3r.schema import OWN, ColumnMap, check, mask
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = {
@@ -234,16 +233,6 @@ def test_only_names_that_n3r_gives_are_refused():
     table = frame(**dict.fromkeys(names, [1, 2]))
     assert column_map(numeric=["*"]).resolve_numeric(table.schema).numeric[-len(names) :] == names
     assert check(table, column_map(numeric=["*"])) is None
-
-
-@pytest.mark.parametrize("name", ["score", "label", "p_calibrated_2", "percentile"])
-def test_an_id_that_is_called_as_scores_are_becomes_id(name):
-    table = pl.DataFrame({name: ["a"], LABEL: [1], TIME: [None]})
-    found = [prediction_table(table, name, np.ones(1)), prediction_table(table, name, np.ones((1, 3)))]
-    assert found[0].columns == ["id", "time", "label", "score"]
-    assert found[1].columns == ["id", "time", "label", "score_0", "score_1", "score_2"]
-    again = prediction_table(table.rename({name: "order"}), "order", np.ones((1, 2)))
-    assert again.columns == ["order", "time", "label", "score"]
 
 
 def test_mask_keeps_the_shape():

@@ -1,7 +1,6 @@
 """What the notebooks that train share."""
 
 import json
-import re
 
 import numpy as np
 import polars as pl
@@ -10,7 +9,7 @@ import pytest
 from n3r import metrics, steps
 from n3r.features import FeatureConfig
 from n3r.multiclass import measure
-from n3r.schema import LABEL, mask, prediction_table
+from n3r.schema import mask
 from n3r.score import Scorer
 from n3r.train import TrainConfig
 
@@ -71,44 +70,9 @@ def test_one_order_is_followed_to_the_score_that_is_served_and_shows_no_letter(s
     assert len(steps.follow(small.bundle, blank)) == len(found)
 
 
-@pytest.fixture
-def three() -> tuple[pl.Series, np.ndarray]:
-    """Labels of three classes, and probabilities that know something of them."""
-    rng = np.random.default_rng(0)
-    label = pl.Series([0] * 60 + [1] * 30 + [2] * 10)
-    return label, np.stack([rng.dirichlet(1 + 3 * np.eye(3)[c]) for c in label])
-
-
-def predicted(label: pl.Series, p: np.ndarray, id: str = "order") -> pl.DataFrame:
-    frame = pl.DataFrame({id: [f"o{i}" for i in range(len(label))], LABEL: label})
-    return prediction_table(frame, id, p)
-
-
-@pytest.mark.parametrize(
-    ("model_class", "file"), [("lstm2risk", "test_result_rank0"), ("bert", "test_result")]
-)
-def test_test_results_are_written_as_the_published_systems_do(model_class, file, three, tmp_path):
-    label, p = three
-    path = steps.write_test_result(predicted(label, p), model_class, tmp_path)
-    assert path.name == f"{file}.tsv" and re.fullmatch(
-        rf"{model_class}(-\d\d){{5}}", re.sub(r"-\d\d\d\d", "", path.parent.name)
-    )
-    lines = [line.split("\t") for line in path.read_text().splitlines()]
-    assert lines[0] == ["prob", "label", "order"] and lines[61][1:] == ["1", "o60"] and len(lines) == 101
-    assert json.loads(lines[61][0]) == pytest.approx(p[60].tolist())
-    two = predicted(label.clip(0, 1), p[:, :2], "prob").drop("label")
-    path = steps.write_test_result(two, model_class, tmp_path / "two")
-    found = pl.read_csv(path, separator="\t")
-    assert found.columns == ["prob", "id"] and found["prob"].to_list() == pytest.approx(p[:, 1].tolist())
-
-
-def test_only_the_first_process_writes_test_results(three, tmp_path, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    assert steps.write_test_result(predicted(*three), "lstm2risk", tmp_path) is None
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_answer_of_three_classes_says_of_what_it_is_the_mean(three):
+def test_the_answer_of_three_classes_says_of_what_it_is_the_mean():
+    rng, label = np.random.default_rng(0), np.repeat([0, 1, 2], [60, 30, 10])
+    three = label, np.stack([rng.dirichlet(1 + 3 * np.eye(3)[c]) for c in label])
     measured = measure(*three)
     said = steps.answer("it", measured)
     assert f"10 of the rarest class, it reaches an AUROC of {metrics.class_auc(*three)}" in said

@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
 
-from n3r.bert import n_places
+from n3r.blend.config import BlendConfig
 from n3r.blend.members import MEMBERS, NETWORKS, PRETRAINED, Context, Fitted, Rows
 from n3r.blend.weights import blended, choose_weights, gains
 from n3r.bundle import Recipe, describe_splits, int8_effect, write_parts
@@ -36,52 +35,19 @@ from n3r.features import TabularFeatures
 from n3r.files import kept
 from n3r.files.atomic import atomic_folder
 from n3r.files.manifest import MANIFEST
-from n3r.files.pretrained import architecture
 from n3r.folds import make_folds
 from n3r.graphs import join_graphs
-from n3r.identity.selection import Choice, fit_features, reads_identity
+from n3r.identity.selection import fit_features, reads_identity
 from n3r.metrics import class_auc
-from n3r.model import ModelConfig
+from n3r.predictions import prediction_table
 from n3r.progress import Progress
 from n3r.rows import parts
 from n3r.rows.amounts import amounts
 from n3r.runtime import Graph
-from n3r.schema import LABEL, prediction_table
-from n3r.tokenizer import BertTokenizer, Reader, TextConfig
-from n3r.train import TrainConfig
+from n3r.schema import LABEL
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-DEFAULT = (
-    "slow boosting",
-    "random forest",
-    "character n-grams",
-    "token n-grams",
-    "boosting on n-grams",
-    "lstm2risk",
-)
-
-
-class BlendConfig(BaseModel):
-    """Which members are tried, how they are judged, and how long that may take."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    members: list[str] = Field(list(DEFAULT), min_length=1)
-    networks: dict[str, dict[str, Any]] = {}  # model class -> its dimensions and training, by name
-    identity: Choice = "auto"  # whether the features of identity strings are read; auto: unless they hurt
-    n_folds: int = Field(5, ge=1, le=20)  # of rows that are not split by time; 1: few are held out, once
-    budget: float | None = Field(None, gt=0)  # seconds; members that would exceed it are left out
-    seed: int = Field(0, ge=0)
-    pretrained: str | None = None  # folder or hub name of a BERT to fine-tune, or "minilm"
-    max_tokens: int = Field(256, ge=8)  # of a text that the pretrained BERT reads
-
-    @property
-    def tried(self) -> list[str]:
-        """The members; with a pretrained model one that reads it, whether or not it is among them."""
-        alone = self.pretrained is not None and not set(self.members) & set(PRETRAINED)
-        return [*self.members, "bert"] if alone else self.members
 
 
 @dataclass(frozen=True)
@@ -248,32 +214,6 @@ def held_out(
     return label, blended(p, choose_weights(label, p))
 
 
-def _check(config: BlendConfig) -> None:
-    """Raise ValueError for what no member reads."""
-    if unknown := [name for name in config.members if name not in MEMBERS]:
-        raise ValueError(f"there are no members {unknown}, only {', '.join(MEMBERS)}")
-    if config.pretrained is None and (found := [name for name in config.members if name in PRETRAINED]):
-        raise ValueError(
-            f"{', '.join(found)} among the members: give `pretrained`, a model to fine-tune, such as minilm, "
-            "which `make bert` installs"
-        )
-    known = {*ModelConfig.model_fields, *TrainConfig.model_fields} - {"pretrained", "embeddings"}
-    for name, given in config.networks.items():
-        if name not in NETWORKS:
-            raise ValueError(f"there is no network {name!r} among the members, only {', '.join(NETWORKS)}")
-        if foreign := [key for key in given if key not in known]:
-            raise ValueError(f"networks: {name} has no {', '.join(foreign)}")
-
-
-def _others(config: BlendConfig) -> dict[str, Reader]:
-    """How the pretrained model reads texts, where one is named; ValueError where it is not there."""
-    if config.pretrained is None:
-        return {}
-    longest = min(config.max_tokens, n_places(architecture(config.pretrained)))
-    tokenizer = BertTokenizer.from_pretrained(config.pretrained)
-    return {"pretrained": Reader(tokenizer, TextConfig(max_tokens=longest))}
-
-
 def _encoder(recipe: Recipe) -> RowEncoder:
     """What reads rows for all members."""
     return recipe.encoder(["text", *recipe.others], joined=True)
@@ -290,11 +230,11 @@ class _Work:
         folder: Path,
         bar: Progress,
     ):
-        _check(config)
-        recipe = replace(recipe, others=_others(config))
-        rows, places = parts.sample(parts.joined(splits["train"], splits["val"]))
-        n_last = int((places >= len(splits["train"])).sum())
-        folds = make_folds(rows, n_last, recipe.column_map, config.n_folds, config.seed)
+        config.check()
+        recipe = replace(recipe, others=config.others())
+        own = parts.sample_of({name: splits[name] for name in ("train", "val")})
+        rows = pl.concat(own.values())
+        folds = make_folds(rows, len(own["val"]), recipe.column_map, config.n_folds, config.seed)
         self.rows, self.recipe, self.config, self.folder, self.bar = rows, recipe, config, folder, bar
         self.folds, self.n_fits = folds, len(folds) + 1  # of a member that is taken
         self.held = rows[np.concatenate([fold.held for fold in folds])]

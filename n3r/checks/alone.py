@@ -75,9 +75,8 @@ def alone(sample: Sample, column: pl.Series) -> Alone:
     if min(sample.y.sum(), (~sample.y).sum()) >= FEW_ROWS:
         auroc = auc_ci(sample.y, risk)
     over_time = [(name, _auc(sample.y[rows], risk[rows])) for name, rows in sample.slices]
-    filled = (
-        column.is_not_null().cast(pl.Int64).to_numpy()
-    )  # that there is a value may tell it, whatever it is
+    # That there is a value may tell it, whatever it is.
+    filled = column.is_not_null().cast(pl.Int64).to_numpy()
     return Alone(auroc, over_time, max(_sure(codes, sample), _sure(filled, sample)))
 
 

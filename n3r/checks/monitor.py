@@ -5,12 +5,16 @@ Decisions:
   Rows that it learned from are left out by their ids.
 - Rows are kept as for training, but for their labels: an id once, an entity's first order, none of internal
   domains. A model for first orders is not judged by later ones.
-- More rows than `max_rows` are sampled, the same ones for a seed: what 100,000 rows do not show is small.
+- Rows are read piece by piece: of all their keys, which an engine puts together by id and entity, on disk
+  where files are large, and of those that are compared the other columns.
+- Of more rows than `max_rows` those whose ids draw the lowest numbers are compared, the same ones for a seed,
+  however the rows are divided: what 100,000 rows do not show is small.
 - Figures have chance levels or intervals, and a finding needs to lie beyond them: a quiet week is no alarm.
 - Rows need no label. Where labels have arrived, ranking and calibration are measured on those rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,19 +24,33 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from n3r import metrics, tables
 from n3r.checks.findings import Finding, by_severity
-from n3r.checks.seen import training_ids
+from n3r.checks.seen import LEARNED_FROM
+from n3r.engine import Data, Engine, gather_all
+from n3r.engine.memory import Memory
 from n3r.estimate import FEW_ROWS, Estimate, wilson
 from n3r.evaluation.calibration import calibration_summary
 from n3r.evaluation.drift import Psi, drift, psi
 from n3r.evaluation.groups import by_group, time_slices
 from n3r.evaluation.scored import read_scored
 from n3r.files.json_io import explain, key_values
+from n3r.preprocess import KEY_BYTES, meeting
 from n3r.report.parts import misstated
 from n3r.rows.accounts import DROP, ENTITY, ENTITY_TIME, INTERNAL
-from n3r.rows.keys import mark_rows, select_wide
-from n3r.schema import KEY, LABEL, SCORE, TIME, ColumnMap, check
+from n3r.rows.keys import Piece, read_keys, read_wide
+from n3r.rows.parts import Rows
+from n3r.rows.precedence import draws
+from n3r.schema import KEY, LABEL, OWN, ROW, SCORE, TIME, ColumnMap, check
 from n3r.score import Scorer
 
+WHEN, IS_NEW, DRAW = (OWN + name for name in ("when", "is_new", "draw"))
+KEYS = {  # of a row that was learned from, the id alone
+    ROW: pl.Int64,
+    KEY: pl.String,
+    ENTITY: pl.String,
+    WHEN: pl.Datetime("us"),
+    TIME: pl.Datetime("us"),
+    LABEL: pl.Int8,
+}
 FINE, LOOK, RETRAIN = 0, 3, 4  # exit statuses
 STATUS = {"severe": RETRAIN, "warning": LOOK, "note": FINE}
 ANSWERS = {
@@ -66,9 +84,13 @@ class MonitorConfig(BaseModel):
 
 
 def monitor(
-    data: Sequence[str], bundle: Path, config: MonitorConfig, column_map: ColumnMap | None = None
+    data: Sequence[str],
+    bundle: Path,
+    config: MonitorConfig,
+    column_map: ColumnMap | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
-    """What new rows show beside a bundle's training, as plain JSON.
+    """What new rows show beside a bundle's training, as plain JSON; by default they are read in memory.
 
     Keys: `rows`, `reference`, `threshold`, `columns` (drift of each), `score`, `time` (slices), `measured`
     (where there are labels) and `findings`, the severest first. Raises ValueError for a bundle outside its
@@ -79,7 +101,7 @@ def monitor(
         raise ValueError("monitoring compares the scores of two classes; this bundle has more")
     columns = column_map or scorer.column_map
     train, held = _reference(bundle)
-    rows, counts = _new_rows(data, columns, bundle, config)
+    rows, counts = _new_rows(data, columns, bundle, config, engine or Memory())
     scores = scorer.score(rows.with_columns(pl.col(KEY).alias(scorer.column_map.id)))
     rows = rows.with_columns(scores["score"].alias(SCORE))
     cut = metrics.threshold_at_fpr(held[LABEL], held[SCORE], config.fpr)
@@ -110,11 +132,11 @@ def status_of(content: Mapping[str, Any]) -> int:
     return max((STATUS[one["severity"]] for one in content["findings"]), default=FINE)
 
 
-def _reference(bundle: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _reference(bundle: Path) -> tuple[Rows, pl.DataFrame]:
     """The prepared training rows of a bundle's run, and its scores of rows that it has not learned from."""
     run = bundle.absolute().parent
     try:
-        train = tables.read_split(run / "data", "train")
+        train = tables.split_rows(run / "data", "train")
         kind = tables.prepared_format(run / "data")
         held = read_scored(run / "predictions" / f"{bundle.name}_val.{kind}")
     except FileNotFoundError:
@@ -122,59 +144,113 @@ def _reference(bundle: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
             f"{bundle} does not lie in its run, whose rows are what new ones are compared with: give it "
             "there, such as runs/quick/best"
         ) from None
-    return train, held
+    return train, held.select(LABEL, SCORE)
 
 
 def _new_rows(
-    data: Sequence[str], columns: ColumnMap, bundle: Path, config: MonitorConfig
+    data: Sequence[str], columns: ColumnMap, bundle: Path, config: MonitorConfig, engine: Engine
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """New rows typed as in training, with KEY, TIME and LABEL, null where there is none; and their counts."""
-    source, columns = _scan(data, columns)
+    source, columns = _scan(data, columns, engine)
     with source.reading():
-        keys = mark_rows(source.frame, columns).select(KEY, LABEL, TIME, ENTITY, ENTITY_TIME, DROP)
-        frame = pl.concat([keys, select_wide(source.frame, columns)], how="horizontal")
-        rows = frame.collect(engine="streaming")
-    n_read = rows.height
-    rows = _as_in_training(rows)
-    known = training_ids(bundle.absolute().parent / "data")
-    if known is not None:
-        rows = rows.filter(~pl.col(KEY).is_in(known.implode()))
-    if rows.is_empty():
-        raise ValueError(
-            f"none of the {n_read:,} rows is new: all have no id, or one that the bundle learned from"
-        )
-    times = rows[TIME].drop_nulls()
+        keys, told = _new_keys(source, columns, bundle.absolute().parent / "data", engine)
+        n_new, n_labelled, first, last = told
+        if not n_new:
+            raise ValueError(
+                f"none of the {source.n_rows:,} rows is new: all have no id, or one that the bundle "
+                "learned from"
+            )
+        rows = engine.gather(keys, partial(_drawn, n_rows=n_new, config=config))
+        rows = rows.sort(DRAW, KEY).head(config.max_rows).sort(ROW)
+        number = rows[ROW]
+        own = [(p, number.filter(number.is_between(p.start, p.start + p.n_rows - 1))) for p in source.pieces]
+        wide = [read_wide(piece, numbers, columns) for piece, numbers in own if len(numbers)]
+    rows = rows.hstack(pl.concat(wide)).sort(WHEN, nulls_last=True, maintain_order=True)
     counts = {
-        "n_read": n_read,
-        "n_new": rows.height,
-        "n_labelled": rows.height - rows[LABEL].null_count(),
-        "from": str(times.min()) if len(times) else None,
-        "to": str(times.max()) if len(times) else None,
+        "n_read": source.n_rows,
+        "n_new": n_new,
+        "n_labelled": n_labelled,
+        "from": None if first is None else str(first),
+        "to": None if last is None else str(last),
+        "n_compared": rows.height,
     }
-    if rows.height > config.max_rows:
-        rows = rows.sample(config.max_rows, seed=config.seed)
-    return rows, counts | {"n_compared": rows.height}
+    return rows.drop(ROW, ENTITY, WHEN, DRAW), counts
 
 
-def _as_in_training(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows that training would keep if they had labels; of one id or entity the first."""
-    rows = rows.filter(pl.col(KEY).is_not_null(), pl.col(DROP).ne_missing(INTERNAL))
-    rows = rows.sort(pl.coalesce(ENTITY_TIME, TIME), nulls_last=True, maintain_order=True)
+def _new_keys(
+    source: tables.Source, columns: ColumnMap, learned: Path, engine: Engine
+) -> tuple[Data, tuple[int, int, Any, Any]]:
+    """The keys of the rows that training would keep if they had labels, less those that it had.
+
+    Beside them how many there are, how many have labels, and their first and last times.
+    """
+    parts = {split: tables.part_sizes(learned, split) for split in LEARNED_FROM}
+    items = [*source.pieces, *((split, i) for split, sizes in parts.items() for i in range(len(sizes)))]
+    n = engine.buckets((source.n_rows + sum(map(sum, parts.values()))) * KEY_BYTES)
+    keys = engine.read(items, partial(_read_keys, columns=columns, learned=learned))
+    keys = engine.exchange(keys, _first_of_ids, n, meeting(KEY))
+    keys = engine.exchange(keys, _first_of_entities, n if columns.entity else 0, meeting(ENTITY))
+    told = gather_all(engine, keys, {"told": _told})["told"]
+    return keys, told.select(pl.sum("n", "n_labelled"), pl.min("from"), pl.max("to")).row(0)
+
+
+def _read_keys(item: Piece | tuple[str, int], columns: ColumnMap, learned: Path) -> pl.DataFrame:
+    """The keys of a piece's rows that have an id, or the ids of a part that was learned from."""
+    if isinstance(item, Piece):
+        keys = read_keys(item, columns).filter(pl.col(KEY).is_not_null(), pl.col(DROP).ne_missing(INTERNAL))
+        keys = keys.with_columns(pl.coalesce(ENTITY_TIME, TIME).alias(WHEN))
+    else:
+        id = tables.read_column_map(learned).id
+        (part,) = tables.read_parts(learned, item[0], [id], [item[1]])
+        keys = part.select(pl.col(id).alias(KEY), *(pl.lit(None).alias(name) for name in KEYS if name != KEY))
+    return keys.select(pl.col(name).cast(kind) for name, kind in KEYS.items())
+
+
+def _first_of_ids(keys: pl.DataFrame) -> pl.DataFrame:
+    """The new rows of whole ids in order, and whether each is its id's first and was not learned from."""
+    learned = keys.filter(pl.col(ROW).is_null())[KEY]
+    is_new = pl.col(KEY).is_first_distinct() & ~pl.col(KEY).is_in(learned.implode())
+    return (
+        keys.filter(pl.col(ROW).is_not_null())
+        .sort(WHEN, ROW, nulls_last=True)
+        .with_columns(is_new.alias(IS_NEW))
+    )
+
+
+def _first_of_entities(keys: pl.DataFrame) -> pl.DataFrame:
+    """The new rows of whole entities that are the first of theirs."""
     entity = pl.col(ENTITY)
-    first = pl.col(KEY).is_first_distinct() & (entity.is_null() | entity.is_first_distinct())
-    return rows.filter(first).drop(ENTITY, ENTITY_TIME, DROP)
+    rows = keys.sort(WHEN, ROW, nulls_last=True)
+    return rows.filter(pl.col(IS_NEW) & (entity.is_null() | entity.is_first_distinct())).drop(IS_NEW)
 
 
-def _scan(data: Sequence[str], columns: ColumnMap) -> tuple[tables.Source, ColumnMap]:
+def _told(keys: pl.DataFrame) -> pl.DataFrame:
+    labelled, time = pl.col(LABEL).count(), pl.col(TIME)
+    return keys.select(
+        pl.len().cast(pl.Int64).alias("n"),
+        labelled.cast(pl.Int64).alias("n_labelled"),
+        time.min().alias("from"),
+        time.max().alias("to"),
+    )
+
+
+def _drawn(keys: pl.DataFrame, n_rows: int, config: MonitorConfig) -> pl.DataFrame:
+    """The rows, and some to spare, of those that draw the lowest numbers by their ids."""
+    share = config.max_rows / n_rows * (1 + 10 / config.max_rows**0.5)  # ten standard errors more
+    keys = keys.with_columns(draws(keys[KEY], config.seed).alias(DRAW))
+    return keys.filter(pl.col(DRAW) < share * 2.0**63)
+
+
+def _scan(data: Sequence[str], columns: ColumnMap, engine: Engine) -> tuple[tables.Source, ColumnMap]:
     """The rows of files and the map that they fit: rows without a label column need none."""
     try:
-        source = tables.scan(data, columns)
+        source = tables.scan(data, columns, engine=engine)
         check(source.frame, columns)
     except ValueError as error:
         # The id stands in for a label, and is of no class.
         without = columns.model_copy(update={"label": columns.id, "other_labels": "drop"})
         try:
-            source = tables.scan(data, without)
+            source = tables.scan(data, without, engine=engine)
             check(source.frame, without)
         except ValueError:
             raise error from None

@@ -6,10 +6,9 @@ from typing import Annotated
 from typer import Argument, Option, echo
 
 from n3r import pipeline
-from n3r.commands.map import map_for_run
+from n3r.commands.map import ORDERS, map_for_run
 from n3r.files.formats import as_folder
 from n3r.files.manifest import verify
-from n3r.files.places import SHIPPED
 from n3r.terminal import print_table, say_finding, say_left_out
 
 STEP = "01_preprocess"  # whose parameters are the check's
@@ -40,8 +39,7 @@ def check(
     if bundle:
         verify(bundle)
         map = map or bundle / "columns.json"
-    default = SHIPPED / "configs" / "orders.json"
-    columns = ColumnMap.from_file(map or map_for_run(data, default, output / "map.json"))
+    columns = ColumnMap.from_file(map or map_for_run(data, ORDERS, output / "map.json"))
     step = [step for step in pipeline.STEPS if step.name == STEP]
     values = pipeline.resolve_parameters("quick", {}, p or [], step)[STEP]
     source = scan(data, columns, values["max_expansion"])

@@ -5,10 +5,8 @@ from typing import Annotated
 
 from typer import Argument, Option, echo
 
+from n3r.commands.map import ORDERS, MapFile
 from n3r.files.json_io import write_json
-from n3r.files.places import SHIPPED
-
-MapFile = Annotated[Path | None, Option(help="their column map (JSON); default: configs/orders.json")]
 
 
 def import_legacy(
@@ -23,7 +21,7 @@ def import_legacy(
     from n3r.legacy.layouts import import_legacy
     from n3r.schema import ColumnMap
 
-    column_map = ColumnMap.from_file(map or SHIPPED / "configs" / "orders.json")
+    column_map = ColumnMap.from_file(map or ORDERS)
     import_legacy(state_dict, model_class, tokenizer, features, column_map).save(output)
     echo(f"bundle: {output}", err=True)
 
@@ -40,7 +38,7 @@ def import_features(
     from n3r.legacy.feature_lists import common_features, with_features
     from n3r.schema import ColumnMap
 
-    column_map = ColumnMap.from_file(map or SHIPPED / "configs" / "orders.json")
+    column_map = ColumnMap.from_file(map or ORDERS)
     column_map, left_out = with_features(column_map, common_features(lists), data or [])
     write_json(output, column_map.model_dump(exclude_defaults=True))
     for name, why in left_out.items():

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from n3r.proposal.questions import Question
 
 SCHEMA = SHIPPED / "configs" / "column_map.schema.json"
+ORDERS = SHIPPED / "configs" / "orders.json"  # the map of orders that come without one
+MapFile = Annotated[Path | None, Option(help="their column map (JSON); default: configs/orders.json")]
 
 
 def map_files(

@@ -6,6 +6,7 @@ from typing import Annotated
 from typer import Argument, Exit, Option, echo
 
 from n3r.files.formats import as_folder
+from n3r.files.lock import alone
 from n3r.terminal import plain_warnings, say_finding
 
 
@@ -27,18 +28,24 @@ def monitor(
     """
     from n3r.checks.monitor import ANSWERS, MonitorConfig, status_of
     from n3r.checks.monitor import monitor as compare
+    from n3r.checks.seen import LEARNED_FROM
+    from n3r.evaluation.labelled import engine_for
     from n3r.report.monitor import write_monitor
     from n3r.schema import ColumnMap
 
     config = MonitorConfig.from_texts(p or [])
     output = as_folder(output)
-    with plain_warnings():
-        content = compare(data, bundle, config, ColumnMap.from_file(map) if map else None)
+    columns = ColumnMap.from_file(map) if map else None
+    learned = [bundle.absolute().parent / "data" / split for split in LEARNED_FROM]
+    with alone(output) as place, plain_warnings():
+        engine = engine_for([*data, *filter(Path.is_dir, learned)], place / "rows")
+        content = compare(data, bundle, config, columns, engine)
     status = status_of(content)
     for one in content["findings"]:
         say_finding(one)
     rows, rate = content["rows"], content["alert_rate"]["alert_rate"]
     counted = f"{rows['n_new']:,} new orders, {rows['n_labelled']:,} with labels"
-    echo(f"{counted}; {rate:.2%} flagged. {ANSWERS[status]}")
+    drawn = f"of {rows['n_compared']:,} drawn from them " if rows["n_compared"] < rows["n_new"] else ""
+    echo(f"{counted}; {drawn}{rate:.2%} flagged. {ANSWERS[status]}")
     echo(f"report: {write_monitor(content, ANSWERS[status], output)}", err=True)
     raise Exit(status)

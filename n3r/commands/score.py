@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option, echo
 
 from n3r.files.limits import MAX_EXPANSION
+from n3r.files.lock import alone
 from n3r.terminal import plain_warnings
 
 if TYPE_CHECKING:
@@ -105,16 +106,17 @@ def _on_engine(
     """Score files as tasks of an engine."""
     from n3r.engine import start
     from n3r.score_files import STANDARD
-    from n3r.score_tasks import beside, score_tasks
+    from n3r.score_tasks import score_tasks
 
     if STANDARD in (*inputs, str(output)):
         raise ValueError("an engine scores files into files, no pipe: leave --engine out")
-    engine = start(name, beside(output, "engine"), address=address)
-    try:
-        with plain_warnings():
-            _say(score_tasks(engine, bundle, inputs, output, **options), output)
-    finally:
-        engine.close()
+    with alone(output) as place:
+        engine = start(name, place / "engine", address=address)
+        try:
+            with plain_warnings():
+                _say(score_tasks(engine, bundle, inputs, output, **options), output)
+        finally:
+            engine.close()
 
 
 def _say(counts: "Counts", output: Path) -> None:

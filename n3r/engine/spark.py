@@ -195,7 +195,10 @@ def _check_workers(context: SparkContext, address: str, folder: Path) -> int:
     status, before, end = context._jsc.sc(), 0, time.monotonic() + START
     while not 1 < status.getExecutorMemoryStatus().size() == before:  # the driver is one of them
         if time.monotonic() > end:
-            raise ValueError(f"the Spark cluster at {address} has no free worker within {START} s")
+            raise ValueError(
+                f"the Spark cluster at {address} has no free worker within {START} s: is one started, with "
+                f"the same {SECRET}, and not at other work?"
+            )
         before = status.getExecutorMemoryStatus().size()
         time.sleep(1)
     n = context.defaultParallelism

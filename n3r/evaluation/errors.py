@@ -26,6 +26,7 @@ from n3r.estimate import FEW_ROWS, NOT_ENOUGH, Estimate, bounded, checked, class
 from n3r.identity.mail import address_fields
 from n3r.metrics import auc_ci
 from n3r.rows.parts import Rows, slices
+from n3r.rows.values import is_text
 from n3r.schema import MISSING, mask
 
 MIN_SHARED = 5  # rows of the data that have a shape before it is listed
@@ -196,7 +197,7 @@ def _texts(rows: Rows, text: Sequence[str]) -> Iterator[pl.DataFrame]:
     types = rows.schema
     problems = [f"{name!r} is missing" for name in text if name not in types]
     for name in text:
-        if name in types and types[name] not in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+        if name in types and not (is_text(types[name]) or types[name] == pl.Null):
             problems.append(f"{name!r} is {types[name].base_type()}, expected text")
     if not text:
         problems.append("expected at least one")

@@ -215,9 +215,8 @@ def _disparity(
         return row | {"note": ALL_ZERO}
     by_chance = _smallest_to_largest(chance[:, enough] / n[enough])
     ratio = _ratio(*(wilson(flagged[at], n[at]) for at in (smallest, largest)))
-    as_far = int(
-        (by_chance <= ratio.value * (1 + 1e-9)).sum()
-    )  # the same counts must tie whatever their rounding
+    # The same counts must tie whatever their rounding.
+    as_far = int((by_chance <= ratio.value * (1 + 1e-9)).sum())
     null = {"null_ratio": float(np.median(by_chance)), "p_value": (1 + as_far) / (1 + N_DRAWS)}
     return row | ratio.columns("ratio") | null
 

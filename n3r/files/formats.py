@@ -84,13 +84,19 @@ def _inside(folder: Path) -> list[Path]:
     inside = sorted(p for p in folder.iterdir() if p.name[0] not in "._") if folder.is_dir() else []
     found = [p for p in inside if p.is_file() and format_of(p)]
     partitions = [p for p in inside if "=" in p.name and p.is_dir() and not p.is_symlink()]
-    partitions = [p for p in inside if "=" in p.name and p.is_dir() and not p.is_symlink()]
     return found + [file for partition in partitions for file in _inside(partition)]
 
 
 def part_path(folder: Path, split: str, number: int, kind: str) -> Path:
     """Where a part of a split lies in a folder of prepared data."""
     return folder / split / f"part-{number:06d}.{kind}"
+
+
+def beside(output: Path, what: str) -> Path:
+    """A hidden folder in an output that is a folder, or beside one that is a file."""
+    if output.suffix.removeprefix(".") in FORMATS:
+        return output.with_name(f".{output.name}.{what}")
+    return output / f".{what}"
 
 
 def as_folder(path: Path, formats: str = "none") -> Path:

@@ -58,13 +58,17 @@ def read(folder: Path) -> Result:
     return Result(load_file(Path(folder) / FILE), texts)
 
 
-def plan(module: str, frames: Mapping[str, pl.DataFrame], *settings: Any) -> str:
-    """A fingerprint of what a module makes of prepared rows by settings, which are what JSON has."""
+def plan(module: str, rows: Mapping[str, Any], *settings: Any) -> str:
+    """A fingerprint of what a module makes of prepared rows by settings, which are what JSON has.
+
+    Rows are tables, or read in parts (`rows.parts.Rows`), with one fingerprint however they are divided.
+    """
     found = [module, versions(), fingerprint(f"import {module}"), settings]
     total = sha256(json.dumps(found, sort_keys=True, allow_nan=False).encode())
-    for name, frame in frames.items():
-        total.update(json.dumps([name, frame.columns], allow_nan=False).encode())
-        total.update(frame.hash_rows().to_numpy())
+    for name, own in rows.items():
+        total.update(json.dumps([name, own.columns], allow_nan=False).encode())
+        for part in [own] if isinstance(own, pl.DataFrame) else own.read(own.columns):
+            total.update(part.hash_rows().to_numpy())
     return total.hexdigest()
 
 

@@ -33,10 +33,8 @@ FILES = (
     "vocab.json",
 )
 MAX_BYTES = 1 << 33  # of a bundle
-OTHER_TOKENIZERS = (
-    "secondary",
-    "pretrained",
-)  # than the first: before their files' names, and in config.json
+# Tokenizers besides the first, as they stand before their files' names and in config.json.
+OTHER_TOKENIZERS = ("secondary", "pretrained")
 OPTIONAL = ("model.int8.onnx", "model.onnx.data", "model.safetensors")  # a blend has no weights of its own
 OPTIONAL += tuple(
     f"{key}_{name}" for key in OTHER_TOKENIZERS for name in FILES if name.startswith(("tokenizer", "vocab"))

@@ -18,15 +18,12 @@ from n3r.proposal.dates import partly_times
 from n3r.proposal.dialect import EMAIL
 from n3r.proposal.words import means
 from n3r.rows.columns import COUNTED
-from n3r.rows.values import texts_of
+from n3r.rows.values import is_text, typed_texts
 
 MOST = 0.8  # of the cells, for a kind that a typing mistake does not change
 NEARLY = 0.98  # for one that every cell should be of
-FEW, FEW_SHARE, MANY = (
-    60,
-    0.1,
-    1000,
-)  # different values of a category: some, or a share of the rows, and at most
+# Different values of a category: some, or a share of the rows, and at most.
+FEW, FEW_SHARE, MANY = 60, 0.1, 1000
 _LOOKED_AT = 400  # rows, for words that two columns share
 _SHARED = 0.25  # of the rows, for columns that speak of one person
 _LETTERS = r"^[\p{L}\p{M}][\p{L}\p{M}'’`´.,\- ]*$"
@@ -100,11 +97,7 @@ def columns_of(
 
 def filled(series: pl.Series) -> pl.Series:
     """The cells as stripped texts, null where they are blank or stand for nothing."""
-    if series.dtype not in (pl.String, pl.Categorical, pl.Enum):
-        texts = series.cast(pl.String) if series.dtype.is_temporal() else texts_of(series)
-    else:
-        texts = series.cast(pl.String)
-    texts = texts.str.strip_chars()
+    texts = typed_texts(series).str.strip_chars()
     return texts.set(texts == "", None)
 
 
@@ -121,7 +114,7 @@ def _kind(
         return column("one value" if n_values else "nothing")
     if kind.is_temporal():
         return column("time", formats=[None], is_typed=True)
-    if kind in (pl.String, pl.Categorical, pl.Enum):
+    if is_text(kind):
         if formats and not means(name, "postcode"):
             return column("time", formats=formats)
         return _of_text(column, name, known, is_number)

@@ -61,9 +61,8 @@ class Proposal:
         """Write the map, which names its JSON Schema by the way from its own folder."""
         there = Path(os.path.relpath(schema, path.resolve().parent)).as_posix()
         content = {SCHEMA_KEY: there, **self.content}
-        lines = (
-            f"  {_json(key)}: {_json(value)}" for key, value in content.items()
-        )  # a line each, to be edited
+        # A line each, to be edited.
+        lines = (f"  {_json(key)}: {_json(value)}" for key, value in content.items())
         path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_together(path.parent, {path.name: ("{\n" + ",\n".join(lines) + "\n}\n").encode()})

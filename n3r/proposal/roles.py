@@ -75,9 +75,8 @@ def assign(columns: Sequence[Column], given: Mapping[str, object]) -> Roles:
     take([label])
     rivals = [name for name in rivals if name in left]
     ids = [given["id"]] if "id" in given else _ids(free("code|number|words|category"))
-    ids = ids or _ids(
-        [c for c in columns if c.name in ignore]
-    )  # row numbers, where nothing else tells rows apart
+    # Row numbers, where nothing else tells rows apart.
+    ids = ids or _ids([c for c in columns if c.name in ignore])
     if not ids:
         raise ValueError(
             "no column has a value of its own in every row, as an order's number has: add one, or name the "

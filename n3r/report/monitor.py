@@ -11,6 +11,7 @@ from n3r.report import evaluation_figures
 from n3r.report.data import findings_section
 from n3r.report.page import Page, Section, cell, glossary, show, tabulate, write_page
 from n3r.report.parts import interval, misstated_in_words
+from n3r.rows.parts import SAMPLE
 
 ALERTS = {
     "slice of time": ("group", ""),
@@ -53,8 +54,10 @@ def write_monitor(content: Mapping[str, Any], answer: str, folder: Path, stem: s
 
 def _tiles(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows, moved = content["rows"], [row for row in content["columns"] if row["verdict"] == "shifted"]
+    n = rows["n_compared"]
     tiles = [
         (show(rows["n_new"], ","), "new orders"),
+        *([(show(n, ","), "of them drawn, and compared here")] if n < rows["n_new"] else []),
         (show(content["alert_rate"]["alert_rate"], ".2%"), "of them flagged"),
         (show(content["alert_rate_held_out"], ".2%"), "flagged when the model was made"),
         (str(len(moved)), "columns that have shifted"),
@@ -98,4 +101,6 @@ def _columns(content: Mapping[str, Any]) -> Section:
     bars = evaluation_figures.drift_bars(pl.DataFrame(rows, infer_schema_length=None)) if rows else None
     plots = [("Columns", bars)] if bars is not None else []
     notes = [f"{told}: {score['verdict']}."]
+    if (n := content["reference"]["n_train"]) > SAMPLE:
+        notes.append(f"Bins of numbers are quantiles of a sample of {SAMPLE:,} of {n:,} training rows.")
     return Section("What has moved", plots, [tabulate("", DRIFT, shown, 2)] if shown else [], notes)

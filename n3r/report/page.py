@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from n3r.files.atomic import write_together
 from n3r.files.json_io import plain
+from n3r.files.lock import alone
 from n3r.report import style
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ class Page(NamedTuple):
 def write_page(page: Page, content: dict[str, Any], folder: Path, stem: str) -> Path:
     """Write <stem>.html, .md, .json and each picture's .svg and .png into a folder; return the page's path.
 
-    Raises ValueError naming the folder when it cannot be written; then it is left as it was.
+    Raises ValueError naming the folder when it cannot be written, or another process writes there; then it is
+    left as it was.
     """
     finite = plain(content, sort_keys=True)
     texts = {
@@ -148,7 +150,8 @@ def write_page(page: Page, content: dict[str, Any], folder: Path, stem: str) -> 
     }
     files = {name: text.encode("utf-8", "replace") for name, text in texts.items()}
     files |= {f"{stem}_{name}.png": style.to_png(axes.figure) for name, axes in page.pictures.items()}
-    write_together(folder, files)
+    with alone(Path(folder)):
+        write_together(folder, files)
     return Path(folder) / f"{stem}.html"
 
 

@@ -18,6 +18,9 @@ FLATTERED = (
     "The best of many trials was chosen by the rows that judge it here, so its lead is partly luck and its "
     "interval too narrow. Test rows were not read: what they say after a run with it is the figure to trust."
 )
+SAMPLED = (
+    "Trials are fitted on, and judged by, a sample of {n_read:,} of the {n:,} training and validation rows."
+)
 FEW = "Which parameters decided is said of ten complete trials or more."
 
 
@@ -46,8 +49,10 @@ def write_tuning(content: Mapping[str, Any], folder: Path, stem: str) -> Path:
         (str(states.count("pruned")), "of them stopped early"),
         (cell(content["difference"], *interval("difference", "+.4f")), "AUROC of the best less that before"),
     ]
+    rows = content["rows"]
+    notes = [FLATTERED, *([SAMPLED.format(**rows)] if rows["n_read"] < rows["n"] else [])]
     sections = [
-        Section("The best", [], [_parameters(content)], [FLATTERED]),
+        Section("The best", [], [_parameters(content)], notes),
         Section("What decided", *_importance(content["importance"])),
         Section("All trials", [("Trials", _history(content))], [_trials(trials, figure)]),
     ]

@@ -48,8 +48,8 @@ class Report:
 def cells(keys: pl.DataFrame) -> pl.DataFrame:
     """How many rows have a code, segment and class, and how many of them lack which time or an entity."""
     nulls = (pl.col(name).null_count().cast(pl.Int64) for name in (TIME, ENTITY_TIME, ENTITY))
-    rows = keys.filter(pl.col(DROP).ne_missing(KNOWN))
-    return rows.group_by(DROP, SEGMENT, LABEL).agg(pl.len().cast(pl.Int64).alias("n"), *nulls)
+    counts = keys.lazy().group_by(DROP, SEGMENT, LABEL).agg(pl.len().cast(pl.Int64).alias("n"), *nulls)
+    return counts.filter(pl.col(DROP).ne_missing(KNOWN)).collect(engine="streaming")
 
 
 def count_steps(cells: pl.DataFrame, taken: Mapping[int, bool], column_map: ColumnMap) -> pl.DataFrame:

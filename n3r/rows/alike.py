@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from n3r.rows.times import in_utc
-from n3r.rows.values import as_typed, is_value
+from n3r.rows.values import as_typed, is_text, is_value
 from n3r.schema import is_number
 
 
@@ -43,7 +43,7 @@ def kind_of(kind: pl.DataType) -> str:
     """What a column of the type holds, in words that carry none of its data, as an Enum's type does."""
     if is_number(kind):
         return "a number"
-    if kind in (pl.String, pl.Categorical, pl.Enum):
+    if is_text(kind):
         return "text"
     if kind == pl.Datetime and kind.time_zone is not None:
         return "a time with a zone"

@@ -17,6 +17,7 @@ import polars as pl
 from n3r.files.dialect import Dialect
 from n3r.files.encoding import setting
 from n3r.rows.numbers import NumberFormat, fitting, form_of, number, plain_numbers, unread
+from n3r.rows.values import is_text
 from n3r.schema import EVERY_OTHER, MAX_SHAPE, ColumnMap, is_nameless, is_number, mask
 
 COUNTED = 30  # rows: fewer may lie in an order by chance
@@ -125,7 +126,7 @@ def _place(row: int, files: Files) -> str:
 
 
 def _kind(kind: pl.DataType) -> str:
-    if kind in (pl.String, pl.Categorical, pl.Enum):
+    if is_text(kind):
         return "text"
     if kind == pl.Null:
         return "no row has a value"

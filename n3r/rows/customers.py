@@ -36,6 +36,7 @@ class Customers(NamedTuple):
     folder: Path
     aside: Path
     salt: str
+    written: int | None  # when, in nanoseconds
 
     @classmethod
     def open(cls, folder: str | Path, aside: Path) -> "Customers":
@@ -53,7 +54,7 @@ class Customers(NamedTuple):
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{folder / MARK} is damaged: restore the table of known customers") from None
         shutil.rmtree(aside, ignore_errors=True)  # of a preparation that came to nothing
-        return cls(folder, aside, salt)
+        return cls(folder, aside, salt, _written(folder))
 
     @property
     def parts(self) -> list[Path]:
@@ -110,9 +111,17 @@ class Customers(NamedTuple):
             write(every, self.aside / f"part-{name}.parquet")
 
     def keep(self) -> None:
-        """Put what was written in the place of the table."""
+        """Put what was written in the place of the table; ValueError where another run did so meanwhile."""
+        if _written(self.folder) != self.written:
+            raise ValueError(f"another run has changed {self.folder} meanwhile: run this one again")
         with atomic_folder(self.folder, "known customers", MARK) as aside:
             for part in self.aside.glob("part-*.parquet"):
                 shutil.move(part, aside / part.name)
             write_json(aside / MARK, {"salt": self.salt})
         shutil.rmtree(self.aside, ignore_errors=True)
+
+
+def _written(folder: Path) -> int | None:
+    """When a table was written; None where there is none."""
+    mark = folder / MARK
+    return mark.stat().st_mtime_ns if mark.is_file() else None

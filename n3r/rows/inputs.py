@@ -18,7 +18,7 @@ from n3r.files.json_io import near
 from n3r.files.json_lines import SURROGATE
 from n3r.files.records import Cell
 from n3r.rows.numbers import NumberFormat, number, unread
-from n3r.rows.values import as_text, as_typed, is_value, text_of
+from n3r.rows.values import as_text, as_typed, is_text, is_value, text_of
 
 NOT_A_NUMBER = "is not a number"
 _TEXTS = frozenset((str, int, bool, type(None)))
@@ -48,7 +48,7 @@ def typed(frame: pl.DataFrame, inputs: Inputs) -> tuple[pl.DataFrame, list[Cell]
     read.
     """
     require(frame.schema, inputs)
-    texts = (name for name in inputs.numeric if _is_text(frame.schema[name]))
+    texts = (name for name in inputs.numeric if is_text(frame.schema[name]))
     frame, cells = to_numbers(frame, texts, inputs.number_format)
     columns = {} if inputs.id is None else {inputs.id: pl.col(inputs.id)}
     names = (*inputs.text, *inputs.categorical)
@@ -146,7 +146,3 @@ def _text(value: str | int | None) -> str | None:
 def _finite(name: str) -> pl.Expr:
     value = pl.col(name).cast(pl.Float32)
     return pl.when(value.is_finite()).then(value)
-
-
-def _is_text(kind: pl.DataType) -> bool:
-    return kind in (pl.String, pl.Categorical, pl.Enum)

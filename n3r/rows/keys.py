@@ -31,6 +31,11 @@ class Piece(NamedTuple):
     start: int  # the number of its first row
     n_rows: int
 
+    @property
+    def empty(self) -> "Piece":
+        """A piece of the same columns without a row."""
+        return Piece(self.frame.head(0), 0, 0)
+
     def only(self, rows: pl.Series) -> pl.LazyFrame:
         """Those of some numbers, in the piece's order."""
         wanted = np.zeros(self.n_rows, dtype=bool)
@@ -69,7 +74,7 @@ def read_keys(piece: Piece, column_map: ColumnMap) -> pl.DataFrame:
     files = [FILE_COLUMN] if column_map.split_files else []
     marked = mark_rows(piece.frame, column_map)
     keys = marked.select(ROW, DROP, KEY, ENTITY, TIME, ENTITY_TIME, SEGMENT, LABEL, *files)
-    return numbered(keys.collect(engine="streaming"), piece)
+    return numbered(keys.collect(engine="streaming").rechunk(), piece)  # gathers are then twice as fast
 
 
 def numbered(rows: pl.DataFrame, piece: Piece) -> pl.DataFrame:

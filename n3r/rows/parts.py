@@ -8,7 +8,7 @@ Decisions:
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -115,6 +115,13 @@ def sample(rows: Rows, columns: Sequence[str] | None = None) -> tuple[pl.DataFra
         found.append(part if len(inside) == len(part) else part[inside - start])
         start += len(part)
     return pl.concat(found), places
+
+
+def sample_of(splits: Mapping[str, Rows]) -> dict[str, pl.DataFrame]:
+    """The sample of some splits together, divided as they are."""
+    rows, places = sample(joined(*splits.values()))
+    ends = np.searchsorted(places, np.cumsum([0, *map(len, splits.values())])).tolist()
+    return {name: rows[start:end] for name, start, end in zip(splits, ends, ends[1:], strict=False)}
 
 
 def rows_digest(rows: Rows) -> str:

@@ -12,23 +12,8 @@ import polars as pl
 
 from n3r.schema import AMOUNT, MAX_SHAPE, ColumnMap, mask
 
-NOBODY = (
-    "0",
-    "-1",
-    "-",
-    "--",
-    "?",
-    "null",
-    "none",
-    "nil",
-    "nan",
-    "na",
-    "n/a",
-    "#n/a",
-    "unknown",
-    "undefined",
-)
-NOBODY += ("guest", "anonymous", "default", "test", "00000000-0000-0000-0000-000000000000")
+NOBODY = ("0", "-1", "-", "--", "?", "null", "none", "nil", "nan", "na", "n/a", "#n/a", "unknown", "guest")
+NOBODY += ("undefined", "anonymous", "default", "test", "00000000-0000-0000-0000-000000000000")
 _SHORT = 9  # bytes of all but the last
 _ZEROS = "00000000"  # with which the last begins
 LONGEST = 40  # bytes of a word for nobody, blanks around it included

@@ -43,7 +43,7 @@ def _is_ordered(keys: pl.DataFrame, first: Sequence[str]) -> bool:
 
 def ties(keys: pl.DataFrame) -> pl.DataFrame:
     """The numbers of rows, not dropped, that are equal in time and id."""
-    again = _again(keys)
+    again = keys.select(ROW, TIME, KEY)[_again(keys[KEY], keys[DROP].is_null())]
     return again.filter(again.select(TIME, KEY).is_duplicated()).select(ROW)
 
 
@@ -65,7 +65,8 @@ def rank_content(rows: pl.DataFrame) -> pl.DataFrame:
 
 def mark_duplicates(keys: pl.DataFrame, ranks: pl.DataFrame) -> pl.DataFrame:
     """Mark all rows of an id but the first in order, in which `ranks` order ties."""
-    again = _again(keys).join(ranks, on=ROW, how="left").sort(TIME, KEY, TIE)
+    again = keys.select(ROW, TIME, KEY).with_row_index(_AT)[_again(keys[KEY], keys[DROP].is_null())]
+    again = again.join(ranks, on=ROW, how="left").sort(TIME, KEY, TIE)
     return _mark(keys, again[_AT].filter(~again[KEY].is_first_distinct()), DUPLICATE)
 
 
@@ -77,17 +78,18 @@ def mark_later_orders(keys: pl.DataFrame, customers: Customers | None = None) ->
     """
     time = pl.coalesce(ENTITY_TIME, TIME).alias(ENTITY_TIME)
     own = keys.select(ENTITY, time, TIME, KEY).with_row_index(_AT)
-    own = own.filter(keys[DROP].is_null() & keys[ENTITY].is_not_null())
-    if customers is None:
-        own = own.filter(_comes_again(own[ENTITY]))
-    at, known = own[_AT], keys.filter(pl.col(DROP) == KNOWN)
+    where = keys[DROP].is_null() & keys[ENTITY].is_not_null()
+    own = own.filter(where) if customers else own[_again(keys[ENTITY], where)]
+    later, known = np.zeros(keys.height, bool), keys.filter(pl.col(DROP) == KNOWN)
+    later[own[_AT]] = True
     if known.height:
         own = customers.not_after(own, known)
     own = own.sort(ENTITY_TIME, TIME, KEY, nulls_last=[True, False, False])
     first = own.filter(own[ENTITY].is_first_distinct())
     if customers:
         customers.write(first, known)
-    return _mark(keys, at.filter(~at.is_in(first[_AT].implode())), LATER)
+    later[first[_AT]] = False
+    return _mark(keys, pl.Series(later).arg_true(), LATER)
 
 
 def draws(ids: pl.Series, seed: int) -> pl.Series:
@@ -101,17 +103,12 @@ def draws(ids: pl.Series, seed: int) -> pl.Series:
     return pl.Series((bits >> np.uint64(1)).astype(np.int64))
 
 
-def _again(keys: pl.DataFrame) -> pl.DataFrame:
-    """Place, number, time and id of the rows, not dropped, whose id may come again."""
-    alive = keys.select(ROW, TIME, KEY).with_row_index(_AT).filter(keys[DROP].is_null())
-    return alive.filter(_comes_again(alive[KEY]))
-
-
-def _comes_again(texts: pl.Series) -> pl.Series:
-    """Whether each text may come again: whether its hash does, for speed."""
-    hashes = texts.hash()
-    ordered = hashes.sort()
-    return hashes.is_in(ordered.filter(ordered == ordered.shift(1)).unique().implode())
+def _again(texts: pl.Series, where: pl.Series) -> pl.Series:
+    """The places, of those `where` it is so, at which texts may come again: their hashes do, for speed."""
+    hashes = texts.hash().filter(where)
+    ordered = np.sort(hashes)
+    again = pl.Series(ordered[1:][ordered[1:] == ordered[:-1]]).unique()
+    return where.arg_true().filter(hashes.is_in(again.implode()))
 
 
 def _mark(keys: pl.DataFrame, at: pl.Series, code: int) -> pl.DataFrame:

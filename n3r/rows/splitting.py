@@ -11,9 +11,9 @@ from fnmatch import fnmatchcase
 
 import polars as pl
 
-from n3r.rows.accounts import DROP, SPLIT
+from n3r.rows.accounts import DROP, ENTITY, ENTITY_TIME, SPLIT
 from n3r.rows.cuts import Cut, axis, is_before, part_numbers
-from n3r.rows.precedence import draws
+from n3r.rows.precedence import draws, in_order
 from n3r.rows.wide import PART
 from n3r.schema import FILE_COLUMN, KEY, LABEL, OWN, ROW, SEGMENT, SPLITS, TIME, ColumnMap
 
@@ -46,10 +46,10 @@ class Splitting:
             return keys
         return keys.with_columns(draws(keys[KEY].fill_null(""), self.seed).alias(DRAW))
 
-    def cut_rows(self, keys: pl.DataFrame) -> pl.DataFrame:
+    def cut_rows(self, keys: pl.LazyFrame) -> pl.LazyFrame:
         """The kept rows that are cut: all, or those of files of train."""
         kept = keys.filter(pl.col(DROP).is_null())
-        return kept.filter(self._of_files(kept) == 0) if self.map.split_files else kept
+        return kept.filter(self._of_files(kept.collect()) == 0) if self.map.split_files else kept
 
     def ranks(self, n_rows: int) -> list[int]:
         """Where so many rows are cut, the end of train and that of val."""
@@ -61,13 +61,13 @@ class Splitting:
         return [round(n_rows * train), round(n_rows * (train + val))]
 
     def split(self, keys: pl.DataFrame, cuts: Sequence[Cut]) -> pl.DataFrame:
-        """The kept rows of a bucket with their splits; what decided is left out."""
-        kept = keys.filter(pl.col(DROP).is_null())
+        """The kept rows of a bucket in (time, id) order with their splits; what decided is left out."""
+        kept = keys.drop(ENTITY, ENTITY_TIME).filter(pl.col(DROP).is_null())
         brought = self._of_files(kept) if self.map.split_files else pl.zeros(kept.height, pl.Int8, eager=True)
         behind = sum(((~is_before(self.value, cut)).cast(pl.Int8) for cut in cuts), pl.col(SPLIT))
         kept = kept.with_columns(brought.alias(SPLIT))
         split = pl.when(pl.col(SPLIT) == 0).then(behind).otherwise(SPLIT).alias(SPLIT)
-        return kept.select(ROW, KEY, TIME, SEGMENT, LABEL, split)
+        return in_order(kept.select(ROW, KEY, TIME, SEGMENT, LABEL, split))
 
     def _of_files(self, rows: pl.DataFrame) -> pl.Series:
         """The place in SPLITS of each row by its file's name; ValueError for a name that has none."""

@@ -21,12 +21,16 @@ _EXPONENT = (
 _WHOLE = r"-?(?:0|[1-9][0-9]*)"
 WRITTEN = rf"{_WHOLE}\.0+|-0|-?[1-9](?:{_EXPONENT})|True|TRUE|False|FALSE"
 _WRITTEN = re.compile(WRITTEN)
-_TEXTS = (pl.String, pl.Categorical, pl.Enum)
+
+
+def is_text(kind: pl.DataType) -> bool:
+    """Whether a column of the type holds texts."""
+    return kind in (pl.String, pl.Categorical, pl.Enum)
 
 
 def is_value(kind: pl.DataType) -> bool:
     """Whether a column of the type can be read as texts, one for each value."""
-    return kind in (*_TEXTS, pl.Boolean, pl.Date, pl.Null) or kind.is_numeric()
+    return is_text(kind) or kind in (pl.Boolean, pl.Date, pl.Null) or kind.is_numeric()
 
 
 def as_text(name: str | None) -> pl.Expr:
@@ -43,7 +47,7 @@ def as_typed(name: str) -> pl.Expr:
 
 def typed_texts(values: pl.Series) -> pl.Series:
     """Texts that people type, as they are; values of other types as `texts_of`."""
-    return values.cast(pl.String) if values.dtype in _TEXTS else texts_of(values)
+    return values.cast(pl.String) if is_text(values.dtype) else texts_of(values)
 
 
 def texts_of(values: pl.Series) -> pl.Series:
@@ -54,9 +58,9 @@ def texts_of(values: pl.Series) -> pl.Series:
     texts = values.cast(pl.String)
     if kind.is_decimal() and kind.scale:
         return texts.str.strip_chars_end("0").str.strip_chars_end(".")
-    if kind not in _TEXTS:
-        return texts
-    if not texts.str.contains(f"^(?:{WRITTEN})$").any():  # looking costs a sixth of replacing
+    if (
+        not is_text(kind) or not texts.str.contains(f"^(?:{WRITTEN})$").any()
+    ):  # looking costs a sixth of replacing
         return texts
     return _replaced(texts.str.replace(rf"^({_WHOLE})\.0+$", "${1}"), f"^(?:{WRITTEN})$")
 

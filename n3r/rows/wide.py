@@ -132,7 +132,7 @@ def read_kept(rows: pl.DataFrame, pieces: Sequence[Piece], column_map: ColumnMap
         return _beside(in_order(rows, PART), pieces[0], column_map)
     place = _place(rows[ROW], pieces)
     found = [_beside(rows.filter(place == i).sort(ROW), pieces[i], column_map) for i in place.unique()]
-    return pl.concat(found) if found else _beside(rows, Piece(pieces[0].frame.head(0), 0, 0), column_map)
+    return pl.concat(found) if found else _beside(rows, pieces[0].empty, column_map)
 
 
 def _beside(rows: pl.DataFrame, piece: Piece, column_map: ColumnMap) -> pl.DataFrame:
@@ -166,9 +166,5 @@ def finish(rows: pl.DataFrame, column_map: ColumnMap, sink: Sink) -> pl.DataFram
 def blank(piece: Piece, column_map: ColumnMap) -> pl.Schema:
     """The columns that finished parts have."""
     kept = Kept()
-    finish(
-        read_kept(pl.DataFrame(schema=_KEYS), [Piece(piece.frame.head(0), 0, 0)], column_map),
-        column_map,
-        kept,
-    )
+    finish(read_kept(pl.DataFrame(schema=_KEYS), [piece.empty], column_map), column_map, kept)
     return kept.empty.schema

@@ -25,6 +25,7 @@ from n3r.legacy.trainer import LegacyTokenizer
 from n3r.metrics import paired_auc
 from n3r.model import ModelConfig
 from n3r.presets import off
+from n3r.rows.parts import portions, sample, whole
 from n3r.schema import LABEL, TEXT
 from n3r.studies.beside import Splits, check_binary, legacy_tokenizer
 from n3r.studies.parts import parts_without
@@ -184,17 +185,20 @@ def train_with(
     """
     on, made = tuple(on), made_by(bundle)
     _check_names(on, made)
-    splits = {name: frame for name, frame in splits.items() if len(frame)}
-    rows = {name: dataset(on, bundle, frame, tokenizer, name == "train") for name, frame in splits.items()}
+    splits = {name: rows for name, rows in splits.items() if len(rows)}
+    train = dataset(on, bundle, splits["train"], tokenizer, True)
     vocab_size = (bundle.tokenizer if "tokenizer" in on else tokenizer).vocab_size
-    model_config = _model_config(on, bundle.model.config, vocab_size, rows["train"].tabular.shape[1])
+    model_config = _model_config(on, bundle.model.config, vocab_size, train.tabular.shape[1])
     config = _train_config(on, bundle.train_config, seed)
-    val = rows.get("val") if "best_epoch" in on else None
+    val = None
+    if "best_epoch" in on and "val" in splits:
+        val = dataset(on, bundle, sample(splits["val"])[0], tokenizer, False)
     parts = parts_without(name for name in made if name not in on)
     knots = features_with(on, bundle.features).knots
-    fitted = fit(model_config, rows["train"], val, config, folder, tokenizer.pad_token, parts, knots)
-    scores = predict(fitted.model, rows["test"], tokenizer.pad_token, BATCH_SIZE)
-    return Trained(scores[:, 1], fitted.orders_per_second)
+    fitted = fit(model_config, train, val, config, folder, tokenizer.pad_token, parts, knots)
+    test = (dataset(on, bundle, part, tokenizer, False) for part in portions(splits["test"]))
+    scores = [predict(fitted.model, part, tokenizer.pad_token, BATCH_SIZE)[:, 1] for part in test]
+    return Trained(np.concatenate(scores), fitted.orders_per_second)
 
 
 def dataset(
@@ -259,7 +263,7 @@ def ablate(
 ) -> pl.DataFrame:
     """`table` of what `trainings` found of these sets of deviations."""
     runs = trainings(bundle, splits, seeds, folder, sets)
-    return table(runs, splits["test"][LABEL].to_numpy(), made_by(bundle))
+    return table(runs, whole(splits["test"], [LABEL])[LABEL].to_numpy(), made_by(bundle))
 
 
 def trainings(

@@ -4,6 +4,8 @@ Decisions:
 - The legacy gets what it had as published: its own tokenizer, its -1 fill, its optimiser and schedule. It
   shares with the bundle the rows, the dimensions, the epochs, the batch size, the rate and the seed.
 - Another seed gives other weights, order and dropout; the tokenizers stay, on both sides.
+- The legacy needs its training rows in memory: of more than a sample has (`rows/parts.py`, 500,000) it gets
+  the sample, and n3r is trained anew on the same rows to be compared with it.
 """
 
 import json
@@ -37,10 +39,11 @@ from n3r.legacy.trainer import (
     train_legacy,
 )
 from n3r.model import ModelConfig
-from n3r.rows.parts import Rows, portions
-from n3r.schema import LABEL, SEGMENT, TEXT, ColumnMap, prediction_table
+from n3r.predictions import prediction_table
+from n3r.rows.parts import Rows, portions, sample
+from n3r.schema import LABEL, SEGMENT, TEXT
 
-Splits = Mapping[str, pl.DataFrame]  # prepared rows by split
+Splits = Mapping[str, Rows]  # prepared rows by split, those of train a table
 LEGACY = {
     "lstm2risk": (LegacyLSTM2Risk, LegacyLSTMConfig),
     "transformer2risk": (LegacyTransformer2Risk, LegacyTransformerConfig),
@@ -48,6 +51,13 @@ LEGACY = {
 BINARY_ONLY = (
     "The comparison with the legacy is binary only: its network has one logit, of fraud. Of more than two "
     "classes the models stand beside the baselines alone."
+)
+
+
+SAMPLED = (
+    "What is compared here learned from a sample of {n:,} of the {of:,} training rows: the legacy, which "
+    "holds its rows in memory, n3r beside it, each deviation, and the baselines. The models of steps 03 and "
+    "04 in the tables and curves learned from all."
 )
 
 
@@ -88,6 +98,19 @@ def check_binary(bundle: Bundle) -> None:
         )
 
 
+def n_learned(bundle: Bundle, splits: Splits) -> int:
+    """How many training rows a bundle learned from; those of `splits` may be a sample of them."""
+    return bundle.data.get("splits", {}).get("train", {}).get("rows", len(splits["train"]))
+
+
+def compared_on(bundle: Bundle, splits: Splits) -> str | None:
+    """What a reader should know of the rows that a bundle and the legacy are compared by."""
+    if bundle.model.config.n_classes > 2:
+        return BINARY_ONLY
+    n, of = len(splits["train"]), n_learned(bundle, splits)
+    return SAMPLED.format(n=n, of=of) if n < of else None
+
+
 def train_beside(
     bundle: Bundle,
     splits: Splits,
@@ -98,9 +121,9 @@ def train_beside(
 ) -> LegacyRun:
     """The legacy of the bundle's model class, trained on `splits["train"]` and kept in `folder`.
 
-    Prepared frames come in, as the bundle was trained on them. `seed` is by default the bundle's. What the
-    legacy wrote after each epoch goes to the folder `epoch_files`, where one is given. Raises ValueError for
-    a bundle of more than two classes.
+    Prepared rows come in, as the bundle was trained on them; after each epoch a sample of the test rows is
+    scored. `seed` is by default the bundle's. What the legacy wrote after each epoch goes to the folder
+    `epoch_files`, where one is given. Raises ValueError for a bundle of more than two classes.
     """
     check_binary(bundle)
     seed = bundle.train_config.seed if seed is None else seed
@@ -116,7 +139,8 @@ def _train_beside(
 ) -> kept.Result:
     config, columns = bundle.train_config, list(bundle.column_map.numeric)
     tokenizer = legacy_tokenizer(splits["train"], config.seed)
-    train, test = (_legacy_rows(splits[name], columns, tokenizer) for name in ("train", "test"))
+    looked_at, _ = sample(splits["test"])
+    train, test = (_legacy_rows(rows, columns, tokenizer) for rows in (splits["train"], looked_at))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = legacy_model(bundle.model.config, tokenizer.vocab_size, len(columns))
@@ -125,7 +149,7 @@ def _train_beside(
     after_epoch = None
     if files:
         files.start(columns, tokenizer)
-        of_markets = group_rows(splits["test"][SEGMENT], len(test)) if bundle.column_map.segment else ()
+        of_markets = group_rows(looked_at[SEGMENT], len(test)) if bundle.column_map.segment else ()
         markets = {market: test.part(rows) for market, rows in of_markets}
         after_epoch = partial(files.write, model=model, markets=markets, batch_size=batch_size)
     with keep_memory():  # three times as fast, and the same numbers
@@ -172,16 +196,22 @@ def by_seed(
 ) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
     """Predictions of the test rows by n3r and by the legacy, of the bundle's seed (`own`) and of each other.
 
-    Both are trained anew for another seed, with the same tokenizers, features and configs; `folder` keeps
-    the trainings. Raises ValueError as `train_bundle`.
+    Both are trained anew for another seed, with the same tokenizers, features and configs, and n3r for the
+    bundle's own where that learned from more rows; `folder` keeps the trainings. Raises ValueError as
+    `train_bundle`.
     """
-    test, columns = splits["test"], bundle.column_map
+    test, id, first = splits["test"], bundle.column_map.id, bundle.train_config.seed
     ours, theirs = [own[0]], [own[1]]
-    for seed in [seed for seed in seeds if seed != bundle.train_config.seed]:
+    for seed in dict.fromkeys([first, *seeds]):
         place = Path(folder) / f"{bundle.model.config.model_class}_seed{seed}"
-        ours.append(scored(test, columns, score_again(bundle, splits, seed, place)))
-        beside = train_beside(bundle, splits, place / "legacy", seed)
-        theirs.append(scored(test, columns, beside.predict(test)))
+        if seed != first:
+            beside = train_beside(bundle, splits, place / "legacy", seed)
+            theirs.append(prediction_table(test, id, beside.predict(test)))
+        elif len(splits["train"]) == n_learned(bundle, splits):
+            continue
+        else:
+            ours.clear()
+        ours.append(prediction_table(test, id, score_again(bundle, splits, seed, place)))
     return ours, theirs
 
 
@@ -197,11 +227,6 @@ def score_again(bundle: Bundle, splits: Splits, seed: int, folder: Path) -> np.n
 
     plan = kept.plan(__name__, splits, bundle.settings, "n3r", seed)
     return kept.kept(Path(folder) / "kept", plan, train).arrays["scores"]
-
-
-def scored(frame: pl.DataFrame, columns: ColumnMap, scores: np.ndarray) -> pl.DataFrame:
-    """Scores (N,) of prepared rows as a table of predictions, as `Bundle.predictions` gives it."""
-    return prediction_table(frame, columns.id, scores)
 
 
 def legacy_tokenizer(train: pl.DataFrame, seed: int) -> LegacyTokenizer:

@@ -10,7 +10,7 @@ Decisions:
   anyway.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +23,9 @@ from n3r.files import kept
 from n3r.identity.selection import fit_features
 from n3r.metrics import PairedAUC, class_auc, paired_auc
 from n3r.schema import LABEL
-from n3r.studies.beside import Splits
 from n3r.vocabulary import TokenizerConfig, train_tokenizer
 
+Splits = Mapping[str, pl.DataFrame]  # prepared rows by split
 MIN_STEPS = 4  # per epoch
 
 

@@ -24,10 +24,12 @@ from n3r.legacy.trainer import LegacyTokenizer, legacy_lstm_collate, legacy_tran
 from n3r.legacy.weights import to_n3r
 from n3r.model import RiskModel
 from n3r.multiclass import against_rest, measure
+from n3r.predictions import prediction_table
+from n3r.rows.parts import Rows, rows_at, whole
 from n3r.schema import LABEL, ORACLE, probabilities
 from n3r.spelling import Spelling
 from n3r.studies import ablation
-from n3r.studies.beside import LegacyRun, Splits, scored
+from n3r.studies.beside import LegacyRun, Splits
 from n3r.studies.parts import parts_without
 from n3r.tokenizer import NameTokenizer
 from n3r.train import collate_for
@@ -50,14 +52,14 @@ TAG = "NOTE" + "[DIFF]"  # in two parts, so that this line is no deviation
 def function_parity(
     run: LegacyRun,
     bundle: Bundle,
-    frame: pl.DataFrame,
+    rows: Rows,
     n_batches: int = 20,
     batch_size: int = 64,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """How far n3r's model with the legacy's weights is from the legacy's probabilities.
 
-    Random batches of `frame`, prepared rows, are scored by both. A row of the result is a set of deviations
+    Random batches of prepared rows are scored by both. A row of the result is a set of deviations
     that are on: none, each that can be switched for given weights, all of those. `largest` and `mean` are of
     the absolute differences, `n_rows` is how many there are, `n_moved` how many exceed 1e-6, `note` says what
     the set is here. Other deviations follow with null figures and, as `note`, why they cannot be switched.
@@ -65,24 +67,26 @@ def function_parity(
     """
     if run.columns != bundle.features.numeric or run.model_class != bundle.model.config.model_class:
         raise ValueError("the legacy was trained beside another bundle: class or feature columns differ")
-    if not len(frame):
+    if not len(rows):
         raise ValueError("no rows to compare the two on")
     rng = np.random.default_rng(seed)
-    size = min(batch_size, len(frame))
-    batches = [rng.choice(len(frame), size, replace=False).tolist() for _ in range(n_batches)]
+    size = min(batch_size, len(rows))
+    drawn = np.stack([rng.choice(len(rows), size, replace=False) for _ in range(n_batches)])
+    places, batches = np.unique(drawn, return_inverse=True)
+    frame, batches = rows_at(rows, places), batches.reshape(drawn.shape).tolist()
     expected = _legacy_probabilities(run, frame, batches)
     made = ablation.made_by(bundle)
     free = tuple(name for name in made if not ablation.DEVIATIONS[name].given_weights)
-    rows = []
+    found = []
     for on in dict.fromkeys([(), *((name,) for name in free), free]):
         apart = np.abs(_our_probabilities(on, run, bundle, frame, batches) - expected)
         figures = {"largest": float(apart.max()), "mean": float(apart.mean()), "n_rows": apart.size}
         figures["n_moved"] = int((apart > MOVED).sum())
         name = ablation.label(on, free)
-        rows.append({"deviation": name, **figures, "note": GIVEN_WEIGHTS.get(name, "")})
+        found.append({"deviation": name, **figures, "note": GIVEN_WEIGHTS.get(name, "")})
     unknown = dict.fromkeys(("largest", "mean", "n_rows", "n_moved"))
     fixed = {n: ablation.DEVIATIONS[n].given_weights for n in made if n not in free}
-    return rows + [
+    return found + [
         {"deviation": n, **unknown, "note": why} for n, why in {**fixed, **ablation.ALWAYS_ON}.items()
     ]
 
@@ -172,8 +176,8 @@ def predictions(
             found[names[key], split] = bundle.predictions(splits[split])
     for key, run in legacy.items():
         for split in (split for split in splits if split != "train"):
-            scores = run.predict(splits[split])
-            found[f"legacy {names[key]}", split] = scored(splits[split], bundles[key].column_map, scores)
+            rows, id = splits[split], bundles[key].column_map.id
+            found[f"legacy {names[key]}", split] = prediction_table(rows, id, run.predict(rows))
     return found
 
 
@@ -192,8 +196,9 @@ def curves(found: Predictions, splits: Splits) -> dict[str, dict[str, tuple[np.n
     by_split: dict[str, dict] = {split: {} for split in splits if split != "train"}
     for (model, split), table in found.items():
         by_split[split][model] = against_rest(table["label"], probabilities(table))
-    if ORACLE in splits["test"].columns and splits["test"][LABEL].max() < 2:
-        by_split["test"]["oracle"] = tuple(splits["test"][name].to_numpy() for name in (LABEL, ORACLE))
+    known = whole(splits["test"], [LABEL, ORACLE])
+    if ORACLE in known.columns and known[LABEL].max() < 2:
+        by_split["test"]["oracle"] = tuple(known[name].to_numpy() for name in (LABEL, ORACLE))
     return by_split
 
 
@@ -216,7 +221,7 @@ def model_records(
         known |= {"orders_per_second": run.orders_per_second, "precision": "float32"}
         models.append({"name": f"legacy {name}", "system": "legacy", **known, **measured})
     for name, by_split in baselines.items():
-        measured = {split: measure(splits[split][LABEL], p) for split, p in by_split.items()}
+        measured = {split: measure(whole(splits[split], [LABEL])[LABEL], p) for split, p in by_split.items()}
         models.append({"name": name, "system": "baseline", **measured})
     if "oracle" in drawn["test"]:
         measured = metrics.evaluate(*drawn["test"]["oracle"])

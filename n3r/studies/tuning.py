@@ -2,6 +2,8 @@
 
 Decisions:
 - Test rows are not read, so that what they say of the chosen parameters stays a figure of unseen rows.
+- Of more training and validation rows than a sample has (`rows/parts.py`, 500,000) all steps read the sample
+  that 09 is fitted on.
 - Trial 0 has the parameters as they are; the others are beside it on the same rows.
 - Each trial is kept when it is done. A search is replayed from these: by one seed Optuna proposes the same
   again. So one that was stopped goes on and ends as one that was not, and needs none of Optuna's storages,
@@ -29,6 +31,7 @@ from n3r.files import kept
 from n3r.files.json_io import explain, near, read_json, without_links
 from n3r.metrics import class_auc, paired_auc
 from n3r.model import ModelConfig, configure
+from n3r.rows.parts import sample_of
 from n3r.schema import LABEL
 from n3r.tokenizer import TextConfig
 from n3r.train import TrainConfig
@@ -179,9 +182,10 @@ class Task:
         self.folder, self.seed = run / "tune" / step, parameters["seed"]
         self.monitor = parameters.get("monitor", "auroc")
         self.columns = tables.read_column_map(run / "data")
-        self.splits = {split: tables.read_split(run / "data", split) for split in ("train", "val")}
-        if not len(self.splits["val"]):
+        rows = {split: tables.split_rows(run / "data", split) for split in ("train", "val")}
+        if not len(rows["val"]):
             raise ValueError(f"{run / 'data'} has no validation rows to judge by")
+        self.splits, self.n_rows = sample_of(rows), sum(map(len, rows.values()))
         self.tokenizer = steps.read_tokenizer(run, parameters.get("preset", presets.OWN))
         self.spaces = {
             name: spec if isinstance(spec, list) else spec.model_dump() for name, spec in space.items()
@@ -360,6 +364,7 @@ def described(task: Task, trials: Sequence[Trial], study: "Study") -> tuple[dict
     content = {
         "step": task.step,
         "judged_by": {"figure": task.monitor, "maximised": task.maximises, "n_rows": len(first.label)},
+        "rows": {"n": task.n_rows, "n_read": sum(map(len, task.splits.values()))},
         "parameters": task.parameters,
         "space": task.spaces,
         "trials": [trial.told for trial in trials],

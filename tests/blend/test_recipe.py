@@ -225,9 +225,9 @@ def test_a_member_that_fails_or_gives_no_number_is_named_and_left_out(small, tmp
     def gives_nan(rows, context):
         return blends.Fitted(lambda encoded: np.full((len(encoded.tabular), 2), np.nan), lambda: None)
 
-    own = {"boosting": MEMBERS["boosting"], "fails": fails, "nan": gives_nan}
-    monkeypatch.setattr(blends, "MEMBERS", own)
-    config = BlendConfig(members=list(own))
+    monkeypatch.setitem(MEMBERS, "fails", fails)
+    monkeypatch.setitem(MEMBERS, "nan", gives_nan)
+    config = BlendConfig(members=["boosting", "fails", "nan"])
     found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path)
     assert found.weights == {"boosting": 1.0}
     left_out = {member.name: member.left_out for member in found.tried}
@@ -242,9 +242,8 @@ def test_a_budget_leaves_out_what_would_take_longer(small, tmp_path, monkeypatch
         time.sleep(2)
         return MEMBERS["extra trees"](rows, context)
 
-    own = {"character n-grams": MEMBERS["character n-grams"], "slow": slow}
-    monkeypatch.setattr(blends, "MEMBERS", own)
-    config = BlendConfig(members=list(own), budget=4)
+    monkeypatch.setitem(MEMBERS, "slow", slow)
+    config = BlendConfig(members=["character n-grams", "slow"], budget=4)
     found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path)
     assert list(found.weights) == ["character n-grams"]
     assert "of the budget are left" in found.tried[1].left_out

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from n3r import tables
 from n3r.checks.monitor import FINE, LOOK, RETRAIN, MonitorConfig, monitor, status_of
 from n3r.cli import app
+from n3r.engine.disk import Disk
+from n3r.report.monitor import write_monitor
 from n3r.schema import LABEL
 from n3r.score import Scorer
 from n3r.synthetic.orders import generate_orders
@@ -89,6 +91,21 @@ def test_rows_that_the_model_learned_from_are_left_out(bundle, small, tmp_path):
     both = monitor([*later(tmp_path), str(tmp_path / "old.parquet")], bundle, MonitorConfig())["rows"]
     assert both["n_read"] - new["n_read"] == small.orders.height
     assert both["n_new"] - new["n_new"] <= small.orders.height - learned
+
+
+def test_rows_give_the_same_page_however_divided_and_the_same_are_drawn(bundle, small, tmp_path):
+    rows = pl.concat([*map(pl.read_parquet, later(tmp_path)), small.orders.head(900)])
+    rows = pl.concat([rows, rows.sample(300, seed=1)])  # the same orders again
+    rows.write_parquet(tmp_path / "new.parquet")
+    whole = monitor([str(tmp_path / "new.parquet")], bundle, MonitorConfig(max_rows=1000))
+    assert whole["rows"]["n_compared"] == 1000 < whole["rows"]["n_new"]
+    for i, part in enumerate((rows[:7], rows[7:2100], rows[2100:])):
+        part.write_csv(tmp_path / f"part-{i}.csv")
+    disk = Disk(tmp_path / "disk", 10**9, 5)
+    divided = monitor([str(tmp_path / "part-*.csv")], bundle, MonitorConfig(max_rows=1000), None, disk)
+    assert divided == whole
+    page = write_monitor(divided, "Look.", tmp_path / "page").read_text()
+    assert "of them drawn, and compared here" in page
 
 
 def test_the_command_writes_a_page_and_ends_with_a_status(bundle, tmp_path):

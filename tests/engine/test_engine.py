@@ -270,6 +270,14 @@ def test_what_an_engine_cannot_be_started_with_is_told(tmp_path, given, told):
     assert in_bytes("1.5 GB") == 1_500_000_000
 
 
+def test_of_two_runs_at_once_the_later_does_not_lose_the_customers_of_the_other(tmp_path):
+    for _ in range(2):  # a new table, and one that is there
+        first, second = (Customers.open(tmp_path / "table", tmp_path / str(i)) for i in range(2))
+        first.keep()
+        with pytest.raises(ValueError, match="another run has changed .*table meanwhile: run"):
+            second.keep()
+
+
 def test_a_folder_that_is_no_table_of_known_customers_is_told(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="is no table of known customers: give a new folder"):

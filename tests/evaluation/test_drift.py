@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from n3r import evaluation
 from n3r.estimate import NOT_ENOUGH
 from n3r.evaluation.drift import Psi, drift, psi
+from n3r.rows import parts
 
 numbers = st.lists(
     st.one_of(st.none(), st.floats(allow_nan=True), st.sampled_from([0.0, 1.0, inf, -inf])),
@@ -259,6 +261,23 @@ def test_drift_of_few_rows_and_of_no_columns():
     empty = drift(train.clear(), test, ["same"]).row(0, named=True)
     assert (empty["psi"], empty["missing_train"], empty["missing_test"]) == (None, None, 0)
     assert drift(train, test, []).height == 0
+
+
+@given(st.integers(0, 900), st.integers(0, 600), st.integers(1, 700), st.integers(1, 900))
+def test_drift_of_rows_in_parts_is_that_of_the_whole(cut, other, slice_size, n_sampled):
+    train, test = frames()
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(parts, "SLICE", slice_size)
+        small.setattr(parts, "SAMPLE", n_sampled)
+        small.setattr(evaluation.drift, "SIDE_BY_SIDE", 4)
+        whole = drift(train, test, train.columns)
+        divided = (parts.joined(rows[:at], rows[at:]) for rows, at in ((train, cut), (test, other)))
+        assert drift(*divided, train.columns).equals(whole)
+    assert (
+        whole.select("column", "missing_train")
+        .sort("column")
+        .equals(drift(train, test, train.columns).select("column", "missing_train").sort("column"))
+    )
 
 
 def test_drift_of_categoricals_is_that_of_their_text():

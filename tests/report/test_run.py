@@ -304,7 +304,7 @@ def test_markdown_has_the_tables_and_escapes(tmp_path):
 
 def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(ValueError, match=r"cannot write .* into .*file.inner"):
+    with pytest.raises(ValueError, match=r"cannot write inner into .*file \(Not a directory"):
         run.write_report(bare(), {}, tmp_path / "file" / "inner")
     (tmp_path / "taken" / "report.html").mkdir(parents=True)
     with pytest.raises(ValueError, match="taken"):

@@ -2,9 +2,10 @@
 
 import polars as pl
 
+from n3r.predictions import prediction_table
 from n3r.preprocess import prepare
 from n3r.rows.amounts import amounts
-from n3r.schema import AMOUNT, ColumnMap, prediction_table
+from n3r.schema import AMOUNT, ColumnMap
 
 
 def test_a_row_without_an_amount_counts_as_the_mean_of_the_others():

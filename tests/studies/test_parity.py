@@ -15,7 +15,9 @@ from n3r.legacy.layouts import import_legacy
 from n3r.legacy.trainer import predict_legacy
 from n3r.model import RiskModel
 from n3r.multiclass import measure
-from n3r.schema import LABEL, ORACLE, SCORE, SEGMENT, joined_text, prediction_table
+from n3r.predictions import prediction_table
+from n3r.rows.parts import joined
+from n3r.schema import LABEL, ORACLE, SCORE, SEGMENT, joined_text
 from n3r.studies import ablation, beside, parity
 
 
@@ -195,7 +197,7 @@ def test_another_seed_is_another_training_of_both_on_the_same_rows(trained, spli
     bundle, run = trained
     rows = {name: frame for name, frame in splits.items() if name != "val"}
     test = splits["test"]
-    own = bundle.predictions(test), beside.scored(test, bundle.column_map, run.predict(test))
+    own = bundle.predictions(test), prediction_table(test, bundle.column_map.id, run.predict(test))
     found = [beside.by_seed(bundle, own, rows, [0, 4], tmp_path / name) for name in "ab"]
     again = beside.by_seed(bundle, own, rows, [4], tmp_path / "a")
     for side in (0, 1):
@@ -203,6 +205,27 @@ def test_another_seed_is_another_training_of_both_on_the_same_rows(trained, spli
         assert first is own[side] and first.columns == other.columns
         assert (first["score"] - other["score"]).abs().max() > 1e-3
         assert other.equals(found[1][side][1]) and other.equals(again[side][1])
+
+
+def test_of_a_sample_of_the_training_rows_n3r_learns_too_and_the_report_says_so(trained, splits, tmp_path):
+    bundle, run = trained
+    more = replace(bundle, data={"splits": {"train": {"rows": 10**6}}})
+    test = splits["test"]
+    own = bundle.predictions(test), prediction_table(test, bundle.column_map.id, run.predict(test))
+    divided = {**splits, "test": joined(test[:7], test[7:])}
+    ours, theirs = beside.by_seed(more, own, divided, [0], tmp_path)
+    assert len(ours) == 1 and theirs == [own[1]]
+    assert ours[0].drop("score").equals(own[0].drop("score")) and not ours[0].equals(own[0])
+    told = f"a sample of {len(splits['train'])} of the 1,000,000 training rows"
+    assert told in beside.compared_on(more, divided) and beside.compared_on(bundle, divided) is None
+    assert kept.plan("n3r.studies.beside", divided) == kept.plan("n3r.studies.beside", splits)
+
+
+def test_test_rows_in_parts_give_the_same_function(trained, splits):
+    bundle, run = trained
+    divided = joined(splits["test"][:7], splits["test"][7:])
+    one, other = (parity.function_parity(run, bundle, rows, 3, 16) for rows in (splits["test"], divided))
+    assert one == other
 
 
 def test_three_classes_are_not_compared_with_the_legacy(trained, splits, tmp_path):

@@ -21,4 +21,5 @@ def test_a_plan_tells_rows_settings_and_the_bundles_parts(a_bundle, splits):
 def test_an_edit_of_a_figure_trains_nothing_and_one_of_the_training_does(study):
     rests_on = {path.relative_to(PACKAGE).as_posix() for path in sources(f"import n3r.studies.{study}")}
     assert not [path for path in rests_on if path.startswith(("report/", "evaluation/"))]
-    assert {"train.py", "kernels.py", "checkpoints.py", "legacy/trainer.py"} <= rests_on
+    assert {"train.py", "kernels.py", "checkpoints.py"} <= rests_on
+    assert ("legacy/trainer.py" in rests_on) == (study != "learning_curves")

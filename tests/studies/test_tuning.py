@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -16,7 +17,9 @@ from n3r import notebook, pipeline, tables
 from n3r.cli import app
 from n3r.files import lock
 from n3r.files.json_io import read_json
-from n3r.studies.tuning import Range, Task, read_space, search, with_values
+from n3r.report.tuning import write_tuning
+from n3r.rows import parts
+from n3r.studies.tuning import Range, Task, described, read_space, search, with_values
 
 pytest.importorskip("optuna")
 
@@ -79,6 +82,16 @@ def test_a_search_that_is_stopped_ends_as_one_that_is_not_and_trains_nothing_twi
 def test_no_time_is_left_for_another_trial(run):
     trials, _ = search(task(run), 3, minutes=1e-9)
     assert [trial.number for trial in trials] == [0]
+
+
+def test_more_rows_than_a_sample_has_are_tuned_on_the_sample_that_step_09_takes(run, small, monkeypatch):
+    both = pl.concat([small.prepared.splits["train"], small.prepared.splits["val"]])
+    monkeypatch.setattr(parts, "SAMPLE", n := len(both) // 2)
+    one = task(run)
+    assert pl.concat(one.splits.values()).equals(parts.sample(both)[0]) and min(map(len, one.splits.values()))
+    content, _ = described(one, *search(one, 1, minutes=1e-9))
+    page = write_tuning(content, run, "tune").read_text()
+    assert f"a sample of {n:,} of the {len(both):,} training and validation rows" in page
 
 
 def made_up(run: Path, epochs_of) -> SimpleNamespace:
