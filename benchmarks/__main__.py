@@ -115,14 +115,14 @@ PROGRAMS = (
     Program(
         "the best recipe beside LSTM2Risk",
         "best",
-        "--rows 1500 --pairs 1",
+        "--rows 700 --pairs 1",
         {"fit s": "fit_seconds", "rows/s": "rows_a_second", "ratio": "ratio", "ms an order": "p50_ms"},
         "180 s, ratio 1, 2 ms",
     ),
     Program(
         "n3r.fit of 20,000 rows; decisions and reasons of 1,000 in 100,000; n3r monitor of a million",
         "front",
-        "--rows 1500 1000 1500",
+        "--rows 700 500 700",
         {
             "fit s": "fit_seconds",
             "decisions, ratio": "decide_ratio",
@@ -166,8 +166,8 @@ SMOKED = (  # what has no row in the report
     "profile lstm2risk names --system n3r --steps 1 --batch 16",
     "profile transformer2risk bots --system legacy --steps 1 --batch 16",
     "peers --smoke",
-    "quality seeds --rows 1500 --seeds 0 --members boosting lstm2risk",
-    "quality ablation --rows 1500 --seeds 0 --members boosting lstm2risk",
+    "quality seeds --rows 1000 --seeds 0 --members boosting lstm2risk",
+    "quality ablation --rows 1000 --seeds 0 --members boosting lstm2risk",
 )
 
 

@@ -16,6 +16,7 @@ from n3r.bundle import Bundle, Recipe, train_bundle
 from n3r.data import OrderDataset
 from n3r.encode import RowEncoder
 from n3r.features import FeatureConfig, TabularFeatures
+from n3r.files.manifest import MANIFEST, write_manifest
 from n3r.legacy.layouts import write_sagemaker
 from n3r.model import (
     MODEL_CLASSES,
@@ -313,7 +314,7 @@ def without_width(encoder: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    "model_class", ["bimodal_cnn", "lstm", pytest.param("lstm2risk", marks=pytest.mark.slow)]
+    "model_class", ["bimodal_cnn", *(pytest.param(c, marks=pytest.mark.slow) for c in ("lstm", "lstm2risk"))]
 )
 def test_word_embeddings_of_a_bert_start_a_cnn_or_an_lstm(messages, a_bert, tmp_path, model_class):
     row, wide = MODEL_CLASSES[model_class], word_embeddings(a_bert)
@@ -495,14 +496,17 @@ def test_a_bundle_with_a_tokenizer_of_the_other_kind_does_not_score(trained, mes
     """Not even one whose manifest was made again."""
     bundle, rows = trained[model_class][0], messages.splits["test"]
     other = "bpe" if bundle.tokenizer.kind == "bert" else "bert"
-    for texts, message in (
-        (bundle.texts, "cleaning steps"),
-        (TextConfig(max_tokens=32), "needs a tokenizer"),
-    ):
-        wrong = replace(bundle, tokenizer=messages.tokenizers[other], texts=texts)
-        wrong.save(tmp_path / "model")
-        with pytest.raises(ValueError, match=message):
-            Bundle.load(tmp_path / "model").predict(rows)
+    folder = tmp_path / "model"
+    replace(bundle, tokenizer=messages.tokenizers[other]).save(folder)
+    with pytest.raises(ValueError, match="cleaning steps"):
+        Bundle.load(folder).predict(rows)
+    config = json.loads((folder / "config.json").read_text())
+    config["texts"] = TextConfig(max_tokens=32).model_dump()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / MANIFEST).unlink()
+    write_manifest(folder)
+    with pytest.raises(ValueError, match="needs a tokenizer"):
+        Bundle.load(folder).predict(rows)
 
 
 @pytest.mark.parametrize("step", ["dialogue_chunker", "custom_bpe_tokenizer", "tokenizer"])

@@ -67,9 +67,8 @@ def test_each_model_class_is_a_class(model_class):
     assert getattr(models, type(model).__name__) is type(model)
 
 
-def test_a_loaded_bundle_has_its_class(small, tmp_path):
-    small.bundle.save(tmp_path / "bundle")
-    model = Bundle.load(tmp_path / "bundle").model
+def test_a_loaded_bundle_has_its_class(small):
+    model = Bundle.load(small.folder).model
     assert isinstance(model, LSTM2Risk) and not isinstance(model, Transformer2Risk)
 
 

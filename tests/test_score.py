@@ -362,7 +362,7 @@ def test_decisions_of_a_table_and_of_files_are_those_of_the_rule(made, tmp_path)
     assert_frame_equal(written.select(decided.columns), decided, abs_tol=1e-5)
 
 
-@pytest.mark.parametrize("model_class", ["transformer2risk", "lstm"])
+@pytest.mark.parametrize("model_class", ["transformer2risk", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_three_classes_and_texts_alone_are_explained(made, model_class):
     scorer = Scorer(made(model_class)[1])
     test = prepared(60, seed=8, n_classes=SMALL[model_class].get("n_classes", 2))

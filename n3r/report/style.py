@@ -69,9 +69,15 @@ def to_png(fig: "Figure", dpi: int = 200) -> bytes:
 
 def _settle(fig: "Figure") -> None:
     """Lay the figure out for good: matplotlib starts each draw from the last layout and drifts."""
-    if fig.get_layout_engine() is not None:
-        fig.draw_without_rendering()
-        fig.set_layout_engine("none")
+    import matplotlib
+
+    engine = fig.get_layout_engine()
+    if engine is not None:
+        engine.execute(fig)
+        with matplotlib.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+            fig.set_layout_engine(
+                None
+            )  # which "none" is not: a figure with that one is drawn twice to be saved
 
 
 @contextmanager

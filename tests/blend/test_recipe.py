@@ -194,7 +194,7 @@ def test_what_is_done_is_not_done_again_and_ends_the_same(fitted, small, folder,
 
 
 def test_an_interrupted_blend_goes_on(fitted, small, tmp_path, monkeypatch):
-    names = QUICK.members[:3]
+    names = QUICK.members[1:3]
     config = QUICK.model_copy(update={"members": names})
     made = []
 
@@ -207,13 +207,13 @@ def test_an_interrupted_blend_goes_on(fitted, small, tmp_path, monkeypatch):
 
         return fit
 
-    monkeypatch.setattr(blends, "MEMBERS", {name: counted(name, names[2:]) for name in names})
+    monkeypatch.setattr(blends, "MEMBERS", {name: counted(name, names[1:]) for name in names})
     with pytest.raises(KeyboardInterrupt):
         fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path)
-    assert made == names[:2]
+    assert made == names[:1]
     monkeypatch.setattr(blends, "MEMBERS", {name: counted(name, []) for name in names})
     found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path)
-    assert made[2:].count(names[0]) <= 1, "held-out scores are there; only the graph was to be made"
+    assert made[1:].count(names[0]) <= 1, "held-out scores are there; only the graph was to be made"
     for name in names:
         np.testing.assert_array_equal(found.p[name], fitted.p[name])
 
@@ -227,7 +227,7 @@ def test_a_member_that_fails_or_gives_no_number_is_named_and_left_out(small, tmp
 
     monkeypatch.setitem(MEMBERS, "fails", fails)
     monkeypatch.setitem(MEMBERS, "nan", gives_nan)
-    config = BlendConfig(members=["boosting", "fails", "nan"])
+    config = BlendConfig(members=["boosting", "fails", "nan"], identity="on")
     found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path)
     assert found.weights == {"boosting": 1.0}
     left_out = {member.name: member.left_out for member in found.tried}
@@ -243,12 +243,12 @@ def test_a_budget_leaves_out_what_would_take_longer(small, tmp_path, monkeypatch
         return MEMBERS["extra trees"](rows, context)
 
     monkeypatch.setitem(MEMBERS, "slow", slow)
-    config = BlendConfig(members=["character n-grams", "slow"], budget=4)
+    config = BlendConfig(members=["character n-grams", "slow"], budget=4, identity="on")
     found = fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path)
     assert list(found.weights) == ["character n-grams"]
     assert "of the budget are left" in found.tried[1].left_out
     with pytest.raises(ValueError, match="character n-grams: would take .* 0 s of the budget are left"):
-        config = BlendConfig(members=["character n-grams"], budget=1e-6)
+        config = BlendConfig(members=["character n-grams"], budget=1e-6, identity="on")
         fit_blend(small.prepared.splits, recipe_of(small), config, tmp_path / "less")
 
 
@@ -267,7 +267,7 @@ def test_dimensions_that_no_network_has_are_named(small, tmp_path, networks, mes
 
 
 def test_a_random_split_is_held_out_in_folds(small, tmp_path):
-    config = BlendConfig(members=["boosting", "character n-grams"], n_folds=3)
+    config = BlendConfig(members=["boosting", "character n-grams"], n_folds=2, identity="on")
     found = fit_blend(small.prepared.splits, recipe_of(small, split_by="random"), config, tmp_path)
     n = len(small.prepared.splits["train"]) + len(small.prepared.splits["val"])
     assert len(found.held) == n == found.held["objectId"].n_unique()
@@ -353,7 +353,10 @@ def test_a_damaged_graph_is_refused(saved, tmp_path):
 
 def test_token_ngrams_alone(small, tmp_path):
     found = fit_blend(
-        small.prepared.splits, recipe_of(small), BlendConfig(members=["token n-grams"]), tmp_path / "training"
+        small.prepared.splits,
+        recipe_of(small),
+        BlendConfig(members=["token n-grams"], identity="off"),
+        tmp_path / "training",
     )
     found.save(tmp_path / "best", {})
     rows = small.prepared.splits["test"]
@@ -397,7 +400,7 @@ def pretrained(small, made_bert, tmp_path_factory):
 
 def with_bert(pretrained, /, **changes):
     network = {"epochs": 1, "batch_size": 128, "precision": "float32", "lr": 0.001}
-    given = {"members": FEW, "networks": {"bert": network, "bimodal_bert": network}}
+    given = {"members": FEW, "networks": {"bert": network, "bimodal_bert": network}, "identity": "on"}
     return BlendConfig(**given | {"pretrained": pretrained} | changes)
 
 

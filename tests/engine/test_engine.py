@@ -163,12 +163,18 @@ def alike(found: Prepared | str, expected: Prepared | str) -> None:
         assert_frame_equal(found.splits[split], rows, check_exact=True)
 
 
-@given(
-    rows=st.lists(row, max_size=30),
-    seed=st.integers(0, 99),
-    n=st.integers(1, 5),
-)
-def test_days_prepared_one_by_one_with_known_customers_keep_the_rows_of_all_at_once(tmp_path, rows, seed, n):
+@pytest.mark.parametrize("seed", [0, 1])
+def test_days_prepared_one_by_one_with_known_customers_keep_the_rows_of_all_at_once(tmp_path, seed):
+    days_are_all_at_once(tmp_path, [], seed, 3)
+
+
+@pytest.mark.slow
+@given(rows=st.lists(row, max_size=30), seed=st.integers(0, 99), n=st.integers(1, 5))
+def test_days_of_any_rows_prepared_one_by_one_keep_the_rows_of_all_at_once(tmp_path, rows, seed, n):
+    days_are_all_at_once(tmp_path, rows, seed, n)
+
+
+def days_are_all_at_once(tmp_path: Path, rows: list[tuple], seed: int, n: int) -> None:
     folder = tmp_path / f"table-{uuid4().hex}"
     config = PrepareConfig(train=1, val=0, test=0, max_bad_dates=0.9)
     column_map = ORDERS.model_copy(update={"entity_time": None, "entity_time_format": None})
@@ -189,6 +195,7 @@ def test_days_prepared_one_by_one_with_known_customers_keep_the_rows_of_all_at_o
         found = outcome(lambda s=source, o=on, c=customers: prepare_source(s, column_map, config, o, c))
         on.close()
         if isinstance(found, str):
+            assert rows, found
             return  # no row of a day is kept, or all of one class
         customers.keep()
         kept.append(found.splits["train"]["objectId"].sort().to_list())

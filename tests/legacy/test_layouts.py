@@ -471,7 +471,7 @@ def test_predictions_of_another_kind_are_refused(layout, frame, tmp_path):
         pytest.param(
             "trimodal_gate_fusion", {"encoder": "cnn"}, ["email", "billing"], marks=pytest.mark.slow
         ),
-        ("lstm", {}, ["email", "holder"]),
+        pytest.param("lstm", {}, ["email", "holder"], marks=pytest.mark.slow),
     ],
 )
 def test_other_classes_get_texts_in_chunks_and_each_column_by_its_name(
@@ -640,6 +640,12 @@ def test_defect_13_a_typed_token_is_text_and_nfkc_is_inside(legacy):
     assert bundle.tokenizer.encode(plain).ids.tolist() == ids
 
 
+@pytest.mark.parametrize(
+    "legacy",
+    ["transformer2risk", pytest.param("lstm2risk", marks=pytest.mark.slow)],
+    indirect=True,
+    scope="module",
+)
 def test_imported_weights_go_out_under_the_published_names(legacy, tmp_path):
     """The published class's weights, mapped back by the table of its authors, are the legacy's own."""
     bundle = legacy.imported()
