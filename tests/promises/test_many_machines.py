@@ -41,7 +41,6 @@ class Cluster:
         ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         n3r = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT), "N3R_HOME": str(self.home)}
         self.environment = {**os.environ, **ray, **n3r}
-        self.home.mkdir()
         self.nodes: list[subprocess.Popen] = []
         head = ("--head", "--port=6379", "--include-dashboard=false", f"--temp-dir={self.place / 'r'}")
         self.add(*head, "--node-ip-address=127.0.0.1")
@@ -137,9 +136,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, own_network: None) -> Iter
     for number, part in enumerate(generate_orders(20_000, seed=1).iter_slices(2_500)):
         named = part.with_columns(customerName=CANARY + " " + part["customerName"].fill_null(""))
         write(named, folder / "raw" / f"{number}.parquet")
+    small = folder / "home" / "runs" / "full"  # a run on a disk of its own, which all nodes see
+    small.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", small], check=True)
     found = Cluster(folder)
     yield found
     found.close()
+    subprocess.run(["umount", small], check=True)
 
 
 @pytest.fixture
@@ -172,6 +175,7 @@ def prepared(run: Path) -> dict[str, Any]:
 # When a node or the driver is killed: the engine's private folder and the second node say.
 MOMENTS: dict[str, Callable[[Cluster, Path, subprocess.Popen], Any]] = {
     "at its first task": lambda cluster, private, node: cluster.at_work(node),
+    "while rows move": lambda cluster, private, node: list(private.glob("002/*")),
     "while parts are written": lambda cluster, private, node: list(private.glob("parts/*/*part-*")),
 }
 
@@ -363,25 +367,20 @@ def test_a_file_that_is_cut_short_is_named(kind, cluster, tmp_path, tally):
     tally(PROMISE, "files that are cut short: named")
 
 
-def test_a_node_whose_disk_is_full_is_a_sentence_and_without_it_the_same_command_ends(
-    cluster, tmp_path, tally
-):
-    """Names as long as a page, more than the node's store holds; it has a megabyte to spill them to."""
+def test_a_full_disk_is_a_sentence_and_with_room_the_same_command_ends(cluster, second, tmp_path, tally):
+    """Names as long as a page, for which there is no room."""
     rng = np.random.default_rng(0)
     for number in range(8):
         rows = pl.read_parquet(cluster.folder / "raw" / f"{number}.parquet")
-        long = pl.Series([rng.bytes(6000).hex() for _ in range(len(rows))])
+        long = pl.Series([rng.bytes(1000).hex() for _ in range(len(rows))])
         write(rows.with_columns(customerName=long), tmp_path / "raw" / f"{number}.parquet")
     command = ("run", "01", "--name", "full", "--data", tmp_path / "raw", *ON_RAY)
-    spill = cluster.place / "spill"
-    spill.mkdir()
-    options = (f"--address={ADDRESS}", "--node-ip-address=127.0.0.1", f"--object-spilling-directory={spill}")
-    node = cluster.add(*options, within=f"mount -t tmpfs -o size=1m tmpfs {spill}")
-    out = cluster.run(*command, status=2)
-    cluster.leave(node)
-    assert "disk is full" in out and not (cluster.of_run("full") / "data").exists()
+    out, run = cluster.run(*command, status=2), cluster.of_run("full")
+    assert f"{run / '.preparing'}" in out and "No space left on device" in out
+    assert not (run / "data").exists()
+    subprocess.run(["mount", "-o", "remount,size=400m", run], check=True)
     cluster.run(*command)
-    tally(PROMISE, "full disks of a node: a sentence, and without it the same command ends")
+    tally(PROMISE, "a full disk while rows move: a sentence, and with room the same command ends")
 
 
 # ---- privacy
