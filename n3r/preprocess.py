@@ -271,7 +271,7 @@ class _Plan:
 
     def _row_bytes(self) -> float:
         """What a row takes in memory with all columns that are used."""
-        some = self.frame.head(LOOKED_AT).pipe(select_wide, self.map).collect()
+        some = self.pieces[0].frame.head(LOOKED_AT).pipe(select_wide, self.map).collect()
         return KEY_BYTES + some.estimated_size() / max(1, some.height)
 
     def _part_rows(self, n_kept: int) -> int:
@@ -285,7 +285,8 @@ class _Plan:
         engine, m = self.engine, self.map
         n = engine.buckets(n_kept * self._row_bytes())
         read = partial(read_kept, pieces=self.pieces, column_map=m)
-        rows = engine.exchange(keys, read, min(n, len(self.pieces)), piece_of(self.pieces))
+        rows = engine.exchange(keys, None, min(n, len(self.pieces)), piece_of(self.pieces))
+        rows = engine.exchange(rows, read)  # when they are asked for: wide rows are kept and moved once
         kept, written = Kept(), None
         if engine.folder:
             share = min(1.0, SAMPLED / n_kept)

@@ -1,72 +1,42 @@
-"""What the engines of many machines share, Ray and Spark: rows as bytes, errors as rows, a cluster reached.
+"""What the engines of many machines share, Ray and Spark: errors of workers, a cluster reached.
 
 Decisions:
-- Rows travel as polars' own bytes, a bucket's share of a piece in each: types stay what they were, and an
-  engine moves, spills and makes anew what it need not understand.
-- An error on a worker is a row of its own, which the next gather raises as it would be raised here: an engine
-  would tell its stack, and of some errors the cells that brought them about.
+- A task returns what it tells of an error, which is raised here: an engine would tell its stack, and of some
+  errors the cells that brought them about.
 """
 
 import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from n3r.engine import OnFrame
 from n3r.files.manifest import versions
 from n3r.files.writer import POLARS_ERRORS
 
 ANSWER = 5  # seconds in which a cluster's address must answer
 START = 60  # seconds in which it must let a driver in
-SHARE = 6  # a bucket's part of a worker's memory
-FAILED = -1  # the bucket of what a worker tells of an error
-Row = tuple[int, bytes]  # a bucket, and a frame of rows of it
-_PLACED = "n3r:bucket"
 
 
-class _FailedBeforeError(Exception):
-    """What a worker told of an error, met again."""
-
-
-def packed(frames: Iterable[tuple[int, pl.DataFrame]]) -> Iterator[Row]:
-    """Frames and their buckets as rows; what failed, here or before, is the last of them."""
+def answered(given: Any, work: Callable[[Any], Any]) -> tuple[Any, bytes]:
+    """A task: what `work` gives, and what it tells of an error, of which there is one."""
     try:
-        for bucket, frame in frames:
-            yield bucket, _bytes(frame)
-    except _FailedBeforeError as error:
-        yield FAILED, error.args[0]
+        return work(given), b""
     except Exception as error:
-        yield FAILED, told(error)
+        return None, told(error)
 
 
-def each(rows: Iterable[Row], fn: OnFrame | None) -> Iterator[Row]:
-    """What `fn` makes of each frame."""
-    return packed((bucket, fn(frame) if fn else frame) for bucket, frame in _frames(rows))
-
-
-def spread(rows: Iterable[Row], n: int, by: pl.Expr) -> Iterator[Row]:
-    """The frames by the buckets that their rows go to."""
-    return packed(_parts(rows, n, by))
-
-
-def merged(rows: Iterable[Row], fn: OnFrame | None) -> Iterator[Row]:
-    """`fn` of whole buckets, of which these are all rows."""
-    return packed(_wholes(rows, fn))
-
-
-def gathered(rows: Iterable[Row]) -> pl.DataFrame:
-    """All frames as one; raises the error that a worker told of."""
-    try:
-        return pl.concat([frame for _, frame in _frames(rows)])
-    except _FailedBeforeError as error:
-        raise raised(error.args[0]) from None
+def answer(answered: tuple[Any, bytes]) -> Any:
+    """What a task gave; raises the error that it told of."""
+    given, error = answered
+    if error:
+        raise raised(error)
+    return given
 
 
 def told(error: Exception) -> bytes:
@@ -85,11 +55,6 @@ def raised(told: bytes) -> Exception:
     return (
         pl.exceptions.ComputeError("on a worker") if found["kind"] == "polars" else RuntimeError(str(found))
     )
-
-
-def n_buckets(n_bytes: float, n_cpus: int, memory: int) -> int:
-    """So many that a bucket fits into a worker's part of the memory, and that each worker has one."""
-    return max(n_cpus, -int(-n_bytes * n_cpus * SHARE // memory))
 
 
 def check_node(name: str, there: Mapping[str, str], sees: bool, folder: Path) -> None:
@@ -146,35 +111,3 @@ def environment(**values: str) -> Iterator[None]:
         for name, value in before.items():
             os.environ.pop(name)
             os.environ.update({} if value is None else {name: value})
-
-
-def _bytes(frame: pl.DataFrame) -> bytes:
-    file = BytesIO()
-    # As offsets: a view of texts may hold on to, and write, those of all other buckets.
-    frame.write_ipc(file, compression="lz4", compat_level=pl.CompatLevel.oldest())
-    return file.getvalue()
-
-
-def _frames(rows: Iterable[Row]) -> Iterator[tuple[int, pl.DataFrame]]:
-    for bucket, content in rows:
-        if bucket == FAILED:
-            raise _FailedBeforeError(content)
-        yield bucket, pl.read_ipc(content)
-
-
-def _parts(rows: Iterable[Row], n: int, by: pl.Expr) -> Iterator[tuple[int, pl.DataFrame]]:
-    for _, frame in _frames(rows):
-        if frame.is_empty():  # whose columns would be lost
-            yield 0, frame
-        placed = frame.with_columns((by % n).alias(_PLACED))
-        for (bucket,), own in placed.partition_by(_PLACED, as_dict=True, include_key=False).items():
-            yield bucket, own
-
-
-def _wholes(rows: Iterable[Row], fn: OnFrame | None) -> Iterator[tuple[int, pl.DataFrame]]:
-    parts: dict[int, list[pl.DataFrame]] = {}
-    for bucket, frame in _frames(rows):
-        parts.setdefault(bucket, []).append(frame)
-    for bucket in sorted(parts):
-        whole = pl.concat(parts.pop(bucket), rechunk=True)
-        yield bucket, fn(whole) if fn else whole

@@ -1,132 +1,192 @@
-"""The engine of a table that does not fit into memory, on one machine: buckets on its disk.
+"""The engine of a table that does not fit into memory: buckets in files of one folder.
 
 Decisions:
-- A bucket is worked on whole, one after another: polars itself uses all processors. Buckets are so small that
-  one, and what becomes of it, fit into the memory that is given.
-- Rows on their way to a bucket wait until they are worth a file.
+- Work is done in tasks: each takes what it is given, and returns where its rows lie. Here they run one after
+  another, as polars itself uses all processors; ray.py and spark.py run them on many machines, all of which
+  see the folder.
+- A bucket is worked on whole, and so small that it, and what becomes of it, fit into the given memory.
+- A task that spreads rows writes one file, in which each bucket's rows have their places. Files go once what
+  is made of them is written, as a task may be done again.
 - The folder is this user's alone, for names are in it, and is deleted at exit; what a kill left of it is
   deleted by the next engine there.
 """
 
 import shutil
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import count
+from io import BytesIO
+from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+from uuid import uuid4
 
 import polars as pl
 
-from n3r.engine import private
+from n3r.engine import OnFrame, private
 from n3r.files.atomic import writing
-from n3r.files.writer import POLARS_ERRORS
 
 SHARE = 12  # a bucket's part of the memory: its rows are copied when they are sorted and joined
-PENDING = 8  # the part of the memory in which rows wait for their files
+PENDING = 16  # the part of the memory in which rows wait until they are worth being spread
+GROUPS = 8  # tasks of a processor that spread rows
 _BUCKET = "n3r:bucket"
+Make = Callable[[list[Any]], Iterator[pl.DataFrame]]
+Told = TypeVar("Told")
 
 
-@dataclass(frozen=True)
-class Task:
-    """What gives a frame, and the files that it is made of."""
+class Place(NamedTuple):
+    """Where a frame lies."""
 
-    make: Callable[[], pl.DataFrame]
-    files: Sequence[Path] = ()
+    path: Path
+    start: int
+    stop: int
 
-    def then(self, fn: Callable[[pl.DataFrame], pl.DataFrame] | None) -> "Task":
-        """The task that gives what `fn` makes of the frame."""
-        return self if fn is None else Task(lambda: fn(self.make()), self.files)
 
-    def take(self) -> pl.DataFrame:
-        """The frame, its files deleted."""
-        frame = self.make()
-        for path in self.files:
-            path.unlink()
-        return frame
+class Tasks(NamedTuple):
+    """What each task is given, an item or places of a bucket's rows, and the frames that it makes of it."""
+
+    given: list[list[Any]]
+    make: Make
+    stage: Path | None = None  # the folder of the places
+
+    def then(self, fn: OnFrame | None) -> "Tasks":
+        """The tasks that give what `fn` makes of each frame."""
+        return self if fn is None else self._replace(make=partial(_then, make=self.make, fn=fn))
+
+    def end(self) -> None:
+        """Delete what the tasks are given."""
+        if self.stage:
+            shutil.rmtree(self.stage, ignore_errors=True)
 
 
 class Disk:
-    """Frames in files of a private folder, which all are to fit into `memory` bytes; data are tasks."""
+    """Frames in files of a private folder; all that is at work is to fit into `memory` bytes."""
+
+    n_cpus = 1  # tasks at a time
 
     def __init__(self, folder: Path, memory: int, n: int | None = None):
-        self.folder, self.memory, self.n = Path(folder), memory, n
+        self.folder, self.memory, self.n = Path(folder).absolute(), memory, n
         self._stages = count()
         private(self.folder)
         self.close = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
-    def read(self, items: Iterable[Any], fn: Callable[[Any], pl.DataFrame]) -> list[Task]:
-        """`fn` of each item, when it is asked for."""
-        return [Task(partial(fn, item)) for item in items]
+    def run(self, work: Callable[[list[Any]], Told], given: list[list[Any]]) -> Iterable[Told]:
+        """What `work` tells of each, in their order; it may be done more than once."""
+        return map(work, given)
 
-    def exchange(
-        self,
-        data: list[Task],
-        fn: Callable[[pl.DataFrame], pl.DataFrame] | None,
-        n: int = 0,
-        by: pl.Expr | None = None,
-    ) -> list[Task]:
+    def read(self, items: Iterable[Any], fn: Callable[[Any], pl.DataFrame]) -> Tasks:
+        """`fn` of each item, when it is asked for."""
+        return Tasks([[item] for item in items], partial(_read, fn=fn))
+
+    def exchange(self, data: Tasks, fn: OnFrame | None, n: int = 0, by: pl.Expr | None = None) -> Tasks:
         """Buckets in files; without `n` the function waits until they are asked for."""
         if not n:
-            return [task.then(fn) for task in data]
-        stage = self.folder / f"{next(self._stages):03d}"
-        buckets = self._spread(data, n, by, stage)
+            return data.then(fn)
+        stage, room = self._stage(), self.memory // self.n_cpus // PENDING
+        size = -(-len(data.given) // (GROUPS * self.n_cpus))
+        groups = [data.given[i : i + size] for i in range(0, len(data.given), size)]
+        work = partial(_spread, make=data.make, n=n, by=by, room=room, stage=stage)
+        told = list(self.run(work, groups))
+        data.end()
+        buckets = Tasks([list(chain(*own)) for own in zip(*told, strict=True)], _whole, stage)
         if fn is None:
             return buckets
-        found = []
-        for number, bucket in enumerate(buckets):
-            frame, path = fn(bucket.take()), stage / f"{number}.done"
-            _write(frame, path)
-            found.append(_kept([path], frame.clear()))
-        return found
+        kept = self._stage()
+        told = list(self.run(partial(_keep, make=buckets.then(fn).make, stage=kept), buckets.given))
+        buckets.end()
+        return Tasks(told, _whole, kept)
 
-    def gather(
-        self, data: list[Task], fn: Callable[[pl.DataFrame], pl.DataFrame] | None = None
-    ) -> pl.DataFrame:
+    def gather(self, data: Tasks, fn: OnFrame | None = None) -> pl.DataFrame:
         """All as one."""
-        return pl.concat([task.then(fn).make() for task in data])
+        return pl.concat(chain.from_iterable(self.run(partial(_frames, make=data.then(fn).make), data.given)))
 
     def buckets(self, n_bytes: float) -> int:
-        """As many as have the share of the memory that one may take."""
-        return self.n or max(1, -int(-n_bytes * SHARE // self.memory))
+        """So many that a bucket has its share of the memory, and that no processor is idle."""
+        return self.n or max(self.n_cpus, -int(-n_bytes * self.n_cpus * SHARE // self.memory))
 
-    def _spread(self, data: list[Task], n: int, by: pl.Expr, stage: Path) -> list[Task]:
-        """The rows of all tasks in files, some a bucket; the tasks' own go."""
-        paths: list[list[Path]] = [[] for _ in range(n)]
-        waiting: list[list[pl.DataFrame]] = [[] for _ in range(n)]
-        n_bytes = 0
-        for number, task in enumerate(data):
-            frame = task.take()
-            empty = frame.clear()
+    def _stage(self) -> Path:
+        stage = self.folder / f"{next(self._stages):03d}"
+        with writing(stage):
+            stage.mkdir()
+        return stage
+
+
+def _spread(
+    group: list[list[Any]], make: Make, n: int, by: pl.Expr, room: int, stage: Path
+) -> list[list[Place]]:
+    """Write the frames of a group as parts of buckets; the places of each bucket's."""
+    places: list[list[Place]] = [[] for _ in range(n)]
+    path, waiting, n_bytes = stage / uuid4().hex, [], 0
+    with _opened(path) as file:
+        for frame in chain.from_iterable(map(make, group)):
+            waiting.append(frame)
             n_bytes += frame.estimated_size()
-            placed = frame.with_columns((by % n).alias(_BUCKET))
-            for (bucket,), rows in placed.partition_by(_BUCKET, as_dict=True, include_key=False).items():
-                waiting[bucket].append(rows)
-            if n_bytes > self.memory // PENDING or number == len(data) - 1:
-                for bucket, frames in enumerate(waiting):
-                    if frames:
-                        paths[bucket].append(stage / f"{bucket}-{number}")
-                        _write(pl.concat(frames), paths[bucket][-1])
-                        frames.clear()
+            del frame  # which would stand beside what the next one is made of
+            if n_bytes > room:
+                _append_parts(file, path, waiting, by % n, places)
                 n_bytes = 0
-        return [_kept(own, empty) for own in paths]
+        _append_parts(file, path, waiting, by % n, places)
+    return places
 
 
-def _write(frame: pl.DataFrame, path: Path) -> None:
-    with writing(path, *POLARS_ERRORS):
-        path.parent.mkdir(exist_ok=True)
-        # As offsets: a view of texts may hold on to, and write, those of all other buckets. As they are: lz4
-        # takes four times the time for two thirds of the room.
-        frame.write_ipc(path, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
+def _append_parts(
+    file: BinaryIO, path: Path, waiting: list[pl.DataFrame], by: pl.Expr, places: list[list[Place]]
+) -> None:
+    """Write frames, which are then no more waited for, bucket by bucket."""
+    if not waiting:
+        return
+    frame = pl.concat(waiting)
+    waiting.clear()
+    if frame.is_empty():  # whose columns would be lost
+        places[0].append(_append(file, path, frame))
+    parts = frame.with_columns(by.alias(_BUCKET)).partition_by(_BUCKET, as_dict=True, include_key=False)
+    for (bucket,), own in parts.items():
+        places[bucket].append(_append(file, path, own))
 
 
-def _kept(paths: list[Path], empty: pl.DataFrame) -> Task:
-    return Task(partial(_read, paths, empty), paths)
+def _keep(given: list[Any], make: Make, stage: Path) -> list[Place]:
+    """Write the frames of a bucket; their places."""
+    path = stage / uuid4().hex
+    with _opened(path) as file:
+        return [_append(file, path, frame) for frame in make(given)]
 
 
-def _read(paths: list[Path], empty: pl.DataFrame) -> pl.DataFrame:
-    """The rows of some files, in one piece."""
-    if not paths:
-        return empty
-    return pl.concat([pl.read_ipc(path.read_bytes()) for path in paths], rechunk=True)
+def _opened(path: Path) -> BinaryIO:
+    with writing(path):
+        return path.open("xb")
+
+
+def _append(file: BinaryIO, path: Path, frame: pl.DataFrame) -> Place:
+    content = BytesIO()
+    # As offsets: a view of texts may hold on to, and write, those of all other buckets. As they are: lz4
+    # takes four times the time for two thirds of the room.
+    frame.write_ipc(content, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
+    start = file.tell()
+    with writing(path):
+        file.write(content.getbuffer())
+        file.flush()
+    return Place(path, start, file.tell())
+
+
+def _frames(given: list[Any], make: Make) -> list[pl.DataFrame]:
+    return list(make(given))
+
+
+def _read(items: list[Any], fn: Callable[[Any], pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    return map(fn, items)
+
+
+def _whole(places: list[Place]) -> Iterator[pl.DataFrame]:
+    """A bucket in one piece; nothing where no rows have gone there."""
+    if places:
+        yield pl.concat(map(_at, places), rechunk=True)
+
+
+def _at(place: Place) -> pl.DataFrame:
+    with place.path.open("rb") as file:
+        file.seek(place.start)
+        return pl.read_ipc(file.read(place.stop - place.start))
+
+
+def _then(given: list[Any], make: Make, fn: OnFrame) -> Iterator[pl.DataFrame]:
+    return map(fn, make(given))

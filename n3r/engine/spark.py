@@ -1,11 +1,11 @@
-"""The engine of many machines where Spark is: its RDDs.
+"""The engine of many machines where Spark is.
 
 Decisions:
-- Of Spark no SQL, which would bring Arrow, a warehouse and types of its own: rows are bytes all the way.
+- Of Spark its tasks alone: rows move in files of the folder that all machines see, as disk.py has them, so it
+  needs neither SQL nor Arrow, and no machine that is lost takes any with it.
 - Settings are made in Java when it runs: whoever is on a machine can read a command line, and secrets in it.
-- Names are in what Spark shuffles and keeps: that is encrypted, and on this machine in the private folder.
+- What tasks return, Spark may write to its disks: it is encrypted, and on this machine in the private folder.
   Java's own output goes there, too.
-- A bucket is kept on disk with how it came about: where a machine is lost, its buckets are made anew.
 """
 
 import logging
@@ -22,17 +22,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
-import polars as pl
 from py4j.java_gateway import JavaGateway
 from py4j.protocol import Py4JError
-from pyspark import RDD, SparkConf, SparkContext, StorageLevel
+from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 
-from n3r.engine import OnFrame, cluster, private
+from n3r.engine import cluster
 from n3r.engine.cluster import ANSWER, START
+from n3r.engine.disk import Disk, Told
 from n3r.files.manifest import versions
 
 JAVA = 17  # the oldest that Spark runs on
@@ -43,7 +43,6 @@ SETTINGS = {
     "spark.ui.showConsoleProgress": "false",
     "spark.eventLog.enabled": "false",
     "spark.io.encryption.enabled": "true",
-    "spark.shuffle.compress": "false",  # what travels is compressed
     "spark.driver.maxResultSize": "0",
     "spark.executorEnv.POLARS_MAX_THREADS": "1",
 }
@@ -53,23 +52,15 @@ SECRET = "spark.authenticate.secret"
 HEAP = 2**29  # bytes; with less Spark does not start
 
 
-class _Data(NamedTuple):
-    """Rows of buckets, and those on disk that they are made of."""
-
-    rows: RDD
-    kept: RDD | None = None
-
-
-class Spark:
-    """A standalone cluster of Spark, or this machine alone where there is no address."""
+class Spark(Disk):
+    """Tasks of a standalone cluster of Spark, or this machine alone where there is no address."""
 
     def __init__(self, folder: Path, memory: int, address: str | None = None, n: int | None = None):
-        self.folder, self.memory, self.n = Path(folder).absolute(), memory, n
         host = _reach(address) if address else "127.0.0.1"
         _check_java()
         if SparkContext._active_spark_context:
             raise ValueError("Spark runs in this process already: stop it, or use another process")
-        private(self.folder)
+        super().__init__(folder, memory, n)
         self.close = weakref.finalize(self, _end, self.folder)
         try:
             conf = _conf(self.folder, memory, host)
@@ -82,40 +73,11 @@ class Spark:
             self.close()
             raise
 
-    def read(self, items: Iterable[Any], fn: Callable[[Any], pl.DataFrame]) -> _Data:
-        """`fn` of each item, on any machine."""
-        items = list(items)
-
-        def one(own: Iterator[Any]) -> Iterator[cluster.Row]:
-            return cluster.packed((0, fn(item)) for item in own)
-
-        return _Data(self.context.parallelize(items, len(items)).mapPartitions(one))
-
-    def exchange(self, data: _Data, fn: OnFrame | None, n: int = 0, by: pl.Expr | None = None) -> _Data:
-        """Buckets on Spark's disks; without `n` the function waits."""
-        if not n:
-            return data if fn is None else data._replace(rows=_work(data, cluster.each, fn=fn))
-        rows = _work(data, cluster.spread, n=n, by=by).partitionBy(n, int)
-        kept = _work(_Data(rows), cluster.merged, fn=fn).persist(StorageLevel.DISK_ONLY)
+    def run(self, work: Callable[[list[Any]], Told], given: list[list[Any]]) -> Iterable[Told]:
+        """What `work` tells of each, in their order, from tasks of all machines."""
+        tasks = self.context.parallelize(given, max(1, len(given))).map(partial(cluster.answered, work=work))
         with _told():
-            kept._jrdd.count()  # by Java: Python would be sent all rows
-            if data.kept:
-                data.kept.unpersist()
-        return _Data(kept, kept)
-
-    def gather(self, data: _Data, fn: OnFrame | None = None) -> pl.DataFrame:
-        """All as one, here."""
-        with _told():
-            rows = _work(data, cluster.each, fn=fn).collect()
-        return cluster.gathered(rows)
-
-    def buckets(self, n_bytes: float) -> int:
-        """As many as workers and their memory ask for."""
-        return self.n or cluster.n_buckets(n_bytes, self.n_cpus, self.memory)
-
-
-def _work(data: _Data, work: Callable[..., Iterator[cluster.Row]], **options: Any) -> RDD:
-    return data.rows.mapPartitions(partial(work, **options))
+            return map(cluster.answer, tasks.collect())
 
 
 def _reach(address: str) -> str:

@@ -6,13 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from n3r.engine import cluster, start
 from n3r.synthetic.orders import generate_orders
@@ -65,7 +62,7 @@ if name == "ray":
 def at_work(process):  # Ray's, one that Python's daemon of Spark has started, or an executor
     with suppress(psutil.Error):  # of one that has ended
         if name == "ray":
-            return process.name().startswith(("ray::Map", "ray::_of_item"))
+            return process.name().startswith("ray::answered")
         if address:
             return "org.apache.spark.executor.CoarseGrainedExecutorBackend" in process.cmdline()
         return "pyspark.daemon" in process.cmdline() and "pyspark.daemon" in process.parent().cmdline()
@@ -300,6 +297,18 @@ def test_a_wrong_address_is_a_sentence_within_seconds(tmp_path, engine, address)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_ray_that_does_not_start_is_told(tmp_path, own_network):
+    require("ray")
+    (tmp_path / ("long" * 30)).mkdir()  # as sockets cannot be named
+    code = f"from n3r.engine import start\nstart('ray', {str(tmp_path / 'engine')!r})"
+    environment = {**os.environ, "TMPDIR": str(tmp_path / ("long" * 30)), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ValueError: Ray does not start here: ") and "107 bytes" in last
+    assert not (tmp_path / "engine").exists()
+
+
 @pytest.mark.parametrize(("java", "told"), [(None, "none"), ("1.8.0_392", "Java 8"), ("16.0.2", "Java 16")])
 def test_java_that_is_missing_or_too_old_is_told(tmp_path, monkeypatch, java, told):
     pytest.importorskip("pyspark", reason="pyspark is an extra: pip install 'n3r[spark]'")
@@ -311,16 +320,6 @@ def test_java_that_is_missing_or_too_old_is_told(tmp_path, monkeypatch, java, to
     with pytest.raises(ValueError, match=f"needs Java 17 or newer, and {tmp_path} has {told}: install one"):
         start("spark", tmp_path / "engine")
     assert not (tmp_path / "engine").exists()
-
-
-@given(parts=st.lists(st.lists(st.integers(0, 9), max_size=9), min_size=1, max_size=4), n=st.integers(1, 7))
-def test_rows_sent_as_bytes_meet_in_whole_buckets(parts, n):
-    frames = [pl.DataFrame({"key": part}, schema={"key": pl.UInt64}) for part in parts]
-    sent = [list(cluster.spread([row], n, pl.col("key"))) for row in cluster.packed((0, f) for f in frames)]
-    buckets = {b: [row for rows in sent for row in rows if row[0] == b] for b in range(n)}
-    found = [row for rows in buckets.values() for row in cluster.merged(rows, pl.DataFrame.unique)]
-    keys = cluster.gathered(cluster.each(found, partial(pl.DataFrame.sort, by="key")))
-    assert keys["key"].sort().to_list() == sorted({key for part in parts for key in part})
 
 
 @pytest.mark.parametrize(
@@ -335,13 +334,10 @@ def test_rows_sent_as_bytes_meet_in_whole_buckets(parts, n):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_of_a_worker_is_told_by_the_gather_without_a_cell(error, told):
+def test_an_error_of_a_worker_is_told_without_a_cell(error, told):
     def fails(frame: pl.DataFrame) -> pl.DataFrame:
         raise error
 
-    rows = list(cluster.packed([(0, pl.DataFrame({"key": [1]}))]))
-    failed = list(cluster.each(rows, fails))
-    failed = [row for _ in range(2) for row in cluster.merged(cluster.spread(failed, 2, pl.col("key")), None)]
     with pytest.raises(type(told), match=str(told)) as caught:
-        cluster.gathered(failed)
+        cluster.answer(cluster.answered(pl.DataFrame(), fails))
     assert CANARY not in str(caught.value)
