@@ -17,6 +17,7 @@ Decisions:
 import hashlib
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -208,8 +209,8 @@ def _write_parts(
     """Write a split, in parts, one at least; their rows."""
     rows = pl.DataFrame(schema=splits.schema) if isinstance(splits, Parts) else splits[split]
     parts = list(rows.iter_slices(PART)) or [rows]
-    for i, part in enumerate(parts):
-        write(part, place(i))
+    with ThreadPoolExecutor(2) as pool:  # one alone does not keep two processors busy
+        list(pool.map(write, parts, map(place, range(len(parts)))))
     return [part.height for part in parts]
 
 

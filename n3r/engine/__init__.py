@@ -9,6 +9,7 @@ Decisions:
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -57,7 +58,9 @@ def gather_all(engine: Engine, data: Data, fns: Mapping[str, OnFrame]) -> dict[s
 
 
 def _all(rows: pl.DataFrame, fns: Mapping[str, OnFrame]) -> pl.DataFrame:
-    return pl.DataFrame({name: [fn(rows).to_struct()] for name, fn in fns.items()})
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda fn: fn(rows).to_struct(), fns.values())
+        return pl.DataFrame({name: [told] for name, told in zip(fns, found, strict=True)})
 
 
 def start(name: str, folder: Path, memory: str = "1GB", address: str = "") -> Engine:

@@ -6,6 +6,7 @@ Decisions:
 """
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -156,11 +157,16 @@ def read_wide(piece: Piece, rows: pl.Series, column_map: ColumnMap) -> pl.DataFr
     if rows.is_sorted():
         return wide.select(names).collect(engine="streaming")
     place = rows.rank("ordinal") - 1  # `wide` is in the piece's order
-    parts, n = [], max(SIDE_BY_SIDE, AT_ONCE // len(rows))
-    for start in range(0, len(names), n):  # so that two whole tables never stand side by side
-        part = wide.select(names[start : start + n]).collect(engine="streaming")
-        parts.append(gathered(part, place))
-    return pl.concat(parts, how="horizontal")
+    n = max(SIDE_BY_SIDE, AT_ONCE // len(rows))
+    some = (names[start : start + n] for start in range(0, len(names), n))
+
+    def read(names: Sequence[str]) -> pl.DataFrame:
+        return gathered(wide.select(names).collect(engine="streaming"), place)
+
+    # Some columns at a time, so that two whole tables never stand side by side; while the ones are put in
+    # order the next are read.
+    with ThreadPoolExecutor(2) as pool:
+        return pl.concat(pool.map(read, some), how="horizontal")
 
 
 def gathered(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
