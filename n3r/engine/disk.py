@@ -123,25 +123,30 @@ def _spread(
             n_bytes += frame.estimated_size()
             del frame  # which would stand beside what the next one is made of
             if n_bytes > room:
-                _append_parts(file, path, waiting, by % n, places)
+                _append_parts(file, path, waiting, by % n, room / n_bytes, places)
                 n_bytes = 0
-        _append_parts(file, path, waiting, by % n, places)
+        if waiting:
+            _append_parts(file, path, waiting, by % n, 1.0, places)
     return places
 
 
 def _append_parts(
-    file: BinaryIO, path: Path, waiting: list[pl.DataFrame], by: pl.Expr, places: list[list[Place]]
+    file: BinaryIO,
+    path: Path,
+    waiting: list[pl.DataFrame],
+    by: pl.Expr,
+    share: float,
+    places: list[list[Place]],
 ) -> None:
-    """Write frames, which are then no more waited for, bucket by bucket."""
-    if not waiting:
-        return
+    """Write frames, which then wait no more, by buckets, a share of them at a time, as each is copied."""
     frame = pl.concat(waiting)
     waiting.clear()
     if frame.is_empty():  # whose columns would be lost
         places[0].append(_append(file, path, frame))
-    parts = frame.with_columns(by.alias(_BUCKET)).partition_by(_BUCKET, as_dict=True, include_key=False)
-    for (bucket,), own in parts.items():
-        places[bucket].append(_append(file, path, own))
+    for some in frame.iter_slices(max(1, int(frame.height * share))):
+        parts = some.with_columns(by.alias(_BUCKET)).partition_by(_BUCKET, as_dict=True, include_key=False)
+        for (bucket,), own in parts.items():
+            places[bucket].append(_append(file, path, own))
 
 
 def _keep(given: list[Any], make: Make, stage: Path) -> list[Place]:
