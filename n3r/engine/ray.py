@@ -32,7 +32,6 @@ TOKEN = Path.home() / ".ray" / "auth_token"
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
-    "RAY_BACKEND_LOG_LEVEL": "error",  # it warns where there is no way out of this machine
 }
 for name, value in SETTINGS.items():  # which Ray reads when it is imported
     os.environ.setdefault(name, value)
