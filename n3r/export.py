@@ -17,8 +17,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from functools import cached_property
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -222,7 +221,6 @@ def _write_graph(model: RiskModel, path: Path, example: Batch) -> None:
     for name, module in list(net.named_modules()):
         if isinstance(module, BiLSTM):
             net.set_submodule(name, _OnnxBiLSTM(module))
-    _keep_signatures()
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             net.eval(),
@@ -235,19 +233,6 @@ def _write_graph(model: RiskModel, path: Path, example: Batch) -> None:
     # Without the exporter's stack traces: they name folders of this machine and triple a small file.
     ClearMetadataAndDocStringPass()(program.model)
     program.save(path)
-
-
-def _keep_signatures() -> None:
-    """Let onnxscript parse the source of torch's 500 operators once, not anew for each export.
-
-    It is a quarter of an export's time; a version of onnxscript that keeps them elsewhere only takes longer.
-    """
-    with suppress(ImportError, AttributeError):
-        from onnxscript._internal.values import TracedOnnxFunction as Operator
-
-        if isinstance(Operator.function_ir, property):
-            Operator.function_ir = kept = cached_property(Operator.function_ir.fget)
-            kept.__set_name__(Operator, "function_ir")
 
 
 def _dimensions(name: str, value: Tensor) -> dict[int, str]:
