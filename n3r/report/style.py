@@ -75,9 +75,8 @@ def _settle(fig: "Figure") -> None:
     if engine is not None:
         engine.execute(fig)
         with matplotlib.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
-            fig.set_layout_engine(
-                None
-            )  # which "none" is not: a figure with that one is drawn twice to be saved
+            # With the engine "none" a figure is drawn twice to be saved, with none at all once.
+            fig.set_layout_engine(None)
 
 
 @contextmanager
